@@ -1,0 +1,39 @@
+# The few commands a person types; xtask/ does the work. `make up AWS_PORT=4567` hands it a setting.
+
+.DEFAULT_GOAL := help
+.PHONY: help up down clean-data logs dev test coverage lint sqlx fmt
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG"
+
+up: ## Install what is missing, start everything, deploy template.yaml, print the URLs
+	@cargo xtask up
+
+down: ## Stop everything; the data stays
+	@cargo xtask down
+
+clean-data: ## Stop everything and forget the data
+	@cargo xtask clean-data
+
+logs: ## Follow the functions' logs
+	@cargo xtask logs
+
+dev: ## Serve the routes on http://localhost:9000 with hot reload
+	@cargo xtask dev
+
+test: ## Install what is missing, run every test against a real Postgres and SQS
+	@cargo xtask test
+
+coverage: ## Run the tests with coverage: a table, and HTML in coverage/
+	@cargo xtask coverage
+
+lint: ## Check template.yaml, raw and translated
+	@cargo xtask lint
+
+sqlx: ## Refresh .sqlx after a change of a query or a migration
+	@cargo xtask sqlx
+
+fmt: ## Format the Rust code
+	@cargo fmt --all

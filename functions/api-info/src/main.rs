@@ -1,0 +1,7 @@
+//! The Lambda function for `GET /` and for every route that no other function serves.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    shared::telemetry::init();
+    shared::http::serve(api_info::handle).await
+}

@@ -1,0 +1,10 @@
+//! The Lambda function for `DELETE /tasks/{id}`.
+
+use shared::{store::Database, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    telemetry::init();
+    let database = Database::from_env().await?;
+    shared::http::serve(|request| delete_task::handle(&database, request)).await
+}

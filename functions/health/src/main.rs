@@ -1,0 +1,10 @@
+//! The Lambda function for `GET /health`.
+
+use shared::{store::Database, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    telemetry::init();
+    let database = Database::from_env().await?;
+    shared::http::serve(|request| health::handle(&database, request)).await
+}

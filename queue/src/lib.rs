@@ -1,0 +1,100 @@
+//! The SQS client, apart from `shared` so that a function that only reads does not link it.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, timeout::TimeoutConfig},
+};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use confique::Config;
+use shared::{
+    config::{self, ConfigError},
+    domain::{TaskId, TaskMessage},
+    store::{Database, tasks},
+    telemetry,
+};
+use tracing::Span;
+
+/// How long one attempt may take. SQS answers in some 20 ms; an endpoint that accepts the connection and
+/// then says nothing must not hold up the client.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// How long a call may take with all its attempts.
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Where the task queue is.
+#[derive(Config)]
+struct QueueConfig {
+    /// The URL of the queue.
+    #[config(env = "QUEUE_URL")]
+    queue_url: String,
+}
+
+/// SQS did not accept a message, or did not say so in time.
+#[derive(Debug, thiserror::Error)]
+#[error("SQS did not accept the message")]
+pub struct QueueError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// The queue that triggers the task-processor.
+pub struct TaskQueue {
+    client: Client,
+    url: String,
+}
+
+impl TaskQueue {
+    /// Configures the client from the Lambda environment (credentials, region, endpoint, `QUEUE_URL`).
+    /// Opens no connection yet.
+    pub async fn from_env() -> Result<Self, ConfigError> {
+        let QueueConfig { queue_url } = config::from_env()?;
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(
+                Builder::new()
+                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                    .build_https(),
+            )
+            .timeout_config(timeouts)
+            .load()
+            .await;
+        Ok(Self {
+            client: Client::new(&config),
+            url: queue_url,
+        })
+    }
+
+    /// Asks the task-processor to process a task.
+    pub async fn send(&self, id: TaskId) -> Result<(), QueueError> {
+        let message = TaskMessage { task_id: id };
+        let body = serde_json::to_string(&message).expect("a number always serialises");
+        self.client
+            .send_message()
+            .queue_url(&self.url)
+            .message_body(body)
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| QueueError(error.into()))
+    }
+}
+
+/// Sends the message about a stored task and notes that it was sent.
+///
+/// Never fails: the task is safe in Postgres, and as long as its `enqueued_at` is null it is known that its
+/// message must still be sent.
+pub async fn enqueue(database: &Database, queue: &TaskQueue, id: TaskId) {
+    Span::current().record("taskId", id.get());
+    if let Err(error) = queue.send(id).await {
+        return telemetry::log_error(&error, "stored, but not enqueued");
+    }
+    let marked = database.run(&tasks::MarkEnqueued(id)).await;
+    if let Err(error) = marked {
+        telemetry::log_error(&error, "enqueued, but not marked so: it may be sent once more");
+    }
+}

@@ -1,0 +1,134 @@
+//! The texts a client can write: titles and descriptions.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// Empty, or nothing but white space.
+    #[error("must not be blank")]
+    Blank,
+    /// More characters (Unicode scalar values) than the column holds.
+    #[error("must be at most {max} characters long, but has {actual}")]
+    TooLong {
+        /// The most characters allowed.
+        max: usize,
+        /// The characters that were sent.
+        actual: usize,
+    },
+    /// Postgres cannot store U+0000 in a `text`.
+    #[error("must not contain the NUL character (U+0000)")]
+    Nul,
+}
+
+fn check(text: &str, max: usize) -> Result<(), TextError> {
+    if text.contains('\0') {
+        return Err(TextError::Nul);
+    }
+    match text.chars().count() {
+        actual if actual > max => Err(TextError::TooLong { max, actual }),
+        _ => Ok(()),
+    }
+}
+
+/// What a task is called: 1 to 255 characters, not blank, kept exactly as sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(try_from = "String")]
+#[sqlx(transparent)]
+pub struct Title(String);
+
+impl Title {
+    /// The most characters a title may have; the same number is a CHECK in the database.
+    pub const MAX_CHARS: usize = 255;
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Title {
+    type Error = TextError;
+
+    fn try_from(text: String) -> Result<Self, TextError> {
+        if text.trim().is_empty() {
+            return Err(TextError::Blank);
+        }
+        check(&text, Self::MAX_CHARS)?;
+        Ok(Self(text))
+    }
+}
+
+/// What a task is about: up to 10,000 characters, kept exactly as sent, may be empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(try_from = "String")]
+#[sqlx(transparent)]
+pub struct Description(String);
+
+impl Description {
+    /// The most characters a description may have; the same number is a CHECK in the database.
+    pub const MAX_CHARS: usize = 10_000;
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Description {
+    type Error = TextError;
+
+    fn try_from(text: String) -> Result<Self, TextError> {
+        check(&text, Self::MAX_CHARS)?;
+        Ok(Self(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn title(text: &str) -> Result<Title, TextError> {
+        Title::try_from(text.to_owned())
+    }
+
+    #[test]
+    fn a_title_is_kept_exactly_as_sent() {
+        assert_eq!(title(" Ship it 🚀 ").map(|t| t.0), Ok(" Ship it 🚀 ".to_owned()));
+    }
+
+    #[test]
+    fn a_blank_title_is_refused_whatever_the_white_space() {
+        for blank in ["", " ", "\t\r\n", "\u{2003}\u{a0}"] {
+            assert_eq!(title(blank), Err(TextError::Blank), "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn length_is_counted_in_characters_not_bytes() {
+        assert!(title(&"é".repeat(255)).is_ok());
+        assert_eq!(
+            title(&"é".repeat(256)),
+            Err(TextError::TooLong { max: 255, actual: 256 })
+        );
+    }
+
+    #[test]
+    fn a_nul_character_is_refused_in_both_texts() {
+        assert_eq!(title("a\0b"), Err(TextError::Nul));
+        assert_eq!(Description::try_from("a\0b".to_owned()), Err(TextError::Nul));
+    }
+
+    #[test]
+    fn a_description_may_be_empty_but_not_longer_than_its_column() {
+        assert!(Description::try_from(String::new()).is_ok());
+        assert!(Description::try_from("x".repeat(10_000)).is_ok());
+        assert_eq!(
+            Description::try_from("x".repeat(10_001)),
+            Err(TextError::TooLong {
+                max: 10_000,
+                actual: 10_001
+            })
+        );
+    }
+}

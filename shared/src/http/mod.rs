@@ -1,0 +1,27 @@
+//! How a request becomes a response.
+//!
+//! A handler is an `async fn(&State, Request) -> Result<Response<Body>, ApiError>`. [`serve`] runs it under
+//! Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
+
+mod error;
+mod request;
+mod serve;
+
+pub use error::ApiError;
+pub use request::{json_body, query, task_id};
+pub use serve::{respond, serve};
+
+pub use lambda_http::{Body, Request, Response, http::StatusCode};
+
+use lambda_http::http::header;
+use serde::Serialize;
+
+/// A response with a JSON body.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    let body = serde_json::to_string(body).expect("our types have string keys and infallible serialisers");
+    let mut response = Response::new(Body::Text(body));
+    *response.status_mut() = status;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

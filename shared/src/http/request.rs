@@ -1,0 +1,93 @@
+//! What handlers read from a request.
+
+use std::borrow::Cow;
+
+use eserde::EDeserialize;
+use lambda_http::{Body, Request, RequestExt, http::header};
+use percent_encoding::percent_decode_str;
+use tracing::Span;
+
+use super::ApiError;
+use crate::domain::{FieldError, TaskId};
+
+/// The most bytes a body may have. The largest valid one, a title and a description of nothing but escaped
+/// emoji (12 bytes a character), has 124 KiB.
+const MAX_BODY: usize = 128 * 1024;
+
+/// The `{id}` of the path. Also names the task in every log line of this request.
+pub fn task_id(request: &Request) -> Result<TaskId, ApiError> {
+    let parameters = request.path_parameters();
+    let text = parameters.first("id").unwrap_or_default();
+    // API Gateway decodes path parameters, `cargo lambda watch` does not.
+    let text = percent_decode_str(text).decode_utf8_lossy();
+    let id: TaskId = text
+        .parse()
+        .map_err(|error| ApiError::Invalid(vec![FieldError::new("#/path/id", error)]))?;
+    Span::current().record("taskId", id.get());
+    Ok(id)
+}
+
+/// The query parameters, decoded, in no particular order.
+pub fn query(request: &Request) -> Vec<(String, String)> {
+    request
+        .query_string_parameters()
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The body, parsed into `T`; if it is not valid, every mistake in it.
+pub fn json_body<T>(request: &Request) -> Result<T, ApiError>
+where
+    T: for<'de> EDeserialize<'de>,
+{
+    check_media_type(request)?;
+    let bytes = body_bytes(request);
+    if bytes.len() > MAX_BODY {
+        return Err(ApiError::TooLarge {
+            actual: bytes.len(),
+            max: MAX_BODY,
+        });
+    }
+    // Syntax first: only what is JSON at all can be invalid member by member.
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| ApiError::NotJson(error.to_string()))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| ApiError::NotJson(error.to_string()))?;
+    eserde::json::from_str(text).map_err(|errors| {
+        let errors = errors.iter().map(|error| {
+            let path = error.path().map(ToString::to_string).unwrap_or_default();
+            let pointer = match path.as_str() {
+                "" | "." => "#".to_owned(),
+                path => format!("#/{}", path.replace('.', "/")),
+            };
+            FieldError::new(pointer, error.message())
+        });
+        ApiError::Invalid(errors.collect())
+    })
+}
+
+fn body_bytes(request: &Request) -> &[u8] {
+    match request.body() {
+        Body::Text(text) => text.as_bytes(),
+        Body::Binary(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+/// JSON by any of its names. A missing `Content-Type` is taken as JSON, and so is the form type, which
+/// `curl -d` sends by itself: this API has no forms, and what counts is whether the body parses.
+fn check_media_type(request: &Request) -> Result<(), ApiError> {
+    let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let value = String::from_utf8_lossy(value.as_bytes());
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let accepted = matches!(
+        essence.as_str(),
+        "application/json" | "application/x-www-form-urlencoded"
+    ) || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if accepted {
+        Ok(())
+    } else {
+        Err(ApiError::UnsupportedMediaType(Cow::into_owned(value)))
+    }
+}

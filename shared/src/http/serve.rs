@@ -1,0 +1,78 @@
+//! Runs a handler under the Lambda runtime.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use lambda_http::{
+    Adapter, Body, Error, LambdaEvent, Request, RequestExt, Response, request::LambdaRequest, service_fn,
+    tower::ServiceExt,
+};
+use serde::Serialize;
+use tracing::{Instrument, field::Empty};
+
+use super::ApiError;
+use crate::telemetry::chain;
+
+/// Serves requests until Lambda ends the execution environment.
+pub async fn serve<H, F>(handler: H) -> Result<(), Error>
+where
+    H: Fn(Request) -> F + Sync,
+    F: Future<Output = Result<Response<Body>, ApiError>> + Send,
+{
+    lambda_http::lambda_runtime::run(service_fn(|event| respond(&handler, event))).await
+}
+
+/// Answers one API Gateway event. The answer serialises to what API Gateway expects.
+pub async fn respond<H, F>(handler: &H, mut event: LambdaEvent<LambdaRequest>) -> Result<impl Serialize, Error>
+where
+    H: Fn(Request) -> F + Sync,
+    F: Future<Output = Result<Response<Body>, ApiError>> + Send,
+{
+    let refusal = refuse_malformed_base64(&mut event.payload);
+    let answer = service_fn(|request| {
+        let refusal = refusal.clone();
+        async move { Ok::<_, Error>(answer(handler, refusal, request).await) }
+    });
+    Adapter::from(answer).oneshot(event).await
+}
+
+async fn answer<H, F>(handler: &H, refusal: Option<String>, request: Request) -> Response<Body>
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Result<Response<Body>, ApiError>>,
+{
+    // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
+    let span = tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.raw_http_path(),
+        taskId = Empty
+    );
+    async {
+        let outcome = match refusal {
+            Some(reason) => Err(ApiError::NotJson(reason)),
+            None => handler(request).await,
+        };
+        let response = outcome.unwrap_or_else(|error| {
+            if error.status().is_server_error() {
+                tracing::error!(error = chain(&error), "the request failed");
+            }
+            error.into_response()
+        });
+        tracing::info!(status = response.status().as_u16(), "request served");
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// `lambda_http` panics on a body that is marked as base64 and is not: takes such a body out of the event
+/// and returns what is wrong with it.
+fn refuse_malformed_base64(event: &mut LambdaRequest) -> Option<String> {
+    let body = match event {
+        LambdaRequest::ApiGatewayV1(event) if event.is_base64_encoded => &mut event.body,
+        LambdaRequest::ApiGatewayV2(event) if event.is_base64_encoded => &mut event.body,
+        _ => return None,
+    };
+    let reason = STANDARD.decode(body.as_deref()?).err()?;
+    *body = None;
+    Some(format!("not valid base64: {reason}"))
+}

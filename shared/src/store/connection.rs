@@ -1,0 +1,165 @@
+//! The one connection of an execution environment.
+//!
+//! Lambda runs one request at a time in an execution environment, so a pool would only add round trips: it
+//! pings on release. Instead one connection is opened during the init phase, kept, and replaced when it is
+//! found dead. A connection frozen together with its environment may be dead on thaw, so it is pinged first
+//! when it has been idle for long.
+
+use std::time::{Duration, SystemTime};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::StoreError;
+use crate::{
+    config::{self, ConfigError, DatabaseConfig},
+    telemetry::chain,
+};
+
+/// How long one call may take, connecting included. Below the 3 s after which Lambda ends an API function,
+/// so that the client gets a 503 it can act on.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a connection may be idle before it is pinged ahead of its next use.
+const PING_AFTER: Duration = Duration::from_secs(60);
+
+/// One round trip to Postgres.
+pub trait Statement: Sync {
+    /// What Postgres answers.
+    type Answer: Send;
+
+    /// True if running the statement twice has the same effect as running it once.
+    const REPEATABLE: bool;
+
+    /// Sends the statement and reads its answer.
+    fn run(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Answer, sqlx::Error>> + Send;
+}
+
+/// Asks whether Postgres is there.
+struct Ping;
+
+impl Statement for Ping {
+    type Answer = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        connection.ping().await
+    }
+}
+
+/// Postgres, through one connection that is opened when needed.
+pub struct Database {
+    options: PgConnectOptions,
+    idle: Mutex<Option<Idle>>,
+}
+
+struct Idle {
+    connection: PgConnection,
+    /// Wall-clock time: a monotonic clock may stand still while the environment is frozen.
+    since: SystemTime,
+}
+
+impl Idle {
+    fn new(connection: PgConnection) -> Self {
+        let since = SystemTime::now();
+        Self { connection, since }
+    }
+}
+
+impl Database {
+    /// Prepares access; connects on first use.
+    pub fn new(options: PgConnectOptions) -> Self {
+        // Ours gives up before the client does, so that no statement runs on for nobody.
+        let limits = [
+            ("statement_timeout", "1800ms"),
+            ("idle_in_transaction_session_timeout", "5s"),
+        ];
+        Self {
+            options: options.options(limits),
+            idle: Mutex::new(None),
+        }
+    }
+
+    /// Prepares access as the environment says and opens the connection ahead of the first request.
+    pub async fn from_env() -> Result<Self, ConfigError> {
+        let database = Self::new(config::from_env::<DatabaseConfig>()?.into_options());
+        database.warm_up().await;
+        Ok(database)
+    }
+
+    /// Asks the database whether it is there.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.run(&Ping).await
+    }
+
+    /// Connects during the init phase, which Lambda runs at full CPU speed.
+    ///
+    /// A database that is down does not stop the function from starting: the request that needs it answers
+    /// 503, and one after recovery succeeds.
+    async fn warm_up(&self) {
+        if let Err(error) = self.ping().await {
+            tracing::warn!(error = chain(&error), "no database connection during init");
+        }
+    }
+
+    /// Runs a statement and returns its answer, connecting first if need be.
+    ///
+    /// If the kept connection turns out to be dead, the statement is repeated once on a new one; unless it
+    /// might then run twice and must not, in which case it fails as [`StoreError::Unavailable`].
+    pub async fn run<S: Statement>(&self, statement: &S) -> Result<S::Answer, StoreError> {
+        timeout(DEADLINE, async {
+            let mut idle = self.idle.lock().await;
+            // Taken out, and put back only in a known state: a call that is cancelled half-way (deadline,
+            // panic) drops the connection instead of leaving an unread answer on it.
+            if let Some(mut connection) = alive(idle.take()).await {
+                match statement.run(&mut connection).await {
+                    Err(error) if may_repeat::<S>(&error) => {
+                        tracing::info!(error = chain(&error), "reconnecting to the database");
+                    }
+                    outcome => {
+                        keep(&mut idle, connection, &outcome);
+                        return outcome.map_err(StoreError::from);
+                    }
+                }
+            }
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            let outcome = statement.run(&mut connection).await;
+            keep(&mut idle, connection, &outcome);
+            outcome.map_err(StoreError::from)
+        })
+        .await
+        .unwrap_or(Err(StoreError::TimedOut))
+    }
+}
+
+/// The kept connection, unless it has been idle for long and does not answer.
+async fn alive(idle: Option<Idle>) -> Option<PgConnection> {
+    let Idle { mut connection, since } = idle?;
+    let fresh = since.elapsed().is_ok_and(|elapsed| elapsed < PING_AFTER);
+    (fresh || connection.ping().await.is_ok()).then_some(connection)
+}
+
+/// Keeps the connection for the next call unless the outcome says that it is broken.
+fn keep<T>(idle: &mut Option<Idle>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
+    if !outcome.as_ref().is_err_and(is_connection_lost) {
+        *idle = Some(Idle::new(connection));
+    }
+}
+
+fn is_connection_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
+        // 57P01 to 57P05: Postgres ends the session.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+fn may_repeat<S: Statement>(error: &sqlx::Error) -> bool {
+    // admin_shutdown and idle_session_timeout undo what they interrupt: the statement has had no effect.
+    let no_effect = matches!(
+        error,
+        sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("57P01" | "57P05"))
+    );
+    no_effect || (S::REPEATABLE && is_connection_lost(error))
+}

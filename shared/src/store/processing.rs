@@ -1,0 +1,168 @@
+//! The statements of the task-processor: claim a batch, settle a batch. One statement each, however many
+//! records the batch holds.
+
+use std::{collections::HashMap, time::Duration};
+
+use sqlx::PgConnection;
+
+use super::Statement;
+use crate::domain::{Description, Status, Task, TaskId, Title};
+
+/// What a claim found out about one task of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// The task is ours until its lease expires.
+    Claimed(ClaimedTask),
+    /// Another worker holds a lease on the task. If that worker dies, a later claim succeeds.
+    Busy,
+    /// The task was completed, failed or deleted: a duplicate or late message, nothing to do.
+    Settled,
+}
+
+/// What a worker holds while it works on a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedTask {
+    /// The task as it was claimed.
+    pub task: Task,
+    /// Grows with every claim, and the outcome of a claim counts only while its token is the task's newest:
+    /// a worker that lost its lease cannot overwrite its successor's result.
+    pub fencing_token: i64,
+}
+
+/// Claims the tasks that wait, and those whose worker let its lease expire.
+///
+/// Answers for every requested id. Two claims of one task never both succeed: the second waits for the
+/// first's row lock and then finds a live lease.
+pub struct Claim<'a> {
+    /// The tasks of the batch.
+    pub ids: &'a [TaskId],
+    /// For how long: until this worker is certainly dead.
+    pub lease: Duration,
+}
+
+impl Statement for Claim<'_> {
+    type Answer = HashMap<TaskId, ClaimOutcome>;
+    // A claim whose answer was lost shows as busy when repeated: the messages come back, nothing runs twice.
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+        let requested: Vec<i64> = self.ids.iter().map(|id| id.get()).collect();
+        // `before` shows the tasks as they were when the statement began. A task that shows as claimable there
+        // but was not claimed was taken by another worker while this statement waited for it: busy.
+        let rows = sqlx::query!(
+            r#"with claimable as (
+                   select id
+                   from tasks
+                   where id = any ($1) and (status = 'pending' or lease_expires_at <= now())
+                   -- Everyone locks in the order of id, so that overlapping batches cannot deadlock.
+                   order by id
+                   for update
+               ), claimed as (
+                   update tasks
+                   set status = 'processing',
+                       fencing_token = fencing_token + 1,
+                       lease_expires_at = now() + make_interval(secs => $2),
+                       updated_at = now()
+                   from claimable
+                   where tasks.id = claimable.id
+                   returning tasks.*
+               )
+               select before.id as "id: TaskId",
+                      coalesce(claimed.title, before.title) as "title!: Title",
+                      coalesce(claimed.description, before.description) as "description: Description",
+                      before.status as "status: Status",
+                      before.result,
+                      before.created_at,
+                      coalesce(claimed.updated_at, before.updated_at) as "updated_at!",
+                      claimed.fencing_token as "fencing_token?"
+               from tasks as before left join claimed using (id)
+               where before.id = any ($1)"#,
+            &requested,
+            self.lease.as_secs_f64(),
+        )
+        .fetch_all(connection)
+        .await?;
+
+        // What has no row was deleted.
+        let mut claims: HashMap<_, _> = self.ids.iter().map(|id| (*id, ClaimOutcome::Settled)).collect();
+        for row in rows {
+            let claim = match (row.fencing_token, row.status) {
+                (Some(fencing_token), _) => ClaimOutcome::Claimed(ClaimedTask {
+                    task: Task {
+                        id: row.id,
+                        title: row.title,
+                        description: row.description,
+                        status: Status::Processing,
+                        result: row.result,
+                        created_at: row.created_at,
+                        updated_at: row.updated_at,
+                    },
+                    fencing_token,
+                }),
+                (None, Status::Completed | Status::Failed) => ClaimOutcome::Settled,
+                (None, Status::Pending | Status::Processing) => ClaimOutcome::Busy,
+            };
+            claims.insert(row.id, claim);
+        }
+        Ok(claims)
+    }
+}
+
+/// How the work on a claimed task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The task.
+    pub id: TaskId,
+    /// The token of the claim under which the work was done.
+    pub fencing_token: i64,
+    /// Completed or failed, or pending to give the task back.
+    pub status: Status,
+    /// What came out, or why it failed.
+    pub result: Option<String>,
+}
+
+/// Stores the outcomes of a batch and answers which of them counted.
+///
+/// An outcome does not count if the task was deleted, given another status or claimed by another worker in
+/// the meantime.
+pub struct Settle<'a>(pub &'a [Outcome]);
+
+impl Statement for Settle<'_> {
+    type Answer = Vec<TaskId>;
+    const REPEATABLE: bool = true;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+        let ids: Vec<i64> = self.0.iter().map(|outcome| outcome.id.get()).collect();
+        let tokens: Vec<i64> = self.0.iter().map(|outcome| outcome.fencing_token).collect();
+        let statuses: Vec<&str> = self.0.iter().map(|outcome| outcome.status.as_str()).collect();
+        let results: Vec<Option<&str>> = self.0.iter().map(|outcome| outcome.result.as_deref()).collect();
+        sqlx::query_scalar!(
+            r#"with outcome as (
+                   select *
+                   from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
+                        as outcome (id, fencing_token, status, result)
+               ), current as (
+                   select tasks.id, outcome.status, outcome.result
+                   from tasks join outcome using (id, fencing_token)
+                   where tasks.status = 'processing'
+                   -- The order in which claims lock, too.
+                   order by tasks.id
+                   for update of tasks
+               )
+               update tasks
+               set status = current.status::task_status,
+                   result = current.result,
+                   lease_expires_at = null,
+                   updated_at = now()
+               from current
+               where tasks.id = current.id
+               returning tasks.id as "id: TaskId""#,
+            &ids,
+            &tokens,
+            &statuses as &[&str],
+            &results as &[Option<&str>],
+        )
+        .fetch_all(connection)
+        .await
+    }
+}

@@ -1,0 +1,131 @@
+//! How the logs look: one JSON object a line, on standard output.
+//!
+//! ```json
+//! {"timestamp":"2026-11-22T15:00:00.123456Z","level":"INFO","message":"task created","requestId":"…","taskId":7}
+//! ```
+//!
+//! Lambda takes a line's level and time from top-level `level` and `timestamp` members, the latter in
+//! RFC 3339 (AWS Lambda Developer Guide, "Configuring JSON and plain text log formats"); without them every
+//! line counts as INFO. `requestId` comes from the span that `lambda_runtime` opens for each invocation, so
+//! spans are flattened into the line. Bodies and secrets are never logged.
+
+use std::{error::Error, fmt::Write};
+
+use json_subscriber::JsonLayer;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::{
+    filter::Targets,
+    fmt::{MakeWriter, time::SystemTime},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// Installs the JSON log for this process. `RUST_LOG` chooses what is logged (default: `info`).
+pub fn init() {
+    // Not `EnvFilter`, whose regular expressions are a third of a small function's size.
+    let filter = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
+    let filter: Targets = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(json_layer(std::io::stdout))
+        .init();
+}
+
+fn json_layer<S, W>(writer: W) -> JsonLayer<S, W>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + 'static,
+{
+    let mut layer = JsonLayer::new(writer);
+    layer.with_timer("timestamp", SystemTime);
+    layer.with_level("level");
+    layer.with_target("target");
+    layer.with_flattened_event();
+    layer.with_top_level_flattened_span_list();
+    layer
+}
+
+/// Logs an error that is handled here and goes no further.
+pub fn log_error(error: &dyn Error, what: &str) {
+    tracing::error!(error = chain(error), "{what}");
+}
+
+/// An error and its causes on one line: "the database is unavailable: connection refused".
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ": {error}");
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_has_what_lambda_and_people_look_for_at_the_top_level() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::registry().with(json_layer(move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            let invocation = tracing::info_span!("Lambda runtime invoke", requestId = "r-1");
+            let _in_invocation = invocation.enter();
+            let request = tracing::info_span!("request", taskId = tracing::field::Empty);
+            let _in_request = request.enter();
+            request.record("taskId", 7);
+            tracing::warn!(attempts = 2, "it \"worked\"");
+        });
+
+        let bytes = sink.0.lock().expect("not poisoned").clone();
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        let mut line: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+        let timestamp = line["timestamp"].take();
+        let timestamp = timestamp.as_str().expect("a string");
+        time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).expect("RFC 3339");
+        assert!(timestamp.ends_with('Z'), "{timestamp}");
+        assert_eq!(
+            line,
+            serde_json::json!({
+                "timestamp": null,
+                "level": "WARN",
+                "target": "shared::telemetry::tests",
+                "message": "it \"worked\"",
+                "attempts": 2,
+                "requestId": "r-1",
+                "taskId": 7,
+                "name": "request",
+            })
+        );
+    }
+
+    #[test]
+    fn a_chain_names_every_cause() {
+        let error = crate::store::StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other("no route")));
+        assert_eq!(
+            chain(&error),
+            "the database is unavailable: error communicating with database: no route: no route"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! Builds the functions and deploys template.yaml, with the SAM CLI as for AWS.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{
+    process,
+    stack::{self, Stack},
+    tools::{Tool, Tools},
+    ui::Step,
+};
+
+/// The name of the CloudFormation stack, as in samconfig.toml.
+const STACK_NAME: &str = "task-api";
+
+/// Builds what changed since the last time.
+pub fn build(stack: &Stack) -> Result<()> {
+    let step = Step::start("build", "compiling the functions (some minutes the first time)");
+    let mut command = Command::new(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
+    command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
+    process::run(command.args(["lambda", "build", "--release"]), &stack.log("build"), |line| {
+        let line = line.trim_start();
+        if line.starts_with("Compiling") {
+            step.says(line);
+        }
+    })?;
+    step.done("the functions are in target/lambda");
+    Ok(())
+}
+
+/// Deploys what was built into the emulator and returns the stack's outputs.
+pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, String>> {
+    let step = Step::start("deploy", "template.yaml");
+    let mut command = sam(&stack.tools, &stack.root, "deploy")?;
+    command.args(["--config-env", "local", "--parameter-overrides"]).args([
+        "Environment=local".to_owned(),
+        format!("Architecture={}", architecture()),
+        format!("DatabaseUrl={database_url}"),
+        format!("LogLevel={}", env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())),
+    ]);
+    into_emulator(&mut command, stack);
+    process::run(&mut command, &stack.log("deploy"), |line| {
+        if line.starts_with("Uploading") || line.starts_with("Waiting") {
+            step.says(line);
+        }
+    })?;
+
+    step.says("reading the outputs");
+    let mut command = sam(&stack.tools, &stack.root, "list")?;
+    command.args(["stack-outputs", "--stack-name", STACK_NAME, "--output", "json"]);
+    into_emulator(&mut command, stack);
+    let outputs: Value = serde_json::from_str(&process::output(&mut command)?)?;
+    step.done("template.yaml is deployed");
+    let text = |output: &Value, key: &str| output[key].as_str().map(str::to_owned);
+    outputs
+        .as_array()
+        .context("a list of outputs")?
+        .iter()
+        .map(|output| Some((text(output, "OutputKey")?, text(output, "OutputValue")?)))
+        .collect::<Option<_>>()
+        .context("outputs with a key and a value")
+}
+
+/// Follows the functions' logs until interrupted.
+pub fn follow_logs(stack: &Stack) -> Result<()> {
+    let mut command = sam(&stack.tools, &stack.root, "logs")?;
+    command.args(["--stack-name", STACK_NAME, "--tail"]);
+    into_emulator(&mut command, stack);
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status()?;
+    Ok(())
+}
+
+/// Serves the routes with `cargo lambda watch`: a changed file rebuilds, the next request sees it.
+pub fn dev(stack: &Stack, port: u16) -> Result<()> {
+    process::ensure_free(port, "DEV_PORT", "the development server")?;
+    let deployed = stack::up(stack)?;
+    println!("\nServing http://localhost:{port} with hot reload (the first request of each route compiles it).\n");
+    let mut command = Command::new(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
+    command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
+    command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--concurrency", "4"]);
+    command.args(["--invoke-port", &port.to_string()]);
+    into_emulator(&mut command, stack);
+    command.env("DATABASE_URL", &deployed.database_url).env("QUEUE_URL", &deployed.task_queue_url);
+    let status = command.status().context("cannot start cargo-lambda")?;
+    anyhow::ensure!(status.success(), "cargo lambda watch ended: {status}");
+    Ok(())
+}
+
+/// Checks template.yaml, and what SAM makes of it.
+pub fn lint(stack: &Stack) -> Result<()> {
+    let (tools, root) = (&stack.tools, &stack.root);
+    tools.install(&[Tool::CargoLambda, Tool::Sam])?;
+    let step = Step::start("lint", "sam validate --lint");
+    let log = stack.log("lint");
+    process::run(sam(tools, root, "validate")?.arg("--lint"), &log, |_| {})?;
+    step.says("cfn-lint");
+    let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
+    process::run(cfn_lint.current_dir(root).arg("template.yaml"), &log, |_| {})?;
+    step.says("cfn-lint on the translated template");
+    let translated = stack.folder.join("translated.json");
+    let mut translate = Command::new(tools.bin(Tool::Sam).join("python"));
+    translate.current_dir(root).arg("tools/translate.py").arg("template.yaml").arg(&translated);
+    process::run(&mut translate, &log, |_| {})?;
+    let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
+    process::run(cfn_lint.current_dir(root).arg(&translated), &log, |_| {})?;
+    step.done("template.yaml is clean, raw and translated");
+    Ok(())
+}
+
+/// A SAM command in the project's folder.
+fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
+    let mut sam = Command::new(tools.bin(Tool::Sam).join("sam"));
+    sam.current_dir(root)
+        .arg(command)
+        .env("PATH", tools.path()?)
+        .env("SAM_CLI_TELEMETRY", "0")
+        .env("AWS_DEFAULT_REGION", "us-east-1");
+    Ok(sam)
+}
+
+/// Sends every AWS call of the command into the emulator, whatever account the user is logged in to.
+pub fn into_emulator(command: &mut Command, stack: &Stack) {
+    command
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_SESSION_TOKEN")
+        .env("AWS_ENDPOINT_URL", stack.emulator.url())
+        .env("AWS_ACCESS_KEY_ID", "local")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_DEFAULT_REGION", "us-east-1");
+}
+
+/// The CPU of this machine as AWS calls it.
+fn architecture() -> &'static str {
+    match env::consts::ARCH {
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

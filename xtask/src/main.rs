@@ -1,0 +1,68 @@
+//! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
+
+mod deploy;
+mod emulator;
+mod postgres;
+mod process;
+mod settings;
+mod stack;
+mod test;
+mod tools;
+mod ui;
+
+use clap::{Parser, Subcommand};
+
+use crate::{settings::Settings, stack::Stack};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing, start everything, deploy template.yaml, print the URLs
+    Up,
+    /// Stop everything; the data stays
+    Down,
+    /// Forget the data: stop, then delete the database and the emulator's state
+    CleanData,
+    /// Follow the functions' logs
+    Logs,
+    /// Serve the routes with hot reload, against the Postgres and the SQS of `up`
+    Dev,
+    /// Run every test against a stack of its own
+    Test {
+        /// Passed on to `cargo test`
+        arguments: Vec<String>,
+    },
+    /// Run the tests with coverage: a table here, HTML in coverage/
+    Coverage,
+    /// Refresh .sqlx after a change of a query or a migration
+    Sqlx,
+    /// Check template.yaml: sam validate --lint, and cfn-lint on the raw and the translated template
+    Lint,
+    /// Stop the test stack when the standard input ends
+    #[command(hide = true)]
+    StopTestStackAtEof,
+}
+
+fn main() {
+    let outcome = Settings::from_env().and_then(|settings| match Arguments::parse().command {
+        Command::Up => stack::up(&Stack::local(&settings)).map(|deployed| deployed.announce()),
+        Command::Down => Stack::local(&settings).stop(),
+        Command::CleanData => Stack::local(&settings).forget(),
+        Command::Logs => deploy::follow_logs(&Stack::local(&settings)),
+        Command::Dev => deploy::dev(&Stack::local(&settings), settings.dev_port),
+        Command::Test { arguments } => test::run(&settings, &arguments),
+        Command::Coverage => test::coverage(&settings),
+        Command::Sqlx => test::refresh_queries(&settings),
+        Command::Lint => deploy::lint(&Stack::local(&settings)),
+        Command::StopTestStackAtEof => test::stop_at_eof(&settings),
+    });
+    if let Err(error) = outcome {
+        ui::fail(&error);
+        std::process::exit(1);
+    }
+}

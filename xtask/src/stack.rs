@@ -1,0 +1,228 @@
+//! A stack: Postgres, the local AWS, and template.yaml deployed into it.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result, bail};
+use shared::store::MIGRATIONS;
+use sqlx::{Connection, PgConnection, Postgres as Driver, migrate::MigrateDatabase};
+
+use crate::{
+    deploy,
+    emulator::Emulator,
+    postgres::Postgres,
+    process,
+    settings::Settings,
+    tools::{Tool, Tools},
+    ui::Step,
+};
+
+/// A stack that can be brought up, and stopped again.
+pub struct Stack {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// Where the stack keeps its state and logs.
+    pub folder: PathBuf,
+    /// Its tools.
+    pub tools: Tools,
+    /// Its AWS.
+    pub emulator: Emulator,
+    aws_port: u16,
+    postgres_port: u16,
+    database_url: Option<String>,
+    /// Whether its data matters.
+    durable: bool,
+}
+
+impl Stack {
+    /// The stack of `make up`.
+    pub fn local(settings: &Settings) -> Self {
+        Self::new(settings, "local", settings.aws_port, settings.postgres_port, true)
+    }
+
+    /// The stack of `make test`: its own data, on ports that are free now.
+    pub fn test(settings: &Settings) -> Result<Self> {
+        Ok(Self::new(settings, "test", process::free_port()?, process::free_port()?, false))
+    }
+
+    fn new(settings: &Settings, name: &str, aws_port: u16, postgres_port: u16, durable: bool) -> Self {
+        let folder = settings.root.join(".local").join(name);
+        Self {
+            root: settings.root.clone(),
+            tools: Tools::new(&settings.root),
+            emulator: Emulator::new(&folder, aws_port),
+            folder,
+            aws_port,
+            postgres_port,
+            database_url: settings.database_url.clone(),
+            durable,
+        }
+    }
+
+    /// Where a step of this stack writes what its programs say.
+    pub fn log(&self, step: &str) -> PathBuf {
+        self.folder.join(format!("{step}.log"))
+    }
+
+    /// Keeps two commands from changing the stack at the same time; for as long as the value lives.
+    pub fn lock(&self) -> Result<File> {
+        fs::create_dir_all(&self.folder)?;
+        let path = self.folder.join("lock");
+        let file = File::create(&path)?;
+        if file.try_lock().is_err() {
+            eprintln!("waiting for another command that uses {}", self.folder.display());
+            file.lock()?;
+        }
+        Ok(file)
+    }
+
+    /// Stops everything; the data stays.
+    pub fn stop(&self) -> Result<()> {
+        let step = Step::start("stop", "the emulator and the functions");
+        self.emulator.stop()?;
+        step.says("Postgres");
+        for home in Postgres::homes(&self.root, &self.folder) {
+            Postgres::stop_all(&home)?;
+        }
+        step.done("nothing of the stack is running");
+        Ok(())
+    }
+
+    /// Stops everything and deletes the data.
+    pub fn forget(&self) -> Result<()> {
+        self.stop()?;
+        for home in Postgres::homes(&self.root, &self.folder) {
+            match fs::remove_dir_all(&home) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot delete {}", home.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A stack that is up.
+pub struct Deployed {
+    /// Where the API answers.
+    pub api_url: String,
+    /// Its database.
+    pub database_url: String,
+    /// The queue that triggers the task-processor.
+    pub task_queue_url: String,
+    /// Where messages end that could not be processed.
+    pub dead_letter_queue_url: String,
+}
+
+/// Brings the stack up: what already runs stays, what changed is built and deployed.
+pub fn up(stack: &Stack) -> Result<Deployed> {
+    stack.tools.install(&Tool::ALWAYS)?;
+    let database_url = start_postgres(stack)?;
+    start_emulator(stack)?;
+    deploy::build(stack)?;
+    // Before the functions that expect the new schema.
+    migrate(&database_url)?;
+    let outputs = deploy::deploy(stack, &database_url)?;
+    let output = |name: &str| outputs.get(name).with_context(|| format!("template.yaml has no output {name}"));
+    let id = output("ApiId")?;
+    Ok(Deployed {
+        // Not <id>.execute-api.localhost, which not every client can resolve.
+        api_url: format!("http://localhost:{}/_aws/execute-api/{id}/local", stack.aws_port),
+        database_url,
+        task_queue_url: output("TaskQueueUrl")?.clone(),
+        dead_letter_queue_url: output("TaskDeadLetterQueueUrl")?.clone(),
+    })
+}
+
+/// Brings up only the database, migrated, and returns how to connect.
+pub fn database(stack: &Stack) -> Result<String> {
+    let url = start_postgres(stack)?;
+    migrate(&url)?;
+    Ok(url)
+}
+
+fn start_postgres(stack: &Stack) -> Result<String> {
+    let step = Step::start("postgres", "starting");
+    if let Some(url) = &stack.database_url {
+        step.done("using DATABASE_URL");
+        return Ok(url.clone());
+    }
+    let postgres = Postgres::find(
+        &stack.tools,
+        &stack.root,
+        &stack.folder,
+        stack.postgres_port,
+        stack.durable,
+    )?;
+    if postgres.is_running() {
+        step.done(&format!("already running on 127.0.0.1:{}", stack.postgres_port));
+    } else {
+        process::ensure_free(stack.postgres_port, "POSTGRES_PORT", "Postgres")?;
+        postgres.start(&stack.log("postgres-start"))?;
+        step.done(&format!("{} on 127.0.0.1:{}", postgres.version()?, stack.postgres_port));
+    }
+    Ok(postgres.url("tasks"))
+}
+
+fn start_emulator(stack: &Stack) -> Result<()> {
+    let step = Step::start("aws", "starting the emulator");
+    if stack.emulator.is_running() {
+        step.done(&format!("already running on {}", stack.emulator.url()));
+    } else {
+        stack.emulator.stop()?;
+        process::ensure_free(stack.aws_port, "AWS_PORT", "the local AWS")?;
+        stack.emulator.start(&stack.tools)?;
+        step.done(&format!("emulator on {}", stack.emulator.url()));
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn migrate(url: &str) -> Result<()> {
+    let step = Step::start("migrate", "migrating the database");
+    let migrated = async {
+        if !Driver::database_exists(url).await? {
+            Driver::create_database(url).await?;
+        }
+        let mut connection = PgConnection::connect(url).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = migrated.await {
+        bail!(
+            "the database cannot be migrated: {error:#}.\n\
+             If a migration was changed after it ran here: make clean-data, then make up"
+        );
+    }
+    step.done(&format!("{} migrations applied", MIGRATIONS.iter().count()));
+    Ok(())
+}
+
+impl Deployed {
+    /// Tells a person what they have, and what to do with it.
+    pub fn announce(&self) {
+        let Self { api_url, database_url, .. } = self;
+        println!(
+            "
+The task API is running.
+
+  API        {api_url}
+  Docs       {api_url}/
+  Database   {database_url}
+
+Create a task, and see it completed a moment later:
+
+  curl -i {api_url}/tasks -H 'content-type: application/json' \\
+    -d '{{\"title\":\"Process user data\",\"description\":\"Count the words of this\"}}'
+  curl {api_url}/tasks
+
+  make logs    follow the functions' logs
+  make dev     serve with hot reload
+  make down    stop everything (the data stays)
+"
+        );
+    }
+}

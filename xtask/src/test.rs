@@ -1,0 +1,163 @@
+//! `make test` and what else needs a stack of its own.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    deploy, process,
+    settings::Settings,
+    stack::{self, Deployed, Stack},
+    ui::Step,
+};
+
+/// Runs every test against a fresh stack: `cargo test`, with the stack in its environment.
+pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
+    with_stack(settings, |stack| {
+        let deployed = stack::up(stack)?;
+        deploy::lint(stack)?;
+        check_queries(stack, &deployed.database_url)?;
+        succeed(cargo(stack, &deployed).args(["test", "--workspace", "--quiet"]).args(arguments))
+    })
+}
+
+/// Runs the tests with coverage: a table, and HTML in coverage/.
+pub fn coverage(settings: &Settings) -> Result<()> {
+    with_stack(settings, |stack| {
+        let deployed = stack::up(stack)?;
+        let exclude = ["--workspace", "--exclude", "xtask", "--ignore-filename-regex", "xtask|tests/|main.rs"];
+        let mut tests = cargo(stack, &deployed);
+        succeed(tests.args(["llvm-cov", "--html", "--output-dir", "coverage"]).args(exclude))?;
+        let mut table = cargo(stack, &deployed);
+        succeed(table.args(["llvm-cov", "report", "--ignore-filename-regex", "xtask|tests/|main.rs"]))?;
+        println!("\nLine by line: coverage/html/index.html");
+        Ok(())
+    })
+}
+
+/// Refreshes .sqlx: what `sqlx::query!` knows of the schema, so that a build needs no database.
+pub fn refresh_queries(settings: &Settings) -> Result<()> {
+    with_stack(settings, |stack| {
+        let fresh = describe_queries(stack, &stack::database(stack)?)?;
+        let committed = stack.root.join(".sqlx");
+        remove(&committed)?;
+        fs::rename(fresh, committed)?;
+        Ok(())
+    })
+}
+
+/// Fails if the committed .sqlx does not fit the queries and the schema.
+fn check_queries(stack: &Stack, database_url: &str) -> Result<()> {
+    let fresh = describe_queries(stack, database_url)?;
+    ensure!(
+        contents(&fresh)? == contents(&stack.root.join(".sqlx"))?,
+        ".sqlx does not fit the queries and migrations: run `make sqlx` and commit the result"
+    );
+    Ok(())
+}
+
+/// Has the compiler ask the database about every query; returns the folder with the answers.
+fn describe_queries(stack: &Stack, database_url: &str) -> Result<std::path::PathBuf> {
+    let step = Step::start("queries", "checking them against the schema");
+    let fresh = stack.folder.join("sqlx");
+    remove(&fresh)?;
+    fs::create_dir_all(&fresh)?;
+    // The macros ask while their crate is compiled, and cargo compiles it only if it looks changed.
+    let source = File::options().append(true).open(stack.root.join("shared/src/lib.rs"))?;
+    let modified = source.metadata()?.modified()?;
+    source.set_modified(std::time::SystemTime::now())?;
+    let mut check = Command::new("cargo");
+    check.current_dir(&stack.root).args(["check", "--package", "shared"]);
+    check.env("SQLX_OFFLINE", "false").env("SQLX_OFFLINE_DIR", &fresh).env("DATABASE_URL", database_url);
+    let checked = process::run(&mut check, &stack.log("queries"), |_| {});
+    source.set_modified(modified)?;
+    checked?;
+    step.done(&format!("{} fit the schema", contents(&fresh)?.len()));
+    Ok(fresh)
+}
+
+fn contents(folder: &Path) -> Result<BTreeMap<OsString, String>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    entries
+        .map(|entry| {
+            let entry = entry?;
+            Ok((entry.file_name(), fs::read_to_string(entry.path())?))
+        })
+        .collect()
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives `work` a stack that has no past, and stops it however this process ends.
+fn with_stack(settings: &Settings, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
+    let stack = Stack::test(settings)?;
+    let _lock = stack.lock()?;
+    stack.forget()?;
+    let guard = Guard::start()?;
+    let outcome = work(&stack);
+    guard.end()?;
+    outcome
+}
+
+/// A process that stops the test stack when this one is gone. It waits for the end of a pipe, which comes
+/// with every kind of end: success, Ctrl-C, `kill -9`.
+struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    fn start() -> Result<Self> {
+        let child = Command::new(std::env::current_exe()?)
+            .arg("stop-test-stack-at-eof")
+            .stdin(Stdio::piped())
+            // A group of its own, so that Ctrl-C does not reach it.
+            .process_group(0)
+            .spawn()
+            .context("cannot start the guard of the test stack")?;
+        Ok(Self { child })
+    }
+
+    fn end(mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        ensure!(self.child.wait()?.success(), "the test stack could not be stopped");
+        Ok(())
+    }
+}
+
+/// What the [`Guard`]'s process does.
+pub fn stop_at_eof(settings: &Settings) -> Result<()> {
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Stack::test(settings)?.stop()
+}
+
+/// A cargo command with the stack in its environment.
+fn cargo(stack: &Stack, deployed: &Deployed) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(&stack.root)
+        .env("DATABASE_URL", &deployed.database_url)
+        .env("API_URL", &deployed.api_url)
+        .env("QUEUE_URL", &deployed.task_queue_url)
+        .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url);
+    deploy::into_emulator(&mut command, stack);
+    command
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot start cargo")?;
+    ensure!(status.success(), "cargo ended with {status}");
+    Ok(())
+}

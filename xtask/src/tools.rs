@@ -1,0 +1,130 @@
+//! The Python packages we use as tools, each with exact pins in a virtual environment of its own: their
+//! dependencies contradict each other.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{process, ui::Step};
+
+/// A tool, by the name of its lock file in tools/.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// cargo-lambda, and zig, with which it links
+    CargoLambda,
+    /// ministack, the local AWS
+    Emulator,
+    /// A PostgreSQL server, for machines without one
+    Postgres,
+    /// The SAM CLI, and cfn-lint
+    Sam,
+}
+
+impl Tool {
+    /// What every stack needs.
+    pub const ALWAYS: [Self; 3] = [Self::CargoLambda, Self::Emulator, Self::Sam];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CargoLambda => "cargo-lambda",
+            Self::Emulator => "emulator",
+            Self::Postgres => "postgres",
+            Self::Sam => "sam",
+        }
+    }
+}
+
+/// Where the tools are installed.
+#[derive(Clone)]
+pub struct Tools {
+    root: PathBuf,
+}
+
+impl Tools {
+    /// The tools of the project in this folder.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The folder with a tool's programs.
+    pub fn bin(&self, tool: Tool) -> PathBuf {
+        self.folder(tool.name()).join("bin")
+    }
+
+    /// A PATH with the tools in front.
+    pub fn path(&self) -> Result<std::ffi::OsString> {
+        let own = Tool::ALWAYS.map(|tool| self.bin(tool));
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let all = own.into_iter().chain(std::env::split_paths(&inherited));
+        std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+    }
+
+    /// Installs the tools that are missing or not at their pinned versions.
+    pub fn install(&self, tools: &[Tool]) -> Result<()> {
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
+        let missing: Vec<&str> = names.iter().copied().filter(|name| !self.is_current(name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let step = Step::start("tools", "preparing (once)");
+        if !self.is_current("uv") {
+            self.create("uv", |environment, lock| {
+                let mut command = Command::new("python3");
+                command.args(["-m", "venv", "--clear"]).arg(environment);
+                self.logged(&mut command)
+                    .context("python3 (3.11 or newer, with its venv module) is needed; Debian: apt install python3-venv")?;
+                let mut command = Command::new(environment.join("bin/pip"));
+                command.args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
+                self.logged(command.arg(lock))
+            })?;
+        }
+        let uv = self.folder("uv").join("bin/uv");
+        for name in &missing {
+            step.says(&format!("installing {name}"));
+            self.create(name, |environment, lock| {
+                self.logged(Command::new(&uv).args(["venv", "--quiet", "--clear"]).arg(environment))?;
+                let mut command = Command::new(&uv);
+                command.args(["pip", "install", "--quiet", "--require-hashes", "--python"]);
+                self.logged(command.arg(environment).arg("-r").arg(lock))
+            })?;
+        }
+        step.done(&format!("installed {} into .local/tools", missing.join(", ")));
+        Ok(())
+    }
+
+    /// True if what is installed was installed from the lock file as it is now.
+    fn is_current(&self, name: &str) -> bool {
+        let stamp = fs::read(self.folder(name).join("installed.txt"));
+        matches!((stamp, fs::read(self.lock(name))), (Ok(installed), Ok(wanted)) if installed == wanted)
+    }
+
+    fn create(&self, name: &str, install: impl Fn(&Path, &Path) -> Result<()>) -> Result<()> {
+        let folder = self.folder(name);
+        fs::create_dir_all(&folder)?;
+        install(&folder, &self.lock(name)).with_context(|| format!("cannot install {name}"))?;
+        // Last, so that an interrupted installation is done again.
+        fs::copy(self.lock(name), folder.join("installed.txt"))?;
+        Ok(())
+    }
+
+    fn logged(&self, command: &mut Command) -> Result<()> {
+        process::run(command, &self.root.join(".local/logs/tools.log"), |_| {})
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(".local/tools").join(name)
+    }
+
+    /// The project's tools/ folder.
+    pub fn lock_folder(&self) -> PathBuf {
+        self.root.join("tools")
+    }
+
+    fn lock(&self, name: &str) -> PathBuf {
+        self.lock_folder().join(name).with_extension("txt")
+    }
+}
