@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::{
     Client,
-    config::{BehaviorVersion, timeout::TimeoutConfig},
+    config::{Builder, timeout::TimeoutConfig},
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use confique::Config;
 use shared::{
     config::{self, ConfigError},
@@ -39,6 +37,18 @@ struct QueueConfig {
 #[error("SQS did not accept the message")]
 pub struct QueueError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
+/// What every AWS client of ours is made from: the environment's region, credentials and endpoint, and one
+/// HTTP client with one TLS provider.
+pub async fn sdk_config() -> SdkConfig {
+    let http_client = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client)
+        .load()
+        .await
+}
+
 /// The queue that triggers the task-processor.
 pub struct TaskQueue {
     client: Client,
@@ -46,27 +56,21 @@ pub struct TaskQueue {
 }
 
 impl TaskQueue {
-    /// Configures the client from the Lambda environment (credentials, region, endpoint, `QUEUE_URL`).
-    /// Opens no connection yet.
+    /// The queue that the environment names (`QUEUE_URL`). Opens no connection yet.
     pub async fn from_env() -> Result<Self, ConfigError> {
         let QueueConfig { queue_url } = config::from_env()?;
+        Ok(Self::new(&sdk_config().await, queue_url))
+    }
+
+    /// The queue at this URL.
+    pub fn new(config: &SdkConfig, url: String) -> Self {
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(
-                Builder::new()
-                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                    .build_https(),
-            )
-            .timeout_config(timeouts)
-            .load()
-            .await;
-        Ok(Self {
-            client: Client::new(&config),
-            url: queue_url,
-        })
+        let config = Builder::from(config).timeout_config(timeouts).build();
+        let client = Client::from_conf(config);
+        Self { client, url }
     }
 
     /// Asks the task-processor to process a task.

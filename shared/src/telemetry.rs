@@ -24,7 +24,9 @@ use tracing_subscriber::{
 /// Installs the JSON log for this process. `RUST_LOG` chooses what is logged (default: `info`).
 pub fn init() {
     // Not `EnvFilter`, whose regular expressions are a third of a small function's size.
-    let filter = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
+    let filter = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|directives| directives.parse().ok());
     let filter: Targets = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
     tracing_subscriber::registry()
         .with(filter)

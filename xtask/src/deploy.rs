@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -20,17 +20,24 @@ use crate::{
 /// The name of the CloudFormation stack, as in samconfig.toml.
 const STACK_NAME: &str = "task-api";
 
+/// The region that local things pretend to be in.
+const REGION: &str = "us-east-1";
+
 /// Builds what changed since the last time.
 pub fn build(stack: &Stack) -> Result<()> {
     let step = Step::start("build", "compiling the functions (some minutes the first time)");
     let mut command = Command::new(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
     command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
-    process::run(command.args(["lambda", "build", "--release"]), &stack.log("build"), |line| {
-        let line = line.trim_start();
-        if line.starts_with("Compiling") {
-            step.says(line);
-        }
-    })?;
+    process::run(
+        command.args(["lambda", "build", "--release"]),
+        &stack.log("build"),
+        |line| {
+            let line = line.trim_start();
+            if line.starts_with("Compiling") {
+                step.says(line);
+            }
+        },
+    )?;
     step.done("the functions are in target/lambda");
     Ok(())
 }
@@ -43,7 +50,10 @@ pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, Stri
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
         format!("DatabaseUrl={database_url}"),
-        format!("LogLevel={}", env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())),
+        format!(
+            "LogLevel={}",
+            env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
+        ),
     ]);
     into_emulator(&mut command, stack);
     process::run(&mut command, &stack.log("deploy"), |line| {
@@ -87,7 +97,9 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
     command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--concurrency", "4"]);
     command.args(["--invoke-port", &port.to_string()]);
     into_emulator(&mut command, stack);
-    command.env("DATABASE_URL", &deployed.database_url).env("QUEUE_URL", &deployed.task_queue_url);
+    command
+        .env("DATABASE_URL", &deployed.database_url)
+        .env("QUEUE_URL", &deployed.task_queue_url);
     let status = command.status().context("cannot start cargo-lambda")?;
     anyhow::ensure!(status.success(), "cargo lambda watch ended: {status}");
     Ok(())
@@ -104,14 +116,24 @@ pub fn lint(stack: &Stack) -> Result<()> {
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
     process::run(cfn_lint.current_dir(root).arg("template.yaml"), &log, |_| {})?;
     step.says("cfn-lint on the translated template");
-    let translated = stack.folder.join("translated.json");
+    let translated = translated_template(stack);
     let mut translate = Command::new(tools.bin(Tool::Sam).join("python"));
-    translate.current_dir(root).arg("tools/translate.py").arg("template.yaml").arg(&translated);
+    translate.env("AWS_DEFAULT_REGION", REGION);
+    translate
+        .current_dir(root)
+        .arg("tools/translate.py")
+        .arg("template.yaml")
+        .arg(&translated);
     process::run(&mut translate, &log, |_| {})?;
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
     process::run(cfn_lint.current_dir(root).arg(&translated), &log, |_| {})?;
     step.done("template.yaml is clean, raw and translated");
     Ok(())
+}
+
+/// Where [`lint`] leaves what SAM makes of template.yaml.
+pub fn translated_template(stack: &Stack) -> PathBuf {
+    stack.folder.join("translated.json")
 }
 
 /// A SAM command in the project's folder.
@@ -121,7 +143,7 @@ fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
         .arg(command)
         .env("PATH", tools.path()?)
         .env("SAM_CLI_TELEMETRY", "0")
-        .env("AWS_DEFAULT_REGION", "us-east-1");
+        .env("AWS_DEFAULT_REGION", REGION);
     Ok(sam)
 }
 
@@ -133,8 +155,8 @@ pub fn into_emulator(command: &mut Command, stack: &Stack) {
         .env("AWS_ENDPOINT_URL", stack.emulator.url())
         .env("AWS_ACCESS_KEY_ID", "local")
         .env("AWS_SECRET_ACCESS_KEY", "local")
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_DEFAULT_REGION", "us-east-1");
+        .env("AWS_REGION", REGION)
+        .env("AWS_DEFAULT_REGION", REGION);
 }
 
 /// The CPU of this machine as AWS calls it.

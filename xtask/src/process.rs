@@ -86,7 +86,7 @@ impl Daemon {
     pub fn start(&self, command: &mut Command, log: &Path) -> Result<()> {
         fs::create_dir_all(log.parent().context("a log is in a folder")?)?;
         let output = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = command
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -94,6 +94,8 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         fs::write(&self.pid_file, child.id().to_string())?;
+        // If it ends before we do, it must not remain as a zombie, which would look alive.
+        thread::spawn(move || child.wait());
         Ok(())
     }
 

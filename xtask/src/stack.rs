@@ -44,7 +44,13 @@ impl Stack {
 
     /// The stack of `make test`: its own data, on ports that are free now.
     pub fn test(settings: &Settings) -> Result<Self> {
-        Ok(Self::new(settings, "test", process::free_port()?, process::free_port()?, false))
+        Ok(Self::new(
+            settings,
+            "test",
+            process::free_port()?,
+            process::free_port()?,
+            false,
+        ))
     }
 
     fn new(settings: &Settings, name: &str, aws_port: u16, postgres_port: u16, durable: bool) -> Self {
@@ -80,13 +86,10 @@ impl Stack {
 
     /// Stops everything; the data stays.
     pub fn stop(&self) -> Result<()> {
-        let step = Step::start("stop", "the emulator and the functions");
         self.emulator.stop()?;
-        step.says("Postgres");
         for home in Postgres::homes(&self.root, &self.folder) {
             Postgres::stop_all(&home)?;
         }
-        step.done("nothing of the stack is running");
         Ok(())
     }
 
@@ -103,6 +106,22 @@ impl Stack {
         }
         Ok(())
     }
+}
+
+/// `make down`
+pub fn down(stack: &Stack) -> Result<()> {
+    let step = Step::start("down", "stopping the functions, the emulator and Postgres");
+    stack.stop()?;
+    step.done("nothing is running; the data is kept");
+    Ok(())
+}
+
+/// `make clean-data`
+pub fn clean_data(stack: &Stack) -> Result<()> {
+    let step = Step::start("clean-data", "stopping everything and deleting the data");
+    stack.forget()?;
+    step.done("nothing is running; the data is gone");
+    Ok(())
 }
 
 /// A stack that is up.
@@ -126,7 +145,11 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
     // Before the functions that expect the new schema.
     migrate(&database_url)?;
     let outputs = deploy::deploy(stack, &database_url)?;
-    let output = |name: &str| outputs.get(name).with_context(|| format!("template.yaml has no output {name}"));
+    let output = |name: &str| {
+        outputs
+            .get(name)
+            .with_context(|| format!("template.yaml has no output {name}"))
+    };
     let id = output("ApiId")?;
     Ok(Deployed {
         // Not <id>.execute-api.localhost, which not every client can resolve.
@@ -204,7 +227,9 @@ async fn migrate(url: &str) -> Result<()> {
 impl Deployed {
     /// Tells a person what they have, and what to do with it.
     pub fn announce(&self) {
-        let Self { api_url, database_url, .. } = self;
+        let Self {
+            api_url, database_url, ..
+        } = self;
         println!(
             "
 The task API is running.

@@ -22,20 +22,35 @@ use crate::{
 /// Runs every test against a fresh stack: `cargo test`, with the stack in its environment.
 pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
     with_stack(settings, |stack| {
-        let deployed = stack::up(stack)?;
         deploy::lint(stack)?;
+        let deployed = stack::up(stack)?;
         check_queries(stack, &deployed.database_url)?;
-        succeed(cargo(stack, &deployed).args(["test", "--workspace", "--quiet"]).args(arguments))
+        succeed(
+            cargo(stack, &deployed)
+                .args(["test", "--workspace", "--quiet"])
+                .args(arguments),
+        )
     })
 }
 
 /// Runs the tests with coverage: a table, and HTML in coverage/.
 pub fn coverage(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
+        deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
-        let exclude = ["--workspace", "--exclude", "xtask", "--ignore-filename-regex", "xtask|tests/|main.rs"];
+        let exclude = [
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--ignore-filename-regex",
+            "xtask|tests/|main.rs",
+        ];
         let mut tests = cargo(stack, &deployed);
-        succeed(tests.args(["llvm-cov", "--html", "--output-dir", "coverage"]).args(exclude))?;
+        succeed(
+            tests
+                .args(["llvm-cov", "--html", "--output-dir", "coverage"])
+                .args(exclude),
+        )?;
         let mut table = cargo(stack, &deployed);
         succeed(table.args(["llvm-cov", "report", "--ignore-filename-regex", "xtask|tests/|main.rs"]))?;
         println!("\nLine by line: coverage/html/index.html");
@@ -71,12 +86,17 @@ fn describe_queries(stack: &Stack, database_url: &str) -> Result<std::path::Path
     remove(&fresh)?;
     fs::create_dir_all(&fresh)?;
     // The macros ask while their crate is compiled, and cargo compiles it only if it looks changed.
-    let source = File::options().append(true).open(stack.root.join("shared/src/lib.rs"))?;
+    let source = File::options()
+        .append(true)
+        .open(stack.root.join("shared/src/lib.rs"))?;
     let modified = source.metadata()?.modified()?;
     source.set_modified(std::time::SystemTime::now())?;
     let mut check = Command::new("cargo");
     check.current_dir(&stack.root).args(["check", "--package", "shared"]);
-    check.env("SQLX_OFFLINE", "false").env("SQLX_OFFLINE_DIR", &fresh).env("DATABASE_URL", database_url);
+    check
+        .env("SQLX_OFFLINE", "false")
+        .env("SQLX_OFFLINE_DIR", &fresh)
+        .env("DATABASE_URL", database_url);
     let checked = process::run(&mut check, &stack.log("queries"), |_| {});
     source.set_modified(modified)?;
     checked?;
@@ -108,8 +128,8 @@ fn with_stack(settings: &Settings, work: impl FnOnce(&Stack) -> Result<()>) -> R
     stack.forget()?;
     let guard = Guard::start()?;
     let outcome = work(&stack);
-    guard.end()?;
-    outcome
+    let ended = guard.end();
+    outcome.and(ended)
 }
 
 /// A process that stops the test stack when this one is gone. It waits for the end of a pipe, which comes
@@ -151,7 +171,8 @@ fn cargo(stack: &Stack, deployed: &Deployed) -> Command {
         .env("DATABASE_URL", &deployed.database_url)
         .env("API_URL", &deployed.api_url)
         .env("QUEUE_URL", &deployed.task_queue_url)
-        .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url);
+        .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
+        .env("TRANSLATED_TEMPLATE", deploy::translated_template(stack));
     deploy::into_emulator(&mut command, stack);
     command
 }

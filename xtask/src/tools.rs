@@ -75,10 +75,17 @@ impl Tools {
             self.create("uv", |environment, lock| {
                 let mut command = Command::new("python3");
                 command.args(["-m", "venv", "--clear"]).arg(environment);
-                self.logged(&mut command)
-                    .context("python3 (3.11 or newer, with its venv module) is needed; Debian: apt install python3-venv")?;
+                self.logged(&mut command).context(
+                    "python3 (3.11 or newer, with its venv module) is needed; Debian: apt install python3-venv",
+                )?;
                 let mut command = Command::new(environment.join("bin/pip"));
-                command.args(["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
+                command.args([
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--require-hashes",
+                    "-r",
+                ]);
                 self.logged(command.arg(lock))
             })?;
         }

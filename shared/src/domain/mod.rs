@@ -2,11 +2,13 @@
 //!
 //! Input is *parsed into* these types, never validated beside them: a [`Title`] that exists is valid.
 
+mod input;
 mod message;
 mod page;
 mod task;
 mod text;
 
+pub use input::Input;
 pub use message::TaskMessage;
 pub use page::Page;
 pub use task::{NewTask, Status, Task, TaskId, TaskPatch};

@@ -3,9 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{Description, Title};
+use super::{Description, FieldError, Input, Title, input::Members};
 
 /// Identifies a task: a positive `bigint` that Postgres hands out in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
@@ -53,7 +54,7 @@ impl fmt::Display for TaskId {
 
 /// How far a task is. `pending -> processing -> completed | failed`; `POST /tasks/{id}/process` and a
 /// transient failure lead back to `pending`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, eserde::Deserialize, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "task_status", rename_all = "lowercase")]
 pub enum Status {
@@ -101,31 +102,47 @@ pub struct Task {
 }
 
 /// The body of `POST /tasks`.
-#[derive(Clone, Debug, PartialEq, Eq, eserde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTask {
     /// What it is called.
-    #[eserde(compat)]
     pub title: Title,
     /// What it is about.
-    #[eserde(compat)]
-    #[serde(default)]
     pub description: Option<Description>,
 }
 
 /// The body of `PUT` and `PATCH /tasks/{id}`: only the members that were sent change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, eserde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskPatch {
     /// A new title. Null is refused: a task always has one.
-    #[serde(default, deserialize_with = "sent")]
     pub title: Option<Title>,
     /// A new description; `Some(None)` (null) removes it.
-    #[serde(default, deserialize_with = "sent")]
     pub description: Option<Option<Description>>,
     /// A new status. Null is refused.
-    #[serde(default, deserialize_with = "sent")]
     pub status: Option<Status>,
+}
+
+impl Input for NewTask {
+    fn parse(value: Value) -> Result<Self, Vec<FieldError>> {
+        let mut members = Members::of(value)?;
+        let title = members.required("title");
+        let description: Option<Option<Description>> = members.optional("description");
+        members.finish(title.map(|title| Self {
+            title,
+            description: description.flatten(),
+        }))
+    }
+}
+
+impl Input for TaskPatch {
+    fn parse(value: Value) -> Result<Self, Vec<FieldError>> {
+        let mut members = Members::of(value)?;
+        let patch = Self {
+            title: members.optional("title"),
+            description: members.optional("description"),
+            status: members.optional("status"),
+        };
+        members.finish(Some(patch))
+    }
 }
 
 impl TaskPatch {
@@ -135,24 +152,15 @@ impl TaskPatch {
     }
 }
 
-/// Reads a member that was sent, so that null reaches `T` instead of meaning "not sent".
-fn sent<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: serde::Deserializer<'de>,
-{
-    T::deserialize(deserializer).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn patch(json: &str) -> Result<TaskPatch, Vec<(String, String)>> {
-        eserde::json::from_str(json).map_err(|errors| {
-            let at = |e: &eserde::DeserializationError| e.path().map(ToString::to_string).unwrap_or_default();
-            errors.iter().map(|e| (at(e), e.message().to_string())).collect()
-        })
+    fn pointers<T: Input + std::fmt::Debug>(value: Value) -> Vec<String> {
+        let errors = T::parse(value).expect_err("invalid");
+        errors.into_iter().map(|error| error.pointer).collect()
     }
 
     #[test]
@@ -179,19 +187,27 @@ mod tests {
 
     #[test]
     fn a_patch_tells_absent_from_null() {
-        assert_eq!(patch("{}"), Ok(TaskPatch::default()));
-        assert!(patch("{}").expect("valid").is_empty());
-        assert_eq!(patch(r#"{"description":null}"#).expect("valid").description, Some(None));
+        let patch = |value| TaskPatch::parse(value).expect("valid");
+        assert!(patch(json!({})).is_empty());
+        assert_eq!(patch(json!({"description": null})).description, Some(None));
+        assert_eq!(patch(json!({"status": "failed"})).status, Some(Status::Failed));
         assert_eq!(
-            patch(r#"{"status":"failed"}"#).expect("valid").status,
-            Some(Status::Failed)
+            pointers::<TaskPatch>(json!({"title": null, "status": null})),
+            ["#/title", "#/status"]
         );
     }
 
     #[test]
-    fn every_mistake_of_a_patch_is_reported_with_its_path() {
-        let errors = patch(r#"{"title":null,"status":"paused","colour":"red"}"#).expect_err("three mistakes");
-        let paths: Vec<_> = errors.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(paths, ["title", "status", "colour"], "{errors:?}");
+    fn every_mistake_is_found_whatever_its_kind() {
+        let task = json!({"description": 7, "a/b~c": 1, "z": 2});
+        assert_eq!(
+            pointers::<NewTask>(task),
+            ["#/title", "#/description", "#/a~1b~0c", "#/z"]
+        );
+        assert_eq!(
+            pointers::<TaskPatch>(json!({"title": " ", "status": "paused"})),
+            ["#/title", "#/status"]
+        );
+        assert_eq!(pointers::<NewTask>(json!([])), ["#"]);
     }
 }

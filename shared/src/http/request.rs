@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use eserde::EDeserialize;
 use lambda_http::{Body, Request, RequestExt, http::header};
 use percent_encoding::percent_decode_str;
 use tracing::Span;
 
 use super::ApiError;
-use crate::domain::{FieldError, TaskId};
+use crate::domain::{FieldError, Input, TaskId};
 
 /// The most bytes a body may have. The largest valid one, a title and a description of nothing but escaped
 /// emoji (12 bytes a character), has 124 KiB.
@@ -37,10 +36,7 @@ pub fn query(request: &Request) -> Vec<(String, String)> {
 }
 
 /// The body, parsed into `T`; if it is not valid, every mistake in it.
-pub fn json_body<T>(request: &Request) -> Result<T, ApiError>
-where
-    T: for<'de> EDeserialize<'de>,
-{
+pub fn json_body<T: Input>(request: &Request) -> Result<T, ApiError> {
     check_media_type(request)?;
     let bytes = body_bytes(request);
     if bytes.len() > MAX_BODY {
@@ -49,20 +45,8 @@ where
             max: MAX_BODY,
         });
     }
-    // Syntax first: only what is JSON at all can be invalid member by member.
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| ApiError::NotJson(error.to_string()))?;
-    let text = std::str::from_utf8(bytes).map_err(|error| ApiError::NotJson(error.to_string()))?;
-    eserde::json::from_str(text).map_err(|errors| {
-        let errors = errors.iter().map(|error| {
-            let path = error.path().map(ToString::to_string).unwrap_or_default();
-            let pointer = match path.as_str() {
-                "" | "." => "#".to_owned(),
-                path => format!("#/{}", path.replace('.', "/")),
-            };
-            FieldError::new(pointer, error.message())
-        });
-        ApiError::Invalid(errors.collect())
-    })
+    let value = serde_json::from_slice(bytes).map_err(|error| ApiError::NotJson(error.to_string()))?;
+    T::parse(value).map_err(ApiError::Invalid)
 }
 
 fn body_bytes(request: &Request) -> &[u8] {

@@ -1,0 +1,11 @@
+//! The functions behind API Gateway, one module each.
+
+mod api_info;
+mod create_task;
+mod database_trouble;
+mod delete_task;
+mod get_task;
+mod health;
+mod list_tasks;
+mod process_task;
+mod update_task;

@@ -1,0 +1,194 @@
+//! The deployed stack, over HTTP: API Gateway, Lambda, SQS and its event source mapping, Postgres.
+
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{env, eventually};
+
+async fn call(method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    let mut request = reqwest::Client::new().request(method, format!("{}{path}", env("API_URL")));
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let response = request.send().await.expect("the stack answers");
+    let status = response.status();
+    (status, response.json().await.expect("a JSON body"))
+}
+
+async fn get(path: &str) -> (StatusCode, Value) {
+    call(Method::GET, path, None).await
+}
+
+async fn create(title: &str) -> i64 {
+    let (status, task) = call(Method::POST, "/tasks", Some(json!({"title": title}))).await;
+    assert_eq!(status, 201, "{task}");
+    task["id"].as_i64().expect("an id")
+}
+
+async fn completed(id: i64) -> Value {
+    eventually(30, "the task is completed", async || {
+        let (status, task) = get(&format!("/tasks/{id}")).await;
+        assert_eq!(status, 200, "{task}");
+        (task["status"] == "completed").then_some(task)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_task_is_created_completed_changed_processed_again_and_deleted() {
+    let body = json!({"title": "Process user data", "description": "Count the words"});
+    let response = reqwest::Client::new()
+        .post(format!("{}/tasks", env("API_URL")))
+        .json(&body)
+        .send()
+        .await;
+    let response = response.expect("the stack answers");
+    assert_eq!(response.status(), 201);
+    let location = response.headers()["location"].to_str().expect("text").to_owned();
+    let url = response.url().join(&location).expect("a relative URL");
+    let created: Value = response.json().await.expect("a task");
+    assert_eq!(
+        (&created["status"], &created["result"]),
+        (&json!("pending"), &Value::Null)
+    );
+
+    let id = created["id"].as_i64().expect("an id");
+    let path = format!("/tasks/{id}");
+    let done = completed(id).await;
+    assert_eq!(
+        done["result"],
+        "Processed \"Process user data\": 3 words, 15 characters"
+    );
+    assert_eq!(done["created_at"], created["created_at"]);
+    let at_location: Value = reqwest::get(url)
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("a task");
+    assert_eq!(at_location, done);
+
+    let (status, changed) = call(Method::PATCH, &path, Some(json!({"description": null}))).await;
+    assert_eq!((status, &changed["description"]), (StatusCode::OK, &Value::Null));
+    let (status, accepted) = call(Method::POST, &format!("{path}/process"), None).await;
+    assert_eq!(status, 202);
+    assert_eq!(
+        accepted,
+        json!({"message": format!("Task {id} queued for processing"), "task_id": id})
+    );
+    assert_eq!(
+        completed(id).await["result"],
+        "Processed \"Process user data\": 0 words, 0 characters"
+    );
+
+    let (status, deleted) = call(Method::DELETE, &path, None).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        deleted,
+        json!({"message": format!("Task {id} deleted successfully"), "task_id": id})
+    );
+    assert_eq!(get(&path).await.0, 404);
+}
+
+#[tokio::test]
+async fn every_route_is_deployed_and_speaks_the_contract() {
+    let (status, root) = get("/").await;
+    assert_eq!((status, &root["version"]), (StatusCode::OK, &json!("1.0.0")));
+    let (status, health) = get("/health").await;
+    assert_eq!((status, &health["status"]), (StatusCode::OK, &json!("healthy")));
+    let (status, page) = get("/tasks?skip=0&limit=1").await;
+    assert_eq!((status, page.is_array()), (StatusCode::OK, true));
+    assert_eq!(
+        get("/tasks?skip=9223372036854775807").await,
+        (StatusCode::OK, json!([]))
+    );
+
+    let title = |length: usize| Some(json!({"title": "x".repeat(length)}));
+    for (method, path, body, status) in [
+        (Method::GET, "/tasks/0", None, 422),
+        (Method::GET, "/tasks/-1", None, 422),
+        (Method::GET, "/tasks/9223372036854775808", None, 422),
+        (Method::GET, "/tasks/abc", None, 422),
+        (Method::GET, "/tasks/%00", None, 422),
+        (Method::GET, "/tasks/9223372036854775807", None, 404),
+        (Method::GET, "/tasks?limit=101", None, 422),
+        (Method::GET, "/tasks?skip=-1", None, 422),
+        (Method::GET, "/tasks?skip=%00", None, 422),
+        (Method::POST, "/tasks", None, 400),
+        (Method::POST, "/tasks", Some(json!([])), 422),
+        (Method::POST, "/tasks", Some(json!({"title": " "})), 422),
+        (Method::POST, "/tasks", Some(json!({"title": "a\0b"})), 422),
+        (Method::POST, "/tasks", title(256), 422),
+        (Method::POST, "/tasks", title(1 << 20), 413),
+        (
+            Method::PUT,
+            "/tasks/9223372036854775807",
+            Some(json!({"title": "t"})),
+            404,
+        ),
+        (Method::PUT, "/tasks/1", Some(json!({"status": "paused"})), 422),
+        (Method::DELETE, "/tasks/9223372036854775807", None, 404),
+        (Method::POST, "/tasks/9223372036854775807/process", None, 404),
+        (Method::DELETE, "/tasks", None, 405),
+        (Method::POST, "/", None, 405),
+        (Method::GET, "/tasks/1/process", None, 405),
+        (Method::GET, "/nope", None, 404),
+        (Method::PATCH, "/nope/nope", None, 404),
+    ] {
+        let (answered, problem) = call(method.clone(), path, body).await;
+        assert_eq!(answered, status, "{method} {path}: {problem}");
+        assert_eq!(
+            (&problem["status"], &problem["type"]),
+            (&json!(status), &json!("about:blank"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_poison_message_ends_in_the_dead_letter_queue_and_its_neighbours_are_done_once() {
+    let sqs = Client::new(&queue::sdk_config().await);
+    let poison = format!("poison {}", std::process::id());
+    let sent = sqs
+        .send_message()
+        .queue_url(env("QUEUE_URL"))
+        .message_body(&poison)
+        .send()
+        .await;
+    sent.expect("sent");
+    let ids = [create("neighbour").await, create("neighbour").await];
+    for id in ids {
+        completed(id).await;
+    }
+    let body = eventually(150, "the poison message is in the dead-letter queue", async || {
+        let request = sqs
+            .receive_message()
+            .queue_url(env("DEAD_LETTER_QUEUE_URL"))
+            .max_number_of_messages(10);
+        let received = request.send().await.expect("the dead-letter queue can be read");
+        let mut bodies = received.messages().iter().filter_map(|message| message.body());
+        bodies.find(|body| *body == poison).map(str::to_owned)
+    })
+    .await;
+    assert_eq!(body, poison, "the body is kept");
+
+    let pool = PgPool::connect(&env("DATABASE_URL"))
+        .await
+        .expect("the stack's database");
+    for id in ids {
+        // One claim each: the token counts them.
+        assert_eq!(crate::support::row(&pool, id).await["fencing_token"], 1);
+    }
+    let left = sqs
+        .get_queue_attributes()
+        .queue_url(env("QUEUE_URL"))
+        .attribute_names(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)
+        .send()
+        .await
+        .expect("attributes");
+    let left = left
+        .attributes()
+        .and_then(|all| all.get(&QueueAttributeName::ApproximateNumberOfMessagesNotVisible));
+    assert_eq!(left.map(String::as_str), Some("0"), "nothing is left in flight");
+}

@@ -1,0 +1,10 @@
+//! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS
+//! (`api`, `processor`), of the template (`template`), and of the deployed stack over HTTP (`end_to_end`).
+//!
+//! `make test` starts what they need and says where it is, in environment variables.
+
+mod api;
+mod end_to_end;
+mod processor;
+mod support;
+mod template;

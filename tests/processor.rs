@@ -1,0 +1,323 @@
+//! The task-processor, called with SQS events.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use aws_lambda_events::sqs::SqsEvent;
+use serde_json::{Value, json};
+use shared::{
+    domain::{Status, Task, TaskId},
+    store::processing::{Claim, ClaimOutcome, Outcome, Settle},
+};
+use sqlx::PgPool;
+use task_processor::{BatchError, TaskError, perform, process};
+use tokio::sync::Barrier;
+
+use crate::support::{Proxy, database, database_that_is_down, execute, row, task};
+
+/// An event with these bodies; the messages are called m0, m1, ...
+fn event(bodies: &[String]) -> SqsEvent {
+    let record = |(number, body): (usize, &String)| {
+        let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
+        record["messageId"] = json!(format!("m{number}"));
+        record["body"] = json!(body);
+        record
+    };
+    let records: Vec<Value> = bodies.iter().enumerate().map(record).collect();
+    serde_json::from_value(json!({"Records": records})).expect("an SQS event")
+}
+
+fn message(id: i64) -> String {
+    json!({"task_id": id}).to_string()
+}
+
+fn in_30_s() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(30)
+}
+
+/// Runs a batch and returns the messages that must come back.
+async fn run(
+    pool: &PgPool,
+    bodies: &[String],
+    perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
+) -> Result<Vec<String>, BatchError> {
+    let response = process(&database(pool), event(bodies), in_30_s(), perform).await?;
+    let response = serde_json::to_value(response).expect("serialisable");
+    let failures = response["batchItemFailures"].as_array().expect("a list").iter();
+    Ok(failures
+        .map(|failure| failure["itemIdentifier"].as_str().expect("an id").to_owned())
+        .collect())
+}
+
+async fn status(pool: &PgPool, id: i64) -> (String, Value) {
+    let row = row(pool, id).await;
+    assert_eq!(row["status"] == "processing", !row["lease_expires_at"].is_null());
+    (
+        row["status"].as_str().unwrap_or_default().to_owned(),
+        row["result"].clone(),
+    )
+}
+
+fn is(status: &str, result: &str) -> (String, Value) {
+    (
+        status.to_owned(),
+        if result.is_empty() { Value::Null } else { json!(result) },
+    )
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_batch_is_completed_and_acknowledged(pool: PgPool) {
+    let (one, two) = (task(&pool, "Process user data").await, task(&pool, "t").await);
+    execute(&pool, "update tasks set description = 'Count the words' where id = 1").await;
+    assert_eq!(
+        run(&pool, &[message(two), message(one)], perform).await.expect("done"),
+        [""; 0]
+    );
+    let result = "Processed \"Process user data\": 3 words, 15 characters";
+    assert_eq!(status(&pool, one).await, is("completed", result));
+    assert_eq!(
+        status(&pool, two).await,
+        is("completed", "Processed \"t\": 0 words, 0 characters")
+    );
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn an_empty_batch_is_done(pool: PgPool) {
+    assert_eq!(run(&pool, &[], perform).await.expect("done"), [""; 0]);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn each_record_has_its_own_outcome(pool: PgPool) {
+    let mut ids = Vec::new();
+    for title in [
+        "good",
+        "permanent",
+        "transient",
+        "panic",
+        "completed before",
+        "held",
+        "good too",
+    ] {
+        ids.push(task(&pool, title).await);
+    }
+    execute(
+        &pool,
+        "update tasks set status = 'completed', result = 'r' where title = 'completed before'",
+    )
+    .await;
+    let hold =
+        "update tasks set status = 'processing', lease_expires_at = now() + interval '1 minute' where title = 'held'";
+    execute(&pool, hold).await;
+    let deleted = 1_000_000;
+
+    let mut bodies: Vec<String> = ids.iter().map(|id| message(*id)).collect();
+    bodies.push(message(deleted));
+    bodies.push("not json".to_owned());
+    bodies.push(r#"{"task_id":0}"#.to_owned());
+    let performed = AtomicUsize::new(0);
+    let failed = run(&pool, &bodies, async |task: &Task| {
+        performed.fetch_add(1, Ordering::SeqCst);
+        match task.title.as_str() {
+            "permanent" => Err(TaskError::Permanent("never".to_owned())),
+            "transient" => Err(TaskError::Transient("not now".to_owned())),
+            "panic" => panic!("a bug in the business step"),
+            "completed before" | "held" => unreachable!("it was not claimed"),
+            title => Ok(title.to_owned()),
+        }
+    })
+    .await;
+
+    // transient, panic, held, and the two that are not ours.
+    assert_eq!(failed.expect("a partial success"), ["m2", "m3", "m5", "m8", "m9"]);
+    assert_eq!(performed.into_inner(), 5);
+    assert_eq!(status(&pool, ids[0]).await, is("completed", "good"));
+    assert_eq!(status(&pool, ids[1]).await, is("failed", "never"));
+    assert_eq!(status(&pool, ids[2]).await, is("pending", ""));
+    assert_eq!(status(&pool, ids[3]).await, is("pending", ""));
+    assert_eq!(status(&pool, ids[4]).await, is("completed", "r"));
+    assert_eq!(status(&pool, ids[5]).await.0, "processing");
+    assert_eq!(status(&pool, ids[6]).await, is("completed", "good too"));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_batch_in_which_everything_failed_is_an_error(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let bodies = [message(id), "{}".to_owned()];
+    let outcome = run(&pool, &bodies, async |_: &Task| {
+        Err(TaskError::Transient("not now".to_owned()))
+    })
+    .await;
+    assert!(matches!(outcome, Err(BatchError::AllFailed(2))), "{outcome:?}");
+    assert_eq!(status(&pool, id).await, is("pending", ""));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claimed(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    for missing in [json!(null), json!("")] {
+        let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serialisable");
+        event["Records"][1]["messageId"] = missing;
+        let event = serde_json::from_value(event).expect("an SQS event");
+        let outcome = process(&database(&pool), event, in_30_s(), perform).await;
+        assert!(matches!(outcome, Err(BatchError::NoMessageId)), "{outcome:?}");
+        assert_eq!(status(&pool, id).await, is("pending", ""));
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn without_a_database_the_batch_fails(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let outcome = process(&database_that_is_down(), event(&[message(id)]), in_30_s(), perform).await;
+    assert!(matches!(outcome, Err(BatchError::Store(_))), "{outcome:?}");
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn two_messages_about_one_task_run_it_once(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let performed = AtomicUsize::new(0);
+    let count = async |_: &Task| {
+        performed.fetch_add(1, Ordering::SeqCst);
+        Ok("done".to_owned())
+    };
+    // In one batch, and once more afterwards.
+    assert_eq!(
+        run(&pool, &[message(id), message(id)], count).await.expect("done"),
+        [""; 0]
+    );
+    assert_eq!(run(&pool, &[message(id)], count).await.expect("done"), [""; 0]);
+    assert_eq!(performed.load(Ordering::SeqCst), 1);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn two_workers_with_the_same_batch_run_each_task_once(pool: PgPool) {
+    for _ in 0..20 {
+        let bodies = [message(task(&pool, "a").await), message(task(&pool, "b").await)];
+        let performed = AtomicUsize::new(0);
+        let count = async |_: &Task| {
+            performed.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            Ok("done".to_owned())
+        };
+        let (one, two) = tokio::join!(run(&pool, &bodies, count), run(&pool, &bodies, count));
+        assert!(one.is_ok() || two.is_ok(), "{one:?} {two:?}");
+        assert_eq!(performed.into_inner(), 2);
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_records_of_a_batch_run_concurrently(pool: PgPool) {
+    let mut bodies = Vec::new();
+    for _ in 0..10 {
+        bodies.push(message(task(&pool, "t").await));
+    }
+    // Opens when all ten are inside at the same time.
+    let barrier = Barrier::new(10);
+    let meet = async |_: &Task| {
+        barrier.wait().await;
+        Ok("met".to_owned())
+    };
+    let batch = tokio::time::timeout(Duration::from_secs(10), run(&pool, &bodies, meet));
+    assert_eq!(batch.await.expect("they meet").expect("done"), [""; 0]);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool) {
+    let (slow, fast) = (task(&pool, "slow").await, task(&pool, "fast").await);
+    let work = async |task: &Task| match task.title.as_str() {
+        "slow" => std::future::pending().await,
+        _ => Ok("done".to_owned()),
+    };
+    let deadline = SystemTime::now() + Duration::from_millis(500);
+    let response = process(&database(&pool), event(&[message(slow), message(fast)]), deadline, work).await;
+    assert!(SystemTime::now() < deadline, "the outcomes were stored too late");
+    assert_eq!(
+        response.expect("a partial success").batch_item_failures[0].item_identifier,
+        "m0"
+    );
+    assert_eq!(status(&pool, slow).await, is("pending", ""));
+    assert_eq!(status(&pool, fast).await, is("completed", "done"));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(pool: PgPool) {
+    let (deleted, changed) = (task(&pool, "deleted").await, task(&pool, "changed").await);
+    let interfere = async |task: &Task| {
+        match task.title.as_str() {
+            "deleted" => execute(&pool, "delete from tasks where title = 'deleted'").await,
+            _ => {
+                let change = "update tasks set status = 'failed', result = 'by hand', lease_expires_at = null
+                              where title = 'changed'";
+                execute(&pool, change).await;
+            }
+        }
+        Ok("too late".to_owned())
+    };
+    assert_eq!(
+        run(&pool, &[message(deleted), message(changed)], interfere)
+            .await
+            .expect("done"),
+        [""; 0]
+    );
+    assert_eq!(row(&pool, deleted).await, Value::Null);
+    assert_eq!(status(&pool, changed).await, is("failed", "by hand"));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_worker_that_lost_its_lease_cannot_overwrite_its_successors_result(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let (database, ids) = (database(&pool), [TaskId::try_from(id).expect("an id")]);
+    let claim = Claim {
+        ids: &ids,
+        lease: Duration::from_secs(60),
+    };
+    let token = async || match database.run(&claim).await.expect("claimed").remove(&ids[0]) {
+        Some(ClaimOutcome::Claimed(claimed)) => Some(claimed.fencing_token),
+        Some(ClaimOutcome::Busy) => None,
+        other => panic!("{other:?}"),
+    };
+    let outcome = |fencing_token, result: &str| Outcome {
+        id: ids[0],
+        fencing_token,
+        status: Status::Completed,
+        result: Some(result.to_owned()),
+    };
+
+    let first = token().await.expect("free");
+    assert_eq!(token().await, None, "the lease is alive");
+    execute(&pool, "update tasks set lease_expires_at = now()").await;
+    let second = token().await.expect("the lease has expired");
+    assert!(second > first);
+
+    assert_eq!(database.run(&Settle(&[outcome(first, "late")])).await.expect("run"), []);
+    assert_eq!(status(&pool, id).await.0, "processing");
+    assert_eq!(
+        database.run(&Settle(&[outcome(second, "right")])).await.expect("run"),
+        ids
+    );
+    assert_eq!(
+        database.run(&Settle(&[outcome(first, "later")])).await.expect("run"),
+        []
+    );
+    assert_eq!(status(&pool, id).await, is("completed", "right"));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_batch_is_two_statements_however_large(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let database = proxy.database(&pool);
+    let mut used = Vec::new();
+    // The first batch also connects and prepares the statements.
+    for size in [1, 1, 10, 1000] {
+        let insert = format!("insert into tasks (title) select 't' from generate_series(1, {size}) returning id");
+        let ids: Vec<i64> = sqlx::query_scalar(&insert).fetch_all(&pool).await.expect("inserted");
+        let bodies: Vec<String> = ids.into_iter().map(message).collect();
+        let before = proxy.round_trips();
+        process(&database, event(&bodies), in_30_s(), perform)
+            .await
+            .expect("done");
+        used.push(proxy.round_trips() - before);
+    }
+    assert_eq!(used[1..], [2, 2, 2]);
+}

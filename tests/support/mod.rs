@@ -1,0 +1,74 @@
+//! What the tests have in common.
+
+mod call;
+mod proxy;
+mod queues;
+
+pub use call::{Answer, Call, Gateway};
+pub use proxy::Proxy;
+pub use queues::{TestQueue, queue_nobody_serves};
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use shared::store::Database;
+use sqlx::PgPool;
+
+/// A variable that `make test` sets.
+pub fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
+}
+
+/// A function's access to the test's own database.
+pub fn database(pool: &PgPool) -> Database {
+    Database::new((*pool.connect_options()).clone())
+}
+
+/// A database that nothing listens for.
+pub fn database_that_is_down() -> Database {
+    Database::new("postgres://postgres@127.0.0.1:1/none".parse().expect("a valid URL"))
+}
+
+/// A task in the test's database, pending, and its id.
+pub async fn task(pool: &PgPool, title: &str) -> i64 {
+    sqlx::query_scalar("insert into tasks (title, enqueued_at) values ($1, now()) returning id")
+        .bind(title)
+        .fetch_one(pool)
+        .await
+        .expect("the task is inserted")
+}
+
+/// Everything Postgres knows of a task, or null.
+pub async fn row(pool: &PgPool, id: i64) -> Value {
+    sqlx::query_scalar::<_, Value>("select to_jsonb(tasks) from tasks where id = $1")
+        .bind(id)
+        .fetch_optional(pool)
+        .await
+        .expect("the query is valid")
+        .unwrap_or_default()
+}
+
+/// How many tasks there are.
+pub async fn count(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from tasks")
+        .fetch_one(pool)
+        .await
+        .expect("the query is valid")
+}
+
+/// Changes the test's database.
+pub async fn execute(pool: &PgPool, sql: &str) {
+    sqlx::query(sql).execute(pool).await.expect("the statement is valid");
+}
+
+/// Asks until the answer is `Some`, every 50 ms, for at most `seconds`.
+pub async fn eventually<T>(seconds: u64, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

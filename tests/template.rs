@@ -1,0 +1,198 @@
+//! template.yaml, as SAM translates it: what no linter checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::support::{Call, env};
+
+/// A route: "GET /tasks/{id}".
+type Route = String;
+
+fn translated() -> Value {
+    let file = env("TRANSLATED_TEMPLATE");
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn resources<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let all = template["Resources"].as_object().expect("resources").iter();
+    all.filter(move |(_, resource)| resource["Type"] == kind)
+}
+
+/// A list, or the one thing that stands for a list of one.
+fn one_or_more(value: &Value) -> Vec<&Value> {
+    value
+        .as_array()
+        .map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+/// "GetTaskFunction" -> "get-task"
+fn function_name(logical_id: &str) -> String {
+    let name = logical_id.trim_end_matches("Function");
+    let words = name.char_indices().map(|(at, letter)| match letter {
+        'A'..='Z' if at > 0 => format!("-{}", letter.to_ascii_lowercase()),
+        letter => letter.to_ascii_lowercase().to_string(),
+    });
+    words.collect()
+}
+
+/// The routes of the deployed API and the function that each leads to.
+fn template_routes() -> BTreeMap<Route, String> {
+    let template = translated();
+    let (_, api) = resources(&template, "AWS::ApiGateway::RestApi").next().expect("an API");
+    let mut routes = BTreeMap::new();
+    for (path, methods) in api["Properties"]["Body"]["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let method = match method.as_str() {
+                "x-amazon-apigateway-any-method" => "ANY".to_owned(),
+                method => method.to_uppercase(),
+            };
+            let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
+                .as_str()
+                .expect("a function");
+            let function = uri
+                .split("${")
+                .last()
+                .and_then(|rest| rest.split('.').next())
+                .expect("its name");
+            routes.insert(format!("{method} {path}"), function_name(function));
+        }
+    }
+    routes
+}
+
+/// The routes of `make dev`.
+fn router_routes() -> BTreeMap<Route, String> {
+    let manifest: toml::Table = include_str!("../Cargo.toml").parse().expect("TOML");
+    let router = manifest["workspace"]["metadata"]["lambda"]["watch"]["router"]
+        .as_table()
+        .expect("a router");
+    let mut routes = BTreeMap::new();
+    for (path, target) in router {
+        let path = path.replace("{*proxy}", "{proxy+}");
+        match target {
+            toml::Value::String(function) => {
+                routes.insert(format!("ANY {path}"), function.clone());
+            }
+            target => {
+                for route in target.as_array().expect("a list") {
+                    let text = |key: &str| route[key].as_str().expect("text").to_owned();
+                    routes.insert(format!("{} {path}", text("method")), text("function"));
+                }
+            }
+        }
+    }
+    routes
+}
+
+#[test]
+fn the_router_of_make_dev_has_the_routes_of_the_template() {
+    let mut template = template_routes();
+    // Without a catch-all for "/" itself, `cargo lambda watch` needs the method.
+    let root = template.remove("ANY /").expect("a root");
+    template.insert("GET /".to_owned(), root);
+    assert_eq!(router_routes(), template);
+}
+
+#[tokio::test]
+async fn the_methods_that_a_405_allows_are_those_of_the_template() {
+    let routes = template_routes();
+    let paths: BTreeSet<&str> = routes.keys().filter_map(|route| route.split(' ').nth(1)).collect();
+    for path in paths.into_iter().filter(|path| !path.contains("proxy") && *path != "/") {
+        let methods: Vec<&str> = routes
+            .keys()
+            .filter_map(|route| route.split_once(' ').filter(|(_, at)| *at == path))
+            .map(|(m, _)| m)
+            .collect();
+        let answer = Call::new("TRACE", &path.replace("{id}", "1"))
+            .send(api_info::handle)
+            .await;
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, methods.join(", ").as_str()),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn every_function_of_the_workspace_is_deployed() {
+    let template = translated();
+    let deployed: BTreeSet<String> = resources(&template, "AWS::Lambda::Function")
+        .map(|(name, _)| function_name(name))
+        .collect();
+    let folder = std::fs::read_dir("../functions").expect("functions/");
+    let folders = folder.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    assert_eq!(deployed, folders.collect());
+}
+
+#[test]
+fn every_queue_is_encrypted_and_the_task_queue_gives_up_after_five_receives() {
+    let template = translated();
+    for (name, queue) in resources(&template, "AWS::SQS::Queue") {
+        assert_eq!(queue["Properties"]["SqsManagedSseEnabled"], true, "{name}");
+    }
+    let redrive = &template["Resources"]["TaskQueue"]["Properties"]["RedrivePolicy"];
+    assert_eq!(redrive["maxReceiveCount"], 5);
+    assert_eq!(redrive["deadLetterTargetArn"]["Fn::GetAtt"][0], "TaskDeadLetterQueue");
+}
+
+#[test]
+fn messages_stay_invisible_for_six_times_the_processors_timeout() {
+    let template = translated();
+    let environments = template["Mappings"]["TaskProcessor"].as_object().expect("environments");
+    assert!(!environments.is_empty());
+    for (environment, seconds) in environments {
+        let (timeout, visibility) = (&seconds["TimeoutSeconds"], &seconds["VisibilitySeconds"]);
+        assert!(
+            visibility.as_u64() >= timeout.as_u64().map(|timeout| 6 * timeout),
+            "{environment}: {seconds}"
+        );
+    }
+    let in_map = |name: &str| serde_json::json!({"Fn::FindInMap": ["TaskProcessor", {"Ref": "Environment"}, name]});
+    let resources = &template["Resources"];
+    assert_eq!(
+        resources["TaskQueue"]["Properties"]["VisibilityTimeout"],
+        in_map("VisibilitySeconds")
+    );
+    assert_eq!(
+        resources["TaskProcessorFunction"]["Properties"]["Timeout"],
+        in_map("TimeoutSeconds")
+    );
+}
+
+#[test]
+fn the_event_source_mapping_reports_single_failures_and_bounds_concurrency() {
+    let template = translated();
+    let mapping = &template["Resources"]["TaskQueueEventSourceMapping"]["Properties"];
+    assert_eq!(
+        mapping["FunctionResponseTypes"],
+        serde_json::json!(["ReportBatchItemFailures"])
+    );
+    assert_eq!(mapping["ScalingConfig"]["MaximumConcurrency"], 5);
+}
+
+#[test]
+fn only_functions_that_send_may_send_and_only_the_processor_may_receive() {
+    let template = translated();
+    let mut may = BTreeMap::new();
+    for (name, role) in resources(&template, "AWS::IAM::Role") {
+        let policies = role["Properties"]["Policies"].as_array().into_iter().flatten();
+        for statement in policies.flat_map(|policy| one_or_more(&policy["PolicyDocument"]["Statement"])) {
+            assert_eq!(statement["Effect"], "Allow", "{name}");
+            let resource = statement["Resource"].to_string();
+            assert!(!resource.contains("\"*\""), "{name} may touch everything: {statement}");
+            let actions = one_or_more(&statement["Action"]).into_iter();
+            let actions = actions.map(|action| action.as_str().expect("an action").to_owned());
+            let function = function_name(name.trim_end_matches("Role"));
+            may.entry(function).or_insert_with(BTreeSet::new).extend(actions);
+        }
+    }
+    let send = BTreeSet::from(["sqs:SendMessage".to_owned()]);
+    assert_eq!(may.get("create-task"), Some(&send));
+    assert_eq!(may.get("process-task"), Some(&send));
+    let receive = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"].map(str::to_owned);
+    assert_eq!(may.remove("task-processor"), Some(BTreeSet::from(receive)));
+    assert_eq!(may.len(), 2, "{may:?}");
+}
