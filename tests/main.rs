@@ -4,6 +4,7 @@
 //! `make test` starts what they need and says where it is, in environment variables.
 
 mod api;
+mod budgets;
 mod end_to_end;
 mod processor;
 mod support;

@@ -93,7 +93,7 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
-        fs::write(&self.pid_file, child.id().to_string())?;
+        fs::write(&self.pid_file, format!("{}\n{}", child.id(), boot_id()))?;
         // If it ends before we do, it must not remain as a zombie, which would look alive.
         thread::spawn(move || child.wait());
         Ok(())
@@ -123,11 +123,18 @@ impl Daemon {
     }
 
     fn group(&self) -> Option<Pid> {
-        let pid: i32 = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
-        // After a reboot the number may belong to somebody else: the leader must still lead its own group.
-        let leads = nix::unistd::getpgid(Some(Pid::from_raw(pid))).map_or(true, |group| group.as_raw() == pid);
-        (pid > 1 && leads).then(|| Pid::from_raw(pid))
+        let text = fs::read_to_string(&self.pid_file).ok()?;
+        let (pid, boot) = text.split_once('\n')?;
+        // After a reboot the number may be somebody else's.
+        let pid: i32 = pid.parse().ok().filter(|pid| *pid > 1 && boot == boot_id())?;
+        Some(Pid::from_raw(pid))
     }
+}
+
+/// Differs after each start of the machine; empty where the system does not say.
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// Waits for a condition, looking every 50 ms.
@@ -158,4 +165,95 @@ pub fn ensure_free(port: u16, variable: &str, what: &str) -> Result<()> {
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of this test's own, below target/.
+    fn folder(test: &str) -> PathBuf {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../target/xtask-tests")
+            .join(test);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn the_output_of_a_program_goes_to_the_log_and_line_by_line_to_the_caller() {
+        let log = folder("output").join("deep/log");
+        let mut lines = Vec::new();
+        let script = "echo one; echo two >&2; printf 'not \\377 UTF-8'";
+        run(&mut sh(script), &log, |line| lines.push(line.to_owned())).expect("it succeeds");
+        assert_eq!(lines, ["one", "two", "not \u{fffd} UTF-8"]);
+        assert_eq!(
+            fs::read_to_string(log).expect("a log"),
+            "one\ntwo\nnot \u{fffd} UTF-8\n"
+        );
+    }
+
+    #[test]
+    fn a_program_that_fails_is_an_error_with_its_last_lines_and_the_log() {
+        let log = folder("failure").join("log");
+        let error = run(&mut sh("seq 100; echo because >&2; exit 3"), &log, |_| {}).expect_err("it fails");
+        let text = error.to_string();
+        assert!(text.contains("exit status: 3") && text.ends_with("because"), "{text}");
+        assert!(
+            text.contains(&log.display().to_string()) && !text.contains("\n    70\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn stopping_a_daemon_ends_what_it_started_too() {
+        let folder = folder("daemon");
+        let daemon = Daemon::new(folder.join("pid"));
+        let script = format!("sleep 1000 & echo $! > {}; wait", folder.join("child").display());
+        daemon.start(&mut sh(&script), &folder.join("log")).expect("it starts");
+        wait_until(Duration::from_secs(5), || {
+            fs::read_to_string(folder.join("child")).is_ok_and(|pid| pid.ends_with('\n'))
+        })
+        .expect("it has started its child");
+        let child = fs::read_to_string(folder.join("child")).expect("a pid");
+        let child = Pid::from_raw(child.trim().parse().expect("a number"));
+
+        assert!(daemon.is_running() && kill(child, None).is_ok());
+        daemon.stop().expect("it stops");
+        assert!(!daemon.is_running());
+        wait_until(Duration::from_secs(5), || kill(child, None).is_err()).expect("the child is gone");
+        daemon.stop().expect("stopping twice is fine");
+    }
+
+    #[test]
+    fn a_daemon_that_is_long_gone_is_not_running_whoever_has_its_number_now() {
+        let folder = folder("stale");
+        fs::write(folder.join("pid"), format!("{}\nanother boot", std::process::id())).expect("written");
+        let daemon = Daemon::new(folder.join("pid"));
+        assert!(!daemon.is_running());
+        daemon.stop().expect("nothing to stop");
+        assert!(!folder.join("pid").exists());
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_together_with_its_variable() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let text = ensure_free(port, "AWS_PORT", "the local AWS")
+            .expect_err("in use")
+            .to_string();
+        assert!(
+            text.contains(&port.to_string()) && text.contains("make up AWS_PORT="),
+            "{text}"
+        );
+        drop(listener);
+        ensure_free(port, "AWS_PORT", "the local AWS").expect("free again");
+    }
 }

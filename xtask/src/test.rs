@@ -27,32 +27,36 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
         check_queries(stack, &deployed.database_url)?;
         succeed(
             cargo(stack, &deployed)
-                .args(["test", "--workspace", "--quiet"])
+                .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
     })
 }
 
+/// What the coverage is not about: the runner, the tests themselves, and each `main`, which the deployed
+/// functions run.
+const NOT_COVERED: &str = "xtask/|tests/|main.rs";
+
 /// Runs the tests with coverage: a table, and HTML in coverage/.
 pub fn coverage(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
+        stack.tools.install_cargo_llvm_cov()?;
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
-        let exclude = [
+        let llvm_cov = |arguments: &[&str]| {
+            let mut command = cargo(stack, &deployed);
+            command.env("PATH", stack.tools.path()?).arg("llvm-cov").args(arguments);
+            succeed(command.args(["--ignore-filename-regex", NOT_COVERED]))
+        };
+        llvm_cov(&[
             "--workspace",
             "--exclude",
             "xtask",
-            "--ignore-filename-regex",
-            "xtask|tests/|main.rs",
-        ];
-        let mut tests = cargo(stack, &deployed);
-        succeed(
-            tests
-                .args(["llvm-cov", "--html", "--output-dir", "coverage"])
-                .args(exclude),
-        )?;
-        let mut table = cargo(stack, &deployed);
-        succeed(table.args(["llvm-cov", "report", "--ignore-filename-regex", "xtask|tests/|main.rs"]))?;
+            "--html",
+            "--output-dir",
+            "coverage",
+        ])?;
+        llvm_cov(&["report"])?;
         println!("\nLine by line: coverage/html/index.html");
         Ok(())
     })

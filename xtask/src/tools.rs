@@ -57,9 +57,10 @@ impl Tools {
 
     /// A PATH with the tools in front.
     pub fn path(&self) -> Result<std::ffi::OsString> {
-        let own = Tool::ALWAYS.map(|tool| self.bin(tool));
+        let own = Tool::ALWAYS.map(Tool::name).into_iter().chain(["cargo-llvm-cov"]);
+        let own = own.map(|name| self.folder(name).join("bin"));
         let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let all = own.into_iter().chain(std::env::split_paths(&inherited));
+        let all: Vec<PathBuf> = own.chain(std::env::split_paths(&inherited)).collect();
         std::env::join_paths(all).context("the project's folder must not have a colon in its name")
     }
 
@@ -100,6 +101,23 @@ impl Tools {
             })?;
         }
         step.done(&format!("installed {} into .local/tools", missing.join(", ")));
+        Ok(())
+    }
+
+    /// Installs the cargo subcommand that `make coverage` needs.
+    pub fn install_cargo_llvm_cov(&self) -> Result<()> {
+        const VERSION: &str = "0.9.1";
+        let folder = self.folder("cargo-llvm-cov");
+        let stamp = folder.join("installed.txt");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == VERSION) {
+            return Ok(());
+        }
+        let step = Step::start("tools", "compiling cargo-llvm-cov (once)");
+        let mut command = Command::new("cargo");
+        command.args(["install", "--locked", "--force", "--version", VERSION, "--root"]);
+        self.logged(command.arg(&folder).arg("cargo-llvm-cov"))?;
+        fs::write(stamp, VERSION)?;
+        step.done(&format!("installed cargo-llvm-cov {VERSION} into .local/tools"));
         Ok(())
     }
 

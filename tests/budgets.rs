@@ -1,0 +1,37 @@
+//! What a function may weigh, as it is uploaded.
+
+use std::io::Write;
+
+use flate2::{Compression, write::DeflateEncoder};
+
+#[test]
+fn every_function_is_within_its_budget() {
+    // Megabytes of the deflated `bootstrap`, which is all that is in the zip.
+    for (budget, functions) in [
+        (
+            2.0,
+            &[
+                "api-info",
+                "delete-task",
+                "get-task",
+                "health",
+                "list-tasks",
+                "task-processor",
+                "update-task",
+            ][..],
+        ),
+        (3.2, &["create-task", "process-task"]),
+    ] {
+        for function in functions {
+            let file = format!("../target/lambda/{function}/bootstrap");
+            let bootstrap = std::fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let mut zip = DeflateEncoder::new(Vec::new(), Compression::default());
+            zip.write_all(&bootstrap).expect("memory is writable");
+            let megabytes = zip.finish().expect("memory is writable").len() as f64 / 1e6;
+            assert!(
+                megabytes <= budget,
+                "{function} has {megabytes:.2} MB zipped, its budget is {budget} MB"
+            );
+        }
+    }
+}
