@@ -1,6 +1,9 @@
 # The few commands a person types; xtask/ does the work. `make up AWS_PORT=4567` hands it a setting.
 
 .DEFAULT_GOAL := help
+
+XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
+
 .PHONY: help up down clean-data logs dev test coverage lint sqlx fmt
 
 help: ## List the targets
@@ -9,31 +12,31 @@ help: ## List the targets
 	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs
-	@cargo xtask up
+	@$(XTASK) up
 
 down: ## Stop everything; the data stays
-	@cargo xtask down
+	@$(XTASK) down
 
 clean-data: ## Stop everything and forget the data
-	@cargo xtask clean-data
+	@$(XTASK) clean-data
 
 logs: ## Follow the functions' logs
-	@cargo xtask logs
+	@$(XTASK) logs
 
 dev: ## Serve the routes on http://localhost:9000 with hot reload
-	@cargo xtask dev
+	@$(XTASK) dev
 
 test: ## Install what is missing, run every test against a real Postgres and SQS
-	@cargo xtask test
+	@$(XTASK) test
 
 coverage: ## Run the tests with coverage: a table, and HTML in coverage/
-	@cargo xtask coverage
+	@$(XTASK) coverage
 
 lint: ## Check template.yaml, raw and translated
-	@cargo xtask lint
+	@$(XTASK) lint
 
 sqlx: ## Refresh .sqlx after a change of a query or a migration
-	@cargo xtask sqlx
+	@$(XTASK) sqlx
 
 fmt: ## Format the Rust code
 	@cargo fmt --all

@@ -44,3 +44,21 @@ impl TryFrom<String> for DatabaseUrl {
             .map_err(|_| "must be a URL like postgres://user:password@host:5432/database")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_url_is_parsed_and_a_wrong_one_is_not_repeated_in_the_error() {
+        let DatabaseUrl(options) = DatabaseUrl::try_from("postgres://u:p@db:6000/tasks".to_owned()).expect("valid");
+        assert_eq!(
+            (options.get_host(), options.get_port(), options.get_database()),
+            ("db", 6000, Some("tasks"))
+        );
+        let error = DatabaseUrl::try_from("postgres://u:s3cret@db:port/tasks".to_owned())
+            .map(|_| ())
+            .expect_err("invalid");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}

@@ -14,7 +14,12 @@ async fn the_root_says_what_this_is() {
             json!({
                 "message": "Welcome to the task API",
                 "version": "1.0.0",
-                "endpoints": {"tasks": "/tasks", "health": "/health"},
+                "endpoints": {
+                    "tasks": "/tasks",
+                    "task": "/tasks/{id}",
+                    "process": "/tasks/{id}/process",
+                    "health": "/health",
+                },
             })
         );
     }

@@ -25,6 +25,8 @@ const OLDEST: u32 = 14;
 
 /// A server and its data.
 pub struct Postgres {
+    /// The folder with the data.
+    home: PathBuf,
     /// The folder with `initdb`, `pg_ctl` and `postgres`.
     programs: PathBuf,
     data: PathBuf,
@@ -68,6 +70,7 @@ impl Postgres {
         Ok(Self {
             data: home.join(format!("postgres-{major}")),
             log: home.join("postgres.log"),
+            home,
             programs,
             port,
             owner,
@@ -92,14 +95,18 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// True if the server runs on this data.
+    /// True if the server runs on this data and on this port.
     pub fn is_running(&self) -> bool {
-        self.data.join("postmaster.pid").exists()
+        // The fourth line of the file is the port (PostgreSQL source, miscadmin.h).
+        let pid_file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+        pid_file.lines().nth(3) == Some(&self.port.to_string())
             && process::output(self.program("pg_ctl").arg("status").arg("-D").arg(&self.data)).is_ok()
     }
 
-    /// Starts the server and waits until it accepts connections. Creates the data if there is none.
+    /// Starts the server and waits until it accepts connections. Creates the data if there is none; moves the
+    /// server here if it runs on another port.
     pub fn start(&self, log: &Path) -> Result<()> {
+        Self::stop_all(&self.home)?;
         if !self.data.join("PG_VERSION").exists() {
             let mut initdb = self.program("initdb");
             initdb.args([

@@ -14,7 +14,12 @@ pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
             &json!({
                 "message": "Welcome to the task API",
                 "version": env!("CARGO_PKG_VERSION"),
-                "endpoints": {"tasks": "/tasks", "health": "/health"},
+                "endpoints": {
+                    "tasks": "/tasks",
+                    "task": "/tasks/{id}",
+                    "process": "/tasks/{id}/process",
+                    "health": "/health",
+                },
             }),
         )),
         Some(allow) => Err(ApiError::MethodNotAllowed {

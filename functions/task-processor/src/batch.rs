@@ -137,7 +137,9 @@ async fn attempt(
     perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> (Outcome, Delivery) {
     let ClaimedTask { task, fencing_token } = claimed;
-    let performed = AssertUnwindSafe(timeout(time, perform(&task))).catch_unwind().await;
+    // `perform` is called inside, so that even a panic before its first await is caught.
+    let performing = async { timeout(time, perform(&task)).await };
+    let performed = AssertUnwindSafe(performing).catch_unwind().await;
     let result = match performed {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(TaskError::Transient(format!("not done within {} s", time.as_secs()))),
