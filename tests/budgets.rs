@@ -20,7 +20,7 @@ fn every_function_is_within_its_budget() {
                 "update-task",
             ][..],
         ),
-        (3.2, &["create-task", "process-task"]),
+        (3.2, &["create-task", "process-task", "task-reconciler"]),
     ] {
         for function in functions {
             let file = format!("../target/lambda/{function}/bootstrap");

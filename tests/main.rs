@@ -1,5 +1,5 @@
 //! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS
-//! (`api`, `processor`), of the template (`template`), and of the deployed stack over HTTP (`end_to_end`).
+//! (`api`, `processor`, `reconciler`), of the template (`template`), and of the deployed stack over HTTP (`end_to_end`).
 //!
 //! `make test` starts what they need and says where it is, in environment variables.
 
@@ -7,5 +7,6 @@ mod api;
 mod budgets;
 mod end_to_end;
 mod processor;
+mod reconciler;
 mod support;
 mod template;

@@ -19,10 +19,16 @@ use crate::support::{Proxy, database, database_that_is_down, execute, row, task}
 
 /// An event with these bodies; the messages are called m0, m1, ...
 fn event(bodies: &[String]) -> SqsEvent {
+    event_received(bodies, 1)
+}
+
+/// The same, received for the nth time.
+fn event_received(bodies: &[String], times: u32) -> SqsEvent {
     let record = |(number, body): (usize, &String)| {
         let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
+        record["attributes"]["ApproximateReceiveCount"] = json!(times.to_string());
         record
     };
     let records: Vec<Value> = bodies.iter().enumerate().map(record).collect();
@@ -32,6 +38,9 @@ fn event(bodies: &[String]) -> SqsEvent {
 fn message(id: i64) -> String {
     json!({"task_id": id}).to_string()
 }
+
+/// The queue's maxReceiveCount.
+const MAX_RECEIVES: u32 = 5;
 
 fn in_30_s() -> SystemTime {
     SystemTime::now() + Duration::from_secs(30)
@@ -43,7 +52,7 @@ async fn run(
     bodies: &[String],
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Result<Vec<String>, BatchError> {
-    let response = process(&database(pool), event(bodies), in_30_s(), perform).await?;
+    let response = process(&database(pool), event(bodies), in_30_s(), MAX_RECEIVES, perform).await?;
     let response = serde_json::to_value(response).expect("serialisable");
     let failures = response["batchItemFailures"].as_array().expect("a list").iter();
     Ok(failures
@@ -154,13 +163,32 @@ async fn a_batch_in_which_everything_failed_is_an_error(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes_to_the_dead_letter_queue(
+    pool: PgPool,
+) {
+    let (failing, good) = (task(&pool, "failing").await, task(&pool, "good").await);
+    let work = async |task: &Task| match task.title.as_str() {
+        "failing" => Err(TaskError::Transient("still down".to_owned())),
+        _ => Ok("done".to_owned()),
+    };
+    for (receive, expected) in [(4, is("pending", "")), (5, is("failed", "still down"))] {
+        let event = event_received(&[message(failing), message(good)], receive);
+        let response = process(&database(&pool), event, in_30_s(), MAX_RECEIVES, work).await;
+        let failures = response.expect("a partial success").batch_item_failures;
+        assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m0"));
+        assert_eq!(status(&pool, failing).await, expected);
+        assert_eq!(status(&pool, good).await, is("completed", "done"));
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claimed(pool: PgPool) {
     let id = task(&pool, "t").await;
     for missing in [json!(null), json!("")] {
         let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serialisable");
         event["Records"][1]["messageId"] = missing;
         let event = serde_json::from_value(event).expect("an SQS event");
-        let outcome = process(&database(&pool), event, in_30_s(), perform).await;
+        let outcome = process(&database(&pool), event, in_30_s(), MAX_RECEIVES, perform).await;
         assert!(matches!(outcome, Err(BatchError::NoMessageId)), "{outcome:?}");
         assert_eq!(status(&pool, id).await, is("pending", ""));
     }
@@ -169,7 +197,14 @@ async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claime
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn without_a_database_the_batch_fails(pool: PgPool) {
     let id = task(&pool, "t").await;
-    let outcome = process(&database_that_is_down(), event(&[message(id)]), in_30_s(), perform).await;
+    let outcome = process(
+        &database_that_is_down(),
+        event(&[message(id)]),
+        in_30_s(),
+        MAX_RECEIVES,
+        perform,
+    )
+    .await;
     assert!(matches!(outcome, Err(BatchError::Store(_))), "{outcome:?}");
 }
 
@@ -230,7 +265,14 @@ async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool)
         _ => Ok("done".to_owned()),
     };
     let deadline = SystemTime::now() + Duration::from_millis(500);
-    let response = process(&database(&pool), event(&[message(slow), message(fast)]), deadline, work).await;
+    let response = process(
+        &database(&pool),
+        event(&[message(slow), message(fast)]),
+        deadline,
+        MAX_RECEIVES,
+        work,
+    )
+    .await;
     assert!(SystemTime::now() < deadline, "the outcomes were stored too late");
     assert_eq!(
         response.expect("a partial success").batch_item_failures[0].item_identifier,
@@ -314,7 +356,7 @@ async fn a_batch_is_two_statements_however_large(pool: PgPool) {
         let ids: Vec<i64> = sqlx::query_scalar(&insert).fetch_all(&pool).await.expect("inserted");
         let bodies: Vec<String> = ids.into_iter().map(message).collect();
         let before = proxy.round_trips();
-        process(&database, event(&bodies), in_30_s(), perform)
+        process(&database, event(&bodies), in_30_s(), MAX_RECEIVES, perform)
             .await
             .expect("done");
         used.push(proxy.round_trips() - before);

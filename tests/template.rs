@@ -139,7 +139,7 @@ fn every_queue_is_encrypted_and_the_task_queue_gives_up_after_five_receives() {
 }
 
 #[test]
-fn messages_stay_invisible_for_six_times_the_processors_timeout() {
+fn the_queues_times_fit_the_processors_timeout() {
     let template = translated();
     let environments = template["Mappings"]["TaskProcessor"].as_object().expect("environments");
     assert!(!environments.is_empty());
@@ -150,6 +150,17 @@ fn messages_stay_invisible_for_six_times_the_processors_timeout() {
             "{environment}: {seconds}"
         );
     }
+    let redrive = &template["Resources"]["TaskQueue"]["Properties"]["RedrivePolicy"];
+    let receives = redrive["maxReceiveCount"].as_u64().expect("a number");
+    for (environment, seconds) in environments {
+        let (lost, visibility) = (&seconds["LostAfterSeconds"], &seconds["VisibilitySeconds"]);
+        assert!(
+            lost.as_u64() >= visibility.as_u64().map(|seconds| receives * seconds),
+            "{environment}: {seconds}"
+        );
+    }
+    let variables = &template["Resources"]["TaskProcessorFunction"]["Properties"]["Environment"]["Variables"];
+    assert_eq!(variables["MAX_RECEIVE_COUNT"], receives.to_string());
     let in_map = |name: &str| serde_json::json!({"Fn::FindInMap": ["TaskProcessor", {"Ref": "Environment"}, name]});
     let resources = &template["Resources"];
     assert_eq!(
@@ -192,7 +203,8 @@ fn only_functions_that_send_may_send_and_only_the_processor_may_receive() {
     let send = BTreeSet::from(["sqs:SendMessage".to_owned()]);
     assert_eq!(may.get("create-task"), Some(&send));
     assert_eq!(may.get("process-task"), Some(&send));
+    assert_eq!(may.get("task-reconciler"), Some(&send));
     let receive = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"].map(str::to_owned);
     assert_eq!(may.remove("task-processor"), Some(BTreeSet::from(receive)));
-    assert_eq!(may.len(), 2, "{may:?}");
+    assert_eq!(may.len(), 3, "{may:?}");
 }

@@ -6,6 +6,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::{
     Client,
     config::{Builder, timeout::TimeoutConfig},
+    types::SendMessageBatchRequestEntry,
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use confique::Config;
@@ -73,19 +74,50 @@ impl TaskQueue {
         Self { client, url }
     }
 
+    /// The most messages of one batch ("Amazon SQS message quotas").
+    pub const MAX_BATCH: usize = 10;
+
+    /// Asks the task-processor to process up to [`TaskQueue::MAX_BATCH`] tasks. Returns those whose message was
+    /// not accepted.
+    pub async fn send_batch(&self, ids: &[TaskId]) -> Vec<TaskId> {
+        let entries = ids.iter().map(|id| {
+            // An entry's id only has to be unique in its batch; the task's is.
+            let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
+            entry
+                .message_body(body(*id))
+                .build()
+                .expect("an entry has an id and a body")
+        });
+        let request = self.client.send_message_batch().queue_url(&self.url);
+        match request.set_entries(Some(entries.collect())).send().await {
+            Ok(answer) => {
+                let accepted: Vec<&str> = answer.successful().iter().map(|entry| entry.id()).collect();
+                let refused = |id: &&TaskId| !accepted.contains(&id.to_string().as_str());
+                ids.iter().filter(refused).copied().collect()
+            }
+            Err(error) => {
+                telemetry::log_error(&QueueError(error.into()), "no message of the batch was sent");
+                ids.to_vec()
+            }
+        }
+    }
+
     /// Asks the task-processor to process a task.
     pub async fn send(&self, id: TaskId) -> Result<(), QueueError> {
-        let message = TaskMessage { task_id: id };
-        let body = serde_json::to_string(&message).expect("a number always serialises");
         self.client
             .send_message()
             .queue_url(&self.url)
-            .message_body(body)
+            .message_body(body(id))
             .send()
             .await
             .map(|_| ())
             .map_err(|error| QueueError(error.into()))
     }
+}
+
+/// The body of the message about a task.
+fn body(id: TaskId) -> String {
+    serde_json::to_string(&TaskMessage { task_id: id }).expect("a number always serialises")
 }
 
 /// Sends the message about a stored task and notes that it was sent.

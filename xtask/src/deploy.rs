@@ -26,7 +26,7 @@ const REGION: &str = "us-east-1";
 /// Builds what changed since the last time.
 pub fn build(stack: &Stack) -> Result<()> {
     let step = Step::start("build", "compiling the functions (some minutes the first time)");
-    let mut command = Command::new(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
+    let mut command = process::cargo(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
     command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
     process::run(
         command.args(["lambda", "build", "--release"]),
@@ -92,7 +92,7 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
     process::ensure_free(port, "DEV_PORT", "the development server")?;
     let deployed = stack::up(stack)?;
     println!("\nServing http://localhost:{port} with hot reload (the first request of each route compiles it).\n");
-    let mut command = Command::new(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
+    let mut command = process::cargo(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
     command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
     command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--concurrency", "4"]);
     command.args(["--invoke-port", &port.to_string()]);

@@ -1,6 +1,7 @@
 //! Running programs: to their end with their output in a log, or as daemons that outlive us.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpListener},
@@ -19,6 +20,19 @@ use nix::{
 
 /// How many of the last lines of a failed program are shown.
 const TAIL: usize = 30;
+
+/// A cargo command as from a terminal. `cargo run` has put variables about this crate into our environment,
+/// on which some build scripts depend: handed on, they would make cargo compile half of the tree again.
+pub fn cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_MANIFEST") || text.starts_with("CARGO_PKG") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
 
 /// Runs a program to its end. Its output goes to `log`, line by line also to `on_line`; if it fails, the end
 /// of it is part of the error.

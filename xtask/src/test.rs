@@ -95,7 +95,7 @@ fn describe_queries(stack: &Stack, database_url: &str) -> Result<std::path::Path
         .open(stack.root.join("shared/src/lib.rs"))?;
     let modified = source.metadata()?.modified()?;
     source.set_modified(std::time::SystemTime::now())?;
-    let mut check = Command::new("cargo");
+    let mut check = process::cargo("cargo");
     check.current_dir(&stack.root).args(["check", "--package", "shared"]);
     check
         .env("SQLX_OFFLINE", "false")
@@ -169,7 +169,7 @@ pub fn stop_at_eof(settings: &Settings) -> Result<()> {
 
 /// A cargo command with the stack in its environment.
 fn cargo(stack: &Stack, deployed: &Deployed) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo("cargo");
     command
         .current_dir(&stack.root)
         .env("DATABASE_URL", &deployed.database_url)

@@ -66,24 +66,31 @@ enum Delivery {
 
 /// Processes a batch and says which records must come back.
 ///
-/// `perform` is the business step: [`crate::perform`], or what a test puts in its place.
+/// `max_receives` is the queue's maxReceiveCount: a task that still fails then is failed for good, before its
+/// message goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or what a test
+/// puts in its place.
 pub async fn process(
     database: &Database,
     event: SqsEvent,
     deadline: SystemTime,
+    max_receives: u32,
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Result<SqsBatchResponse, BatchError> {
     let time = time_until(deadline);
     let records = event.records.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let ids: Vec<TaskId> = records.iter().filter_map(|record| record.task).collect();
+    let last_chance = |id: TaskId| {
+        let mut own = records.iter().filter(|record| record.task == Some(id));
+        own.any(|record| record.receives >= max_receives)
+    };
 
     let claims = database.run(&Claim { ids: &ids, lease: time }).await?;
     let performed = join_all(claims.into_iter().map(|(id, claim)| {
-        let perform = &perform;
+        let (perform, last_chance) = (&perform, last_chance(id));
         async move {
             match claim {
                 ClaimOutcome::Claimed(claimed) => {
-                    let (outcome, delivery) = attempt(claimed, time - time / RESERVE, perform).await;
+                    let (outcome, delivery) = attempt(claimed, time - time / RESERVE, last_chance, perform).await;
                     (id, delivery, Some(outcome))
                 }
                 ClaimOutcome::Busy => {
@@ -112,6 +119,8 @@ struct Record<'a> {
     message_id: &'a str,
     /// The task it is about; `None` if its body is not a [`TaskMessage`].
     task: Option<TaskId>,
+    /// How often the message was received, this time included.
+    receives: u32,
 }
 
 /// Reads one record. A body that is not ours fails that record only; it ends in the dead-letter queue, body
@@ -127,13 +136,22 @@ fn read(record: &SqsMessage) -> Result<Record<'_>, BatchError> {
             None
         }
     };
-    Ok(Record { message_id, task })
+    let receives = record
+        .attributes
+        .get("ApproximateReceiveCount")
+        .and_then(|count| count.parse().ok());
+    Ok(Record {
+        message_id,
+        task,
+        receives: receives.unwrap_or(1),
+    })
 }
 
 /// Performs one task. Whatever happens in there, a panic too, is the outcome of this task only.
 async fn attempt(
     claimed: ClaimedTask,
     time: Duration,
+    last_chance: bool,
     perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> (Outcome, Delivery) {
     let ClaimedTask { task, fencing_token } = claimed;
@@ -153,6 +171,10 @@ async fn attempt(
         Err(TaskError::Permanent(reason)) => {
             warn!(reason, "task failed for good");
             (Status::Failed, Some(reason), Delivery::Acknowledge)
+        }
+        Err(TaskError::Transient(reason)) if last_chance => {
+            warn!(reason, "task failed, and was tried often enough");
+            (Status::Failed, Some(reason), Delivery::Retry)
         }
         Err(TaskError::Transient(reason)) => {
             warn!(reason, "task failed, will be tried again");

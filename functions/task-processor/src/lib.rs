@@ -8,5 +8,15 @@
 mod batch;
 mod perform;
 
+use confique::Config;
+
 pub use batch::{BatchError, process};
 pub use perform::{TaskError, perform};
+
+/// What the processor must be told.
+#[derive(Config)]
+pub struct Settings {
+    /// The queue's maxReceiveCount: after this many receives a message goes to the dead-letter queue.
+    #[config(env = "MAX_RECEIVE_COUNT")]
+    pub max_receive_count: u32,
+}
