@@ -46,7 +46,9 @@ pub fn build(stack: &Stack) -> Result<()> {
 pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, String>> {
     let step = Step::start("deploy", "template.yaml");
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
-    command.args(["--config-env", "local", "--parameter-overrides"]).args([
+    // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
+    command.args(["--template-file", "template.yaml", "--config-env", "local"]);
+    command.arg("--parameter-overrides").args([
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
         format!("DatabaseUrl={database_url}"),
