@@ -192,3 +192,18 @@ async fn a_poison_message_ends_in_the_dead_letter_queue_and_its_neighbours_are_d
         .and_then(|all| all.get(&QueueAttributeName::ApproximateNumberOfMessagesNotVisible));
     assert_eq!(left.map(String::as_str), Some("0"), "nothing is left in flight");
 }
+
+#[tokio::test]
+async fn a_task_whose_message_was_never_sent_is_found_by_the_reconciler_and_completed() {
+    let pool = PgPool::connect(&env("DATABASE_URL"))
+        .await
+        .expect("the stack's database");
+    let insert = "insert into tasks (title, updated_at) values ('never sent', now() - interval '1 hour') returning id";
+    let id: i64 = sqlx::query_scalar(insert).fetch_one(&pool).await.expect("inserted");
+    // The schedule is once a minute.
+    eventually(150, "the task is completed", async || {
+        let (_, task) = get(&format!("/tasks/{id}")).await;
+        (task["status"] == "completed").then_some(())
+    })
+    .await;
+}
