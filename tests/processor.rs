@@ -9,26 +9,38 @@ use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
 use shared::{
     domain::{Status, Task, TaskId},
-    store::processing::{Claim, ClaimOutcome, Outcome, Settle},
+    store::processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
 };
 use sqlx::PgPool;
-use task_processor::{BatchError, TaskError, perform, process};
+use task_processor::{BatchError, Retry, Settings, TaskError, handle, perform, process};
 use tokio::sync::Barrier;
 
-use crate::support::{Proxy, database, database_that_is_down, execute, row, task};
+use crate::support::{
+    Proxy, TestQueue, database, database_that_is_down, eventually, execute, queue_nobody_serves, row, task,
+};
 
 /// An event with these bodies; the messages are called m0, m1, ...
 fn event(bodies: &[String]) -> SqsEvent {
     event_received(bodies, 1)
 }
 
-/// The same, received for the nth time.
+/// The same, received for the nth time; sent a minute ago.
 fn event_received(bodies: &[String], times: u32) -> SqsEvent {
+    event_sent(bodies, times, milliseconds_since_1970() - 60_000)
+}
+
+fn milliseconds_since_1970() -> u128 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.expect("after 1970").as_millis()
+}
+
+fn event_sent(bodies: &[String], times: u32, sent_at: u128) -> SqsEvent {
     let record = |(number, body): (usize, &String)| {
         let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["ApproximateReceiveCount"] = json!(times.to_string());
+        record["attributes"]["SentTimestamp"] = json!(sent_at.to_string());
         record
     };
     let records: Vec<Value> = bodies.iter().enumerate().map(record).collect();
@@ -39,8 +51,10 @@ fn message(id: i64) -> String {
     json!({"task_id": id}).to_string()
 }
 
-/// The queue's maxReceiveCount.
-const MAX_RECEIVES: u32 = 5;
+const SETTINGS: Settings = Settings {
+    max_receive_count: 5,
+    retry_delay_seconds: 2,
+};
 
 fn in_30_s() -> SystemTime {
     SystemTime::now() + Duration::from_secs(30)
@@ -52,12 +66,12 @@ async fn run(
     bodies: &[String],
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Result<Vec<String>, BatchError> {
-    let response = process(&database(pool), event(bodies), in_30_s(), MAX_RECEIVES, perform).await?;
-    let response = serde_json::to_value(response).expect("serialisable");
-    let failures = response["batchItemFailures"].as_array().expect("a list").iter();
-    Ok(failures
-        .map(|failure| failure["itemIdentifier"].as_str().expect("an id").to_owned())
-        .collect())
+    let retries = process(&database(pool), event(bodies), in_30_s(), SETTINGS, perform).await?;
+    Ok(message_ids(retries))
+}
+
+fn message_ids(retries: Vec<Retry>) -> Vec<String> {
+    retries.into_iter().map(|retry| retry.message_id).collect()
 }
 
 async fn status(pool: &PgPool, id: i64) -> (String, Value) {
@@ -113,7 +127,7 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
     }
     execute(
         &pool,
-        "update tasks set status = 'completed', result = 'r' where title = 'completed before'",
+        "update tasks set status = 'completed', result = 'r', settled_at = now() where title = 'completed before'",
     )
     .await;
     let hold =
@@ -150,16 +164,96 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
     assert_eq!(status(&pool, ids[6]).await, is("completed", "good too"));
 }
 
+/// A queue with messages that are received with a visibility timeout of 30 s.
+async fn received(queue: &TestQueue, bodies: &[String]) -> SqsEvent {
+    queue.send(bodies).await;
+    queue.receive_as_event(bodies.len()).await
+}
+
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
-async fn a_batch_in_which_everything_failed_is_an_error(pool: PgPool) {
+async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeout(pool: PgPool) {
+    let queue = TestQueue::create().await;
+    let bodies = [message(task(&pool, "t").await), "not a task".to_owned()];
+    let event = received(&queue, &bodies).await;
+    let settings = Settings {
+        retry_delay_seconds: 1,
+        ..SETTINGS
+    };
+    let response = handle(&database(&pool), &queue.sender().await, settings, event, in_30_s()).await;
+    let failures = response.expect("a partial success").batch_item_failures;
+    assert_eq!(failures.len(), 1);
+    let again = eventually(10, "the message is visible again", async || {
+        queue.bodies().await.into_iter().find(|body| *body == bodies[1])
+    });
+    again.await;
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the_delay_too(pool: PgPool) {
+    let queue = TestQueue::create().await;
+    let event = received(&queue, &["{}".to_owned()]).await;
+    let settings = Settings {
+        retry_delay_seconds: 1,
+        ..SETTINGS
+    };
+    let outcome = handle(&database(&pool), &queue.sender().await, settings, event, in_30_s()).await;
+    assert!(matches!(outcome, Err(BatchError::AllFailed(1))), "{outcome:?}");
+    eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
+    let (good, queue) = (task(&pool, "t").await, queue_nobody_serves(true).await);
+    let event = event(&[message(good), "not a task".to_owned()]);
+    let response = handle(&database(&pool), &queue, SETTINGS, event, in_30_s()).await;
+    let failures = response.expect("a partial success").batch_item_failures;
+    assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m1"));
+    assert_eq!(status(&pool, good).await.0, "completed");
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_delay_grows_with_every_receive(pool: PgPool) {
     let id = task(&pool, "t").await;
-    let bodies = [message(id), "{}".to_owned()];
-    let outcome = run(&pool, &bodies, async |_: &Task| {
-        Err(TaskError::Transient("not now".to_owned()))
-    })
-    .await;
-    assert!(matches!(outcome, Err(BatchError::AllFailed(2))), "{outcome:?}");
-    assert_eq!(status(&pool, id).await, is("pending", ""));
+    let fail = async |_: &Task| Err(TaskError::Transient("not now".to_owned()));
+    for (receive, seconds) in [(1, 2), (2, 4), (3, 8), (4, 16)] {
+        let event = event_received(&[message(id)], receive);
+        let retries = process(&database(&pool), event, in_30_s(), SETTINGS, fail).await;
+        let expected = Retry {
+            message_id: "m0".to_owned(),
+            receipt_handle: Some("AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a".to_owned()),
+            seconds,
+        };
+        assert_eq!(retries.expect("processed"), [expected]);
+        assert_eq!(row(&pool, id).await["attempts"], receive);
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_late_duplicate(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let failed = "update tasks set status = 'failed', result = 'it broke', attempts = 5, settled_at = now()";
+    execute(&pool, failed).await;
+    let count = AtomicUsize::new(0);
+    let work = async |task: &Task| {
+        assert_eq!((task.attempts, &task.result), (1, &None), "it starts anew");
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok("done".to_owned())
+    };
+    let before = row(&pool, id).await;
+    let duplicate = event_received(&[message(id)], 1);
+    let done = process(&database(&pool), duplicate, in_30_s(), SETTINGS, work).await;
+    assert_eq!(done.expect("acknowledged"), []);
+    assert_eq!((row(&pool, id).await, count.load(Ordering::SeqCst)), (before, 0));
+
+    let in_a_second = milliseconds_since_1970() + 1000;
+    // Once more for the second message, which finds it completed.
+    for _ in 0..2 {
+        let redriven = event_sent(&[message(id)], 1, in_a_second);
+        let done = process(&database(&pool), redriven, in_30_s(), SETTINGS, work).await;
+        assert_eq!(done.expect("acknowledged"), []);
+        assert_eq!(status(&pool, id).await, is("completed", "done"));
+    }
+    assert_eq!(count.into_inner(), 1);
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
@@ -173,9 +267,8 @@ async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes
     };
     for (receive, expected) in [(4, is("pending", "")), (5, is("failed", "still down"))] {
         let event = event_received(&[message(failing), message(good)], receive);
-        let response = process(&database(&pool), event, in_30_s(), MAX_RECEIVES, work).await;
-        let failures = response.expect("a partial success").batch_item_failures;
-        assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m0"));
+        let retries = process(&database(&pool), event, in_30_s(), SETTINGS, work).await;
+        assert_eq!(message_ids(retries.expect("processed")), ["m0"]);
         assert_eq!(status(&pool, failing).await, expected);
         assert_eq!(status(&pool, good).await, is("completed", "done"));
     }
@@ -188,7 +281,7 @@ async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claime
         let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serialisable");
         event["Records"][1]["messageId"] = missing;
         let event = serde_json::from_value(event).expect("an SQS event");
-        let outcome = process(&database(&pool), event, in_30_s(), MAX_RECEIVES, perform).await;
+        let outcome = process(&database(&pool), event, in_30_s(), SETTINGS, perform).await;
         assert!(matches!(outcome, Err(BatchError::NoMessageId)), "{outcome:?}");
         assert_eq!(status(&pool, id).await, is("pending", ""));
     }
@@ -201,7 +294,7 @@ async fn without_a_database_the_batch_fails(pool: PgPool) {
         &database_that_is_down(),
         event(&[message(id)]),
         in_30_s(),
-        MAX_RECEIVES,
+        SETTINGS,
         perform,
     )
     .await;
@@ -265,19 +358,10 @@ async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool)
         _ => Ok("done".to_owned()),
     };
     let deadline = SystemTime::now() + Duration::from_millis(500);
-    let response = process(
-        &database(&pool),
-        event(&[message(slow), message(fast)]),
-        deadline,
-        MAX_RECEIVES,
-        work,
-    )
-    .await;
+    let event = event(&[message(slow), message(fast)]);
+    let retries = process(&database(&pool), event, deadline, SETTINGS, work).await;
     assert!(SystemTime::now() < deadline, "the outcomes were stored too late");
-    assert_eq!(
-        response.expect("a partial success").batch_item_failures[0].item_identifier,
-        "m0"
-    );
+    assert_eq!(message_ids(retries.expect("processed")), ["m0"]);
     assert_eq!(status(&pool, slow).await, is("pending", ""));
     assert_eq!(status(&pool, fast).await, is("completed", "done"));
 }
@@ -289,7 +373,7 @@ async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(
         match task.title.as_str() {
             "deleted" => execute(&pool, "delete from tasks where title = 'deleted'").await,
             _ => {
-                let change = "update tasks set status = 'failed', result = 'by hand', lease_expires_at = null
+                let change = "update tasks set status = 'failed', result = 'by hand', lease_expires_at = null, settled_at = now()
                               where title = 'changed'";
                 execute(&pool, change).await;
             }
@@ -310,8 +394,9 @@ async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(
 async fn a_worker_that_lost_its_lease_cannot_overwrite_its_successors_result(pool: PgPool) {
     let id = task(&pool, "t").await;
     let (database, ids) = (database(&pool), [TaskId::try_from(id).expect("an id")]);
+    let requests = ids.map(|id| Request { id, sent_at: None });
     let claim = Claim {
-        ids: &ids,
+        requests: &requests,
         lease: Duration::from_secs(60),
     };
     let token = async || match database.run(&claim).await.expect("claimed").remove(&ids[0]) {
@@ -356,7 +441,7 @@ async fn a_batch_is_two_statements_however_large(pool: PgPool) {
         let ids: Vec<i64> = sqlx::query_scalar(&insert).fetch_all(&pool).await.expect("inserted");
         let bodies: Vec<String> = ids.into_iter().map(message).collect();
         let before = proxy.round_trips();
-        process(&database, event(&bodies), in_30_s(), MAX_RECEIVES, perform)
+        process(&database, event(&bodies), in_30_s(), SETTINGS, perform)
             .await
             .expect("done");
         used.push(proxy.round_trips() - before);

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use task_reconciler::{Limits, Report, sweep};
+use task_reconciler::{Report, Settings, sweep};
 
 use crate::support::{TestQueue, database, execute, queue_nobody_serves, row};
 
 /// A message counts as lost after an hour.
-fn limits(sweep_limit: i64) -> Limits {
-    Limits {
+fn settings(sweep_limit: i64) -> Settings {
+    Settings {
         lost_after_seconds: 3600,
+        max_attempts: 10,
         sweep_limit,
     }
 }
@@ -48,31 +49,33 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     insert(&pool, "enqueued_at", "now() - interval '59 min'").await;
     let living_worker = "'processing', now() - interval '61 min', now() + interval '1 min'";
     insert(&pool, "status, enqueued_at, lease_expires_at", living_worker).await;
-    insert(&pool, "status, updated_at", "'completed', now() - interval '1 day'").await;
-    insert(&pool, "status, enqueued_at", "'failed', now() - interval '1 day'").await;
+    let long_ago = "now() - interval '1 day'";
+    insert(
+        &pool,
+        "status, updated_at, settled_at",
+        &format!("'completed', {long_ago}, {long_ago}"),
+    )
+    .await;
+    insert(
+        &pool,
+        "status, enqueued_at, settled_at",
+        &format!("'failed', {long_ago}, {long_ago}"),
+    )
+    .await;
 
     let (database, sender) = (database(&pool), queue.sender().await);
-    let report = sweep(&database, &sender, &limits(1000)).await.expect("swept");
+    let report = sweep(&database, &sender, &settings(1000)).await.expect("swept");
     assert_eq!(
         report,
         Report {
             sent: 3,
-            refused: 0,
-            left: 0
+            ..Report::default()
         }
     );
     assert_eq!(sent(&queue).await, [1, 2, 3]);
 
-    let report = sweep(&database, &sender, &limits(1000)).await.expect("swept");
-    assert_eq!(
-        report,
-        Report {
-            sent: 0,
-            refused: 0,
-            left: 0
-        },
-        "they are marked as sent"
-    );
+    let report = sweep(&database, &sender, &settings(1000)).await.expect("swept");
+    assert_eq!(report, Report::default(), "they are marked as sent");
     assert_eq!(sent(&queue).await, [0; 0]);
 }
 
@@ -85,13 +88,13 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 40)",
     )
     .await;
-    let report = sweep(&database, &sender, &limits(25)).await.expect("swept");
+    let report = sweep(&database, &sender, &settings(25)).await.expect("swept");
     assert_eq!(
         report,
         Report {
             sent: 25,
-            refused: 0,
-            left: 15
+            left: 15,
+            ..Report::default()
         }
     );
     assert_eq!(sent(&queue).await, (1..=25).collect::<Vec<_>>());
@@ -100,15 +103,15 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
-    let report = sweep(&database(&pool), &queue_nobody_serves(false).await, &limits(1000))
+    let report = sweep(&database(&pool), &queue_nobody_serves(false).await, &settings(1000))
         .await
         .expect("swept");
     assert_eq!(
         report,
         Report {
-            sent: 0,
             refused: 1,
-            left: 1
+            left: 1,
+            ..Report::default()
         }
     );
     assert_eq!(row(&pool, 1).await["enqueued_at"], json!(null));
@@ -124,8 +127,8 @@ async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 100)",
     )
     .await;
-    let limits = limits(1000);
-    let (first, second) = tokio::join!(sweep(&one, &sender, &limits), sweep(&two, &sender, &limits));
+    let settings = settings(1000);
+    let (first, second) = tokio::join!(sweep(&one, &sender, &settings), sweep(&two, &sender, &settings));
     let (first, second) = (first.expect("swept"), second.expect("swept"));
     assert_eq!(first.sent + second.sent, 100);
     assert!(
@@ -133,4 +136,57 @@ async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
         "they did not run at once: {first:?} {second:?}"
     );
     assert_eq!(sent(&queue).await, (1..=100).collect::<Vec<_>>());
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(pool: PgPool) {
+    let queue = TestQueue::create().await;
+    let columns = "status, enqueued_at, lease_expires_at, attempts";
+    for attempts in [9, 10] {
+        let dead_worker = format!("'processing', now() - interval '61 min', now() - interval '1 s', {attempts}");
+        insert(&pool, columns, &dead_worker).await;
+    }
+    // Still in the queue: somebody else's to settle.
+    insert(&pool, "enqueued_at, attempts", "now() - interval '1 min', 10").await;
+
+    let swept = sweep(&database(&pool), &queue.sender().await, &settings(1000)).await;
+    assert_eq!(
+        swept.expect("swept"),
+        Report {
+            sent: 1,
+            given_up: 1,
+            ..Report::default()
+        }
+    );
+    assert_eq!(sent(&queue).await, [1]);
+    let given_up = row(&pool, 2).await;
+    assert_eq!(
+        (&given_up["status"], &given_up["result"]),
+        (
+            &json!("failed"),
+            &json!("given up after 10 attempts, none of which reported an outcome")
+        )
+    );
+    assert_eq!(row(&pool, 3).await["status"], "pending");
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn keys_that_have_expired_are_deleted_and_no_others(pool: PgPool) {
+    let queue = TestQueue::create().await.sender().await;
+    execute(
+        &pool,
+        "insert into idempotency_keys (key, fingerprint, task_id, expires_at)
+         select 'old ' || n, ''::bytea, 1, now() - interval '1 s' from generate_series(1, 3) as n
+         union all select 'new', ''::bytea, 1, now() + interval '1 min'",
+    )
+    .await;
+    for (limit, deleted) in [(2, 2), (1000, 1), (1000, 0)] {
+        let report = sweep(&database(&pool), &queue, &settings(limit)).await.expect("swept");
+        assert_eq!(report.expired_keys, deleted);
+    }
+    let left: Vec<String> = sqlx::query_scalar("select key from idempotency_keys")
+        .fetch_all(&pool)
+        .await
+        .expect("valid");
+    assert_eq!(left, ["new"]);
 }

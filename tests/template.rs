@@ -160,9 +160,17 @@ fn the_queues_times_fit_the_processors_timeout() {
             .expect("a number");
         let visibility = seconds["VisibilitySeconds"].as_u64().expect("a number");
         assert!(lost >= receives * visibility, "{environment}: {seconds}");
+        // The delay before the last receive is the longest.
+        let delay: u64 = seconds["RetryDelaySeconds"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("a number");
+        assert!(delay << (receives - 2) <= visibility, "{environment}: {seconds}");
     }
     let variables = &template["Resources"]["TaskProcessorFunction"]["Properties"]["Environment"]["Variables"];
     assert_eq!(variables["MAX_RECEIVE_COUNT"], receives.to_string());
+    let reconciler = &template["Resources"]["TaskReconcilerFunction"]["Properties"]["Environment"]["Variables"];
+    assert_eq!(reconciler["MAX_ATTEMPTS"], (2 * receives).to_string());
     let in_map = |name: &str| serde_json::json!({"Fn::FindInMap": ["TaskProcessor", {"Ref": "Environment"}, name]});
     let resources = &template["Resources"];
     assert_eq!(
@@ -206,7 +214,13 @@ fn only_functions_that_send_may_send_and_only_the_processor_may_receive() {
     assert_eq!(may.get("create-task"), Some(&send));
     assert_eq!(may.get("process-task"), Some(&send));
     assert_eq!(may.get("task-reconciler"), Some(&send));
-    let receive = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"].map(str::to_owned);
+    let receive = [
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+    ];
+    let receive = receive.map(str::to_owned);
     assert_eq!(may.remove("task-processor"), Some(BTreeSet::from(receive)));
     assert_eq!(may.len(), 3, "{may:?}");
 }

@@ -6,10 +6,11 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::{
     Client,
     config::{Builder, timeout::TimeoutConfig},
-    types::SendMessageBatchRequestEntry,
+    types::{ChangeMessageVisibilityBatchRequestEntry, SendMessageBatchRequestEntry},
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use confique::Config;
+use futures::future::join_all;
 use shared::{
     config::{self, ConfigError},
     domain::{TaskId, TaskMessage},
@@ -33,9 +34,9 @@ struct QueueConfig {
     queue_url: String,
 }
 
-/// SQS did not accept a message, or did not say so in time.
+/// SQS did not do what it was asked to, or did not say so in time.
 #[derive(Debug, thiserror::Error)]
-#[error("SQS did not accept the message")]
+#[error("SQS did not accept the request")]
 pub struct QueueError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 /// What every AWS client of ours is made from: the environment's region, credentials and endpoint, and one
@@ -80,6 +81,9 @@ impl TaskQueue {
     /// Asks the task-processor to process up to [`TaskQueue::MAX_BATCH`] tasks. Returns those whose message was
     /// not accepted.
     pub async fn send_batch(&self, ids: &[TaskId]) -> Vec<TaskId> {
+        if ids.is_empty() {
+            return Vec::new();
+        }
         let entries = ids.iter().map(|id| {
             // An entry's id only has to be unique in its batch; the task's is.
             let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
@@ -102,6 +106,33 @@ impl TaskQueue {
         }
     }
 
+    /// Sets when messages come back. Where that fails the queue's own visibility timeout stays in force.
+    pub async fn postpone(&self, messages: &[Postponement]) {
+        let batches = messages.chunks(Self::MAX_BATCH).map(async |batch| {
+            let entries = batch.iter().enumerate().map(|(index, message)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(&message.receipt_handle)
+                    .visibility_timeout(message.seconds)
+                    .build()
+                    .expect("an entry has an id and a receipt handle")
+            });
+            let request = self.client.change_message_visibility_batch().queue_url(&self.url);
+            match request.set_entries(Some(entries.collect())).send().await {
+                Ok(answer) => {
+                    for failure in answer.failed() {
+                        tracing::warn!(
+                            code = failure.code(),
+                            "a message comes back when its visibility timeout ends"
+                        );
+                    }
+                }
+                Err(error) => telemetry::log_error(&QueueError(error.into()), "no message of the batch was postponed"),
+            }
+        });
+        join_all(batches).await;
+    }
+
     /// Asks the task-processor to process a task.
     pub async fn send(&self, id: TaskId) -> Result<(), QueueError> {
         self.client
@@ -113,6 +144,15 @@ impl TaskQueue {
             .map(|_| ())
             .map_err(|error| QueueError(error.into()))
     }
+}
+
+/// A message that was received and is to come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postponement {
+    /// The receipt handle of this receive.
+    pub receipt_handle: String,
+    /// In how many seconds the message is visible again, at most 12 hours ("Amazon SQS message quotas").
+    pub seconds: i32,
 }
 
 /// The body of the message about a task.

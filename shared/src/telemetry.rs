@@ -12,6 +12,7 @@
 use std::{error::Error, fmt::Write};
 
 use json_subscriber::JsonLayer;
+use lambda_http::lambda_runtime::Diagnostic;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     filter::Targets,
@@ -63,6 +64,14 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+/// What Lambda is told when an invocation fails: the error and its causes.
+pub fn diagnostic(error_type: &str, error: &dyn Error) -> Diagnostic {
+    Diagnostic {
+        error_type: error_type.to_owned(),
+        error_message: chain(error),
+    }
 }
 
 #[cfg(test)]

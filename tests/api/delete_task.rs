@@ -51,3 +51,19 @@ async fn what_is_not_an_id_is_422(pool: PgPool) {
         answer.assert_problem(422, "Unprocessable Entity");
     }
 }
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn with_if_match_only_the_version_that_was_seen_is_deleted(pool: PgPool) {
+    let database = database(&pool);
+    let id = task(&pool, "t").await;
+    let delete = async |tags: &str| {
+        let call = Call::task("DELETE", id, "").header("if-match", tags);
+        call.send(|request| delete_task::handle(&database, request)).await
+    };
+    for stale in ["\"0\"", "\"2\"", "W/\"1\"", "nonsense"] {
+        delete(stale).await.assert_problem(412, "Precondition Failed");
+        assert_eq!(row(&pool, id).await["title"], "t");
+    }
+    assert_eq!(delete("\"7\", \"1\"").await.status, 200);
+    delete("\"1\"").await.assert_problem(404, "Not Found");
+}

@@ -11,7 +11,7 @@ async fn a_task_is_answered_as_it_is(pool: PgPool) {
     let id = task(&pool, "t").await;
     execute(
         &pool,
-        "update tasks set description = 'd', status = 'failed', result = 'r',
+        "update tasks set description = 'd', status = 'failed', result = 'r', attempts = 3, settled_at = now(),
          created_at = '2026-01-02 03:04:05.678901+00', updated_at = '2026-01-02 05:04:06+01'",
     )
     .await;
@@ -32,6 +32,7 @@ async fn a_task_is_answered_as_it_is(pool: PgPool) {
                 "description": "d",
                 "status": "failed",
                 "result": "r",
+                "attempts": 3,
                 "created_at": "2026-01-02T03:04:05.678901Z",
                 "updated_at": "2026-01-02T04:04:06Z",
             })
@@ -96,4 +97,40 @@ async fn a_warm_request_is_one_round_trip_to_postgres(pool: PgPool) {
         assert_eq!(get().await.status, 200);
         assert_eq!(proxy.round_trips() - cold, warm);
     }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn what_the_client_has_already_is_304_until_it_changes(pool: PgPool) {
+    let database = database(&pool);
+    let id = task(&pool, "t").await;
+    let get = async |if_none_match: Option<&str>| {
+        let call = Call::task("GET", id, "");
+        let call = if_none_match
+            .iter()
+            .fold(call, |call, tags| call.header("if-none-match", tags));
+        call.send(|request| get_task::handle(&database, request)).await
+    };
+    let first = get(None).await;
+    let etag = first.header("etag").to_owned();
+    assert_eq!((first.status, etag.as_str()), (200, "\"1\""));
+
+    for known in [
+        etag.clone(),
+        format!("\"x\", {etag}"),
+        format!("W/{etag}"),
+        "*".to_owned(),
+    ] {
+        let answer = get(Some(&known)).await;
+        assert_eq!((answer.status, answer.header("etag")), (304, etag.as_str()), "{known}");
+        assert_eq!((answer.text(), answer.header("content-type")), ("", ""), "{known}");
+    }
+    assert_eq!(get(Some("\"2\"")).await, first);
+
+    let body = json!({"title": "new"});
+    let changed = Call::task("PUT", id, "").json(&body);
+    let changed = changed.send(|request| update_task::handle(&database, request)).await;
+    assert_eq!(changed.header("etag"), "\"2\"");
+    let answer = get(Some(&etag)).await;
+    assert_eq!((answer.status, answer.header("etag")), (200, "\"2\""));
+    assert_eq!(answer.json(), changed.json());
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Answer, Call, Gateway, database, execute, row, task};
+use crate::support::{Answer, Call, Gateway, count, database, execute, row, task};
 
 async fn list(pool: &PgPool, query: &[(&str, &str)]) -> Answer {
     let database = database(pool);
@@ -40,6 +40,7 @@ async fn tasks_come_whole_and_by_ascending_id(pool: PgPool) {
     assert_eq!(
         members,
         [
+            "attempts",
             "created_at",
             "description",
             "id",
@@ -94,6 +95,9 @@ async fn values_outside_the_contract_are_422(pool: PgPool) {
         ("limit", "101"),
         ("limit", "1e2"),
         ("offset", "1"),
+        ("after", ""),
+        ("after", "1"),
+        ("after", "AAAAAAAAAAA"),
     ] {
         let answer = list(&pool, &[(name, value)]).await;
         answer.assert_problem(422, "Unprocessable Entity");
@@ -104,4 +108,66 @@ async fn values_outside_the_contract_are_422(pool: PgPool) {
         .pointers();
     twice.sort();
     assert_eq!(twice, ["#/query/limit", "#/query/skip"]);
+}
+
+/// Reads the whole list, page by page along the `Link`s; does something between two pages.
+async fn read_all(pool: &PgPool, limit: &str, between: impl AsyncFn(usize)) -> Vec<i64> {
+    let mut all = Vec::new();
+    let mut query = vec![("limit".to_owned(), limit.to_owned())];
+    for page in 0.. {
+        let parameters: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let answer = list(pool, &parameters).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        all.extend(ids(&answer));
+        let Some(link) = answer.header("link").strip_prefix("<?") else {
+            break;
+        };
+        let next = link.strip_suffix(">; rel=\"next\"").expect("a link to the next page");
+        query = next
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        between(page).await;
+    }
+    all
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_links_lead_through_the_whole_list_and_end_with_it(pool: PgPool) {
+    execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
+    for limit in ["1", "2", "3", "6", "7", "8", "100"] {
+        assert_eq!(
+            read_all(&pool, limit, async |_| {}).await,
+            [1, 2, 3, 4, 5, 6, 7],
+            "{limit}"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn while_rows_are_updated_deleted_and_created_between_pages_none_that_stays_is_missing_or_repeated(pool: PgPool) {
+    const ROWS: i64 = 1000;
+    // Those divisible by 5 or 7 come and go: on pages that were read, and on pages still to come.
+    let stays = |id: &i64| *id <= ROWS && id % 5 != 0 && id % 7 != 0;
+    execute(
+        &pool,
+        "insert into tasks (title) select 't' from generate_series(1, 1000)",
+    )
+    .await;
+    let disturb = async |page: usize| {
+        // Rows move within the table when they are updated: all of them, and so across every page's border.
+        execute(&pool, "update tasks set title = title || '.', updated_at = now()").await;
+        let (read, unread) = ((page % 20) * 50, (page % 20 + 1) * 50);
+        for (divisor, from) in [(5, read), (7, unread)] {
+            let delete = format!("delete from tasks where id % {divisor} = 0 and id between {from} and {from} + 49");
+            execute(&pool, &delete).await;
+        }
+        execute(&pool, "insert into tasks (title) values ('new')").await;
+    };
+    let mut read = read_all(&pool, "50", disturb).await;
+    assert!(read.is_sorted(), "{read:?}");
+    assert!(count(&pool).await < ROWS, "nothing was deleted");
+    read.retain(stays);
+    assert_eq!(read, (1..=ROWS).filter(stays).collect::<Vec<_>>());
 }

@@ -13,7 +13,7 @@ async fn a_task_becomes_pending_again_and_is_enqueued(pool: PgPool) {
         let id = task(&pool, "t").await;
         execute(
             &pool,
-            "update tasks set status = 'failed', result = 'r', enqueued_at = '2020-01-01'",
+            "update tasks set status = 'failed', result = 'r', attempts = 5, settled_at = now(), enqueued_at = '2020-01-01'",
         )
         .await;
         let call = Call::task("POST", id, "/process");
@@ -27,8 +27,8 @@ async fn a_task_becomes_pending_again_and_is_enqueued(pool: PgPool) {
         );
         let stored = row(&pool, id).await;
         assert_eq!(
-            (&stored["status"], &stored["result"]),
-            (&json!("pending"), &Value::Null)
+            (&stored["status"], &stored["result"], &stored["attempts"]),
+            (&json!("pending"), &Value::Null, &json!(0))
         );
         assert!(
             stored["enqueued_at"]

@@ -1,6 +1,10 @@
 //! `PUT` and `PATCH /tasks/{id}`
 
 use serde_json::{Value, json};
+use shared::{
+    domain::{Status, TaskId},
+    store::processing::{Outcome, Settle},
+};
 use sqlx::PgPool;
 
 use crate::support::{Answer, Call, Gateway, database, execute, row, task};
@@ -144,4 +148,76 @@ async fn racing_with_a_delete_is_200_or_404(pool: PgPool) {
         assert_eq!(deleted.status, 200);
         assert_eq!(row(&pool, id).await, Value::Null);
     }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn with_if_match_only_the_version_that_was_seen_changes(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let database = database(&pool);
+    let put = async |tags: &str, body: Value| {
+        let call = Call::task("PUT", id, "").header("if-match", tags).json(&body);
+        call.send(|request| update_task::handle(&database, request)).await
+    };
+    let before = row(&pool, id).await;
+    for stale in ["\"0\"", "\"2\"", "W/\"1\"", "nonsense"] {
+        for body in [json!({"title": "new"}), json!({})] {
+            put(stale, body).await.assert_problem(412, "Precondition Failed");
+        }
+    }
+    assert_eq!(row(&pool, id).await, before);
+
+    let answer = put("\"1\"", json!({})).await;
+    assert_eq!((answer.status, answer.header("etag")), (200, "\"1\""));
+    let answer = put("\"1\"", json!({"title": "new"})).await;
+    assert_eq!((answer.status, answer.header("etag")), (200, "\"2\""));
+    put("\"1\"", json!({"title": "newer"}))
+        .await
+        .assert_problem(412, "Precondition Failed");
+    let answer = put("*", json!({"title": "newest"})).await;
+    assert_eq!((answer.status, answer.header("etag")), (200, "\"3\""));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn of_many_changes_for_one_version_exactly_one_is_made(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let databases: Vec<_> = (0..8).map(|_| database(&pool)).collect();
+    let changes = databases.iter().enumerate().map(async |(number, database)| {
+        let body = json!({"title": format!("by {number}")});
+        let call = Call::task("PATCH", id, "").header("if-match", "\"1\"").json(&body);
+        let answer = call.send(|request| update_task::handle(database, request)).await;
+        (answer.status, body)
+    });
+    let answers = futures::future::join_all(changes).await;
+    let made: Vec<_> = answers.iter().filter(|(status, _)| *status == 200).collect();
+    assert_eq!(made.len(), 1, "{answers:?}");
+    assert!(
+        answers.iter().all(|(status, _)| [200, 412].contains(status)),
+        "{answers:?}"
+    );
+    assert_eq!(row(&pool, id).await["title"], made[0].1["title"]);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn while_a_worker_holds_the_task_other_members_change_and_its_outcome_still_counts(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let hold = "update tasks set status = 'processing', fencing_token = 7, lease_expires_at = now() + interval '1 min'";
+    execute(&pool, hold).await;
+    let held = row(&pool, id).await;
+    assert_eq!(update(&pool, id, &json!({"title": "new"})).await.status, 200);
+    let renamed = row(&pool, id).await;
+    for untouched in ["status", "fencing_token", "lease_expires_at"] {
+        assert_eq!(renamed[untouched], held[untouched], "{untouched}");
+    }
+
+    assert_eq!(update(&pool, id, &json!({"status": "failed"})).await.status, 200);
+    let outcome = Outcome {
+        id: TaskId::try_from(id).expect("an id"),
+        fencing_token: 7,
+        status: Status::Completed,
+        result: Some("too late".to_owned()),
+    };
+    let settled = database(&pool).run(&Settle(&[outcome])).await.expect("run");
+    assert_eq!(settled, [], "the client took the task away from its worker");
+    let row = row(&pool, id).await;
+    assert_eq!((&row["status"], &row["result"]), (&json!("failed"), &Value::Null));
 }

@@ -39,6 +39,11 @@ impl Answer {
         self.headers[name].as_str().unwrap_or_default()
     }
 
+    /// The body as it is.
+    pub fn text(&self) -> &str {
+        &self.body
+    }
+
     /// The body, which is JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))

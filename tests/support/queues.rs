@@ -2,8 +2,13 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aws_sdk_sqs::Client;
+use aws_lambda_events::sqs::SqsEvent;
+use aws_sdk_sqs::{
+    Client,
+    types::{Message, MessageSystemAttributeName},
+};
 use queue::TaskQueue;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
 /// A queue that only this test uses.
@@ -34,6 +39,26 @@ impl TestQueue {
         TaskQueue::new(&queue::sdk_config().await, self.url.clone())
     }
 
+    /// Puts messages into it.
+    pub async fn send(&self, bodies: &[String]) {
+        for body in bodies {
+            let request = self.client.send_message().queue_url(&self.url).message_body(body);
+            request.send().await.expect("the message is sent");
+        }
+    }
+
+    /// Receives messages as the event source mapping does: all in one event.
+    pub async fn receive_as_event(&self, count: usize) -> SqsEvent {
+        let request = self.client.receive_message().queue_url(&self.url);
+        let request = request
+            .max_number_of_messages(count as i32)
+            .message_system_attribute_names(MessageSystemAttributeName::All);
+        let received = request.send().await.expect("the queue can be read");
+        let records: Vec<_> = received.messages().iter().map(as_record).collect();
+        assert_eq!(records.len(), count);
+        serde_json::from_value(json!({"Records": records})).expect("an SQS event")
+    }
+
     /// The bodies of all messages in it.
     pub async fn bodies(&self) -> Vec<String> {
         let mut bodies = Vec::new();
@@ -55,6 +80,19 @@ impl TestQueue {
             );
         }
     }
+}
+
+fn as_record(message: &Message) -> Value {
+    let attributes = message.attributes().into_iter().flatten();
+    let attributes: Map<String, Value> = attributes
+        .map(|(name, value)| (name.as_str().to_owned(), json!(value)))
+        .collect();
+    json!({
+        "messageId": message.message_id(),
+        "receiptHandle": message.receipt_handle(),
+        "body": message.body(),
+        "attributes": attributes,
+    })
 }
 
 /// A queue at an address where connections are refused, or accepted and never answered.

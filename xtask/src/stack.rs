@@ -6,8 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use shared::store::MIGRATIONS;
-use sqlx::{Connection, PgConnection, Postgres as Driver, migrate::MigrateDatabase};
+use sqlx::{
+    Connection, PgConnection, Postgres as Driver,
+    migrate::{MigrateDatabase, Migrator},
+};
 
 use crate::{
     deploy,
@@ -143,7 +145,7 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
     start_emulator(stack)?;
     deploy::build(stack)?;
     // Before the functions that expect the new schema.
-    migrate(&database_url)?;
+    migrate(stack, &database_url)?;
     let outputs = deploy::deploy(stack, &database_url)?;
     let output = |name: &str| {
         outputs
@@ -163,7 +165,7 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
 /// Brings up only the database, migrated, and returns how to connect.
 pub fn database(stack: &Stack) -> Result<String> {
     let url = start_postgres(stack)?;
-    migrate(&url)?;
+    migrate(stack, &url)?;
     Ok(url)
 }
 
@@ -204,14 +206,17 @@ fn start_emulator(stack: &Stack) -> Result<()> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn migrate(url: &str) -> Result<()> {
+async fn migrate(stack: &Stack, url: &str) -> Result<()> {
     let step = Step::start("migrate", "migrating the database");
+    // Read now, not compiled in: the runner must not depend on `shared`, or a change of a query would keep it from
+    // compiling just when `make sqlx` is needed.
+    let migrations = Migrator::new(stack.root.join("migrations")).await?;
     let migrated = async {
         if !Driver::database_exists(url).await? {
             Driver::create_database(url).await?;
         }
         let mut connection = PgConnection::connect(url).await?;
-        MIGRATIONS.run(&mut connection).await?;
+        migrations.run(&mut connection).await?;
         anyhow::Ok(())
     };
     if let Err(error) = migrated.await {
@@ -220,7 +225,7 @@ async fn migrate(url: &str) -> Result<()> {
              If a migration was changed after it ran here: make clean-data, then make up"
         );
     }
-    step.done(&format!("{} migrations applied", MIGRATIONS.iter().count()));
+    step.done(&format!("{} migrations applied", migrations.iter().count()));
     Ok(())
 }
 

@@ -1,28 +1,78 @@
 //! `POST /tasks`: stores a task and asks the task-processor to process it.
 
+use std::time::Duration;
+
+use confique::Config;
 use lambda_http::{
     Body, Request, Response,
     http::{HeaderValue, StatusCode, header},
 };
 use queue::TaskQueue;
 use shared::{
-    domain::NewTask,
+    domain::{FieldError, NewTask, Task},
     http::{self, ApiError},
-    store::{Database, tasks},
+    store::{
+        Database,
+        idempotency::{CreateOnce, CreateOnceOutcome},
+        tasks,
+    },
 };
 
-/// 201 with the task and its `Location`; 400, 413, 415, 422.
+/// What create-task must be told.
+#[derive(Config)]
+pub struct Settings {
+    /// For how many seconds an `Idempotency-Key` is remembered.
+    #[config(env = "IDEMPOTENCY_KEY_SECONDS", default = 86400)]
+    pub idempotency_key_seconds: u64,
+}
+
+/// 201 with the task, its `Location` and `ETag`; 400, 409 while a request with the same `Idempotency-Key` is in
+/// progress, 413, 415, 422.
 ///
 /// The task is stored before the message is sent. If SQS is down the client still gets its 201: the row
 /// keeps `enqueued_at` null, which says that the message must still be sent.
-pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) -> Result<Response<Body>, ApiError> {
+pub async fn handle(
+    database: &Database,
+    queue: &TaskQueue,
+    settings: &Settings,
+    request: Request,
+) -> Result<Response<Body>, ApiError> {
+    let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
-    let task = database.run(&tasks::Insert(&new)).await?;
-    queue::enqueue(database, queue, task.id).await;
+    let Some(key) = key else {
+        let task = database.run(&tasks::Insert(&new)).await?;
+        queue::enqueue(database, queue, task.id).await;
+        return Ok(created(&task));
+    };
 
-    let mut response = http::json(StatusCode::CREATED, &task);
+    let create = CreateOnce {
+        key: &key,
+        keep: Duration::from_secs(settings.idempotency_key_seconds),
+        new: &new,
+    };
+    match database.run(&create).await? {
+        CreateOnceOutcome::Created(task) => {
+            queue::enqueue(database, queue, task.id).await;
+            Ok(created(&task))
+        }
+        CreateOnceOutcome::Replayed(task) => {
+            let mut response = created(&task);
+            let replayed = HeaderValue::from_static("true");
+            response.headers_mut().insert("idempotent-replayed", replayed);
+            Ok(response)
+        }
+        CreateOnceOutcome::OtherBody => {
+            let error = FieldError::new("#/header/idempotency-key", "was used before with another body");
+            Err(ApiError::Invalid(vec![error]))
+        }
+        CreateOnceOutcome::InProgress => Err(ApiError::InProgress),
+    }
+}
+
+fn created(task: &Task) -> Response<Body> {
+    let mut response = http::task(StatusCode::CREATED, task);
     // Relative to the request's own URL (RFC 3986, section 5.2), so that it holds behind any stage or domain.
     let location = HeaderValue::from_str(&format!("tasks/{}", task.id)).expect("digits are a header value");
     response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    response
 }

@@ -1,12 +1,13 @@
 //! The Lambda function for `POST /tasks`.
 
 use queue::TaskQueue;
-use shared::{store::Database, telemetry};
+use shared::{config, store::Database, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
+    let settings = config::from_env()?;
     let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
     let (database, queue) = (database?, queue?);
-    shared::http::serve(|request| create_task::handle(&database, &queue, request)).await
+    shared::http::serve(|request| create_task::handle(&database, &queue, &settings, request)).await
 }

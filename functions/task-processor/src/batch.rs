@@ -6,21 +6,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::SqsEvent;
 use futures::{FutureExt, future::join_all};
 use lambda_runtime::Diagnostic;
 use shared::{
-    domain::{Status, Task, TaskId, TaskMessage},
+    domain::{Status, Task, TaskId},
     store::{
         Database, StoreError,
-        processing::{Claim, ClaimOutcome, ClaimedTask, Outcome, Settle},
+        processing::{Claim, ClaimOutcome, ClaimedTask, Outcome, Request, Settle},
     },
     telemetry,
 };
+use time::OffsetDateTime;
 use tokio::time::timeout;
-use tracing::{Instrument, error, info, warn};
+use tracing::{Instrument, info, warn};
 
-use crate::TaskError;
+use crate::{Retry, Settings, TaskError, record::Record};
 
 /// The part of the invocation kept free at its end, to store the outcomes of what was done: one tenth.
 const RESERVE: u32 = 10;
@@ -48,10 +49,7 @@ pub enum BatchError {
 
 impl From<BatchError> for Diagnostic {
     fn from(error: BatchError) -> Self {
-        Self {
-            error_type: "BatchError".to_owned(),
-            error_message: telemetry::chain(&error),
-        }
+        telemetry::diagnostic("BatchError", &error)
     }
 }
 
@@ -64,29 +62,31 @@ enum Delivery {
     Retry,
 }
 
-/// Processes a batch and says which records must come back.
+/// Processes a batch and returns the records that must come back. All others are done with.
 ///
-/// `max_receives` is the queue's maxReceiveCount: a task that still fails then is failed for good, before its
-/// message goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or what a test
-/// puts in its place.
+/// A task that still fails when its message is received for the last time is failed for good, before the message
+/// goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or what a test puts in its
+/// place.
 pub async fn process(
     database: &Database,
     event: SqsEvent,
     deadline: SystemTime,
-    max_receives: u32,
+    settings: Settings,
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
-) -> Result<SqsBatchResponse, BatchError> {
+) -> Result<Vec<Retry>, BatchError> {
     let time = time_until(deadline);
-    let records = event.records.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let ids: Vec<TaskId> = records.iter().filter_map(|record| record.task).collect();
-    let last_chance = |id: TaskId| {
-        let mut own = records.iter().filter(|record| record.task == Some(id));
-        own.any(|record| record.receives >= max_receives)
-    };
+    let records = event.records.iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
+    let wanted = by_task(&records);
+    let requests: Vec<Request> = wanted.iter().map(|(id, wanted)| wanted.request(*id)).collect();
 
-    let claims = database.run(&Claim { ids: &ids, lease: time }).await?;
+    let claim = Claim {
+        requests: &requests,
+        lease: time,
+    };
+    let claims = database.run(&claim).await?;
     let performed = join_all(claims.into_iter().map(|(id, claim)| {
-        let (perform, last_chance) = (&perform, last_chance(id));
+        let perform = &perform;
+        let last_chance = wanted[&id].receives >= settings.max_receive_count;
         async move {
             match claim {
                 ClaimOutcome::Claimed(claimed) => {
@@ -111,40 +111,43 @@ pub async fn process(
     settle(database, &outcomes).await?;
 
     let deliveries: HashMap<TaskId, Delivery> = performed.into_iter().map(|(id, delivery, _)| (id, delivery)).collect();
-    report(&records, &deliveries)
-}
-
-/// A record as far as we need it.
-struct Record<'a> {
-    message_id: &'a str,
-    /// The task it is about; `None` if its body is not a [`TaskMessage`].
-    task: Option<TaskId>,
-    /// How often the message was received, this time included.
-    receives: u32,
-}
-
-/// Reads one record. A body that is not ours fails that record only; it ends in the dead-letter queue, body
-/// and all.
-fn read(record: &SqsMessage) -> Result<Record<'_>, BatchError> {
-    let message_id = record.message_id.as_deref().filter(|id| !id.is_empty());
-    let message_id = message_id.ok_or(BatchError::NoMessageId)?;
-    let body = record.body.as_deref().unwrap_or_default();
-    let task = match serde_json::from_str::<TaskMessage>(body) {
-        Ok(message) => Some(message.task_id),
-        Err(error) => {
-            warn!(messageId = message_id, %error, "not a task message");
-            None
-        }
+    let must_come_back = |record: &Record| match record.task {
+        Some(id) => deliveries.get(&id) != Some(&Delivery::Acknowledge),
+        None => true,
     };
-    let receives = record
-        .attributes
-        .get("ApproximateReceiveCount")
-        .and_then(|count| count.parse().ok());
-    Ok(Record {
-        message_id,
-        task,
-        receives: receives.unwrap_or(1),
-    })
+    let retries = records.into_iter().filter(must_come_back);
+    Ok(retries
+        .map(|record| record.retry(settings.retry_delay_seconds))
+        .collect())
+}
+
+/// What the records of a batch say together about one task.
+struct Wanted {
+    /// The most receives of a record about it.
+    receives: u32,
+    /// When the latest message about it was sent.
+    sent_at: Option<OffsetDateTime>,
+}
+
+impl Wanted {
+    fn request(&self, id: TaskId) -> Request {
+        let sent_at = self.sent_at;
+        Request { id, sent_at }
+    }
+}
+
+fn by_task(records: &[Record]) -> HashMap<TaskId, Wanted> {
+    let mut wanted: HashMap<TaskId, Wanted> = HashMap::new();
+    for record in records {
+        let Some(id) = record.task else { continue };
+        let entry = wanted.entry(id).or_insert(Wanted {
+            receives: 0,
+            sent_at: None,
+        });
+        entry.receives = entry.receives.max(record.receives);
+        entry.sent_at = entry.sent_at.max(record.sent_at);
+    }
+    wanted
 }
 
 /// Performs one task. Whatever happens in there, a panic too, is the outcome of this task only.
@@ -201,27 +204,6 @@ async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<(), StoreEr
         warn!(taskId = outcome.id.get(), "lost the task while working on it");
     }
     Ok(())
-}
-
-/// The partial batch response: exactly the records that must come back.
-fn report(records: &[Record<'_>], deliveries: &HashMap<TaskId, Delivery>) -> Result<SqsBatchResponse, BatchError> {
-    let must_come_back = |record: &&Record<'_>| match record.task {
-        Some(id) => deliveries.get(&id) != Some(&Delivery::Acknowledge),
-        None => true,
-    };
-    let failed: Vec<&str> = records
-        .iter()
-        .filter(must_come_back)
-        .map(|record| record.message_id)
-        .collect();
-    info!(records = records.len(), failed = failed.len(), "batch processed");
-    if !records.is_empty() && failed.len() == records.len() {
-        error!("every record failed");
-        return Err(BatchError::AllFailed(records.len()));
-    }
-    let mut response = SqsBatchResponse::default();
-    response.set_failures(failed);
-    Ok(response)
 }
 
 fn time_until(deadline: SystemTime) -> Duration {

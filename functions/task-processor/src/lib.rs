@@ -3,20 +3,80 @@
 //! Delivery is at least once, in any order, sometimes twice at the same time (Amazon SQS Developer Guide,
 //! "At-least-once delivery"). The claim makes that harmless: it hands each task to one worker at a time.
 //! Every record is answered for on its own (`ReportBatchItemFailures`): what is done is acknowledged, what
-//! failed comes back after its visibility timeout, and what keeps failing ends in the dead-letter queue.
+//! failed comes back, each time after twice as long, and what keeps failing ends in the dead-letter queue.
 
 mod batch;
 mod perform;
+mod record;
 
+use std::time::SystemTime;
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use confique::Config;
+use queue::{Postponement, TaskQueue};
+use shared::store::Database;
 
 pub use batch::{BatchError, process};
 pub use perform::{TaskError, perform};
+pub use record::Retry;
 
 /// What the processor must be told.
-#[derive(Config)]
+#[derive(Clone, Copy, Config)]
 pub struct Settings {
     /// The queue's maxReceiveCount: after this many receives a message goes to the dead-letter queue.
     #[config(env = "MAX_RECEIVE_COUNT")]
     pub max_receive_count: u32,
+    /// In how many seconds a message comes back after the first failure. Doubles with every further one.
+    #[config(env = "RETRY_DELAY_SECONDS")]
+    pub retry_delay_seconds: u32,
+}
+
+/// Processes a batch and answers with the records that must come back, after setting when.
+pub async fn handle(
+    database: &Database,
+    queue: &TaskQueue,
+    settings: Settings,
+    event: SqsEvent,
+    deadline: SystemTime,
+) -> Result<SqsBatchResponse, BatchError> {
+    let records = event.records.len();
+    let retries = process(database, event, deadline, settings, perform).await?;
+    let postponements: Vec<Postponement> = retries.iter().filter_map(Retry::postponement).collect();
+    queue.postpone(&postponements).await;
+    respond(records, retries)
+}
+
+/// The partial batch response; an error if there is nothing partial about it.
+fn respond(records: usize, retries: Vec<Retry>) -> Result<SqsBatchResponse, BatchError> {
+    tracing::info!(records, failed = retries.len(), "batch processed");
+    if records > 0 && retries.len() == records {
+        return Err(BatchError::AllFailed(records));
+    }
+    let mut response = SqsBatchResponse::default();
+    response.set_failures(retries.into_iter().map(|retry| retry.message_id));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(message_id: &str) -> Retry {
+        Retry {
+            message_id: message_id.to_owned(),
+            receipt_handle: None,
+            seconds: 1,
+        }
+    }
+
+    #[test]
+    fn only_what_must_come_back_is_reported_and_a_batch_that_failed_as_a_whole_is_an_error() {
+        let response = respond(2, vec![retry("m1")]).expect("a partial success");
+        let failures = response.batch_item_failures;
+        assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m1"));
+        assert!(respond(1, vec![]).expect("a success").batch_item_failures.is_empty());
+        assert!(respond(0, vec![]).is_ok());
+        let all = respond(2, vec![retry("m1"), retry("m2")]);
+        assert!(matches!(all, Err(BatchError::AllFailed(2))), "{all:?}");
+    }
 }

@@ -1,17 +1,19 @@
 //! The Lambda function that the task queue triggers.
 
 use lambda_runtime::{LambdaEvent, service_fn};
+use queue::TaskQueue;
 use shared::{config, store::Database, telemetry};
-use task_processor::{Settings, perform, process};
+use task_processor::handle;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
-    let Settings { max_receive_count } = config::from_env()?;
-    let database = &Database::from_env().await?;
+    let settings = config::from_env()?;
+    let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
+    let (database, queue) = (&database?, &queue?);
     let handler = async |event: LambdaEvent<_>| {
         let deadline = event.context.deadline();
-        process(database, event.payload, deadline, max_receive_count, perform).await
+        handle(database, queue, settings, event.payload, deadline).await
     };
     lambda_runtime::run(service_fn(handler)).await
 }

@@ -3,7 +3,10 @@
 //! create-task stores a task and then sends its message; when SQS is down, or the function dies in between,
 //! the row remains without one. A message can also be lost later, with the queue or in the dead-letter queue.
 //! Each sweep finds such tasks and sends their messages again. One message too many is harmless: the
-//! task-processor's claim hands each task to one worker at a time.
+//! task-processor's claim hands each task to one worker at a time. A task whose worker never lives to tell is not
+//! sent for ever: it is given up as failed.
+//!
+//! A sweep also deletes idempotency keys that have expired.
 
 use std::time::Duration;
 
@@ -12,10 +15,10 @@ use lambda_runtime::Diagnostic;
 use queue::TaskQueue;
 use serde::Serialize;
 use shared::{
-    domain::TaskId,
     store::{
         Database, StoreError,
-        reconciling::{CountDue, GiveBack, TakeDue},
+        idempotency::DeleteExpired,
+        reconciling::{CountDue, Due, GiveBack, TakeDue},
     },
     telemetry,
 };
@@ -23,27 +26,35 @@ use shared::{
 /// How old a task without a message must be: longer than create-task may take.
 const UNSENT_AFTER: Duration = Duration::from_secs(10);
 
-/// Bounds the work of a sweep; the next one goes on.
+/// What the reconciler must be told.
 #[derive(Config)]
-pub struct Limits {
+pub struct Settings {
     /// After how many seconds a message counts as lost: longer than the queue keeps trying, which is the
     /// visibility timeout times maxReceiveCount.
     #[config(env = "LOST_AFTER_SECONDS")]
     pub lost_after_seconds: u64,
-    /// How many tasks a sweep sends at the most.
+    /// After how many attempts a task is given up: more than maxReceiveCount, so that the task-processor is the
+    /// first to give up where it can.
+    #[config(env = "MAX_ATTEMPTS")]
+    pub max_attempts: i32,
+    /// How many tasks, and how many expired keys, a sweep handles at the most; the next one goes on.
     #[config(env = "SWEEP_LIMIT", default = 1000)]
     pub sweep_limit: i64,
 }
 
 /// What a sweep did.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Messages that SQS accepted.
     pub sent: usize,
     /// Messages that it did not; the next sweep tries again.
     pub refused: usize,
+    /// Tasks that were tried too often, and are failed now.
+    pub given_up: usize,
     /// Tasks that were due and not reached.
     pub left: i64,
+    /// Idempotency keys that had expired and were deleted.
+    pub expired_keys: u64,
 }
 
 /// The database was away: nothing was taken, or what was taken waits until it counts as lost.
@@ -53,42 +64,44 @@ pub struct SweepError(#[from] StoreError);
 
 impl From<SweepError> for Diagnostic {
     fn from(error: SweepError) -> Self {
-        Self {
-            error_type: "SweepError".to_owned(),
-            error_message: telemetry::chain(&error),
-        }
+        telemetry::diagnostic("SweepError", &error)
     }
 }
 
 /// Sends the missing messages, in batches, until none is missing, the limit is reached, or SQS refuses.
-pub async fn sweep(database: &Database, queue: &TaskQueue, limits: &Limits) -> Result<Report, SweepError> {
-    let lost_after = Duration::from_secs(limits.lost_after_seconds);
-    let (mut sent, mut refused) = (0, 0);
-    while refused == 0 && (sent as i64) < limits.sweep_limit {
-        let limit = (TaskQueue::MAX_BATCH as i64).min(limits.sweep_limit - sent as i64);
-        let due: Vec<TaskId> = database
-            .run(&TakeDue {
-                limit,
-                unsent_after: UNSENT_AFTER,
-                lost_after,
-            })
-            .await?;
-        if due.is_empty() {
+pub async fn sweep(database: &Database, queue: &TaskQueue, settings: &Settings) -> Result<Report, SweepError> {
+    let due = Due {
+        unsent_after: UNSENT_AFTER,
+        lost_after: Duration::from_secs(settings.lost_after_seconds),
+    };
+    let mut report = Report::default();
+    let mut budget = settings.sweep_limit;
+    while budget > 0 && report.refused == 0 {
+        let take = TakeDue {
+            due,
+            max_attempts: settings.max_attempts,
+            limit: budget.min(TaskQueue::MAX_BATCH as i64),
+        };
+        let taken = database.run(&take).await?;
+        let count = taken.to_send.len() + taken.given_up.len();
+        if count == 0 {
             break;
         }
-        let unsent = queue.send_batch(&due).await;
-        if !unsent.is_empty() {
-            database.run(&GiveBack(&unsent)).await?;
+        budget -= count as i64;
+        for id in &taken.given_up {
+            tracing::warn!(taskId = id.get(), "given up: no attempt reported an outcome");
         }
-        sent += due.len() - unsent.len();
-        refused += unsent.len();
+        report.given_up += taken.given_up.len();
+        let refused = queue.send_batch(&taken.to_send).await;
+        if !refused.is_empty() {
+            database.run(&GiveBack(&refused)).await?;
+        }
+        report.sent += taken.to_send.len() - refused.len();
+        report.refused += refused.len();
     }
-    let left = database
-        .run(&CountDue {
-            unsent_after: UNSENT_AFTER,
-            lost_after,
-        })
-        .await?;
-    tracing::info!(sent, refused, left, "sweep done");
-    Ok(Report { sent, refused, left })
+    report.left = database.run(&CountDue(due)).await?;
+    let limit = settings.sweep_limit;
+    report.expired_keys = database.run(&DeleteExpired { limit }).await?;
+    tracing::info!(?report, "sweep done");
+    Ok(report)
 }

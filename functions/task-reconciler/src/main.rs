@@ -3,14 +3,14 @@
 use lambda_runtime::{LambdaEvent, service_fn};
 use queue::TaskQueue;
 use shared::{config, store::Database, telemetry};
-use task_reconciler::{Limits, sweep};
+use task_reconciler::{Settings, sweep};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
-    let limits: &Limits = &config::from_env()?;
+    let settings: &Settings = &config::from_env()?;
     let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
     let (database, queue) = (&database?, &queue?);
-    let handler = async |_: LambdaEvent<serde_json::Value>| sweep(database, queue, limits).await;
+    let handler = async |_: LambdaEvent<serde_json::Value>| sweep(database, queue, settings).await;
     lambda_runtime::run(service_fn(handler)).await
 }

@@ -4,19 +4,25 @@ use lambda_http::{Body, Request, Response, http::StatusCode};
 use shared::{
     domain::TaskPatch,
     http::{self, ApiError},
-    store::{Database, tasks},
+    store::{
+        Database,
+        tasks::{self, Change},
+    },
 };
 
-/// 200 with the task as it is now; 400, 404, 413, 415, 422.
+/// 200 with the task as it is now; 400, 404, 412 if it is not as `If-Match` demands, 413, 415, 422.
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
     let id = http::task_id(&request)?;
     let patch: TaskPatch = http::json_body(&request)?;
-    // Nothing sent, nothing changed: `updated_at` stays too.
-    let task = if patch.is_empty() {
-        database.run(&tasks::Find(id)).await?
-    } else {
-        database.run(&tasks::Update { id, patch: &patch }).await?
+    let versions = http::if_match(&request);
+    let update = tasks::Update {
+        id,
+        patch: &patch,
+        versions: versions.as_deref(),
     };
-    let task = task.ok_or(ApiError::NoSuchTask(id))?;
-    Ok(http::json(StatusCode::OK, &task))
+    match database.run(&update).await? {
+        Change::Done(task) => Ok(http::task(StatusCode::OK, &task)),
+        Change::Stale => Err(ApiError::Stale(id)),
+        Change::NotFound => Err(ApiError::NoSuchTask(id)),
+    }
 }

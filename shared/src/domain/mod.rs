@@ -2,15 +2,17 @@
 //!
 //! Input is *parsed into* these types, never validated beside them: a [`Title`] that exists is valid.
 
+mod idempotency_key;
 mod input;
 mod message;
 mod page;
 mod task;
 mod text;
 
+pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use input::Input;
 pub use message::TaskMessage;
-pub use page::Page;
+pub use page::{Cursor, InvalidCursor, Page};
 pub use task::{NewTask, Status, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 
@@ -20,7 +22,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// A JSON pointer as URI fragment (RFC 6901, section 6): `#/title` for a member of the body,
-    /// `#/query/limit` for a query parameter, `#/path/id` for a path parameter.
+    /// `#/query/limit` for a query parameter, `#/path/id` for a path parameter, `#/header/idempotency-key` for a
+    /// header.
     pub pointer: String,
     /// What is wrong, for a person.
     pub detail: String,

@@ -93,12 +93,17 @@ pub struct Task {
     pub status: Status,
     /// What came out, or why it failed; null until then.
     pub result: Option<String>,
+    /// How often a worker has started on it since it was last asked for.
+    pub attempts: i32,
     /// When it was created (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// When anything above last changed (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+    /// Grows with every change of what is above; clients see it as the `ETag`.
+    #[serde(skip)]
+    pub version: i64,
 }
 
 /// The body of `POST /tasks`.

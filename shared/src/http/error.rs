@@ -12,7 +12,8 @@ use crate::{
     store::StoreError,
 };
 
-/// After how many seconds a client should try again when the database is unavailable.
+/// After how many seconds a client should try again when the database is unavailable, or still at work for its
+/// first request.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// Why a request has no result. The texts are for clients; the sources are for the log only.
@@ -38,6 +39,12 @@ pub enum ApiError {
     /// 409: a worker holds the task.
     #[error("Task {0} is being processed. Wait until it is completed or failed.")]
     Processing(TaskId),
+    /// 409: another request with the same `Idempotency-Key` has not ended yet. Worth a retry.
+    #[error("A request with this Idempotency-Key is still in progress. Please try again.")]
+    InProgress,
+    /// 412: the task is not, or no longer, as the client's `If-Match` demands.
+    #[error("Task {0} has changed: its ETag is not the one in If-Match. Get it again, then decide.")]
+    Stale(TaskId),
     /// 413: the body is larger than anything valid.
     #[error("The body has {actual} bytes; at most {max} are accepted.")]
     TooLarge {
@@ -83,7 +90,8 @@ impl ApiError {
             Self::NotJson(_) => StatusCode::BAD_REQUEST,
             Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Processing(_) => StatusCode::CONFLICT,
+            Self::Processing(_) | Self::InProgress => StatusCode::CONFLICT,
+            Self::Stale(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -111,7 +119,7 @@ impl ApiError {
             HeaderValue::from_static("application/problem+json"),
         );
         match self {
-            Self::Unavailable(_) => {
+            Self::Unavailable(_) | Self::InProgress => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             Self::MethodNotAllowed { allow, .. } => {

@@ -4,11 +4,13 @@
 //! Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
 
 mod error;
+mod etag;
 mod request;
 mod serve;
 
 pub use error::ApiError;
-pub use request::{json_body, query, task_id};
+pub use etag::{if_match, task, task_unless_known};
+pub use request::{idempotency_key, json_body, query, task_id};
 pub use serve::{respond, serve};
 
 pub use lambda_http::{Body, Request, Response, http::StatusCode};

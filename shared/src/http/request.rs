@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use tracing::Span;
 
 use super::ApiError;
-use crate::domain::{FieldError, Input, TaskId};
+use crate::domain::{FieldError, IdempotencyKey, Input, TaskId};
 
 /// The most bytes a body may have. The largest valid one, a title and a description of nothing but escaped
 /// emoji (12 bytes a character), has 124 KiB.
@@ -33,6 +33,15 @@ pub fn query(request: &Request) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// The `Idempotency-Key`, if there is one.
+pub fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = request.headers().get("idempotency-key") else {
+        return Ok(None);
+    };
+    let invalid = |error| ApiError::Invalid(vec![FieldError::new("#/header/idempotency-key", error)]);
+    IdempotencyKey::parse(value.as_bytes()).map(Some).map_err(invalid)
 }
 
 /// The body, parsed into `T`; if it is not valid, every mistake in it.

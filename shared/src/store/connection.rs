@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::StoreError;
+use super::{StoreError, error::sqlstate};
 use crate::{
     config::{self, ConfigError, DatabaseConfig},
     telemetry::chain,
@@ -23,13 +23,18 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a connection may be idle before it is pinged ahead of its next use.
 const PING_AFTER: Duration = Duration::from_secs(60);
 
+/// How long the answer to that ping may take. A dead peer may never answer: time must be left to reconnect.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// One round trip to Postgres.
 pub trait Statement: Sync {
     /// What Postgres answers.
     type Answer: Send;
 
-    /// True if running the statement twice has the same effect as running it once.
-    const REPEATABLE: bool;
+    /// True if running the statement twice has the same effect and answer as running it once.
+    fn is_repeatable(&self) -> bool {
+        false
+    }
 
     /// Sends the statement and reads its answer.
     fn run(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Answer, sqlx::Error>> + Send;
@@ -40,7 +45,10 @@ struct Ping;
 
 impl Statement for Ping {
     type Answer = ();
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         connection.ping().await
@@ -50,6 +58,7 @@ impl Statement for Ping {
 /// Postgres, through one connection that is opened when needed.
 pub struct Database {
     options: PgConnectOptions,
+    ping_after: Duration,
     idle: Mutex<Option<Idle>>,
 }
 
@@ -72,12 +81,19 @@ impl Database {
         // Ours gives up before the client does, so that no statement runs on for nobody.
         let limits = [
             ("statement_timeout", "1800ms"),
+            ("lock_timeout", "1s"),
             ("idle_in_transaction_session_timeout", "5s"),
         ];
         Self {
             options: options.options(limits),
+            ping_after: PING_AFTER,
             idle: Mutex::new(None),
         }
+    }
+
+    /// Changes how long the connection may be idle before it is pinged; a test cannot wait for a minute.
+    pub fn ping_after(self, ping_after: Duration) -> Self {
+        Self { ping_after, ..self }
     }
 
     /// Prepares access as the environment says and opens the connection ahead of the first request.
@@ -111,9 +127,9 @@ impl Database {
             let mut idle = self.idle.lock().await;
             // Taken out, and put back only in a known state: a call that is cancelled half-way (deadline,
             // panic) drops the connection instead of leaving an unread answer on it.
-            if let Some(mut connection) = alive(idle.take()).await {
+            if let Some(mut connection) = self.alive(idle.take()).await {
                 match statement.run(&mut connection).await {
-                    Err(error) if may_repeat::<S>(&error) => {
+                    Err(error) if may_repeat(statement, &error) => {
                         tracing::info!(error = chain(&error), "reconnecting to the database");
                     }
                     outcome => {
@@ -130,36 +146,41 @@ impl Database {
         .await
         .unwrap_or(Err(StoreError::TimedOut))
     }
+
+    /// The kept connection, unless it has been idle for long and does not answer.
+    async fn alive(&self, idle: Option<Idle>) -> Option<PgConnection> {
+        let Idle { mut connection, since } = idle?;
+        let fresh = since.elapsed().is_ok_and(|elapsed| elapsed < self.ping_after);
+        let alive = fresh || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())));
+        alive.then_some(connection)
+    }
 }
 
-/// The kept connection, unless it has been idle for long and does not answer.
-async fn alive(idle: Option<Idle>) -> Option<PgConnection> {
-    let Idle { mut connection, since } = idle?;
-    let fresh = since.elapsed().is_ok_and(|elapsed| elapsed < PING_AFTER);
-    (fresh || connection.ping().await.is_ok()).then_some(connection)
-}
-
-/// Keeps the connection for the next call unless the outcome says that it is broken.
+/// Keeps the connection for the next call unless the outcome says that it is of no more use.
 fn keep<T>(idle: &mut Option<Idle>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
-    if !outcome.as_ref().is_err_and(is_connection_lost) {
+    if !outcome
+        .as_ref()
+        .is_err_and(|error| is_lost(error) || is_read_only(error))
+    {
         *idle = Some(Idle::new(connection));
     }
 }
 
-fn is_connection_lost(error: &sqlx::Error) -> bool {
+fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
         // 57P01 to 57P05: Postgres ends the session.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
+        _ => sqlstate(error).is_some_and(|code| code.starts_with("57P")),
     }
 }
 
-fn may_repeat<S: Statement>(error: &sqlx::Error) -> bool {
+/// After a failover the old writer may still answer, as a reader: only a new connection finds the new writer.
+fn is_read_only(error: &sqlx::Error) -> bool {
+    sqlstate(error).as_deref() == Some("25006")
+}
+
+fn may_repeat(statement: &impl Statement, error: &sqlx::Error) -> bool {
     // admin_shutdown and idle_session_timeout undo what they interrupt: the statement has had no effect.
-    let no_effect = matches!(
-        error,
-        sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("57P01" | "57P05"))
-    );
-    no_effect || (S::REPEATABLE && is_connection_lost(error))
+    let no_effect = matches!(sqlstate(error).as_deref(), Some("57P01" | "57P05"));
+    no_effect || (statement.is_repeatable() && is_lost(error))
 }

@@ -1,5 +1,9 @@
 //! What can go wrong between us and Postgres.
 
+use std::borrow::Cow;
+
+use sqlx::error::DatabaseError;
+
 /// Why a statement has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -20,8 +24,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let transient = match &error {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_transient(&code)),
-            _ => false,
+            error => sqlstate(error).is_some_and(|code| is_transient(&code)),
         };
         match transient {
             true => Self::Unavailable(error),
@@ -30,7 +33,12 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// True for the SQLSTATEs that go away by themselves (PostgreSQL documentation, appendix A).
+/// What Postgres says is wrong (PostgreSQL documentation, appendix A); `None` if it was not Postgres that said so.
+pub(super) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
+}
+
+/// True for the SQLSTATEs that go away by themselves.
 fn is_transient(code: &str) -> bool {
     const CLASSES: [&str; 3] = [
         "08", // connection exception

@@ -1,10 +1,13 @@
 //! How tasks are kept in Postgres.
 //!
-//! [`Database`] is the connection and runs [`Statement`]s: those of the API are in [`tasks`], those of the
-//! task-processor in [`processing`], those of the task-reconciler in [`reconciling`]. Each is one round trip, checked against the schema at compile time.
+//! [`Database`] is the connection and runs [`Statement`]s: those of the API are in [`tasks`] and
+//! [`idempotency`], those of the task-processor in [`processing`], those of the task-reconciler in
+//! [`reconciling`]. Each is checked against the schema at compile time, and is one round trip unless it says
+//! otherwise.
 
 mod connection;
 mod error;
+pub mod idempotency;
 pub mod processing;
 pub mod reconciling;
 pub mod tasks;

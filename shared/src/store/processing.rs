@@ -4,6 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::Statement;
 use crate::domain::{Description, Status, Task, TaskId, Title};
@@ -15,7 +16,8 @@ pub enum ClaimOutcome {
     Claimed(ClaimedTask),
     /// Another worker holds a lease on the task. If that worker dies, a later claim succeeds.
     Busy,
-    /// The task was completed, failed or deleted: a duplicate or late message, nothing to do.
+    /// The task was completed, failed or deleted after the message was sent: a duplicate or late message, nothing
+    /// to do.
     Settled,
 }
 
@@ -29,39 +31,61 @@ pub struct ClaimedTask {
     pub fencing_token: i64,
 }
 
-/// Claims the tasks that wait, and those whose worker let its lease expire.
+/// A task that a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The task.
+    pub id: TaskId,
+    /// When the message was sent, if it says so.
+    pub sent_at: Option<OffsetDateTime>,
+}
+
+/// Claims the tasks that wait, those whose worker let its lease expire, and those that failed before their
+/// message was sent: somebody wants them to run again.
 ///
-/// Answers for every requested id. Two claims of one task never both succeed: the second waits for the
+/// Answers for every requested task. Two claims of one task never both succeed: the second waits for the
 /// first's row lock and then finds a live lease.
 pub struct Claim<'a> {
-    /// The tasks of the batch.
-    pub ids: &'a [TaskId],
+    /// The tasks of the batch, each once.
+    pub requests: &'a [Request],
     /// For how long: until this worker is certainly dead.
     pub lease: Duration,
 }
 
 impl Statement for Claim<'_> {
     type Answer = HashMap<TaskId, ClaimOutcome>;
-    // A claim whose answer was lost shows as busy when repeated: the messages come back, nothing runs twice.
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        // A claim whose answer was lost shows as busy when repeated: the messages come back, nothing runs twice.
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        let requested: Vec<i64> = self.ids.iter().map(|id| id.get()).collect();
+        let ids: Vec<i64> = self.requests.iter().map(|request| request.id.get()).collect();
+        let sent_at: Vec<Option<OffsetDateTime>> = self.requests.iter().map(|request| request.sent_at).collect();
         // `before` shows the tasks as they were when the statement began. A task that shows as claimable there
         // but was not claimed was taken by another worker while this statement waited for it: busy.
         let rows = sqlx::query!(
-            r#"with claimable as (
-                   select id
-                   from tasks
-                   where id = any ($1) and (status = 'pending' or lease_expires_at <= now())
+            r#"with requested as (
+                   select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
+               ), claimable as (
+                   select tasks.id
+                   from tasks join requested using (id)
+                   where status = 'pending'
+                      or lease_expires_at <= now()
+                      or status = 'failed' and settled_at < sent_at
                    -- Everyone locks in the order of id, so that overlapping batches cannot deadlock.
-                   order by id
-                   for update
+                   order by tasks.id
+                   for update of tasks
                ), claimed as (
                    update tasks
                    set status = 'processing',
+                       result = null,
+                       attempts = case when status = 'failed' then 1 else attempts + 1 end,
                        fencing_token = fencing_token + 1,
-                       lease_expires_at = now() + make_interval(secs => $2),
+                       lease_expires_at = now() + make_interval(secs => $3),
+                       settled_at = null,
+                       version = version + 1,
                        updated_at = now()
                    from claimable
                    where tasks.id = claimable.id
@@ -71,20 +95,23 @@ impl Statement for Claim<'_> {
                       coalesce(claimed.title, before.title) as "title!: Title",
                       coalesce(claimed.description, before.description) as "description: Description",
                       before.status as "status: Status",
-                      before.result,
+                      coalesce(claimed.attempts, before.attempts) as "attempts!",
                       before.created_at,
                       coalesce(claimed.updated_at, before.updated_at) as "updated_at!",
+                      coalesce(claimed.version, before.version) as "version!",
                       claimed.fencing_token as "fencing_token?"
                from tasks as before left join claimed using (id)
                where before.id = any ($1)"#,
-            &requested,
+            &ids,
+            &sent_at as &[Option<OffsetDateTime>],
             self.lease.as_secs_f64(),
         )
         .fetch_all(connection)
         .await?;
 
         // What has no row was deleted.
-        let mut claims: HashMap<_, _> = self.ids.iter().map(|id| (*id, ClaimOutcome::Settled)).collect();
+        let settled = |request: &Request| (request.id, ClaimOutcome::Settled);
+        let mut claims: HashMap<_, _> = self.requests.iter().map(settled).collect();
         for row in rows {
             let claim = match (row.fencing_token, row.status) {
                 (Some(fencing_token), _) => ClaimOutcome::Claimed(ClaimedTask {
@@ -93,9 +120,11 @@ impl Statement for Claim<'_> {
                         title: row.title,
                         description: row.description,
                         status: Status::Processing,
-                        result: row.result,
+                        result: None,
+                        attempts: row.attempts,
                         created_at: row.created_at,
                         updated_at: row.updated_at,
+                        version: row.version,
                     },
                     fencing_token,
                 }),
@@ -129,7 +158,10 @@ pub struct Settle<'a>(pub &'a [Outcome]);
 
 impl Statement for Settle<'_> {
     type Answer = Vec<TaskId>;
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         let ids: Vec<i64> = self.0.iter().map(|outcome| outcome.id.get()).collect();
@@ -153,6 +185,8 @@ impl Statement for Settle<'_> {
                set status = current.status::task_status,
                    result = current.result,
                    lease_expires_at = null,
+                   settled_at = case when current.status in ('completed', 'failed') then now() end,
+                   version = version + 1,
                    updated_at = now()
                from current
                where tasks.id = current.id

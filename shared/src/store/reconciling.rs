@@ -6,51 +6,106 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::Statement;
-use crate::domain::TaskId;
+use crate::domain::{Status, TaskId};
 
-/// Takes tasks whose message is missing and marks them as enqueued, those first that wait the longest.
+/// Which tasks are due: those whose message is missing.
 ///
-/// Missing means: never sent (and older than `unsent_after`, so that create-task is not overtaken), or sent
-/// longer ago than `lost_after`, which the queue cannot explain, while no worker holds a lease. Two sweeps at
-/// once never take the same task: each skips what the other has locked, and what it has marked is not due.
-pub struct TakeDue {
-    /// How many at the most.
-    pub limit: i64,
+/// That is: never sent (and older than `unsent_after`, so that create-task is not overtaken), or sent longer ago
+/// than `lost_after`, which the queue cannot explain, while no worker holds a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
     /// How old a task must be that was never enqueued.
     pub unsent_after: Duration,
     /// How long ago the message must have been sent to count as lost.
     pub lost_after: Duration,
 }
 
+/// A query with the condition that a task is due between its two parts; [`Due`] has the first two arguments.
+macro_rules! query_due {
+    ($before:literal, $after:literal, $due:expr $(, $argument:expr)* $(,)?) => {
+        sqlx::query!(
+            $before
+                + "status in ('pending', 'processing')
+                   and (lease_expires_at is null or lease_expires_at <= now())
+                   and (enqueued_at < now() - make_interval(secs => $2)
+                        or enqueued_at is null and updated_at < now() - make_interval(secs => $1))"
+                + $after,
+            $due.unsent_after.as_secs_f64(),
+            $due.lost_after.as_secs_f64(),
+            $($argument),*
+        )
+    };
+}
+
+/// What [`TakeDue`] took.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// These are marked as enqueued, and now to be sent.
+    pub to_send: Vec<TaskId>,
+    /// These were tried too often, each time without an outcome. They are failed now, and say so.
+    pub given_up: Vec<TaskId>,
+}
+
+/// Takes tasks that are due, those first that wait the longest.
+///
+/// Two sweeps at once never take the same task: each skips what the other has locked, and what it has taken is
+/// no longer due.
+pub struct TakeDue {
+    /// Which are due.
+    pub due: Due,
+    /// After how many attempts a task is given up.
+    pub max_attempts: i32,
+    /// How many to take at the most.
+    pub limit: i64,
+}
+
 impl Statement for TakeDue {
-    type Answer = Vec<TaskId>;
-    // Taken twice, the first lot would wait for `lost_after` again.
-    const REPEATABLE: bool = false;
+    type Answer = Taken;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        sqlx::query_scalar!(
+        let rows = query_due!(
             r#"with due as (
-                   select id
+                   select id, attempts >= $4 as given_up
                    from tasks
-                   where status in ('pending', 'processing')
-                     and (lease_expires_at is null or lease_expires_at <= now())
-                     and (enqueued_at < now() - make_interval(secs => $2)
-                          or enqueued_at is null and updated_at < now() - make_interval(secs => $1))
-                   order by enqueued_at nulls first, id
+                   where "#,
+            r#"    order by enqueued_at nulls first, id
                    limit $3
                    for update skip locked
+               ), sent as (
+                   update tasks
+                   set enqueued_at = now()
+                   from due
+                   where tasks.id = due.id and not given_up
+                   returning tasks.id, status
+               ), given_up as (
+                   update tasks
+                   set status = 'failed',
+                       result = format('given up after %s attempts, none of which reported an outcome', attempts),
+                       lease_expires_at = null,
+                       settled_at = now(),
+                       version = version + 1,
+                       updated_at = now()
+                   from due
+                   where tasks.id = due.id and given_up
+                   returning tasks.id, status
                )
-               update tasks
-               set enqueued_at = now()
-               from due
-               where tasks.id = due.id
-               returning tasks.id as "id: TaskId""#,
-            self.unsent_after.as_secs_f64(),
-            self.lost_after.as_secs_f64(),
+               select id as "id!: TaskId", status as "status!: Status" from sent
+               union all
+               select id, status from given_up"#,
+            self.due,
             self.limit,
+            self.max_attempts,
         )
         .fetch_all(connection)
-        .await
+        .await?;
+        let mut taken = Taken::default();
+        for row in rows {
+            match row.status {
+                Status::Failed => taken.given_up.push(row.id),
+                _ => taken.to_send.push(row.id),
+            }
+        }
+        Ok(taken)
     }
 }
 
@@ -59,7 +114,10 @@ pub struct GiveBack<'a>(pub &'a [TaskId]);
 
 impl Statement for GiveBack<'_> {
     type Answer = ();
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         let ids: Vec<i64> = self.0.iter().map(|id| id.get()).collect();
@@ -71,29 +129,19 @@ impl Statement for GiveBack<'_> {
 }
 
 /// Counts the tasks that [`TakeDue`] would take.
-pub struct CountDue {
-    /// As in [`TakeDue`].
-    pub unsent_after: Duration,
-    /// As in [`TakeDue`].
-    pub lost_after: Duration,
-}
+pub struct CountDue(pub Due);
 
 impl Statement for CountDue {
     type Answer = i64;
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        sqlx::query_scalar!(
-            r#"select count(*) as "count!"
-               from tasks
-               where status in ('pending', 'processing')
-                 and (lease_expires_at is null or lease_expires_at <= now())
-                 and (enqueued_at < now() - make_interval(secs => $2)
-                      or enqueued_at is null and updated_at < now() - make_interval(secs => $1))"#,
-            self.unsent_after.as_secs_f64(),
-            self.lost_after.as_secs_f64(),
-        )
-        .fetch_one(connection)
-        .await
+        query_due!(r#"select count(*) as "count!" from tasks where "#, "", self.0)
+            .fetch_one(connection)
+            .await
+            .map(|row| row.count)
     }
 }

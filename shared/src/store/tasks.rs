@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::Statement;
-use crate::domain::{Description, NewTask, Page, Status, Task, TaskId, TaskPatch, Title};
+use crate::domain::{Cursor, Description, NewTask, Page, Status, Task, TaskId, TaskPatch, Title};
 
 /// A statement that answers with whole tasks: the text before and after the list of columns, then the
 /// arguments. One list for all of them, still checked at compile time.
@@ -13,7 +13,7 @@ macro_rules! query_tasks {
             Task,
             $before
                 + r#" id as "id: TaskId", title as "title: Title", description as "description: Description",
-                      status as "status: Status", result, created_at, updated_at "#
+                      status as "status: Status", result, attempts, created_at, updated_at, version "#
                 + $after,
             $($argument),*
         )
@@ -25,7 +25,6 @@ pub struct Insert<'a>(pub &'a NewTask);
 
 impl Statement for Insert<'_> {
     type Answer = Task;
-    const REPEATABLE: bool = false;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         query_tasks!(
@@ -44,7 +43,10 @@ pub struct MarkEnqueued(pub TaskId);
 
 impl Statement for MarkEnqueued {
     type Answer = ();
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         sqlx::query!("update tasks set enqueued_at = now() where id = $1", self.0.get())
@@ -59,7 +61,10 @@ pub struct Find(pub TaskId);
 
 impl Statement for Find {
     type Answer = Option<Task>;
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         query_tasks!("select", "from tasks where id = $1", self.0.get())
@@ -71,23 +76,67 @@ impl Statement for Find {
 /// One page of tasks, by ascending id.
 pub struct List(pub Page);
 
+/// What [`List`] found.
+pub struct Listed {
+    /// The tasks of the page.
+    pub tasks: Vec<Task>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Cursor>,
+}
+
 impl Statement for List {
-    type Answer = Vec<Task>;
-    const REPEATABLE: bool = true;
+    type Answer = Listed;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        query_tasks!(
+        let Page { after, skip, limit } = self.0;
+        // One more than the page holds, to know whether there is another.
+        let mut tasks = query_tasks!(
             "select",
-            "from tasks order by id offset $1 limit $2",
-            self.0.skip,
-            self.0.limit
+            "from tasks where id > $1 order by id offset $2 limit $3",
+            after.map_or(0, |cursor| cursor.task().get()),
+            skip,
+            limit + 1,
         )
         .fetch_all(connection)
-        .await
+        .await?;
+        let limit = usize::try_from(limit).expect("a page's limit is small and positive");
+        let has_next = tasks.len() > limit;
+        tasks.truncate(limit);
+        let next = tasks.last().filter(|_| has_next).map(|last| Cursor::after(last.id));
+        Ok(Listed { tasks, next })
     }
 }
 
-/// Changes what the patch names and nothing else; `None` if there is no such task.
+/// What became of a change that may depend on the task's version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    /// It was made.
+    Done(T),
+    /// The task has another version than those the change is for.
+    Stale,
+    /// There is no such task.
+    NotFound,
+}
+
+impl<T> Change<T> {
+    /// Tells why nothing was changed. Takes a round trip only if the change depended on a version.
+    async fn not_made(
+        id: TaskId,
+        versions: Option<&[i64]>,
+        connection: &mut PgConnection,
+    ) -> Result<Self, sqlx::Error> {
+        match versions {
+            Some(_) if Find(id).run(connection).await?.is_some() => Ok(Self::Stale),
+            _ => Ok(Self::NotFound),
+        }
+    }
+}
+
+/// Changes what the patch names and nothing else.
 ///
 /// Naming another status than `processing` ends a worker's lease: its outcome no longer counts. Naming
 /// `processing` keeps a lease, and without one makes the task claimable: nobody is working on it.
@@ -96,14 +145,29 @@ pub struct Update<'a> {
     pub id: TaskId,
     /// What changes.
     pub patch: &'a TaskPatch,
+    /// The versions that the change is for; `None` for any.
+    pub versions: Option<&'a [i64]>,
 }
 
 impl Statement for Update<'_> {
-    type Answer = Option<Task>;
-    const REPEATABLE: bool = true;
+    type Answer = Change<Task>;
+
+    fn is_repeatable(&self) -> bool {
+        // A change for one version, repeated after it was made, would find another and be refused.
+        self.versions.is_none()
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        query_tasks!(
+        if self.patch.is_empty() {
+            // Nothing named, nothing changed: the version stays, too.
+            let is_meant = |task: &Task| self.versions.is_none_or(|versions| versions.contains(&task.version));
+            return Ok(match Find(self.id).run(connection).await? {
+                Some(task) if is_meant(&task) => Change::Done(task),
+                Some(_) => Change::Stale,
+                None => Change::NotFound,
+            });
+        }
+        let updated = query_tasks!(
             "update tasks set
                 title = coalesce($2, title),
                 description = case when $3 then $4 else description end,
@@ -112,8 +176,13 @@ impl Statement for Update<'_> {
                     when $5::text is null then lease_expires_at
                     when $5::text = 'processing' then coalesce(lease_expires_at, now())
                 end,
+                settled_at = case
+                    when $5::text is null then settled_at
+                    when $5::text in ('completed', 'failed') then coalesce(settled_at, now())
+                end,
+                version = version + 1,
                 updated_at = now()
-             where id = $1
+             where id = $1 and ($6::bigint[] is null or version = any ($6))
              returning",
             "",
             self.id.get(),
@@ -121,24 +190,40 @@ impl Statement for Update<'_> {
             self.patch.description.is_some(),
             self.patch.description.iter().flatten().next().map(Description::as_str),
             self.patch.status.map(Status::as_str),
+            self.versions as Option<&[i64]>,
         )
-        .fetch_optional(connection)
-        .await
+        .fetch_optional(&mut *connection)
+        .await?;
+        match updated {
+            Some(task) => Ok(Change::Done(task)),
+            None => Change::not_made(self.id, self.versions, connection).await,
+        }
     }
 }
 
-/// Deletes the task; false if there is none. A worker that holds it finds it gone and drops its result.
-pub struct Delete(pub TaskId);
+/// Deletes the task. A worker that holds it finds it gone and drops its result.
+pub struct Delete<'a> {
+    /// Which task.
+    pub id: TaskId,
+    /// The versions that may be deleted; `None` for any.
+    pub versions: Option<&'a [i64]>,
+}
 
-impl Statement for Delete {
-    type Answer = bool;
-    const REPEATABLE: bool = false;
+impl Statement for Delete<'_> {
+    type Answer = Change<()>;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        sqlx::query!("delete from tasks where id = $1", self.0.get())
-            .execute(connection)
-            .await
-            .map(|done| done.rows_affected() == 1)
+        let deleted = sqlx::query!(
+            "delete from tasks where id = $1 and ($2::bigint[] is null or version = any ($2))",
+            self.id.get(),
+            self.versions as Option<&[i64]>,
+        )
+        .execute(&mut *connection)
+        .await?;
+        match deleted.rows_affected() {
+            1 => Ok(Change::Done(())),
+            _ => Change::not_made(self.id, self.versions, connection).await,
+        }
     }
 }
 
@@ -158,13 +243,23 @@ pub struct Reset(pub TaskId);
 
 impl Statement for Reset {
     type Answer = ResetOutcome;
-    const REPEATABLE: bool = true;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         let found = sqlx::query!(
             r#"with reset as (
                    update tasks
-                   set status = 'pending', result = null, enqueued_at = null, lease_expires_at = null, updated_at = now()
+                   set status = 'pending',
+                       result = null,
+                       attempts = 0,
+                       enqueued_at = null,
+                       lease_expires_at = null,
+                       settled_at = null,
+                       version = version + 1,
+                       updated_at = now()
                    where id = $1 and (lease_expires_at is null or lease_expires_at <= now())
                    returning id
                )
