@@ -4,12 +4,12 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev test coverage lint sqlx fmt
+.PHONY: help up down clean-data logs dev dlq redrive test coverage lint sqlx fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG"
+	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs
 	@$(XTASK) up
@@ -25,6 +25,12 @@ logs: ## Follow the functions' logs
 
 dev: ## Serve the routes on http://localhost:9000 with hot reload
 	@$(XTASK) dev
+
+dlq: ## List the dead-letter queue, and why its tasks failed
+	@$(XTASK) dlq
+
+redrive: ## Send what is in the dead-letter queue to the task queue again
+	@$(XTASK) redrive
 
 test: ## Install what is missing, run every test against a real Postgres and SQS
 	@$(XTASK) test

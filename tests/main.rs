@@ -1,10 +1,12 @@
-//! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS
-//! (`api`, `processor`, `reconciler`), of the template (`template`), and of the deployed stack over HTTP (`end_to_end`).
+//! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS (`api`,
+//! `processor`, `reconciler`), of the operator's commands (`dead_letters`), of the template (`template`), and of the
+//! deployed stack over HTTP (`end_to_end`).
 //!
 //! `make test` starts what they need and says where it is, in environment variables.
 
 mod api;
 mod budgets;
+mod dead_letters;
 mod end_to_end;
 mod processor;
 mod reconciler;

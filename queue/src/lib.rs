@@ -1,5 +1,9 @@
 //! The SQS client, apart from `shared` so that a function that only reads does not link it.
 
+mod dead_letters;
+
+pub use dead_letters::{DeadLetter, DeadLetterQueue};
+
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -38,6 +42,12 @@ struct QueueConfig {
 #[derive(Debug, thiserror::Error)]
 #[error("SQS did not accept the request")]
 pub struct QueueError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl QueueError {
+    fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
 
 /// What every AWS client of ours is made from: the environment's region, credentials and endpoint, and one
 /// HTTP client with one TLS provider.
@@ -100,7 +110,7 @@ impl TaskQueue {
                 ids.iter().filter(refused).copied().collect()
             }
             Err(error) => {
-                telemetry::log_error(&QueueError(error.into()), "no message of the batch was sent");
+                telemetry::log_error(&QueueError::new(error), "no message of the batch was sent");
                 ids.to_vec()
             }
         }
@@ -127,7 +137,7 @@ impl TaskQueue {
                         );
                     }
                 }
-                Err(error) => telemetry::log_error(&QueueError(error.into()), "no message of the batch was postponed"),
+                Err(error) => telemetry::log_error(&QueueError::new(error), "no message of the batch was postponed"),
             }
         });
         join_all(batches).await;
@@ -142,7 +152,7 @@ impl TaskQueue {
             .send()
             .await
             .map(|_| ())
-            .map_err(|error| QueueError(error.into()))
+            .map_err(QueueError::new)
     }
 }
 

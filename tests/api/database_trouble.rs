@@ -1,9 +1,46 @@
 //! What every function that uses the database has in common: how it copes without.
 
-use serde_json::json;
-use sqlx::PgPool;
+use std::time::{Duration, Instant};
 
-use crate::support::{Call, database, database_that_is_down, execute, task};
+use serde_json::json;
+use shared::store::{Database, Statement};
+use sqlx::{PgConnection, PgPool};
+use tokio::net::TcpListener;
+
+use crate::support::{Answer, Call, Proxy, TestQueue, count, database, database_that_is_down, execute, task};
+
+async fn get(database: &Database, id: i64) -> Answer {
+    let call = Call::task("GET", id, "");
+    call.send(|request| get_task::handle(database, request)).await
+}
+
+async fn put(database: &Database, id: i64) -> Answer {
+    let call = Call::task("PUT", id, "").json(&json!({"title": "new"}));
+    call.send(|request| update_task::handle(database, request)).await
+}
+
+async fn post(database: &Database, call: Call) -> Answer {
+    let queue = TestQueue::create().await.sender().await;
+    let settings = create_task::Settings {
+        idempotency_key_seconds: 60,
+    };
+    let call = call.json(&json!({"title": "t"}));
+    call.send(|request| create_task::handle(database, &queue, &settings, request))
+        .await
+}
+
+/// Asserts that the client is told to try again, soon enough for the function to live to tell.
+async fn assert_unavailable(answer: impl Future<Output = Answer>) {
+    let started = Instant::now();
+    let answer = answer.await;
+    answer.assert_problem(503, "Service Unavailable");
+    assert_eq!(answer.header("retry-after"), "2");
+    assert!(
+        started.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        started.elapsed()
+    );
+}
 
 #[tokio::test]
 async fn without_a_database_every_route_is_503_with_retry_after() {
@@ -78,5 +115,149 @@ async fn after_postgres_ends_the_session_the_next_request_succeeds(pool: PgPool)
         let answer = call.send(|request| update_task::handle(&database, request)).await;
         assert_eq!((answer.status, &answer.json()["title"]), (200, &body["title"]));
         execute(&pool, end_sessions).await;
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn while_postgres_is_paused_or_gone_it_is_503_and_afterwards_all_is_well(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let database = proxy.database(&pool);
+    let id = task(&pool, "t").await;
+    for paused in [true, false] {
+        assert_eq!(get(&database, id).await.status, 200);
+        if paused {
+            proxy.freeze();
+        } else {
+            proxy.take_down().await;
+        }
+        assert_unavailable(get(&database, id)).await;
+        assert_unavailable(put(&database, id)).await;
+        assert_unavailable(post(&database, Call::new("POST", "/tasks"))).await;
+        proxy.open();
+        assert_eq!(post(&database, Call::new("POST", "/tasks")).await.status, 201);
+        assert_eq!(put(&database, id).await.status, 200);
+        assert_eq!(get(&database, id).await.status, 200);
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_connection_that_broke_between_two_requests_is_replaced_where_a_repetition_is_safe(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let database = proxy.database(&pool);
+    let id = task(&pool, "t").await;
+    let break_it = async || {
+        assert_eq!(get(&database, id).await.status, 200);
+        proxy.take_down().await;
+        proxy.open();
+    };
+    break_it().await;
+    assert_eq!(get(&database, id).await.status, 200);
+    break_it().await;
+    assert_eq!(put(&database, id).await.status, 200);
+    break_it().await;
+    let keyed = Call::new("POST", "/tasks").header("idempotency-key", "key");
+    assert_eq!(post(&database, keyed).await.status, 201);
+    break_it().await;
+    // Without a key it might have been stored already: the client must decide.
+    let before = count(&pool).await;
+    assert_unavailable(post(&database, Call::new("POST", "/tasks"))).await;
+    assert_eq!(count(&pool).await, before);
+    assert_eq!(post(&database, Call::new("POST", "/tasks")).await.status, 201);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_connection_whose_peer_vanished_while_it_was_idle_is_noticed_by_a_ping(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let database = proxy.database(&pool).ping_after(Duration::ZERO);
+    let id = task(&pool, "t").await;
+    for _ in 0..2 {
+        assert_eq!(get(&database, id).await.status, 200);
+        proxy.strand();
+        let started = Instant::now();
+        // Not repeatable: it must not be sent into the void.
+        assert_eq!(post(&database, Call::new("POST", "/tasks")).await.status, 201);
+        assert!(
+            started.elapsed() < Duration::from_millis(1900),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_postgres_that_accepts_and_never_answers_is_503(pool: PgPool) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = silent.local_addr().expect("an address").port();
+    let database = Database::new((*pool.connect_options()).clone().host("127.0.0.1").port(port));
+    assert_unavailable(get(&database, 1)).await;
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_read_only_database_is_503_for_writers_until_it_is_writable_again(pool: PgPool) {
+    let database = database(&pool);
+    let id = task(&pool, "t").await;
+    let name: String = sqlx::query_scalar("select current_database()")
+        .fetch_one(&pool)
+        .await
+        .expect("a name");
+    let set = async |value: &str| {
+        let alter = format!(r#"alter database "{name}" set default_transaction_read_only = {value}"#);
+        execute(&pool, "set default_transaction_read_only = off").await;
+        execute(&pool, &alter).await;
+    };
+    // Holds for new sessions, as after a failover.
+    set("on").await;
+    assert_unavailable(put(&database, id)).await;
+    assert_unavailable(post(&database, Call::new("POST", "/tasks"))).await;
+    assert_eq!(get(&database, id).await.status, 200);
+    set("off").await;
+    // The session that read just now is read-only still. It refuses one write, and is then replaced.
+    assert_unavailable(put(&database, id)).await;
+    assert_eq!(put(&database, id).await.status, 200);
+    assert_eq!(post(&database, Call::new("POST", "/tasks")).await.status, 201);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn too_many_connections_are_503_until_there_are_fewer(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let role = format!("limited_{}", std::process::id());
+    execute(&pool, &format!("create role {role} login connection limit 1")).await;
+    execute(&pool, &format!("grant all on all tables in schema public to {role}")).await;
+    let options = (*pool.connect_options()).clone().username(&role);
+    let (first, second) = (Database::new(options.clone()), Database::new(options));
+    assert_eq!(get(&first, id).await.status, 200);
+    assert_unavailable(get(&second, id)).await;
+    drop(first);
+    // Postgres notices the end of a connection in its own time.
+    crate::support::eventually(10, "the place is free again", async || {
+        (get(&second, id).await.status == 200).then_some(())
+    })
+    .await;
+    drop(second);
+    execute(&pool, &format!("drop owned by {role}")).await;
+    execute(&pool, &format!("drop role {role}")).await;
+}
+
+/// Asks for a setting of the session.
+struct Show(&'static str);
+
+impl Statement for Show {
+    type Answer = String;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+        let query = sqlx::query_scalar("select current_setting($1)").bind(self.0);
+        query.fetch_one(connection).await
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_session_limits_statements_locks_and_idle_transactions(pool: PgPool) {
+    let database = database(&pool);
+    for (setting, value) in [
+        ("statement_timeout", "1800ms"),
+        ("lock_timeout", "1s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+    ] {
+        assert_eq!(database.run(&Show(setting)).await.expect("set"), value, "{setting}");
     }
 }

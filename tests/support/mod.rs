@@ -6,7 +6,7 @@ mod queues;
 
 pub use call::{Answer, Call, Gateway};
 pub use proxy::Proxy;
-pub use queues::{TestQueue, queue_nobody_serves};
+pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for};
 
 use std::time::{Duration, Instant};
 

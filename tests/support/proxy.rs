@@ -1,4 +1,4 @@
-//! A TCP proxy in front of Postgres that counts round trips.
+//! A TCP proxy in front of Postgres that counts round trips and makes trouble.
 
 use std::sync::{
     Arc,
@@ -9,13 +9,37 @@ use shared::store::Database;
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
 };
 
 /// The proxy: a round trip is a change of direction, client after server.
 pub struct Proxy {
     port: u16,
     round_trips: Arc<AtomicUsize>,
+    condition: watch::Sender<Condition>,
+}
+
+/// How well the proxy works.
+#[derive(Clone, Copy)]
+struct Condition {
+    mode: Mode,
+    /// How many connections there have been, how many of them have ended, and are to end.
+    connections: usize,
+    ended: usize,
+    to_end: usize,
+    /// How many were left to hang.
+    stranded: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Open,
+    Frozen,
+    Down,
 }
 
 impl Proxy {
@@ -27,13 +51,38 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let round_trips = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&round_trips);
+        let (condition, observed) = watch::channel(Condition {
+            mode: Mode::Open,
+            connections: 0,
+            ended: 0,
+            to_end: 0,
+            stranded: 0,
+        });
+        let count = condition.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if observed.borrow().mode == Mode::Down {
+                    continue;
+                }
                 let server = TcpStream::connect(&upstream).await.expect("Postgres is there");
-                tokio::spawn(forward(client, server, Arc::clone(&counter)));
+                let number = count.borrow().connections;
+                count.send_modify(|condition| condition.connections += 1);
+                let link = Link {
+                    number,
+                    condition: observed.clone(),
+                };
+                let (counter, count) = (Arc::clone(&counter), count.clone());
+                tokio::spawn(async move {
+                    link.forward(client, server, counter).await;
+                    count.send_modify(|condition| condition.ended += 1);
+                });
             }
         });
-        Self { port, round_trips }
+        Self {
+            port,
+            round_trips,
+            condition,
+        }
     }
 
     /// A database connection through the proxy.
@@ -45,29 +94,77 @@ impl Proxy {
     pub fn round_trips(&self) -> usize {
         self.round_trips.load(Ordering::SeqCst)
     }
+
+    /// Accepts, and hands nothing on: Postgres is paused, or its host is.
+    pub fn freeze(&self) {
+        self.set(Mode::Frozen);
+    }
+
+    /// Ends all connections, and each new one at once: Postgres is gone.
+    pub async fn take_down(&self) {
+        self.set(Mode::Down);
+        self.condition
+            .send_modify(|condition| condition.to_end = condition.connections);
+        let mut condition = self.condition.subscribe();
+        let ended = condition
+            .wait_for(|condition| condition.ended == condition.connections)
+            .await;
+        ended.expect("the proxy lives");
+    }
+
+    /// Works again.
+    pub fn open(&self) {
+        self.set(Mode::Open);
+    }
+
+    /// Lets the connections there are hang for ever, without a word: their host is gone. New ones work.
+    pub fn strand(&self) {
+        self.condition
+            .send_modify(|condition| condition.stranded = condition.connections);
+    }
+
+    fn set(&self, mode: Mode) {
+        self.condition.send_modify(|condition| condition.mode = mode);
+    }
 }
 
-async fn forward(client: TcpStream, server: TcpStream, round_trips: Arc<AtomicUsize>) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let server_spoke = Arc::new(AtomicBool::new(true));
-    let client_speaks = Arc::clone(&server_spoke);
-    tokio::spawn(async move {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-            if client_speaks.swap(false, Ordering::SeqCst) {
+/// One connection.
+#[derive(Clone)]
+struct Link {
+    number: usize,
+    condition: watch::Receiver<Condition>,
+}
+
+impl Link {
+    async fn forward(self, client: TcpStream, server: TcpStream, round_trips: Arc<AtomicUsize>) {
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let server_spoke = AtomicBool::new(true);
+        let asked = || {
+            if server_spoke.swap(false, Ordering::SeqCst) {
                 round_trips.fetch_add(1, Ordering::SeqCst);
             }
-            if to_server.write_all(&buffer[..length]).await.is_err() {
-                break;
-            }
+        };
+        let answered = || server_spoke.store(true, Ordering::SeqCst);
+        let mut condition = self.condition.clone();
+        tokio::select! {
+            () = self.clone().copy(from_client, to_server, asked) => {}
+            () = self.clone().copy(from_server, to_client, answered) => {}
+            _ = condition.wait_for(|condition| self.number < condition.to_end) => {}
         }
-    });
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-        server_spoke.store(true, Ordering::SeqCst);
-        if to_client.write_all(&buffer[..length]).await.is_err() {
-            break;
+    }
+
+    async fn copy(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, seen: impl Fn()) {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let works = |now: &Condition| now.mode == Mode::Open && self.number >= now.stranded;
+            if self.condition.wait_for(works).await.is_err() {
+                return;
+            }
+            seen();
+            if to.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
         }
     }
 }

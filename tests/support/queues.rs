@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aws_config::SdkConfig;
 use aws_lambda_events::sqs::SqsEvent;
 use aws_sdk_sqs::{
     Client,
     types::{Message, MessageSystemAttributeName},
 };
-use queue::TaskQueue;
+use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
@@ -37,6 +38,11 @@ impl TestQueue {
     /// The function's side of it.
     pub async fn sender(&self) -> TaskQueue {
         TaskQueue::new(&queue::sdk_config().await, self.url.clone())
+    }
+
+    /// What an operator sees of it as the dead-letter queue of another one.
+    pub async fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
+        DeadLetterQueue::new(&queue::sdk_config().await, self.url.clone(), source.url.clone())
     }
 
     /// Puts messages into it.
@@ -110,6 +116,22 @@ pub async fn queue_nobody_serves(accepts: bool) -> TaskQueue {
         drop(listener);
     }
     let endpoint = format!("http://{address}");
-    let config = queue::sdk_config().await.into_builder().endpoint_url(&endpoint).build();
-    TaskQueue::new(&config, format!("{endpoint}/000000000000/none"))
+    TaskQueue::new(
+        &sdk_config_for(&endpoint).await,
+        format!("{endpoint}/000000000000/none"),
+    )
+}
+
+/// As for the stack's AWS, but for another endpoint.
+pub async fn sdk_config_for(endpoint: &str) -> SdkConfig {
+    let stack = queue::sdk_config().await;
+    // Made anew, without the service configuration: it has AWS_ENDPOINT_URL in it, which would win.
+    let mut config = SdkConfig::builder();
+    config
+        .set_behavior_version(stack.behavior_version())
+        .set_credentials_provider(stack.credentials_provider())
+        .set_http_client(stack.http_client())
+        .set_region(stack.region().cloned())
+        .set_sleep_impl(stack.sleep_impl());
+    config.endpoint_url(endpoint).build()
 }

@@ -65,11 +65,29 @@ pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, Stri
     })?;
 
     step.says("reading the outputs");
+    let outputs = outputs(stack)?;
+    step.done("template.yaml is deployed");
+    Ok(outputs)
+}
+
+/// The outputs of what is deployed in the emulator.
+pub fn outputs(stack: &Stack) -> Result<BTreeMap<String, String>> {
     let mut command = sam(&stack.tools, &stack.root, "list")?;
     command.args(["stack-outputs", "--stack-name", STACK_NAME, "--output", "json"]);
     into_emulator(&mut command, stack);
-    let outputs: Value = serde_json::from_str(&process::output(&mut command)?)?;
-    step.done("template.yaml is deployed");
+    parse_outputs(&process::output(&mut command)?)
+}
+
+/// The outputs of a stack in the AWS account and region that the caller is logged in to.
+pub fn outputs_on_aws(stack: &Stack, name: &str) -> Result<BTreeMap<String, String>> {
+    let mut command = Command::new(stack.tools.bin(Tool::Sam).join("sam"));
+    command.current_dir(&stack.root).env("SAM_CLI_TELEMETRY", "0");
+    command.args(["list", "stack-outputs", "--stack-name", name, "--output", "json"]);
+    parse_outputs(&process::output(&mut command)?)
+}
+
+fn parse_outputs(json: &str) -> Result<BTreeMap<String, String>> {
+    let outputs: Value = serde_json::from_str(json)?;
     let text = |output: &Value, key: &str| output[key].as_str().map(str::to_owned);
     outputs
         .as_array()

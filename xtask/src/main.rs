@@ -1,5 +1,6 @@
 //! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
 
+mod dead_letters;
 mod deploy;
 mod emulator;
 mod postgres;
@@ -32,6 +33,10 @@ enum Command {
     Logs,
     /// Serve the routes with hot reload, against the Postgres and the SQS of `up`
     Dev,
+    /// List the dead-letter queue, and why its tasks failed
+    Dlq,
+    /// Send what is in the dead-letter queue to the task queue again
+    Redrive,
     /// Run every test against a stack of its own
     Test {
         /// Passed on to `cargo test`
@@ -55,6 +60,8 @@ fn main() {
         Command::CleanData => stack::clean_data(&Stack::local(&settings)),
         Command::Logs => deploy::follow_logs(&Stack::local(&settings)),
         Command::Dev => deploy::dev(&Stack::local(&settings), settings.dev_port),
+        Command::Dlq => dead_letters::run(&settings, "list"),
+        Command::Redrive => dead_letters::run(&settings, "redrive"),
         Command::Test { arguments } => test::run(&settings, &arguments),
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),

@@ -16,6 +16,8 @@ pub struct Settings {
     pub dev_port: u16,
     /// A Postgres to use instead of starting one.
     pub database_url: Option<String>,
+    /// A deployed CloudFormation stack to use instead of the local one.
+    pub stack: Option<String>,
 }
 
 impl Settings {
@@ -28,9 +30,14 @@ impl Settings {
             aws_port: port("AWS_PORT", 4566)?,
             postgres_port: port("POSTGRES_PORT", 55432)?,
             dev_port: port("DEV_PORT", 9000)?,
-            database_url: env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()),
+            database_url: text("DATABASE_URL"),
+            stack: text("STACK"),
         })
     }
+}
+
+fn text(variable: &str) -> Option<String> {
+    env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
 fn port(variable: &'static str, default: u16) -> Result<u16> {

@@ -169,19 +169,26 @@ pub fn database(stack: &Stack) -> Result<String> {
     Ok(url)
 }
 
+/// How to connect to the stack's database, whether or not it runs.
+pub fn database_url(stack: &Stack) -> Result<String> {
+    match &stack.database_url {
+        Some(url) => Ok(url.clone()),
+        None => Ok(find_postgres(stack)?.url("tasks")),
+    }
+}
+
+fn find_postgres(stack: &Stack) -> Result<Postgres> {
+    let (root, folder) = (&stack.root, &stack.folder);
+    Postgres::find(&stack.tools, root, folder, stack.postgres_port, stack.durable)
+}
+
 fn start_postgres(stack: &Stack) -> Result<String> {
     let step = Step::start("postgres", "starting");
     if let Some(url) = &stack.database_url {
         step.done("using DATABASE_URL");
         return Ok(url.clone());
     }
-    let postgres = Postgres::find(
-        &stack.tools,
-        &stack.root,
-        &stack.folder,
-        stack.postgres_port,
-        stack.durable,
-    )?;
+    let postgres = find_postgres(stack)?;
     if postgres.is_running() {
         step.done(&format!("already running on 127.0.0.1:{}", stack.postgres_port));
     } else {

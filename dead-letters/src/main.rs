@@ -1,0 +1,117 @@
+//! `make dlq` and `make redrive`: what is in the dead-letter queue, and back to work with it.
+
+use clap::{Parser, Subcommand};
+use queue::{DeadLetter, DeadLetterQueue, sdk_config};
+use shared::{
+    domain::{Status, TaskMessage},
+    store::{Database, tasks},
+};
+use time::format_description::well_known::Rfc3339;
+
+#[derive(Parser)]
+struct Arguments {
+    /// The URL of the dead-letter queue
+    #[arg(long, env = "DEAD_LETTER_QUEUE_URL")]
+    dead_letter_queue_url: String,
+    /// The URL of the queue that the messages came from
+    #[arg(long, env = "QUEUE_URL")]
+    queue_url: String,
+    /// Where to look up what the messages' tasks say; without it only the messages are shown
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the messages, and why their tasks failed
+    List,
+    /// Send every message to the task queue again: failed tasks run once more
+    Redrive,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let config = sdk_config().await;
+    let queue = DeadLetterQueue::new(&config, arguments.dead_letter_queue_url, arguments.queue_url);
+    match arguments.command {
+        Command::List => {
+            let database = arguments.database_url.as_deref().map(str::parse).transpose()?;
+            list(&queue, database.map(Database::new)).await
+        }
+        Command::Redrive => redrive(&queue).await,
+    }
+}
+
+async fn list(queue: &DeadLetterQueue, database: Option<Database>) -> anyhow::Result<()> {
+    let letters = queue.list().await?;
+    if letters.is_empty() {
+        println!("The dead-letter queue is empty.");
+        return Ok(());
+    }
+    for letter in &letters {
+        let sent = letter
+            .sent_at
+            .and_then(|sent| sent.format(&Rfc3339).ok())
+            .unwrap_or_default();
+        println!(
+            "{sent:<24}  {}\n{:<24}  {}",
+            letter.body,
+            "",
+            reason(letter, database.as_ref()).await
+        );
+    }
+    println!(
+        "\n{} in the dead-letter queue. `make redrive` sends them to work again.",
+        messages(letters.len())
+    );
+    Ok(())
+}
+
+/// Why a message is there, as far as we can tell.
+async fn reason(letter: &DeadLetter, database: Option<&Database>) -> String {
+    let Ok(TaskMessage { task_id }) = serde_json::from_str(&letter.body) else {
+        return "not a task message: it will come back".to_owned();
+    };
+    let Some(database) = database else {
+        return format!("GET /tasks/{task_id} says why");
+    };
+    match database.run(&tasks::Find(task_id)).await {
+        Ok(Some(task)) => {
+            let result = task.result.unwrap_or_default();
+            let attempts = match task.attempts {
+                1 => "1 attempt".to_owned(),
+                many => format!("{many} attempts"),
+            };
+            match task.status {
+                Status::Failed => format!("task {task_id} failed after {attempts}: {result}"),
+                status => format!("task {task_id} is {} after {attempts}", status.as_str()),
+            }
+        }
+        Ok(None) => format!("task {task_id} was deleted: there is nothing left to do"),
+        Err(error) => format!("task {task_id}: {error}"),
+    }
+}
+
+async fn redrive(queue: &DeadLetterQueue) -> anyhow::Result<()> {
+    let moved = queue
+        .redrive(|moved| eprintln!("  … {} so far", messages(moved)))
+        .await?;
+    match moved {
+        0 => println!("The dead-letter queue is empty: nothing to redrive."),
+        moved => println!(
+            "{} sent to the task queue again. Failed tasks run once more.",
+            messages(moved)
+        ),
+    }
+    Ok(())
+}
+
+fn messages(count: usize) -> String {
+    match count {
+        1 => "1 message".to_owned(),
+        count => format!("{count} messages"),
+    }
+}

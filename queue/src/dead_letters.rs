@@ -1,0 +1,176 @@
+//! The dead-letter queue, for operators.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aws_config::SdkConfig;
+use aws_sdk_sqs::{
+    Client,
+    error::ProvideErrorMetadata,
+    types::{Message, MessageSystemAttributeName, QueueAttributeName},
+};
+use time::OffsetDateTime;
+
+use crate::QueueError;
+
+/// For how many seconds a message is hidden from others while it is looked at.
+const LOOK_SECONDS: i32 = 20;
+
+/// How often a redrive on AWS is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// A message that could not be processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its body, as it was sent.
+    pub body: String,
+    /// When it was sent.
+    pub sent_at: Option<OffsetDateTime>,
+}
+
+/// The queue with the messages that could not be processed, and the one they came from.
+pub struct DeadLetterQueue {
+    client: Client,
+    url: String,
+    source_url: String,
+}
+
+impl DeadLetterQueue {
+    /// The queue at this URL, and its source.
+    pub fn new(config: &SdkConfig, url: String, source_url: String) -> Self {
+        let client = Client::new(config);
+        Self {
+            client,
+            url,
+            source_url,
+        }
+    }
+
+    /// Looks at all messages, oldest first, and leaves them where they are.
+    pub async fn list(&self) -> Result<Vec<DeadLetter>, QueueError> {
+        // By message id: what is looked at for long appears again.
+        let mut seen = BTreeMap::new();
+        loop {
+            let received = self.receive().await?;
+            let known = seen.len();
+            for message in received {
+                seen.entry(message.message_id.clone()).or_insert(message);
+            }
+            if seen.len() == known {
+                break;
+            }
+        }
+        for message in seen.values() {
+            self.client
+                .change_message_visibility()
+                .queue_url(&self.url)
+                .set_receipt_handle(message.receipt_handle.clone())
+                .visibility_timeout(0)
+                .send()
+                .await
+                .map_err(QueueError::new)?;
+        }
+        let mut letters: Vec<DeadLetter> = seen.values().map(read).collect();
+        letters.sort_by_key(|letter| letter.sent_at);
+        Ok(letters)
+    }
+
+    /// Sends all messages to the queue they came from and answers how many. Says in between how many so far.
+    ///
+    /// AWS does it by itself (StartMessageMoveTask). Where that is not implemented, as in a local emulator, each
+    /// message is received, sent and only then deleted: one too many is harmless, one too few is not.
+    pub async fn redrive(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
+        let arn = self.arn().await?;
+        let started = self.client.start_message_move_task().source_arn(&arn).send().await;
+        match started {
+            Ok(_) => self.follow(&arn, progress).await,
+            Err(error) if is_not_implemented(&error) => self.send_again(progress).await,
+            Err(error) => Err(QueueError::new(error)),
+        }
+    }
+
+    async fn follow(&self, arn: &str, progress: impl Fn(usize)) -> Result<usize, QueueError> {
+        loop {
+            let tasks = self.client.list_message_move_tasks().source_arn(arn).max_results(1);
+            let tasks = tasks.send().await.map_err(QueueError::new)?;
+            let Some(task) = tasks.results().first() else {
+                return Ok(0);
+            };
+            let moved = usize::try_from(task.approximate_number_of_messages_moved()).unwrap_or_default();
+            match task.status() {
+                Some("RUNNING") => progress(moved),
+                Some("COMPLETED") => return Ok(moved),
+                status => {
+                    let reason = task.failure_reason().or(status).unwrap_or("no reason given");
+                    return Err(QueueError::new(format!(
+                        "the redrive ended after {moved} messages: {reason}"
+                    )));
+                }
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    async fn send_again(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
+        let mut moved = 0;
+        loop {
+            let received = self.receive().await?;
+            if received.is_empty() {
+                return Ok(moved);
+            }
+            for message in received {
+                let send = self.client.send_message().queue_url(&self.source_url);
+                let send = send.set_message_body(message.body).send();
+                send.await.map_err(QueueError::new)?;
+                let delete = self.client.delete_message().queue_url(&self.url);
+                let delete = delete.set_receipt_handle(message.receipt_handle).send();
+                delete.await.map_err(QueueError::new)?;
+                moved += 1;
+            }
+            progress(moved);
+        }
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>, QueueError> {
+        let request = self.client.receive_message().queue_url(&self.url);
+        let request = request
+            .max_number_of_messages(10)
+            .visibility_timeout(LOOK_SECONDS)
+            // Long polling asks all of SQS's servers, so that an empty answer means an empty queue.
+            .wait_time_seconds(1)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp);
+        let received = request.send().await.map_err(QueueError::new)?;
+        Ok(received.messages.unwrap_or_default())
+    }
+
+    async fn arn(&self) -> Result<String, QueueError> {
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let attributes = request.attribute_names(QueueAttributeName::QueueArn).send().await;
+        let attributes = attributes.map_err(QueueError::new)?;
+        let arn = attributes
+            .attributes()
+            .and_then(|all| all.get(&QueueAttributeName::QueueArn));
+        arn.cloned().ok_or_else(|| QueueError::new("the queue has no ARN"))
+    }
+}
+
+fn read(message: &Message) -> DeadLetter {
+    let attributes = message.attributes();
+    let sent = attributes.and_then(|all| all.get(&MessageSystemAttributeName::SentTimestamp));
+    let milliseconds = sent.and_then(|sent| sent.parse::<i128>().ok());
+    DeadLetter {
+        body: message.body().unwrap_or_default().to_owned(),
+        sent_at: milliseconds.and_then(|sent| OffsetDateTime::from_unix_timestamp_nanos(sent * 1_000_000).ok()),
+    }
+}
+
+fn is_not_implemented(error: &impl ProvideErrorMetadata) -> bool {
+    const CODES: [&str; 4] = [
+        "InvalidAction",
+        "NotImplemented",
+        "UnknownOperationException",
+        "UnsupportedOperation",
+    ];
+    error
+        .code()
+        .is_some_and(|code| CODES.iter().any(|known| code.ends_with(known)))
+}

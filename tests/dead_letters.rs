@@ -1,0 +1,157 @@
+//! The dead-letter queue as operators see it: looked at, and sent to work again.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex},
+};
+
+use queue::DeadLetterQueue;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{TestQueue, sdk_config_for};
+
+fn bodies(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("body {number}")).collect()
+}
+
+#[tokio::test]
+async fn looking_shows_every_message_and_leaves_it_there() {
+    let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
+    let letters = dead.as_dead_letter_queue_of(&source).await;
+    assert_eq!(letters.list().await.expect("listed"), []);
+    dead.send(&bodies(23)).await;
+    for _ in 0..2 {
+        let listed = letters.list().await.expect("listed");
+        assert!(listed.iter().all(|letter| letter.sent_at.is_some()), "{listed:?}");
+        assert!(listed.is_sorted_by_key(|letter| letter.sent_at), "{listed:?}");
+        let mut found: Vec<String> = listed.into_iter().map(|letter| letter.body).collect();
+        found.sort_by_key(|body| body.len());
+        assert_eq!(found.len(), 23);
+        assert!(bodies(23).iter().all(|body| found.contains(body)), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_moves_every_message_with_its_body() {
+    let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
+    let letters = dead.as_dead_letter_queue_of(&source).await;
+    assert_eq!(letters.redrive(|_| ()).await.expect("nothing to do"), 0);
+    dead.send(&bodies(12)).await;
+    letters.list().await.expect("looked at first, as people do");
+
+    let progress = RefCell::new(Vec::new());
+    let moved = letters.redrive(|moved| progress.borrow_mut().push(moved)).await;
+    assert_eq!(moved.expect("moved"), 12);
+    assert_eq!(progress.take().last(), Some(&12));
+    let mut arrived = source.bodies().await;
+    arrived.sort();
+    let mut expected = bodies(12);
+    expected.sort();
+    assert_eq!(arrived, expected);
+    assert_eq!(dead.bodies().await, [""; 0]);
+}
+
+/// An SQS that answers each action as told, and notes which it was asked for. The local AWS cannot move messages
+/// by itself; this stands in for the one that can.
+async fn sqs_that_answers(answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = Asked::default();
+    let noted = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // One request a connection.
+            let _ = serve(stream, &noted, &answer).await;
+        }
+    });
+    (url, asked)
+}
+
+/// The actions that were asked for.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+async fn serve(stream: TcpStream, asked: &Asked, answer: &impl Fn(&str, usize) -> Value) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut action, mut length, mut line) = (String::new(), 0, String::new());
+    while stream.read_line(&mut line).await? > 2 {
+        let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
+        match name.to_ascii_lowercase().as_str() {
+            "x-amz-target" => action = value.rsplit('.').next().unwrap_or_default().to_owned(),
+            "content-length" => length = value.parse().unwrap_or_default(),
+            _ => {}
+        }
+        line.clear();
+    }
+    stream.read_exact(&mut vec![0; length]).await?;
+    let times = {
+        let mut asked = asked.lock().expect("not poisoned");
+        asked.push(action.clone());
+        asked.iter().filter(|earlier| **earlier == action).count()
+    };
+    let body = answer(&action, times);
+    let status = if body["__type"].is_null() {
+        "200 OK"
+    } else {
+        "400 Bad Request"
+    };
+    let (length, body) = (body.to_string().len(), body.to_string());
+    let head = "content-type: application/x-amz-json-1.0\r\nconnection: close";
+    let response = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(response.as_bytes()).await
+}
+
+async fn redrive(
+    answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static,
+) -> (Result<usize, String>, Vec<String>) {
+    let (url, asked) = sqs_that_answers(answer).await;
+    let letters = DeadLetterQueue::new(
+        &sdk_config_for(&url).await,
+        format!("{url}/1/dead"),
+        format!("{url}/1/source"),
+    );
+    let moved = letters.redrive(|_| ()).await;
+    let moved = moved.map_err(|error| shared::telemetry::chain(&error));
+    let asked = asked.lock().expect("not poisoned").clone();
+    (moved, asked)
+}
+
+fn move_task(status: &str) -> Value {
+    json!({"Results": [{"Status": status, "ApproximateNumberOfMessagesMoved": 7, "FailureReason": "AccessDenied"}]})
+}
+
+#[tokio::test]
+async fn on_aws_a_redrive_is_started_and_followed_to_its_end() {
+    let (moved, asked) = redrive(|action, times| match (action, times) {
+        ("GetQueueAttributes", _) => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+        ("StartMessageMoveTask", _) => json!({"TaskHandle": "t"}),
+        ("ListMessageMoveTasks", 1) => move_task("RUNNING"),
+        _ => move_task("COMPLETED"),
+    })
+    .await;
+    assert_eq!(moved, Ok(7));
+    let follow = "ListMessageMoveTasks";
+    assert_eq!(asked, ["GetQueueAttributes", "StartMessageMoveTask", follow, follow]);
+}
+
+#[tokio::test]
+async fn a_redrive_that_aws_refuses_or_ends_is_an_error_with_the_reason() {
+    let (refused, asked) = redrive(|action, _| match action {
+        "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+        _ => json!({"__type": "com.amazonaws.sqs#ResourceNotFoundException", "message": "no such source"}),
+    })
+    .await;
+    assert!(refused.is_err_and(|error| error.contains("no such source")));
+    assert_eq!(asked.len(), 2, "{asked:?}");
+
+    let (failed, _) = redrive(|action, _| match action {
+        "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+        "StartMessageMoveTask" => json!({"TaskHandle": "t"}),
+        _ => move_task("FAILED"),
+    })
+    .await;
+    assert!(failed.is_err_and(|error| error.contains("7 messages: AccessDenied")));
+}
