@@ -16,11 +16,13 @@ fn every_function_is_within_its_budget() {
                 "get-task",
                 "health",
                 "list-tasks",
-                "task-processor",
                 "update-task",
             ][..],
         ),
-        (3.2, &["create-task", "process-task", "task-reconciler"]),
+        (
+            3.2,
+            &["create-task", "process-task", "task-processor", "task-reconciler"],
+        ),
     ] {
         for function in functions {
             let file = format!("../target/lambda/{function}/bootstrap");

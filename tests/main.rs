@@ -1,5 +1,5 @@
 //! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS (`api`,
-//! `processor`, `reconciler`), of the operator's commands (`dead_letters`), of the template (`template`), and of the
+//! `processor`, `reconciler`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the template (`template`), and of the
 //! deployed stack over HTTP (`end_to_end`).
 //!
 //! `make test` starts what they need and says where it is, in environment variables.
@@ -9,6 +9,7 @@ mod budgets;
 mod dead_letters;
 mod end_to_end;
 mod processor;
+mod properties;
 mod reconciler;
 mod support;
 mod template;

@@ -1,0 +1,451 @@
+//! What holds whatever happens, in whatever order: properties, checked against models with arbitrary input.
+
+use std::{collections::BTreeMap, fmt::Debug, time::SystemTime};
+
+use proptest::{
+    collection::vec,
+    prelude::{Just, Strategy, any, prop_oneof},
+    sample::select,
+    test_runner::{Config, TestCaseError, TestError, TestRunner},
+};
+use serde_json::{Value, json};
+use shared::{
+    domain::{Status, Task, TaskId, TaskPatch},
+    store::{
+        Database,
+        processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
+        tasks::{Change, Delete, Reset, ResetOutcome, Update},
+    },
+};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use task_processor::{Settings, TaskError, process};
+use time::OffsetDateTime;
+
+/// What a case works with: a function's access to the database, and a connection to look into it.
+struct Case {
+    database: Database,
+    look: PgConnection,
+}
+
+impl Case {
+    async fn new(options: &PgConnectOptions) -> Self {
+        Self {
+            database: Database::new(options.clone()),
+            look: PgConnection::connect_with(options).await.expect("the test's database"),
+        }
+    }
+
+    async fn execute(&mut self, sql: &str) {
+        sqlx::query(sql).execute(&mut self.look).await.expect("valid");
+    }
+
+    async fn insert(&mut self, columns: &str, values: &str) -> TaskId {
+        let insert = format!("insert into tasks (title, {columns}) values ('t', {values}) returning id");
+        let id: i64 = sqlx::query_scalar(&insert)
+            .fetch_one(&mut self.look)
+            .await
+            .expect("valid");
+        TaskId::try_from(id).expect("an id")
+    }
+
+    async fn row(&mut self, id: TaskId) -> Value {
+        let row =
+            "select to_jsonb(tasks) || jsonb_build_object('leased', lease_expires_at > now()) from tasks where id = $1";
+        let row: Option<Value> = sqlx::query_scalar(row)
+            .bind(id.get())
+            .fetch_optional(&mut self.look)
+            .await
+            .expect("valid");
+        row.unwrap_or_default()
+    }
+}
+
+/// Checks a property for arbitrary inputs, on a thread of its own: proptest is not asynchronous.
+async fn check<S>(pool: &PgPool, input: S, property: impl AsyncFn(&mut Case, S::Value) + Send + 'static)
+where
+    S: Strategy + Send + 'static,
+    S::Value: Debug,
+{
+    let options = (*pool.connect_options()).clone();
+    let checking = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let config = Config {
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let case = std::cell::RefCell::new(runtime.block_on(Case::new(&options)));
+        let outcome = TestRunner::new(config).run(&input, |value| {
+            runtime.block_on(property(&mut case.borrow_mut(), value));
+            Ok::<(), TestCaseError>(())
+        });
+        match outcome {
+            Err(TestError::Fail(reason, input)) => panic!("{reason}\nfor {input:#?}"),
+            outcome => outcome.expect("the property was checked"),
+        }
+    });
+    checking.await.expect("the property holds");
+}
+
+/// How many workers there are.
+const WORKERS: usize = 3;
+
+/// Something that can happen to a task.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A worker gets a message about the task, sent before all this, or after it.
+    Claim { worker: usize, sent_late: bool },
+    /// A worker is done with what it claimed last, however long ago.
+    Settle { worker: usize, status: Status },
+    /// A lease ends, because its worker is dead or slow.
+    LeaseExpires,
+    /// `POST /tasks/{id}/process`
+    ProcessAgain,
+    /// `PUT /tasks/{id}`
+    SetStatus(Status),
+    /// `DELETE /tasks/{id}`
+    Delete,
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    select(&[Status::Pending, Status::Processing, Status::Completed, Status::Failed][..])
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let settled = select(&[Status::Pending, Status::Completed, Status::Failed][..]);
+    prop_oneof![
+        8 => (0..WORKERS, any::<bool>()).prop_map(|(worker, sent_late)| Event::Claim { worker, sent_late }),
+        8 => (0..WORKERS, settled).prop_map(|(worker, status)| Event::Settle { worker, status }),
+        4 => Just(Event::LeaseExpires),
+        2 => Just(Event::ProcessAgain),
+        2 => status().prop_map(Event::SetStatus),
+        1 => Just(Event::Delete),
+    ]
+}
+
+/// What a task should be after some events.
+#[derive(Clone, Debug)]
+struct Model {
+    status: Status,
+    /// True while a worker is thought to be alive.
+    leased: bool,
+    fencing_token: i64,
+    attempts: i64,
+    version: i64,
+}
+
+impl Model {
+    fn is_claimable(&self, sent_late: bool) -> bool {
+        match self.status {
+            Status::Pending => true,
+            Status::Processing => !self.leased,
+            Status::Completed => false,
+            Status::Failed => sent_late,
+        }
+    }
+
+    fn becomes(&mut self, status: Status) {
+        self.status = status;
+        self.leased = false;
+        self.version += 1;
+    }
+}
+
+fn assert_is(row: &Value, model: Option<&Model>) {
+    let Some(model) = model else {
+        return assert_eq!(*row, Value::Null);
+    };
+    let shown = |name: &str| row[name].clone();
+    assert_eq!(
+        [
+            shown("status"),
+            shown("fencing_token"),
+            shown("attempts"),
+            shown("version")
+        ],
+        [
+            json!(model.status),
+            json!(model.fencing_token),
+            json!(model.attempts),
+            json!(model.version)
+        ]
+    );
+    let leased = match model.status {
+        Status::Processing => json!(model.leased),
+        _ => Value::Null,
+    };
+    assert_eq!(row["leased"], leased);
+    let is_settled = matches!(model.status, Status::Completed | Status::Failed);
+    assert_eq!(!row["settled_at"].is_null(), is_settled);
+}
+
+/// Applies the events to a task and to the model of it, and compares what each event answered and left behind.
+async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event>) {
+    let id = case.insert("status", "'pending'").await;
+    let mut model = Some(Model {
+        status: Status::Pending,
+        leased: false,
+        fencing_token: 0,
+        attempts: 0,
+        version: 1,
+    });
+    // The token of each worker's last claim.
+    let mut tokens = [None; WORKERS];
+    for event in events {
+        match event {
+            Event::Claim { worker, sent_late } => {
+                let sent_at = match sent_late {
+                    true => OffsetDateTime::now_utc() + time::Duration::HOUR,
+                    false => OffsetDateTime::UNIX_EPOCH,
+                };
+                let requests = [Request {
+                    id,
+                    sent_at: Some(sent_at),
+                }];
+                let lease = std::time::Duration::from_secs(60);
+                let claim = Claim {
+                    requests: &requests,
+                    lease,
+                };
+                let answer = case.database.run(&claim).await.expect("run").remove(&id);
+                match (answer.expect("an answer for each task"), &mut model) {
+                    (ClaimOutcome::Claimed(claimed), Some(model)) if model.is_claimable(sent_late) => {
+                        model.attempts = if model.status == Status::Failed {
+                            1
+                        } else {
+                            model.attempts + 1
+                        };
+                        model.becomes(Status::Processing);
+                        model.leased = true;
+                        model.fencing_token += 1;
+                        let task = &claimed.task;
+                        assert_eq!((task.status, &task.result), (Status::Processing, &None));
+                        assert_eq!(
+                            (i64::from(task.attempts), task.version),
+                            (model.attempts, model.version)
+                        );
+                        assert_eq!(claimed.fencing_token, model.fencing_token);
+                        tokens[worker] = Some(claimed.fencing_token);
+                    }
+                    (ClaimOutcome::Busy, Some(model)) => {
+                        assert!(
+                            model.status == Status::Processing && model.leased,
+                            "busy, but {model:?}"
+                        );
+                    }
+                    (ClaimOutcome::Settled, Some(model)) => {
+                        let is_settled = matches!(model.status, Status::Completed | Status::Failed);
+                        assert!(is_settled && !model.is_claimable(sent_late), "settled, but {model:?}");
+                    }
+                    (answer, model) => assert!(answer == ClaimOutcome::Settled, "{answer:?}, but {model:?}"),
+                }
+            }
+            Event::Settle { worker, status } => {
+                let Some(fencing_token) = tokens[worker] else { continue };
+                let result = Some(format!("{status:?} by {worker}"));
+                let outcome = Outcome {
+                    id,
+                    fencing_token,
+                    status,
+                    result,
+                };
+                let counted = case.database.run(&Settle(&[outcome])).await.expect("run");
+                let holds =
+                    |model: &&mut Model| model.status == Status::Processing && model.fencing_token == fencing_token;
+                match model.as_mut().filter(holds) {
+                    Some(model) => {
+                        assert_eq!(counted, [id]);
+                        model.becomes(status);
+                    }
+                    None => assert_eq!(counted, []),
+                }
+            }
+            Event::LeaseExpires => {
+                let expire = "update tasks set lease_expires_at = now() where lease_expires_at is not null";
+                case.execute(expire).await;
+                model.iter_mut().for_each(|model| model.leased = false);
+            }
+            Event::ProcessAgain => {
+                let expected = match &mut model {
+                    None => ResetOutcome::NotFound,
+                    Some(model) if model.leased => ResetOutcome::Processing,
+                    Some(model) => {
+                        model.becomes(Status::Pending);
+                        model.attempts = 0;
+                        ResetOutcome::Done
+                    }
+                };
+                assert_eq!(case.database.run(&Reset(id)).await.expect("run"), expected);
+            }
+            Event::SetStatus(status) => {
+                let patch = TaskPatch {
+                    status: Some(status),
+                    ..TaskPatch::default()
+                };
+                let update = Update {
+                    id,
+                    patch: &patch,
+                    versions: None,
+                };
+                let answer = case.database.run(&update).await.expect("run");
+                match &mut model {
+                    Some(model) => {
+                        // Whoever is working on it may go on.
+                        let leased = model.leased && status == Status::Processing;
+                        model.becomes(status);
+                        model.leased = leased;
+                        assert!(matches!(answer, Change::Done(task) if task.version == model.version));
+                    }
+                    None => assert_eq!(answer, Change::NotFound),
+                }
+            }
+            Event::Delete => {
+                let expected = model.take().map_or(Change::NotFound, |_| Change::Done(()));
+                let delete = Delete { id, versions: None };
+                assert_eq!(case.database.run(&delete).await.expect("run"), expected);
+            }
+        }
+        assert_is(&case.row(id).await, model.as_ref());
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn whatever_happens_to_a_task_one_worker_holds_it_and_only_its_outcome_counts(pool: PgPool) {
+    check(&pool, vec(event(), 1..40), claims_and_outcomes_follow_the_model).await;
+}
+
+/// What a task is when a batch arrives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Before {
+    Pending,
+    HeldByAnother,
+    WorkerDied,
+    Completed,
+    Failed,
+    Deleted,
+}
+
+/// How the work on a task ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Work {
+    Succeeds,
+    FailsForGood,
+    Fails,
+    Panics,
+}
+
+/// A record of the batch: about the nth task, or about none; how often it was received.
+type BatchRecord = (Option<usize>, u32);
+
+fn batch() -> impl Strategy<Value = (Vec<(Before, Work)>, Vec<BatchRecord>)> {
+    let before = select(
+        &[
+            Before::Pending,
+            Before::Pending,
+            Before::HeldByAnother,
+            Before::WorkerDied,
+            Before::Completed,
+            Before::Failed,
+            Before::Deleted,
+        ][..],
+    );
+    let work = select(&[Work::Succeeds, Work::FailsForGood, Work::Fails, Work::Panics][..]);
+    let record = (proptest::option::weighted(0.9, 0..4_usize), 1..7_u32);
+    (vec((before, work), 4), vec(record, 0..12))
+}
+
+const SETTINGS: Settings = Settings {
+    max_receive_count: 5,
+    retry_delay_seconds: 1,
+};
+
+/// Processes an arbitrary batch, and compares what comes back and what is stored with what should.
+async fn each_record_is_either_done_with_or_comes_back(
+    case: &mut Case,
+    (tasks, records): (Vec<(Before, Work)>, Vec<BatchRecord>),
+) {
+    let mut ids = Vec::new();
+    for (before, _) in &tasks {
+        let (columns, values) = match before {
+            Before::Pending | Before::Deleted => ("status", "'pending'"),
+            Before::HeldByAnother => ("status, lease_expires_at", "'processing', now() + interval '1 min'"),
+            Before::WorkerDied => ("status, lease_expires_at", "'processing', now()"),
+            Before::Completed => ("status, settled_at", "'completed', now()"),
+            Before::Failed => ("status, settled_at", "'failed', now()"),
+        };
+        let id = case.insert(columns, values).await;
+        if *before == Before::Deleted {
+            case.execute(&format!("delete from tasks where id = {id}")).await;
+        }
+        ids.push(id);
+    }
+    let mut rows = Vec::new();
+    for id in &ids {
+        rows.push(case.row(*id).await);
+    }
+    let record = |(number, (task, receives)): (usize, &BatchRecord)| {
+        let body = task.map_or("not a task".to_owned(), |task| {
+            json!({"task_id": ids[task]}).to_string()
+        });
+        let attributes = json!({"ApproximateReceiveCount": receives.to_string(), "SentTimestamp": "1"});
+        json!({"messageId": number.to_string(), "body": body, "attributes": attributes})
+    };
+    let event: Vec<Value> = records.iter().enumerate().map(record).collect();
+    let event = serde_json::from_value(json!({"Records": event})).expect("an SQS event");
+    let works: BTreeMap<TaskId, Work> = ids.iter().copied().zip(tasks.iter().map(|(_, work)| *work)).collect();
+    let perform = async |task: &Task| match works[&task.id] {
+        Work::Succeeds => Ok("done".to_owned()),
+        Work::FailsForGood => Err(TaskError::Permanent("never".to_owned())),
+        Work::Fails => Err(TaskError::Transient("not now".to_owned())),
+        Work::Panics => panic!("a bug"),
+    };
+    let deadline = SystemTime::now() + std::time::Duration::from_secs(30);
+    let retries = process(&case.database, event, deadline, SETTINGS, perform)
+        .await
+        .expect("processed");
+
+    let mut expected = Vec::new();
+    for (number, (task, _)) in records.iter().enumerate() {
+        let comes_back = task.is_none_or(|task| match tasks[task] {
+            (Before::Pending | Before::WorkerDied, work) => matches!(work, Work::Fails | Work::Panics),
+            (before, _) => before == Before::HeldByAnother,
+        });
+        if comes_back {
+            expected.push(number.to_string());
+        }
+    }
+    let came_back: Vec<String> = retries.into_iter().map(|retry| retry.message_id).collect();
+    assert_eq!(came_back, expected, "these, and each once");
+
+    for (number, (before, work)) in tasks.iter().enumerate() {
+        let receives = records
+            .iter()
+            .filter(|(task, _)| *task == Some(number))
+            .map(|(_, receives)| *receives)
+            .max();
+        let row = case.row(ids[number]).await;
+        let is_claimed = matches!(before, Before::Pending | Before::WorkerDied);
+        let Some(receives) = receives.filter(|_| is_claimed) else {
+            assert_eq!(row, rows[number], "untouched");
+            continue;
+        };
+        let (status, result) = match work {
+            Work::Succeeds => ("completed", json!("done")),
+            Work::FailsForGood => ("failed", json!("never")),
+            _ if receives < SETTINGS.max_receive_count => ("pending", Value::Null),
+            Work::Fails => ("failed", json!("not now")),
+            Work::Panics => ("failed", json!("the worker panicked")),
+        };
+        assert_eq!((&row["status"], &row["result"]), (&json!(status), &result));
+        assert_eq!(
+            (&row["fencing_token"], &row["attempts"]),
+            (&json!(1), &json!(1)),
+            "claimed once"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn no_record_is_both_acknowledged_and_failed(pool: PgPool) {
+    check(&pool, batch(), each_record_is_either_done_with_or_comes_back).await;
+}
