@@ -4,7 +4,7 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev dlq redrive test coverage lint sqlx fmt
+.PHONY: help up down clean-data logs dev dlq redrive test chaos coverage lint sqlx fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ redrive: ## Send what is in the dead-letter queue to the task queue again
 
 test: ## Install what is missing, run every test against a real Postgres and SQS
 	@$(XTASK) test
+
+chaos: ## Create 2,000 tasks while everything fails in turn; count what is lost or done twice (TASKS, SEED)
+	@$(XTASK) chaos
 
 coverage: ## Run the tests with coverage: a table, and HTML in coverage/
 	@$(XTASK) coverage

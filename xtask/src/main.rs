@@ -11,7 +11,7 @@ mod test;
 mod tools;
 mod ui;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{settings::Settings, stack::Stack};
 
@@ -42,6 +42,18 @@ enum Command {
         /// Passed on to `cargo test`
         arguments: Vec<String>,
     },
+    /// Create tasks while the processor, Postgres and SQS are made to fail; count what is lost or done twice
+    Chaos {
+        /// How many tasks
+        #[arg(long, env = "TASKS", default_value_t = 2000)]
+        tasks: u32,
+        /// Repeats the faults of an earlier run
+        #[arg(long, env = "SEED")]
+        seed: Option<u64>,
+    },
+    /// Make the test stack's Postgres fail
+    #[command(hide = true)]
+    FailPostgres { fault: PostgresFault },
     /// Run the tests with coverage: a table here, HTML in coverage/
     Coverage,
     /// Refresh .sqlx after a change of a query or a migration
@@ -51,6 +63,19 @@ enum Command {
     /// Stop the test stack when the standard input ends
     #[command(hide = true)]
     StopTestStackAtEof,
+}
+
+/// What can happen to Postgres.
+#[derive(Clone, Copy, ValueEnum)]
+enum PostgresFault {
+    /// Stopped in order, and started again
+    Restart,
+    /// Killed, and started again
+    Crash,
+    /// Frozen
+    Pause,
+    /// No longer frozen
+    Resume,
 }
 
 fn main() {
@@ -63,6 +88,8 @@ fn main() {
         Command::Dlq => dead_letters::run(&settings, "list"),
         Command::Redrive => dead_letters::run(&settings, "redrive"),
         Command::Test { arguments } => test::run(&settings, &arguments),
+        Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
+        Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),
         Command::Lint => deploy::lint(&Stack::local(&settings)),

@@ -34,7 +34,7 @@ pub struct Postgres {
     port: u16,
     /// Who runs it if we are root: `postgres` refuses to.
     owner: Option<User>,
-    /// Whether a committed transaction survives a crash of the machine; a test does not care.
+    /// Whether the data is to outlive a crash of the machine; a test does not care.
     durable: bool,
 }
 
@@ -121,7 +121,8 @@ impl Postgres {
         let durability = match self.durable {
             // Loses the last moments on a power cut, never corrupts.
             true => "-c synchronous_commit=off",
-            false => "-F -c synchronous_commit=off -c full_page_writes=off",
+            // Survives a crash of the server, as the fault tests demand, but not one of the machine.
+            false => "-F -c full_page_writes=off",
         };
         let options = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 {durability}",
@@ -133,20 +134,49 @@ impl Postgres {
             .with_context(|| format!("Postgres does not start; its own log: {}", self.log.display()))
     }
 
+    /// Stops the server and starts it again as it was. `crash` lets it recover from its log, as after a power cut.
+    pub fn restart(&self, crash: bool, log: &Path) -> Result<()> {
+        let mut restart = self.program("pg_ctl");
+        restart.args(["restart", "--silent", "--wait", "--timeout=60"]);
+        restart.args(["--mode", if crash { "immediate" } else { "fast" }]);
+        process::run(restart.arg("-D").arg(&self.data).arg("-l").arg(&self.log), log, |_| {})
+    }
+
+    /// Freezes the server and all its sessions, until [`Postgres::resume`].
+    pub fn pause(&self) -> Result<()> {
+        let server = self.server().context("Postgres is not running")?;
+        // The server first: what is stopped starts no new session.
+        kill(server, Signal::SIGSTOP)?;
+        for session in process::children(server) {
+            let _ = kill(session, Signal::SIGSTOP);
+        }
+        Ok(())
+    }
+
+    /// Ends a [`Postgres::pause`].
+    pub fn resume(&self) -> Result<()> {
+        let server = self.server().context("Postgres is not running")?;
+        for process in process::children(server).into_iter().chain([server]) {
+            let _ = kill(process, Signal::SIGCONT);
+        }
+        Ok(())
+    }
+
+    fn server(&self) -> Option<Pid> {
+        pid_in(&self.data)
+    }
+
     /// Stops the server running on the data in `home`, if there is one.
     pub fn stop_all(home: &Path) -> Result<()> {
         let Ok(entries) = fs::read_dir(home) else { return Ok(()) };
         for entry in entries {
-            let data = entry?.path();
-            let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else {
-                continue;
-            };
-            let first_line = pid_file.lines().next().unwrap_or_default();
-            let Ok(pid) = first_line.parse().map(Pid::from_raw) else {
-                continue;
-            };
+            let Some(pid) = pid_in(&entry?.path()) else { continue };
             // "Fast shutdown": ends the sessions, writes a checkpoint.
             if kill(pid, Signal::SIGINT).is_ok() {
+                // Whoever is paused would not notice.
+                for process in process::children(pid).into_iter().chain([pid]) {
+                    let _ = kill(process, Signal::SIGCONT);
+                }
                 process::wait_until(Duration::from_secs(30), || kill(pid, None).is_err())
                     .with_context(|| format!("Postgres (process {pid}) does not stop"))?;
             }
@@ -160,6 +190,12 @@ impl Postgres {
         command.current_dir("/");
         command
     }
+}
+
+/// The process id of the server that runs on this data.
+fn pid_in(data: &Path) -> Option<Pid> {
+    let pid_file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    pid_file.lines().next()?.trim().parse().ok().map(Pid::from_raw)
 }
 
 /// Where root keeps what another user must reach.

@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use crate::{
-    deploy,
+    PostgresFault, deploy,
     emulator::Emulator,
     postgres::Postgres,
     process,
@@ -93,6 +93,23 @@ impl Stack {
             Postgres::stop_all(&home)?;
         }
         Ok(())
+    }
+
+    /// Makes its Postgres fail.
+    pub fn fail_postgres(&self, fault: PostgresFault) -> Result<()> {
+        let postgres = find_postgres(self)?;
+        let log = self.log("fail-postgres");
+        match fault {
+            PostgresFault::Restart => postgres.restart(false, &log),
+            PostgresFault::Crash => postgres.restart(true, &log),
+            PostgresFault::Pause => postgres.pause(),
+            PostgresFault::Resume => postgres.resume(),
+        }
+    }
+
+    /// True if its Postgres is one that it starts and stops itself.
+    pub fn owns_postgres(&self) -> bool {
+        self.database_url.is_none()
     }
 
     /// Stops everything and deletes the data.

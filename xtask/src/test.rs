@@ -26,10 +26,23 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
         let deployed = stack::up(stack)?;
         check_queries(stack, &deployed.database_url)?;
         succeed(
-            cargo(stack, &deployed)
+            cargo(stack, &deployed)?
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
+    })
+}
+
+/// Runs only the fault tests, at full length.
+pub fn chaos(settings: &Settings, tasks: u32, seed: Option<u64>) -> Result<()> {
+    with_stack(settings, |stack| {
+        let deployed = stack::up(stack)?;
+        let mut command = cargo(stack, &deployed)?;
+        command.env("CHAOS_TASKS", tasks.to_string());
+        if let Some(seed) = seed {
+            command.env("CHAOS_SEED", seed.to_string());
+        }
+        succeed(command.args(["test", "--package", "tests", "--test", "chaos", "--quiet"]))
     })
 }
 
@@ -44,7 +57,7 @@ pub fn coverage(settings: &Settings) -> Result<()> {
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
         let llvm_cov = |arguments: &[&str]| {
-            let mut command = cargo(stack, &deployed);
+            let mut command = cargo(stack, &deployed)?;
             command.env("PATH", stack.tools.path()?).arg("llvm-cov").args(arguments);
             succeed(command.args(["--ignore-filename-regex", NOT_COVERED]))
         };
@@ -52,6 +65,10 @@ pub fn coverage(settings: &Settings) -> Result<()> {
             "--workspace",
             "--exclude",
             "xtask",
+            // Not the fault tests: they run the deployed functions, which are not measured.
+            "--lib",
+            "--test",
+            "tests",
             "--html",
             "--output-dir",
             "coverage",
@@ -168,7 +185,7 @@ pub fn stop_at_eof(settings: &Settings) -> Result<()> {
 }
 
 /// A cargo command with the stack in its environment.
-fn cargo(stack: &Stack, deployed: &Deployed) -> Command {
+fn cargo(stack: &Stack, deployed: &Deployed) -> Result<Command> {
     let mut command = process::cargo("cargo");
     command
         .current_dir(&stack.root)
@@ -178,7 +195,11 @@ fn cargo(stack: &Stack, deployed: &Deployed) -> Command {
         .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
         .env("TRANSLATED_TEMPLATE", deploy::translated_template(stack));
     deploy::into_emulator(&mut command, stack);
-    command
+    if stack.owns_postgres() {
+        // How the fault tests make it fail.
+        command.env("FAIL_POSTGRES", std::env::current_exe()?);
+    }
+    Ok(command)
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -1,0 +1,191 @@
+//! The clients: they create tasks, and try again until they get a 201.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::{sync::Notify, task::JoinSet};
+
+use crate::{audit::title, faults::Stack, plan::Plan};
+
+/// How many clients there are.
+const CLIENTS: usize = 8;
+
+/// How long a client tries to create one task.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How far all clients are.
+pub struct Clients {
+    seed: u64,
+    next: AtomicUsize,
+    created: AtomicUsize,
+    changed: Notify,
+    /// No task beyond this number is begun until the fault before it has happened.
+    allowed: AtomicUsize,
+    tasks: usize,
+}
+
+/// What the clients were answered.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// The ids in the 201s, one for each task.
+    pub created: Vec<i64>,
+    /// How often each answer was given: a status, or that there was none.
+    statuses: BTreeMap<String, usize>,
+    /// How many of the 201s repeated an earlier one that had not reached its client.
+    replayed: usize,
+}
+
+impl Answers {
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (status, count) in &self.statuses {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{count} x {status}, ");
+        }
+        let _ = write!(text, "{} replayed", self.replayed);
+        text
+    }
+
+    fn add(&mut self, other: Self) {
+        self.created.extend(other.created);
+        self.replayed += other.replayed;
+        for (status, count) in other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+    }
+}
+
+impl Clients {
+    pub fn new(seed: u64, plan: &Plan) -> Self {
+        Self {
+            seed,
+            next: AtomicUsize::new(0),
+            created: AtomicUsize::new(0),
+            changed: Notify::new(),
+            allowed: AtomicUsize::new(0),
+            tasks: plan.tasks,
+        }
+    }
+
+    /// How many tasks have been created.
+    pub fn created(&self) -> usize {
+        self.created.load(Ordering::SeqCst)
+    }
+
+    /// Lets the clients go on, and waits until that many tasks have been created. They go on a little further, so
+    /// that there is work when the fault happens.
+    pub async fn reach(&self, count: usize) {
+        let margin = self.tasks / 10;
+        self.allowed.store(self.tasks.min(count + margin), Ordering::SeqCst);
+        self.changed.notify_waiters();
+        self.wait_until(|| self.created() >= count.min(self.tasks)).await;
+    }
+
+    async fn wait_until(&self, condition: impl Fn() -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            if condition() {
+                return;
+            }
+            // Not only when told: a condition may come true between the look and the wait.
+            let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
+        }
+    }
+}
+
+/// Creates all tasks of the plan.
+pub async fn run(clients: Arc<Clients>, stack: Arc<Stack>, plan: Plan) -> Result<Answers> {
+    let mut running = JoinSet::new();
+    let plan = Arc::new(plan);
+    for _ in 0..CLIENTS {
+        let (clients, stack, plan) = (Arc::clone(&clients), Arc::clone(&stack), Arc::clone(&plan));
+        running.spawn(async move { create_tasks(&clients, &stack, &plan).await });
+    }
+    let mut all = Answers::default();
+    while let Some(answers) = running.join_next().await {
+        all.add(answers??);
+    }
+    Ok(all)
+}
+
+async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<Answers> {
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let mut answers = Answers::default();
+    loop {
+        let number = clients.next.fetch_add(1, Ordering::SeqCst);
+        if number >= plan.tasks {
+            return Ok(answers);
+        }
+        clients
+            .wait_until(|| number < clients.allowed.load(Ordering::SeqCst))
+            .await;
+        let id = create(&http, clients.seed, number, &mut answers).await?;
+        answers.created.push(id);
+        clients.created.fetch_add(1, Ordering::SeqCst);
+        clients.changed.notify_waiters();
+
+        if plan.duplicates.contains(&number) {
+            stack.send(json!({"task_id": id}).to_string()).await?;
+        }
+        if plan.out_of_order.contains(&number) {
+            for id in answers.created.iter().rev().take(5) {
+                stack.send(json!({"task_id": id}).to_string()).await?;
+            }
+        }
+        if plan.poison.contains(&number) {
+            stack.send_poison(format!("poison {}-{number}", clients.seed)).await?;
+        }
+    }
+}
+
+/// Creates one task, with a key, so that trying again creates no second one.
+async fn create(http: &reqwest::Client, seed: u64, number: usize, answers: &mut Answers) -> Result<i64> {
+    let begun = Instant::now();
+    let body = json!({"title": title(seed, number), "description": "one two three"});
+    loop {
+        let request = http.post(format!("{}/tasks", crate::faults::env("API_URL")?));
+        let request = request.header("idempotency-key", title(seed, number).replace(' ', "-"));
+        let answer = match request.json(&body).send().await {
+            Ok(response) if response.status() == 201 => {
+                let replayed = response.headers().contains_key("idempotent-replayed");
+                answers.replayed += usize::from(replayed);
+                *answers.statuses.entry("201".to_owned()).or_default() += 1;
+                let task: Value = response.json().await?;
+                return task["id"].as_i64().context("a task has an id");
+            }
+            Ok(response) => {
+                let status = response.status().as_u16();
+                let text = response.text().await.unwrap_or_default();
+                // 409: the first try is still at work. 502 and 504: the function died or took too long.
+                ensure!(
+                    [409, 502, 503, 504].contains(&status),
+                    "task {number} was answered {status}: {text}"
+                );
+                status.to_string()
+            }
+            Err(error) => {
+                ensure!(
+                    error.is_timeout() || error.is_request() || error.is_connect(),
+                    "{error}"
+                );
+                "no answer".to_owned()
+            }
+        };
+        *answers.statuses.entry(answer).or_default() += 1;
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "task {number} could not be created within {PATIENCE:?}"
+        );
+        // As a client does that was told to retry later, only sooner.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,246 @@
+//! How each fault is made, and how it is shown that it happened.
+
+use std::{
+    collections::HashMap,
+    fs,
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use queue::DeadLetterQueue;
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+
+use crate::{audit::Audit, plan::Fault};
+
+/// How long a fault may take to happen.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// For how long Postgres is paused: longer than a function waits for it.
+const PAUSE: Duration = Duration::from_secs(4);
+
+/// For how long the queue is gone.
+const OUTAGE: Duration = Duration::from_secs(3);
+
+/// A variable that `make chaos` and `make test` set.
+pub fn env(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set: run it with `make chaos`"))
+}
+
+/// The deployed stack, as far as it can be made to fail.
+pub struct Stack {
+    sqs: Client,
+    queue_url: String,
+    dead_letters: DeadLetterQueue,
+    options: PgConnectOptions,
+    /// The program that makes Postgres fail.
+    fail_postgres: Option<String>,
+    /// The poison messages that must be in the dead-letter queue in the end: sent since the queue was last lost.
+    poison: Mutex<Vec<String>>,
+}
+
+impl Stack {
+    pub async fn from_env() -> Result<Self> {
+        let config = queue::sdk_config().await;
+        let queue_url = env("QUEUE_URL")?;
+        Ok(Self {
+            sqs: Client::new(&config),
+            dead_letters: DeadLetterQueue::new(&config, env("DEAD_LETTER_QUEUE_URL")?, queue_url.clone()),
+            queue_url,
+            options: env("DATABASE_URL")?.parse()?,
+            fail_postgres: env("FAIL_POSTGRES").ok(),
+            poison: Mutex::default(),
+        })
+    }
+
+    pub fn owns_postgres(&self) -> bool {
+        self.fail_postgres.is_some()
+    }
+
+    /// A new connection, which no fault has touched yet.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        Ok(self.options.connect().await?)
+    }
+
+    /// Puts a message into the queue, as soon as there is one.
+    pub async fn send(&self, body: String) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let request = self.sqs.send_message().queue_url(&self.queue_url).message_body(&body);
+            match request.send().await {
+                Ok(_) => return Ok(()),
+                Err(error) => ensure!(begun.elapsed() < DEADLINE, "a message could not be sent: {error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Puts a message into the queue that is none of ours.
+    pub async fn send_poison(&self, body: String) -> Result<()> {
+        self.send(body.clone()).await?;
+        self.poison.lock().expect("not poisoned").push(body);
+        Ok(())
+    }
+
+    /// Makes a fault happen and returns what shows that it did.
+    pub async fn inject(&self, fault: Fault, audit: &Audit) -> Result<String> {
+        match fault {
+            Fault::KillProcessors => self.kill_processors(audit).await,
+            Fault::RestartPostgres => self.restart_postgres("restart").await,
+            Fault::CrashPostgres => self.restart_postgres("crash").await,
+            Fault::PausePostgres => self.pause_postgres().await,
+            Fault::LoseQueue => self.lose_queue(audit).await,
+        }
+    }
+
+    /// Kills in the middle of a batch: while Postgres works on a claim, whose answer then reaches nobody.
+    async fn kill_processors(&self, audit: &Audit) -> Result<String> {
+        let mut look = self.connect().await?;
+        let begun = Instant::now();
+        loop {
+            let claims = "select count(*) from pg_stat_activity
+                          where state = 'active' and query like 'with requested as%'";
+            let claims: i64 = sqlx::query_scalar(claims).fetch_one(&mut look).await?;
+            if claims > 0 {
+                let processors = processors();
+                if !processors.is_empty() {
+                    for processor in &processors {
+                        // One that has ended by itself meanwhile is not there to be killed.
+                        let _ = kill(*processor, Signal::SIGKILL);
+                    }
+                    audit.note_kill().await?;
+                    return Ok(format!("{} killed while {claims} claimed a batch", processors.len()));
+                }
+            }
+            ensure!(begun.elapsed() < DEADLINE, "no task-processor claimed a batch");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn restart_postgres(&self, how: &str) -> Result<String> {
+        let started = "select pg_postmaster_start_time()::text";
+        let before: String = sqlx::query_scalar(started)
+            .fetch_one(&mut self.connect().await?)
+            .await?;
+        self.fail_postgres(how)?;
+        let after: String = sqlx::query_scalar(started)
+            .fetch_one(&mut self.connect().await?)
+            .await?;
+        ensure!(before != after, "it is still the server of {before}");
+        Ok(format!("started again at {after}"))
+    }
+
+    async fn pause_postgres(&self) -> Result<String> {
+        let mut look = self.connect().await?;
+        self.fail_postgres("pause")?;
+        let answer = tokio::time::timeout(PAUSE, look.ping()).await;
+        self.fail_postgres("resume")?;
+        ensure!(answer.is_err(), "it answered while it was paused");
+        // That answer comes now.
+        drop(look);
+        Ok(format!("no answer for {} s", PAUSE.as_secs()))
+    }
+
+    fn fail_postgres(&self, how: &str) -> Result<()> {
+        let program = self.fail_postgres.as_ref().context("Postgres is not ours")?;
+        let status = Command::new(program).args(["fail-postgres", how]).status()?;
+        ensure!(status.success(), "{program} fail-postgres {how} ended with {status}");
+        Ok(())
+    }
+
+    /// Deletes the queue while messages are in it, and creates it anew.
+    async fn lose_queue(&self, audit: &Audit) -> Result<String> {
+        let begun = Instant::now();
+        let mut settings = self.queue_attributes().await?;
+        let lost = loop {
+            let attributes = self.queue_attributes().await?;
+            let lost = messages(&attributes)?;
+            if lost > 0 {
+                break lost;
+            }
+            ensure!(begun.elapsed() < DEADLINE, "there was no message to lose");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        self.sqs.delete_queue().queue_url(&self.queue_url).send().await?;
+        self.poison.lock().expect("not poisoned").clear();
+        tokio::time::sleep(OUTAGE).await;
+        let unsent = audit.count("enqueued_at is null").await?;
+
+        settings.retain(|name, _| {
+            let configured = [
+                QueueAttributeName::VisibilityTimeout,
+                QueueAttributeName::RedrivePolicy,
+                QueueAttributeName::SqsManagedSseEnabled,
+            ];
+            configured.contains(name)
+        });
+        // The host may be spelled differently.
+        let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
+        let create = self.sqs.create_queue().queue_name(name(&self.queue_url));
+        let created = create.set_attributes(Some(settings)).send().await?;
+        ensure!(
+            created.queue_url().map(name) == Some(name(&self.queue_url)),
+            "it is another queue: {created:?}"
+        );
+        ensure!(unsent > 0, "no task was created while the queue was gone");
+        Ok(format!("{lost} messages lost, {unsent} tasks created without"))
+    }
+
+    async fn queue_attributes(&self) -> Result<HashMap<QueueAttributeName, String>> {
+        let request = self.sqs.get_queue_attributes().queue_url(&self.queue_url);
+        let answer = request.attribute_names(QueueAttributeName::All).send().await?;
+        Ok(answer.attributes.unwrap_or_default())
+    }
+
+    /// How many messages are in the queue, visible or in flight.
+    pub async fn messages_in_queue(&self) -> Result<u64> {
+        messages(&self.queue_attributes().await?)
+    }
+
+    /// The poison messages that are not in the dead-letter queue, though they should be; and how many are.
+    pub async fn missing_poison(&self) -> Result<(Vec<String>, usize)> {
+        let letters = self.dead_letters.list().await?;
+        let is_dead = |body: &String| letters.iter().any(|letter| letter.body == *body);
+        let expected = self.poison.lock().expect("not poisoned").clone();
+        let count = expected.len();
+        let missing: Vec<String> = expected.into_iter().filter(|body| !is_dead(body)).collect();
+        let found = count - missing.len();
+        Ok((missing, found))
+    }
+}
+
+fn messages(attributes: &HashMap<QueueAttributeName, String>) -> Result<u64> {
+    let mut sum = 0;
+    for name in [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+    ] {
+        let Some(count) = attributes.get(&name) else {
+            bail!("no attribute {name}")
+        };
+        sum += count.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// The processes of the deployed task-processor: those with its name in the environment that Lambda gives them.
+fn processors() -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let queue = env("QUEUE_URL").unwrap_or_default();
+    let is_processor = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let has = |text: String| variables.clone().any(|variable| variable == text);
+        has(format!("QUEUE_URL={queue}"))
+            && variables
+                .any(|variable| variable.starts_with("AWS_LAMBDA_FUNCTION_NAME=") && variable.contains("TaskProcessor"))
+    };
+    processes.filter(is_processor).map(Pid::from_raw).collect()
+}
