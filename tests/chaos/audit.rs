@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use time::OffsetDateTime;
 
 use crate::{clients::Answers, faults::Stack};
 
@@ -52,7 +53,6 @@ impl Audit {
                 -- One claim is made once, and has one outcome.
                 unique (task_id, status, fencing_token)
             );
-            create table if not exists chaos_kills (at timestamptz not null default clock_timestamp());
             create or replace function chaos_log() returns trigger language plpgsql as $$
             begin
                 insert into chaos_log (task_id, status, fencing_token) values (new.id, new.status, new.fencing_token);
@@ -85,29 +85,27 @@ impl Audit {
         Ok(query.fetch_one(&mut self.connect().await?).await?)
     }
 
-    /// Notes that workers were killed just now.
-    pub async fn note_kill(&self) -> Result<()> {
-        let insert = sqlx::query("insert into chaos_kills default values");
-        insert.execute(&mut self.connect().await?).await?;
-        Ok(())
+    /// The time by Postgres's clock.
+    pub async fn now(&self) -> Result<OffsetDateTime> {
+        let now = sqlx::query_scalar("select clock_timestamp()");
+        Ok(now.fetch_one(&mut self.connect().await?).await?)
     }
 
-    /// How many kills left a claim behind whose worker never stored an outcome.
-    pub async fn kills_that_hit_a_batch(&self) -> Result<usize> {
-        let kills = "select count(*) from chaos_kills
-                     where exists (
-                         select from chaos_log as claim
-                         where claim.status = 'processing'
-                           and claim.at between chaos_kills.at - interval '3 s' and chaos_kills.at + interval '2 s'
-                           and not exists (
-                               select from chaos_log as outcome
-                               where outcome.task_id = claim.task_id
-                                 and outcome.fencing_token = claim.fencing_token
-                                 and outcome.status <> 'processing'
-                           )
-                     )";
-        let kills: i64 = sqlx::query_scalar(kills).fetch_one(&mut self.connect().await?).await?;
-        Ok(usize::try_from(kills)?)
+    /// How many claims that were being made at that time have no outcome: their workers have not lived to tell.
+    pub async fn claims_without_outcome(&self, at: OffsetDateTime) -> Result<i64> {
+        let claims = "select count(*) from chaos_log as claim
+                      where claim.status = 'processing'
+                        and claim.at between $1 - interval '1 s' and $1 + interval '1 s'
+                        and not exists (
+                            select from chaos_log as outcome
+                            where outcome.task_id = claim.task_id
+                              and outcome.fencing_token = claim.fencing_token
+                              and outcome.status <> 'processing'
+                        )";
+        Ok(sqlx::query_scalar(claims)
+            .bind(at)
+            .fetch_one(&mut self.connect().await?)
+            .await?)
     }
 
     /// Waits until every task is settled and the queue is empty.

@@ -64,7 +64,6 @@ async fn main() -> Result<()> {
     audit.wait_for_quiet(&stack, TIME_TO_QUIET).await?;
     let report = audit.report(&answers).await?;
     let (missing_poison, dead_poison) = stack.missing_poison().await?;
-    let crashed_batches = audit.kills_that_hit_a_batch().await?;
     print!("\n{report}");
     println!(
         "  {:<16} {:>6}",
@@ -83,11 +82,6 @@ async fn main() -> Result<()> {
         "not in the dead-letter queue: {missing_poison:?}"
     );
     ensure!(dead_poison > 0, "no poison message was injected");
-    ensure!(
-        crashed_batches == plan.kills(),
-        "{crashed_batches} of {} kills hit a worker in the middle of a batch",
-        plan.kills()
-    );
     report.check(tasks)
 }
 

@@ -84,13 +84,6 @@ impl Plan {
         }
     }
 
-    pub fn kills(&self) -> usize {
-        self.faults
-            .iter()
-            .filter(|step| step.fault == Fault::KillProcessors)
-            .count()
-    }
-
     pub fn describe_messages(&self) -> String {
         format!(
             "{} duplicates, {} times five out of order, {} poison",

@@ -206,7 +206,8 @@ async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<(), StoreEr
     Ok(())
 }
 
-fn time_until(deadline: SystemTime) -> Duration {
+/// How long the invocation still has.
+pub fn time_until(deadline: SystemTime) -> Duration {
     deadline
         .duration_since(SystemTime::now())
         .ok()

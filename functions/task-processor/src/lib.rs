@@ -15,7 +15,9 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use confique::Config;
 use queue::{Postponement, TaskQueue};
 use shared::store::Database;
+use tokio::time::timeout;
 
+use batch::time_until;
 pub use batch::{BatchError, process};
 pub use perform::{TaskError, perform};
 pub use record::Retry;
@@ -42,7 +44,13 @@ pub async fn handle(
     let records = event.records.len();
     let retries = process(database, event, deadline, settings, perform).await?;
     let postponements: Vec<Postponement> = retries.iter().filter_map(Retry::postponement).collect();
-    queue.postpone(&postponements).await;
+    // The answer matters more: without it Lambda takes every record for failed.
+    if timeout(time_until(deadline) / 2, queue.postpone(&postponements))
+        .await
+        .is_err()
+    {
+        tracing::warn!("no time left to set when messages come back");
+    }
     respond(records, retries)
 }
 

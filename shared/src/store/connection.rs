@@ -179,8 +179,9 @@ fn is_read_only(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("25006")
 }
 
+/// True if the statement may be sent again on a new connection, and that may help.
 fn may_repeat(statement: &impl Statement, error: &sqlx::Error) -> bool {
     // admin_shutdown and idle_session_timeout undo what they interrupt: the statement has had no effect.
-    let no_effect = matches!(sqlstate(error).as_deref(), Some("57P01" | "57P05"));
+    let no_effect = matches!(sqlstate(error).as_deref(), Some("57P01" | "57P05")) || is_read_only(error);
     no_effect || (statement.is_repeatable() && is_lost(error))
 }
