@@ -58,6 +58,18 @@ async fn a_task_is_created_completed_changed_processed_again_and_deleted() {
     let id = created["id"].as_i64().expect("an id");
     let path = format!("/tasks/{id}");
     let done = completed(id).await;
+    let (status, operators) = get(&format!("/admin/tasks/{id}")).await;
+    let events: Vec<&Value> = operators["timeline"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| &entry["event"])
+        .collect();
+    assert_eq!(
+        (status, events.first(), events.len()),
+        (StatusCode::OK, Some(&&json!("created")), 4),
+        "{operators}"
+    );
     assert_eq!(
         done["result"],
         "Processed \"Process user data\": 3 words, 15 characters"
@@ -106,6 +118,14 @@ async fn every_route_is_deployed_and_speaks_the_contract() {
         (StatusCode::OK, json!([]))
     );
 
+    let (status, whole) = get("/admin/status").await;
+    assert_eq!((status, &whole["problems"]), (StatusCode::OK, &json!([])));
+    let dashboard = reqwest::get(format!("{}/admin/dashboard", env("API_URL")))
+        .await
+        .expect("an answer");
+    assert_eq!(dashboard.status(), 200);
+    assert_eq!(dashboard.headers()["content-type"], "text/html; charset=utf-8");
+
     let title = |length: usize| Some(json!({"title": "x".repeat(length)}));
     for (method, path, body, status) in [
         (Method::GET, "/tasks/0", None, 422),
@@ -132,6 +152,10 @@ async fn every_route_is_deployed_and_speaks_the_contract() {
         (Method::PUT, "/tasks/1", Some(json!({"status": "paused"})), 422),
         (Method::DELETE, "/tasks/9223372036854775807", None, 404),
         (Method::POST, "/tasks/9223372036854775807/process", None, 404),
+        (Method::GET, "/admin/tasks/9223372036854775807", None, 404),
+        (Method::GET, "/tasks?after=tampered", None, 422),
+        (Method::GET, "/tasks?status=done&sort=title", None, 422),
+        (Method::GET, "/admin/redrive", None, 405),
         (Method::DELETE, "/tasks", None, 405),
         (Method::POST, "/", None, 405),
         (Method::GET, "/tasks/1/process", None, 405),

@@ -1,6 +1,10 @@
 //! What holds whatever happens, in whatever order: properties, checked against models with arbitrary input.
 
-use std::{collections::BTreeMap, fmt::Debug, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::SystemTime,
+};
 
 use proptest::{
     collection::vec,
@@ -10,11 +14,11 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use shared::{
-    domain::{Status, Task, TaskId, TaskPatch},
+    domain::{Cursor, Filter, Page, Sort, Start, Status, Task, TaskId, TaskPatch},
     store::{
         Database,
         processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
-        tasks::{Change, Delete, Reset, ResetOutcome, Update},
+        tasks::{Change, Delete, List, Reset, ResetOutcome, Update},
     },
 };
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
@@ -448,4 +452,113 @@ async fn each_record_is_either_done_with_or_comes_back(
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn no_record_is_both_acknowledged_and_failed(pool: PgPool) {
     check(&pool, batch(), each_record_is_either_done_with_or_comes_back).await;
+}
+
+/// What happens between two pages.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    /// A task is created.
+    Create(Status),
+    /// The nth task there is at the beginning is deleted.
+    Delete(usize),
+}
+
+/// Tasks by their status; how they are read; what happens meanwhile.
+type Reading = (Vec<Status>, Sort, Option<Status>, i64, Vec<Vec<Between>>);
+
+fn reading() -> impl Strategy<Value = Reading> {
+    let status = || select(&[Status::Pending, Status::Completed][..]);
+    let between = prop_oneof![
+        status().prop_map(Between::Create),
+        (0..30_usize).prop_map(Between::Delete)
+    ];
+    (
+        vec(status(), 0..30),
+        select(&[Sort::OldestFirst, Sort::NewestFirst][..]),
+        proptest::option::of(status()),
+        1..8_i64,
+        vec(vec(between, 0..4), 0..12),
+    )
+}
+
+fn columns(status: Status) -> (&'static str, &'static str) {
+    match status {
+        Status::Completed => ("status, settled_at", "'completed', now()"),
+        _ => ("status", "'pending'"),
+    }
+}
+
+/// Reads a list to its end and back again while tasks come and go, and compares with those that were there all the
+/// time.
+async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, limit, between): Reading) {
+    // Uses the id 1 up: there is no cursor for a place before it.
+    case.insert("status", "'pending'").await;
+    case.execute("truncate tasks").await;
+    let mut ids = Vec::new();
+    for status in &tasks {
+        let (columns, values) = columns(*status);
+        ids.push(case.insert(columns, values).await);
+    }
+    let mut deleted = BTreeSet::new();
+    let mut between = between.into_iter();
+    for forwards in [true, false] {
+        let mut read = Vec::new();
+        // Backwards, from a place behind every task.
+        let end = Cursor(TaskId::try_from(if sort == Sort::OldestFirst { i64::MAX } else { 1 }).expect("an id"));
+        let mut start = if forwards { Start::First } else { Start::Before(end) };
+        let there: Vec<TaskId> = ids.iter().copied().filter(|id| !deleted.contains(id)).collect();
+        loop {
+            let filter = Filter { status, title: None };
+            let page = Page {
+                start,
+                sort,
+                limit,
+                filter,
+                ..Page::default()
+            };
+            let listed = case.database.run(&List(&page)).await.expect("listed");
+            let found: Vec<TaskId> = listed.tasks.iter().map(|task| task.id).collect();
+            assert!(found.len() <= usize::try_from(limit).expect("small"));
+            let place = if forwards {
+                listed.next.map(Start::After)
+            } else {
+                listed.previous.map(Start::Before)
+            };
+            read = if forwards {
+                [read, found].concat()
+            } else {
+                [found, read].concat()
+            };
+            let Some(place) = place else { break };
+            start = place;
+            for event in between.next().into_iter().flatten() {
+                match event {
+                    Between::Create(status) => {
+                        let (columns, values) = columns(status);
+                        case.insert(columns, values).await;
+                    }
+                    Between::Delete(number) => {
+                        if let Some(id) = ids.get(number) {
+                            case.execute(&format!("delete from tasks where id = {id}")).await;
+                            deleted.insert(*id);
+                        }
+                    }
+                }
+            }
+        }
+        let stayed = |id: &TaskId| there.contains(id) && !deleted.contains(id);
+        let matches = |(_, own): &(&TaskId, &Status)| status.is_none_or(|status| status == **own);
+        let mut expected: Vec<TaskId> = ids.iter().zip(&tasks).filter(matches).map(|(id, _)| *id).collect();
+        expected.retain(stayed);
+        if sort == Sort::NewestFirst {
+            expected.reverse();
+        }
+        read.retain(stayed);
+        assert_eq!(read, expected, "forwards: {forwards}");
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_task_that_exists_throughout_is_on_exactly_one_page(pool: PgPool) {
+    check(&pool, reading(), what_stays_is_read_once).await;
 }

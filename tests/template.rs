@@ -222,5 +222,18 @@ fn only_functions_that_send_may_send_and_only_the_processor_may_receive() {
     ];
     let receive = receive.map(str::to_owned);
     assert_eq!(may.remove("task-processor"), Some(BTreeSet::from(receive)));
+    let look = BTreeSet::from(["sqs:GetQueueAttributes".to_owned()]);
+    assert_eq!(may.remove("admin-status"), Some(look));
+    let redrive = [
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+        "sqs:SendMessage",
+        "sqs:StartMessageMoveTask",
+    ];
+    assert_eq!(
+        may.remove("admin-redrive"),
+        Some(BTreeSet::from(redrive.map(str::to_owned)))
+    );
     assert_eq!(may.len(), 3, "{may:?}");
 }

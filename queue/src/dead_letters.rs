@@ -8,6 +8,7 @@ use aws_sdk_sqs::{
     error::ProvideErrorMetadata,
     types::{Message, MessageSystemAttributeName, QueueAttributeName},
 };
+use shared::config::ConfigError;
 use time::OffsetDateTime;
 
 use crate::QueueError;
@@ -27,6 +28,18 @@ pub struct DeadLetter {
     pub sent_at: Option<OffsetDateTime>,
 }
 
+/// How far a redrive is after it was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redrive {
+    /// AWS goes on with it.
+    Started {
+        /// The queue that is emptied.
+        arn: String,
+    },
+    /// That many messages were moved.
+    Done(usize),
+}
+
 /// The queue with the messages that could not be processed, and the one they came from.
 pub struct DeadLetterQueue {
     client: Client,
@@ -43,6 +56,12 @@ impl DeadLetterQueue {
             url,
             source_url,
         }
+    }
+
+    /// The queues that the environment names (`DEAD_LETTER_QUEUE_URL`, `QUEUE_URL`). Opens no connection yet.
+    pub async fn from_env() -> Result<Self, ConfigError> {
+        let (url, source_url) = (crate::dead_letter_queue_url()?, crate::task_queue_url()?);
+        Ok(Self::new(&crate::sdk_config().await, url, source_url))
     }
 
     /// Looks at all messages, oldest first, and leaves them where they are.
@@ -74,17 +93,25 @@ impl DeadLetterQueue {
         Ok(letters)
     }
 
-    /// Sends all messages to the queue they came from and answers how many. Says in between how many so far.
+    /// Begins to send all messages to the queue they came from. Says in between how many so far, if it does so itself.
     ///
     /// AWS does it by itself (StartMessageMoveTask). Where that is not implemented, as in a local emulator, each
     /// message is received, sent and only then deleted: one too many is harmless, one too few is not.
-    pub async fn redrive(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
+    pub async fn start_redrive(&self, progress: impl Fn(usize)) -> Result<Redrive, QueueError> {
         let arn = self.arn().await?;
         let started = self.client.start_message_move_task().source_arn(&arn).send().await;
         match started {
-            Ok(_) => self.follow(&arn, progress).await,
-            Err(error) if is_not_implemented(&error) => self.send_again(progress).await,
+            Ok(_) => Ok(Redrive::Started { arn }),
+            Err(error) if is_not_implemented(&error) => Ok(Redrive::Done(self.send_again(progress).await?)),
             Err(error) => Err(QueueError::new(error)),
+        }
+    }
+
+    /// Sends all messages to the queue they came from and answers how many, when all are there.
+    pub async fn redrive(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
+        match self.start_redrive(&progress).await? {
+            Redrive::Started { arn } => self.follow(&arn, progress).await,
+            Redrive::Done(moved) => Ok(moved),
         }
     }
 

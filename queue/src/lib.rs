@@ -2,7 +2,7 @@
 
 mod dead_letters;
 
-pub use dead_letters::{DeadLetter, DeadLetterQueue};
+pub use dead_letters::{DeadLetter, DeadLetterQueue, Redrive};
 
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::{
     Client,
     config::{Builder, timeout::TimeoutConfig},
-    types::{ChangeMessageVisibilityBatchRequestEntry, SendMessageBatchRequestEntry},
+    types::{ChangeMessageVisibilityBatchRequestEntry, QueueAttributeName, SendMessageBatchRequestEntry},
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use confique::Config;
 use futures::future::join_all;
+use serde::Serialize;
 use shared::{
     config::{self, ConfigError},
     domain::{TaskId, TaskMessage},
@@ -36,6 +37,24 @@ struct QueueConfig {
     /// The URL of the queue.
     #[config(env = "QUEUE_URL")]
     queue_url: String,
+}
+
+/// Where the dead-letter queue is.
+#[derive(Config)]
+struct DeadLetterQueueConfig {
+    /// The URL of the queue.
+    #[config(env = "DEAD_LETTER_QUEUE_URL")]
+    dead_letter_queue_url: String,
+}
+
+/// The URL of the dead-letter queue that the environment names (`DEAD_LETTER_QUEUE_URL`).
+pub fn dead_letter_queue_url() -> Result<String, ConfigError> {
+    config::from_env::<DeadLetterQueueConfig>().map(|config| config.dead_letter_queue_url)
+}
+
+/// The URL of the task queue that the environment names (`QUEUE_URL`).
+pub fn task_queue_url() -> Result<String, ConfigError> {
+    config::from_env::<QueueConfig>().map(|config| config.queue_url)
 }
 
 /// SQS did not do what it was asked to, or did not say so in time.
@@ -70,8 +89,7 @@ pub struct TaskQueue {
 impl TaskQueue {
     /// The queue that the environment names (`QUEUE_URL`). Opens no connection yet.
     pub async fn from_env() -> Result<Self, ConfigError> {
-        let QueueConfig { queue_url } = config::from_env()?;
-        Ok(Self::new(&sdk_config().await, queue_url))
+        Ok(Self::new(&sdk_config().await, task_queue_url()?))
     }
 
     /// The queue at this URL.
@@ -143,6 +161,30 @@ impl TaskQueue {
         join_all(batches).await;
     }
 
+    /// Counts the messages.
+    pub async fn depth(&self) -> Result<Depth, QueueError> {
+        use QueueAttributeName as Name;
+        let names = [
+            Name::ApproximateNumberOfMessages,
+            Name::ApproximateNumberOfMessagesNotVisible,
+            Name::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
+        let attributes = answer.map_err(QueueError::new)?.attributes.unwrap_or_default();
+        let [visible, in_flight, delayed] = names.map(|name| {
+            attributes
+                .get(&name)
+                .and_then(|count| count.parse().ok())
+                .unwrap_or_default()
+        });
+        Ok(Depth {
+            visible,
+            in_flight,
+            delayed,
+        })
+    }
+
     /// Asks the task-processor to process a task.
     pub async fn send(&self, id: TaskId) -> Result<(), QueueError> {
         self.client
@@ -154,6 +196,17 @@ impl TaskQueue {
             .map(|_| ())
             .map_err(QueueError::new)
     }
+}
+
+/// How many messages are in a queue, approximately, as SQS says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Depth {
+    /// Waiting to be received.
+    pub visible: u64,
+    /// Received, and neither deleted nor visible again.
+    pub in_flight: u64,
+    /// Not to be received yet.
+    pub delayed: u64,
 }
 
 /// A message that was received and is to come back.

@@ -19,6 +19,8 @@ async fn the_root_says_what_this_is() {
                     "task": "/tasks/{id}",
                     "process": "/tasks/{id}/process",
                     "health": "/health",
+                    "status": "/admin/status",
+                    "dashboard": "/admin/dashboard",
                 },
             })
         );

@@ -98,6 +98,10 @@ async fn values_outside_the_contract_are_422(pool: PgPool) {
         ("after", ""),
         ("after", "1"),
         ("after", "AAAAAAAAAAA"),
+        ("before", "AAAAAAAAAAA"),
+        ("sort", "title"),
+        ("status", "done"),
+        ("count", "yes"),
     ] {
         let answer = list(&pool, &[(name, value)]).await;
         answer.assert_problem(422, "Unprocessable Entity");
@@ -110,25 +114,32 @@ async fn values_outside_the_contract_are_422(pool: PgPool) {
     assert_eq!(twice, ["#/query/limit", "#/query/skip"]);
 }
 
-/// Reads the whole list, page by page along the `Link`s; does something between two pages.
-async fn read_all(pool: &PgPool, limit: &str, between: impl AsyncFn(usize)) -> Vec<i64> {
+/// Where a relation of the `Link` header leads: the parameters of its query.
+fn link(answer: &Answer, relation: &str) -> Option<Vec<(String, String)>> {
+    let relation = format!(">; rel=\"{relation}\"");
+    let links = answer.header("link").split(", ");
+    let query = links
+        .filter_map(|link| link.strip_prefix("<?")?.strip_suffix(&relation))
+        .next()?;
+    Some(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+}
+
+async fn follow(pool: &PgPool, query: &[(String, String)]) -> Answer {
+    let parameters: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let answer = list(pool, &parameters).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer
+}
+
+/// Reads a whole list, page by page along its `Link`s; does something between two pages.
+async fn read_all(pool: &PgPool, query: &[(&str, &str)], between: impl AsyncFn(usize)) -> Vec<i64> {
     let mut all = Vec::new();
-    let mut query = vec![("limit".to_owned(), limit.to_owned())];
+    let mut answer = list(pool, query).await;
     for page in 0.. {
-        let parameters: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let answer = list(pool, &parameters).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
         all.extend(ids(&answer));
-        let Some(link) = answer.header("link").strip_prefix("<?") else {
-            break;
-        };
-        let next = link.strip_suffix(">; rel=\"next\"").expect("a link to the next page");
-        query = next
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
+        let Some(next) = link(&answer, "next") else { break };
         between(page).await;
+        answer = follow(pool, &next).await;
     }
     all
 }
@@ -137,12 +148,153 @@ async fn read_all(pool: &PgPool, limit: &str, between: impl AsyncFn(usize)) -> V
 async fn the_links_lead_through_the_whole_list_and_end_with_it(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
     for limit in ["1", "2", "3", "6", "7", "8", "100"] {
-        assert_eq!(
-            read_all(&pool, limit, async |_| {}).await,
-            [1, 2, 3, 4, 5, 6, 7],
-            "{limit}"
-        );
+        let up = read_all(&pool, &[("limit", limit)], async |_| {}).await;
+        assert_eq!(up, [1, 2, 3, 4, 5, 6, 7], "{limit}");
+        let down = read_all(&pool, &[("limit", limit), ("sort", "-id")], async |_| {}).await;
+        assert_eq!(down, [7, 6, 5, 4, 3, 2, 1], "{limit}");
     }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn links_lead_back_as_well_and_to_the_beginning(pool: PgPool) {
+    execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
+    for (sort, all) in [("id", [1, 2, 3, 4, 5, 6, 7]), ("-id", [7, 6, 5, 4, 3, 2, 1])] {
+        let first = list(&pool, &[("limit", "3"), ("sort", sort)]).await;
+        assert_eq!(ids(&first), all[..3]);
+        assert_eq!((link(&first, "first"), link(&first, "prev")), (None, None));
+        let second = follow(&pool, &link(&first, "next").expect("a next page")).await;
+        assert_eq!(ids(&second), all[3..6]);
+        let third = follow(&pool, &link(&second, "next").expect("a next page")).await;
+        assert_eq!((ids(&third), link(&third, "next")), (all[6..].to_vec(), None));
+
+        let back = follow(&pool, &link(&third, "prev").expect("a previous page")).await;
+        assert_eq!(ids(&back), all[3..6]);
+        assert_eq!(link(&back, "next"), link(&second, "next"));
+        let back = follow(&pool, &link(&back, "prev").expect("a previous page")).await;
+        assert_eq!((ids(&back), link(&back, "prev")), (all[..3].to_vec(), None));
+        let begin = follow(&pool, &link(&third, "first").expect("a first page")).await;
+        assert_eq!(begin.text(), first.text());
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn filters_choose_tasks_and_stay_in_the_links(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, settled_at)
+         select case n % 3 when 0 then 'Ship 50% & Ö?' when 1 then 'a_b' else 'x' end,
+                case n % 2 when 0 then 'failed'::task_status else 'pending' end,
+                case n % 2 when 0 then now() end
+         from generate_series(1, 24) as n",
+    )
+    .await;
+    let every = |step: usize, from: i64| (from..=24).step_by(step).collect::<Vec<_>>();
+    for (query, expected) in [
+        (&[("status", "failed")][..], every(2, 2)),
+        (&[("status", "completed")], vec![]),
+        (&[("q", "50% & ö?")], every(3, 3)),
+        (&[("q", "SHIP")], every(3, 3)),
+        (&[("q", "p")], every(3, 3)),
+        (&[("q", "_")], every(3, 1)),
+        (&[("q", "%")], every(3, 3)),
+        (&[("q", "")], every(1, 1)),
+        (&[("q", "ship 5 0")], vec![]),
+        (&[("q", "ship"), ("status", "failed")], every(6, 6)),
+    ] {
+        let mut newest_first = expected.clone();
+        newest_first.reverse();
+        for (sort, expected) in [("id", expected), ("-id", newest_first)] {
+            let query = [query, &[("limit", "3"), ("sort", sort), ("count", "true")]].concat();
+            assert_eq!(read_all(&pool, &query, async |_| {}).await, expected, "{query:?}");
+            let total = expected.len().to_string();
+            assert_eq!(list(&pool, &query).await.header("x-total-count"), total, "{query:?}");
+        }
+    }
+    assert_eq!(list(&pool, &[]).await.header("x-total-count"), "", "only when asked");
+}
+
+/// All nodes of a plan.
+fn nodes(plan: &Value) -> Vec<String> {
+    let below = plan["Plans"].as_array().into_iter().flatten().flat_map(nodes);
+    let own = plan["Node Type"].as_str().expect("a node").to_owned();
+    std::iter::once(own).chain(below).collect()
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(pool: PgPool) {
+    // Filling it row by row would take minutes.
+    execute(&pool, "drop index tasks_title_bigrams").await;
+    execute(
+        &pool,
+        "insert into tasks (title, status, settled_at)
+         select case n % 20000 when 0 then 'needle ' else 'task ' end || n, case n % 10 when 0 then 'failed'::task_status else 'completed' end, now()
+         from generate_series(1, 1000000) as n",
+    )
+    .await;
+    execute(
+        &pool,
+        "create index tasks_title_bigrams on tasks using gin (bigrams(title))",
+    )
+    .await;
+    execute(&pool, "vacuum analyze tasks").await;
+    let mut connection = pool.acquire().await.expect("a connection");
+    let mut checked = 0;
+    // The statements as they were compiled into the function.
+    for entry in std::fs::read_dir("../.sqlx").expect(".sqlx") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("text");
+        let query: Value = serde_json::from_str(&text).expect("JSON");
+        let query = query["query"].as_str().expect("a query");
+        if !query.contains("offset $2 limit $3") {
+            continue;
+        }
+        checked += 1;
+        let prepare = format!("prepare page as {query}");
+        sqlx::raw_sql(&prepare).execute(&mut *connection).await.expect("valid");
+        // Title before status, if there are both.
+        let title = query.contains("bigrams");
+        let arguments = match (title, query.contains("status = ")) {
+            (false, false) => "",
+            (false, true) => ", 'failed'",
+            (true, false) => ", 'needle'",
+            (true, true) => ", 'needle', 'failed'",
+        };
+        let down = query.contains("order by id desc");
+        let (first, later) = if down {
+            ("9223372036854775807", "100")
+        } else {
+            ("0", "999900")
+        };
+        let mut pages = Vec::new();
+        for from in [first, later] {
+            let explain = format!("explain (analyze, buffers, format json) execute page ({from}, 0, 101{arguments})");
+            let plan: Value = sqlx::query_scalar(&explain)
+                .fetch_one(&mut *connection)
+                .await
+                .expect("a plan");
+            let plan = plan[0]["Plan"].clone();
+            let nodes = nodes(&plan);
+            assert!(
+                !nodes.iter().any(|node| node.contains("Seq Scan")),
+                "{query}: {nodes:?}"
+            );
+            assert!(
+                title || !nodes.iter().any(|node| node.contains("Sort")),
+                "{query}: {nodes:?}"
+            );
+            let by_title = nodes.iter().any(|node| node == "Bitmap Index Scan");
+            assert!(!title || from != first || by_title, "{query}: {nodes:?}");
+            let buffers = |name: &str| plan[name].as_i64().expect("a number");
+            pages.push(buffers("Shared Hit Blocks") + buffers("Shared Read Blocks"));
+        }
+        // In blocks that are read, which do not depend on the machine's mood. A few more for the way down the index.
+        // (What a search costs depends on how many titles are like it, not on the page.)
+        assert!(title || pages[1] <= pages[0] * 6 / 5 + 4, "{query}: {pages:?}");
+        sqlx::raw_sql("deallocate page")
+            .execute(&mut *connection)
+            .await
+            .expect("valid");
+    }
+    assert_eq!(checked, 8, "two directions, with and without each filter");
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
@@ -165,7 +317,7 @@ async fn while_rows_are_updated_deleted_and_created_between_pages_none_that_stay
         }
         execute(&pool, "insert into tasks (title) values ('new')").await;
     };
-    let mut read = read_all(&pool, "50", disturb).await;
+    let mut read = read_all(&pool, &[("limit", "50")], disturb).await;
     assert!(read.is_sorted(), "{read:?}");
     assert!(count(&pool).await < ROWS, "nothing was deleted");
     read.retain(stays);

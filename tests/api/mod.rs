@@ -1,5 +1,6 @@
 //! The functions behind API Gateway, one module each.
 
+mod admin;
 mod api_info;
 mod create_task;
 mod database_trouble;

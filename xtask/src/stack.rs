@@ -264,7 +264,7 @@ impl Deployed {
 The task API is running.
 
   API        {api_url}
-  Docs       {api_url}/
+  Dashboard  {api_url}/admin/dashboard
   Database   {database_url}
 
 Create a task, and see it completed a moment later:

@@ -19,6 +19,8 @@ pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
                     "task": "/tasks/{id}",
                     "process": "/tasks/{id}/process",
                     "health": "/health",
+                    "status": "/admin/status",
+                    "dashboard": "/admin/dashboard",
                 },
             }),
         )),
@@ -34,7 +36,8 @@ pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
 fn allowed_methods(path: &str) -> Option<&'static str> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments[..] {
-        [""] | ["health"] => Some("GET"),
+        [""] | ["health"] | ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET"),
+        ["admin", "redrive"] => Some("POST"),
         ["tasks"] => Some("GET, POST"),
         ["tasks", _] => Some("DELETE, GET, PATCH, PUT"),
         ["tasks", _, "process"] => Some("POST"),

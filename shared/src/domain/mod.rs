@@ -12,7 +12,7 @@ mod text;
 pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use input::Input;
 pub use message::TaskMessage;
-pub use page::{Cursor, InvalidCursor, Page};
+pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start};
 pub use task::{NewTask, Status, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 

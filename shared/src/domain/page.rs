@@ -3,14 +3,15 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
 
-use super::{FieldError, TaskId};
+use super::{FieldError, Status, TaskId, text::check};
 
-/// A place in a list, right after one of its tasks. Opaque to clients.
+/// A place in a list, right beside one of its tasks. Opaque to clients.
 ///
-/// It stays where it is while tasks before it are deleted, which a number of tasks to skip does not.
+/// It stays where it is while tasks are deleted and created, which a number of tasks to skip does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(TaskId);
+pub struct Cursor(pub TaskId);
 
 /// The text is not a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,20 +19,21 @@ pub struct Cursor(TaskId);
 pub struct InvalidCursor;
 
 impl Cursor {
-    /// The place after this task.
-    pub fn after(id: TaskId) -> Self {
-        Self(id)
-    }
-
-    /// The task before the place.
-    pub fn task(self) -> TaskId {
-        self.0
+    /// The id, and a checksum by which a cursor that was cut short or edited is noticed. It is no secret: whoever
+    /// may list tasks may begin anywhere.
+    fn bytes(self) -> [u8; 12] {
+        let id = self.0.get().to_be_bytes();
+        let checksum = Sha256::new().chain_update(b"task cursor 1").chain_update(id).finalize();
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&id);
+        bytes[8..].copy_from_slice(&checksum[..4]);
+        bytes
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.get().to_be_bytes()))
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.bytes()))
     }
 }
 
@@ -40,29 +42,86 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
-        let bytes: [u8; 8] = bytes.try_into().map_err(|_| InvalidCursor)?;
-        let id = TaskId::try_from(i64::from_be_bytes(bytes)).map_err(|_| InvalidCursor)?;
-        Ok(Self(id))
+        let id = bytes
+            .first_chunk()
+            .map(|id| i64::from_be_bytes(*id))
+            .ok_or(InvalidCursor)?;
+        let cursor = Self(TaskId::try_from(id).map_err(|_| InvalidCursor)?);
+        if cursor.bytes() == *bytes {
+            Ok(cursor)
+        } else {
+            Err(InvalidCursor)
+        }
     }
 }
 
-/// `?after=..&skip=..&limit=..` of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the first task.
+    #[default]
+    First,
+    /// Right after a place.
+    After(Cursor),
+    /// So that it ends right before a place.
+    Before(Cursor),
+}
+
+/// In which order tasks come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// `id`: the oldest first.
+    #[default]
+    OldestFirst,
+    /// `-id`: the newest first.
+    NewestFirst,
+}
+
+impl Sort {
+    /// The word for it in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OldestFirst => "id",
+            Self::NewestFirst => "-id",
+        }
+    }
+}
+
+/// Which tasks a list has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those with this status.
+    pub status: Option<Status>,
+    /// Only those whose title contains this text, in upper or lower case.
+    pub title: Option<String>,
+}
+
+/// The query of `GET /tasks`: `?after|before&skip&limit&sort&status&q&count`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Where to begin; at the first task if there is none.
-    pub after: Option<Cursor>,
+    /// Where to begin.
+    pub start: Start,
     /// How many tasks to pass over from there, from 0.
     pub skip: i64,
     /// How many tasks to return at the most, 1 to [`Page::MAX_LIMIT`].
     pub limit: i64,
+    /// In which order.
+    pub sort: Sort,
+    /// Which tasks.
+    pub filter: Filter,
+    /// Whether to count all tasks that the filter lets through.
+    pub count: bool,
 }
 
 impl Default for Page {
     fn default() -> Self {
         Self {
-            after: None,
+            start: Start::First,
             skip: 0,
             limit: Self::MAX_LIMIT,
+            sort: Sort::default(),
+            filter: Filter::default(),
+            count: false,
         }
     }
 }
@@ -70,6 +129,9 @@ impl Default for Page {
 impl Page {
     /// The most tasks one page holds, and how many it holds when the client does not say.
     pub const MAX_LIMIT: i64 = 100;
+
+    /// The most characters to look for in a title.
+    pub const MAX_SEARCH_CHARS: usize = 255;
 
     /// Parses query parameters; reports every mistake, not only the first.
     ///
@@ -80,22 +142,49 @@ impl Page {
         let mut seen = Vec::new();
         let mut errors = Vec::new();
         for (name, value) in parameters {
-            let outcome = match name {
-                _ if seen.contains(&name) => Err("must be given only once".to_owned()),
-                "after" => value
-                    .parse()
-                    .map(|cursor| page.after = Some(cursor))
-                    .map_err(|error: InvalidCursor| error.to_string()),
-                "skip" => integer(value, 0, i64::MAX).map(|skip| page.skip = skip),
-                "limit" => integer(value, 1, Self::MAX_LIMIT).map(|limit| page.limit = limit),
-                _ => Err("is not a parameter of this route; it takes after, skip and limit".to_owned()),
+            let outcome = if seen.contains(&name) {
+                Err("must be given only once".to_owned())
+            } else {
+                page.set(name, value)
             };
             seen.push(name);
             if let Err(detail) = outcome {
                 errors.push(FieldError::new(format!("#/query/{name}"), detail));
             }
         }
+        if seen.contains(&"after") && seen.contains(&"before") {
+            errors.push(FieldError::new(
+                "#/query/before",
+                "must not be given together with after",
+            ));
+        }
         if errors.is_empty() { Ok(page) } else { Err(errors) }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let cursor = || value.parse::<Cursor>().map_err(|error| error.to_string());
+        match name {
+            "after" => self.start = Start::After(cursor()?),
+            "before" => self.start = Start::Before(cursor()?),
+            "skip" => self.skip = integer(value, 0, i64::MAX)?,
+            "limit" => self.limit = integer(value, 1, Self::MAX_LIMIT)?,
+            "sort" => {
+                let sorts = [Sort::OldestFirst, Sort::NewestFirst];
+                self.sort = one_of(value, sorts, Sort::as_str)?;
+            }
+            "status" => self.filter.status = Some(one_of(value, Status::ALL, Status::as_str)?),
+            "q" => {
+                check(value, Self::MAX_SEARCH_CHARS).map_err(|error| error.to_string())?;
+                // An empty search field is no search.
+                self.filter.title = Some(value.to_owned()).filter(|text| !text.is_empty());
+            }
+            "count" => self.count = one_of(value, [true, false], |count| if count { "true" } else { "false" })?,
+            _ => {
+                let known = "after, before, skip, limit, sort, status, q and count";
+                return Err(format!("is not a parameter of this route; it takes {known}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -104,6 +193,11 @@ fn integer(text: &str, min: i64, max: i64) -> Result<i64, String> {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(format!("must be an integer from {min} to {max}")),
     }
+}
+
+fn one_of<T: Copy, const N: usize>(text: &str, values: [T; N], word: impl Fn(T) -> &'static str) -> Result<T, String> {
+    let found = values.into_iter().find(|value| word(*value) == text);
+    found.ok_or_else(|| format!("must be one of: {}", values.map(word).join(", ")))
 }
 
 #[cfg(test)]
@@ -115,57 +209,87 @@ mod tests {
         errors.into_iter().map(|error| error.pointer).collect()
     }
 
-    #[test]
-    fn every_parameter_is_optional() {
-        assert_eq!(
-            Page::parse([]),
-            Ok(Page {
-                after: None,
-                skip: 0,
-                limit: 100
-            })
-        );
-        assert_eq!(
-            Page::parse([("limit", "1"), ("skip", "9223372036854775807")]),
-            Ok(Page {
-                after: None,
-                skip: i64::MAX,
-                limit: 1
-            })
-        );
+    fn cursor(id: i64) -> Cursor {
+        Cursor(TaskId::try_from(id).expect("an id"))
     }
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is_one() {
+    fn every_parameter_is_optional() {
+        assert_eq!(Page::parse([]), Ok(Page::default()));
+        let after = cursor(7).to_string();
+        let all = [
+            ("limit", "1"),
+            ("skip", "9223372036854775807"),
+            ("after", &after),
+            ("sort", "-id"),
+            ("status", "failed"),
+            ("q", "50% off"),
+            ("count", "true"),
+        ];
+        let page = Page {
+            start: Start::After(cursor(7)),
+            skip: i64::MAX,
+            limit: 1,
+            sort: Sort::NewestFirst,
+            filter: Filter {
+                status: Some(Status::Failed),
+                title: Some("50% off".to_owned()),
+            },
+            count: true,
+        };
+        assert_eq!(Page::parse(all), Ok(page));
+        assert_eq!(Page::parse([("q", "")]), Ok(Page::default()));
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
         for id in [1, 7, i64::MAX] {
-            let cursor = Cursor::after(TaskId::try_from(id).expect("an id"));
-            assert_eq!(cursor.to_string().parse(), Ok(cursor));
-            assert_eq!(
-                Page::parse([("after", &*cursor.to_string())]).map(|page| page.after),
-                Ok(Some(cursor))
-            );
+            assert_eq!(cursor(id).to_string().parse(), Ok(cursor(id)));
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_was_tampered_with_is_none() {
+        let good = cursor(7).to_string();
+        let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/ ";
+        for at in 0..good.len() {
+            for letter in letters.chars().filter(|letter| !good[at..].starts_with(*letter)) {
+                let bad = format!("{}{letter}{}", &good[..at], &good[at + 1..]);
+                assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
+            }
         }
         for bad in [
             "",
             "7",
-            "AAAAAAAAAAA",
-            "AAAAAAAAAAc=",
-            "AAAAAAAAAAd",
-            "//////////8",
-            "__________8",
-            "AAAAAAAAAAcA",
+            &good[1..],
+            &good[..15],
+            &format!("{good}A"),
+            &format!("{good}AAAA"),
+            &cursor(7).0.to_string(),
         ] {
-            assert_eq!(pointers(&[("after", bad)]), ["#/query/after"], "{bad}");
+            assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
         }
+        assert_eq!(pointers(&[("after", "AAAA")]), ["#/query/after"]);
+        assert_eq!(pointers(&[("before", "AAAA")]), ["#/query/before"]);
+        assert_eq!(pointers(&[("before", &good), ("after", &good)]), ["#/query/before"]);
     }
 
     #[test]
     fn values_outside_the_range_are_refused() {
-        for bad in ["0", "101", "-1", "abc", "", "1.5", "9223372036854775808"] {
-            assert_eq!(pointers(&[("limit", bad)]), ["#/query/limit"], "{bad:?}");
-        }
-        for bad in ["-1", "abc", "", "9223372036854775808"] {
-            assert_eq!(pointers(&[("skip", bad)]), ["#/query/skip"], "{bad:?}");
+        for (name, bads) in [
+            (
+                "limit",
+                &["0", "101", "-1", "abc", "", "1.5", "9223372036854775808"][..],
+            ),
+            ("skip", &["-1", "abc", "", "9223372036854775808"]),
+            ("sort", &["", "ID", "title", "+id"]),
+            ("status", &["", "Failed", "done"]),
+            ("count", &["", "1", "TRUE"]),
+            ("q", &["a\0b", &"x".repeat(256)]),
+        ] {
+            for bad in bads {
+                assert_eq!(pointers(&[(name, bad)]), [format!("#/query/{name}")], "{bad:?}");
+            }
         }
     }
 

@@ -69,6 +69,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them, in the order of a task's life.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Completed, Self::Failed];
+
     /// The word for it, in JSON and in Postgres.
     pub fn as_str(self) -> &'static str {
         match self {

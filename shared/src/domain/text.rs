@@ -21,7 +21,8 @@ pub enum TextError {
     Nul,
 }
 
-fn check(text: &str, max: usize) -> Result<(), TextError> {
+/// What every text must be: short enough, and something that Postgres can store.
+pub(super) fn check(text: &str, max: usize) -> Result<(), TextError> {
     if text.contains('\0') {
         return Err(TextError::Nul);
     }

@@ -12,8 +12,8 @@ use crate::{
     store::StoreError,
 };
 
-/// After how many seconds a client should try again when the database is unavailable, or still at work for its
-/// first request.
+/// After how many seconds a client should try again when the database or the queue is unavailable, or still at
+/// work for its first request.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// Why a request has no result. The texts are for clients; the sources are for the log only.
@@ -62,6 +62,9 @@ pub enum ApiError {
     /// 503: the database cannot be reached or does not answer in time. Worth a retry.
     #[error("The database is unavailable. Please try again.")]
     Unavailable(#[source] StoreError),
+    /// 503: SQS cannot be reached or does not answer in time. Worth a retry.
+    #[error("The queue is unavailable. Please try again.")]
+    QueueUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// 500: a bug of ours.
     #[error("Something went wrong on our side.")]
     Internal(#[source] StoreError),
@@ -95,7 +98,7 @@ impl ApiError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::QueueUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -119,7 +122,7 @@ impl ApiError {
             HeaderValue::from_static("application/problem+json"),
         );
         match self {
-            Self::Unavailable(_) | Self::InProgress => {
+            Self::Unavailable(_) | Self::QueueUnavailable(_) | Self::InProgress => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             Self::MethodNotAllowed { allow, .. } => {

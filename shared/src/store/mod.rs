@@ -2,12 +2,13 @@
 //!
 //! [`Database`] is the connection and runs [`Statement`]s: those of the API are in [`tasks`] and
 //! [`idempotency`], those of the task-processor in [`processing`], those of the task-reconciler in
-//! [`reconciling`]. Each is checked against the schema at compile time, and is one round trip unless it says
+//! [`reconciling`], those for operators in [`operating`]. Each is checked against the schema at compile time, and is one round trip unless it says
 //! otherwise.
 
 mod connection;
 mod error;
 pub mod idempotency;
+pub mod operating;
 pub mod processing;
 pub mod reconciling;
 pub mod tasks;

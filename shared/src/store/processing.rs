@@ -84,6 +84,8 @@ impl Statement for Claim<'_> {
                        attempts = case when status = 'failed' then 1 else attempts + 1 end,
                        fencing_token = fencing_token + 1,
                        lease_expires_at = now() + make_interval(secs => $3),
+                       requested_at = case when status = 'failed' then now() else requested_at end,
+                       started_at = now(),
                        settled_at = null,
                        version = version + 1,
                        updated_at = now()

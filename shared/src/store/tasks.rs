@@ -3,18 +3,18 @@
 use sqlx::PgConnection;
 
 use super::Statement;
-use crate::domain::{Cursor, Description, NewTask, Page, Status, Task, TaskId, TaskPatch, Title};
+use crate::domain::{Cursor, Description, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title};
 
 /// A statement that answers with whole tasks: the text before and after the list of columns, then the
 /// arguments. One list for all of them, still checked at compile time.
 macro_rules! query_tasks {
-    ($before:literal, $after:literal $(, $argument:expr)* $(,)?) => {
+    ($before:literal, $($after:literal)+ $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Task,
             $before
                 + r#" id as "id: TaskId", title as "title: Title", description as "description: Description",
                       status as "status: Status", result, attempts, created_at, updated_at, version "#
-                + $after,
+                $(+ $after)+,
             $($argument),*
         )
     };
@@ -73,18 +73,128 @@ impl Statement for Find {
     }
 }
 
-/// One page of tasks, by ascending id.
-pub struct List(pub Page);
+/// One page of tasks. Two round trips if the tasks are to be counted, too.
+pub struct List<'a>(pub &'a Page);
 
 /// What [`List`] found.
+#[derive(Debug)]
 pub struct Listed {
     /// The tasks of the page.
     pub tasks: Vec<Task>,
     /// Where the next page begins, if there is one.
     pub next: Option<Cursor>,
+    /// Where the previous page ends, if there is one.
+    pub previous: Option<Cursor>,
+    /// How many tasks the filter lets through, if that was asked for.
+    pub total: Option<i64>,
 }
 
-impl Statement for List {
+/// A walk along an index from one id on: in which direction, and past which tasks.
+///
+/// A query for each combination, because one for all ("status is null or ...") would have to fit every combination
+/// with one plan.
+macro_rules! walk {
+    (up, $($rest:tt)*) => { walk!(@ ">" "asc", $($rest)*) };
+    (down, $($rest:tt)*) => { walk!(@ "<" "desc", $($rest)*) };
+    (@ $compare:literal $order:literal, $filter:literal, $from:expr, $page:expr $(, $argument:expr)*) => {
+        query_tasks!(
+            "select",
+            "from tasks where id " $compare " $1 " $filter " order by id " $order " offset $2 limit $3",
+            $from,
+            $page.skip,
+            // One more than the page holds, to know whether there is another.
+            $page.limit + 1
+            $(, $argument)*
+        )
+    };
+}
+
+impl List<'_> {
+    /// The tasks from an id on, downwards or upwards.
+    async fn walk(&self, down: bool, from: i64, connection: &mut PgConnection) -> Result<Vec<Task>, sqlx::Error> {
+        let page = self.0;
+        let filter = &page.filter;
+        match (down, filter.status, filter.title.as_deref()) {
+            (false, None, None) => walk!(up, "", from, page).fetch_all(connection).await,
+            (true, None, None) => walk!(down, "", from, page).fetch_all(connection).await,
+            (false, Some(status), None) => {
+                walk!(up, "and status = $4", from, page, status as Status)
+                    .fetch_all(connection)
+                    .await
+            }
+            (true, Some(status), None) => {
+                walk!(down, "and status = $4", from, page, status as Status)
+                    .fetch_all(connection)
+                    .await
+            }
+            (false, None, Some(title)) => {
+                walk!(
+                    up,
+                    "and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
+                    from,
+                    page,
+                    title
+                )
+                .fetch_all(connection)
+                .await
+            }
+            (true, None, Some(title)) => {
+                walk!(
+                    down,
+                    "and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
+                    from,
+                    page,
+                    title
+                )
+                .fetch_all(connection)
+                .await
+            }
+            (false, Some(status), Some(title)) => {
+                walk!(
+                    up,
+                    "and status = $5 and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
+                    from,
+                    page,
+                    title,
+                    status as Status
+                )
+                .fetch_all(connection)
+                .await
+            }
+            (true, Some(status), Some(title)) => {
+                walk!(
+                    down,
+                    "and status = $5 and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
+                    from,
+                    page,
+                    title,
+                    status as Status
+                )
+                .fetch_all(connection)
+                .await
+            }
+        }
+    }
+
+    async fn total(&self, connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
+        let Page { filter, count, .. } = self.0;
+        if !count {
+            return Ok(None);
+        }
+        let total = sqlx::query_scalar!(
+            r#"select count(*) as "count!"
+               from tasks
+               where ($1::task_status is null or status = $1)
+                 and ($2::text is null
+                      or bigrams(title) @> bigrams($2) and position(lower($2) in lower(title)) > 0)"#,
+            filter.status as Option<Status>,
+            filter.title,
+        );
+        total.fetch_one(connection).await.map(Some)
+    }
+}
+
+impl Statement for List<'_> {
     type Answer = Listed;
 
     fn is_repeatable(&self) -> bool {
@@ -92,22 +202,35 @@ impl Statement for List {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        let Page { after, skip, limit } = self.0;
-        // One more than the page holds, to know whether there is another.
-        let mut tasks = query_tasks!(
-            "select",
-            "from tasks where id > $1 order by id offset $2 limit $3",
-            after.map_or(0, |cursor| cursor.task().get()),
-            skip,
-            limit + 1,
-        )
-        .fetch_all(connection)
-        .await?;
-        let limit = usize::try_from(limit).expect("a page's limit is small and positive");
-        let has_next = tasks.len() > limit;
+        let Page { start, sort, limit, .. } = self.0;
+        let newest_first = *sort == Sort::NewestFirst;
+        // A page before a place is walked backwards from there, and then turned round.
+        let backwards = matches!(start, Start::Before(_));
+        let down = newest_first != backwards;
+        let from = match start {
+            Start::First if down => i64::MAX,
+            Start::First => 0,
+            Start::After(Cursor(id)) | Start::Before(Cursor(id)) => id.get(),
+        };
+        let mut tasks = self.walk(down, from, connection).await?;
+        let limit = usize::try_from(*limit).expect("a page's limit is small and positive");
+        let is_more = tasks.len() > limit;
         tasks.truncate(limit);
-        let next = tasks.last().filter(|_| has_next).map(|last| Cursor::after(last.id));
-        Ok(Listed { tasks, next })
+        if backwards {
+            tasks.reverse();
+        }
+        // Behind a page there is the place from which it was reached.
+        let (is_previous, is_next) = match start {
+            Start::First => (false, is_more),
+            Start::After(_) => (true, is_more),
+            Start::Before(_) => (is_more, true),
+        };
+        Ok(Listed {
+            previous: tasks.first().filter(|_| is_previous).map(|first| Cursor(first.id)),
+            next: tasks.last().filter(|_| is_next).map(|last| Cursor(last.id)),
+            tasks,
+            total: self.total(connection).await?,
+        })
     }
 }
 
@@ -258,6 +381,8 @@ impl Statement for Reset {
                        enqueued_at = null,
                        lease_expires_at = null,
                        settled_at = null,
+                       requested_at = now(),
+                       started_at = null,
                        version = version + 1,
                        updated_at = now()
                    where id = $1 and (lease_expires_at is null or lease_expires_at <= now())

@@ -1,0 +1,575 @@
+"use strict";
+
+(() => {
+  // The page is <stage>/admin/dashboard, the API begins at <stage>/.
+  const API = new URL("../", location.href);
+  const REFRESH_MS = 3_000;
+  const SLOWEST_REFRESH_MS = 15_000;
+  const TIMEOUT_MS = 10_000;
+  const SEARCH_DELAY_MS = 300;
+  const TOAST_MS = 6_000;
+
+  const state = {
+    paused: false,
+    failuresInARow: 0,
+    clockSkew: 0,
+    status: null,
+    problems: { status: null, list: null },
+    filter: { status: "", q: "" },
+    listUrl: "tasks?limit=20&sort=-id",
+    links: {},
+    openTask: null,
+    draft: null,
+    confirmed: null,
+  };
+
+  // --- API: every call gives { data, response } or { problem } -----------------------------------
+
+  async function api(path, options) {
+    const request = { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options };
+    let response;
+    try {
+      response = await fetch(new URL(path, API), request);
+    } catch (error) {
+      return { problem: unreachable(error) };
+    }
+    const data = await response.json().catch(() => null);
+    return response.ok && data !== null ? { data, response } : { problem: refusal(response, data) };
+  }
+
+  function unreachable({ name }) {
+    const cause = name === "TimeoutError" ? `No answer within ${TIMEOUT_MS / 1000} seconds` : "No connection";
+    return { title: "The API cannot be reached", detail: `${cause}: ${API.href}`, errors: [] };
+  }
+
+  // API Gateway answers some failures itself, with {"message"} in place of a problem document.
+  function refusal({ status, statusText }, data) {
+    const title = data?.title ?? (statusText || "The answer is not what this page expects");
+    return { title, status, detail: data?.detail ?? data?.message, errors: data?.errors ?? [] };
+  }
+
+  function parseLinks(response) {
+    const links = (response.headers.get("Link") ?? "").matchAll(/<([^>]*)>\s*;\s*rel="?([\w-]+)"?/g);
+    return Object.fromEntries(Array.from(links, ([, url, rel]) => [rel, new URL(url, response.url)]));
+  }
+
+  // --- DOM ---------------------------------------------------------------------------------------
+
+  const $ = (id) => document.getElementById(id);
+
+  // An untouched node keeps the reader's selection and is not announced again.
+  function setText(node, text) {
+    if (node.textContent !== String(text)) node.textContent = text;
+  }
+
+  function element(tag, ...children) {
+    const node = document.createElement(tag);
+    node.append(...children);
+    return node;
+  }
+
+  function svg(tag, attributes, ...children) {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+
+  function setStatus(node, status) {
+    node.className = `status ${status}`;
+    node.querySelector("use").setAttribute("href", `#icon-${status}`);
+    setText(node.querySelector("span"), capitalize(status));
+  }
+
+  // aria-disabled, because a disabled button drops the keyboard focus.
+  function setEnabled(button, enabled) {
+    button.ariaDisabled = String(!enabled);
+  }
+
+  function onPress(button, action) {
+    button.addEventListener("click", () => button.ariaDisabled === "true" || action(button));
+  }
+
+  // True once per change: what has not changed is not drawn, and so not announced, again.
+  function changed(host, content) {
+    const key = JSON.stringify(content);
+    return host.dataset.key !== key && Boolean((host.dataset.key = key));
+  }
+
+  function showProblem(host, problem, footnote = "") {
+    if (!changed(host, [problem, footnote])) return;
+    host.replaceChildren();
+    if (!problem) return;
+    const { title, status, detail, errors } = problem;
+    host.append(element("strong", status ? `${title} (${status})` : title));
+    for (const text of [detail, footnote]) if (text) host.append(element("p", text));
+    const items = errors.map((error) => element("li", element("code", error.pointer), ` ${error.detail}`));
+    if (items.length) host.append(element("ul", ...items));
+  }
+
+  let toastTimer;
+  function announce(text) {
+    clearTimeout(toastTimer);
+    $("announcement").textContent = text;
+    toastTimer = setTimeout(() => $("announcement").replaceChildren(), TOAST_MS);
+  }
+
+  // --- Words, numbers, times ---------------------------------------------------------------------
+
+  const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
+  const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const number = new Intl.NumberFormat("en");
+  const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
+
+  const capitalize = (word) => word[0].toUpperCase() + word.slice(1);
+  const plural = (count, noun) => `${number.format(count)} ${noun}${count === 1 ? "" : "s"}`;
+  const clockTime = (iso) => clock.format(new Date(iso));
+
+  // Ages follow the server's clock: the visitor's may be wrong.
+  function relativeTime(iso) {
+    const age = Math.max(0, Math.floor((Date.now() + state.clockSkew - Date.parse(iso)) / 1000));
+    const [unit, size] = UNITS.find(([, seconds]) => age >= seconds) ?? UNITS.at(-1);
+    return relative.format(-Math.floor(age / size), unit);
+  }
+
+  function setTime(node, iso) {
+    node.dateTime = node.title = iso;
+    setText(node, relativeTime(iso));
+  }
+
+  function tickTimes() {
+    for (const node of document.querySelectorAll("time[datetime]")) setText(node, relativeTime(node.dateTime));
+  }
+
+  function formatSeconds(seconds) {
+    if (seconds === null) return "–";
+    if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+    if (seconds < 60) return `${Number(seconds.toFixed(seconds < 10 ? 1 : 0))} s`;
+    if (seconds < 3_600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+    return `${number.format(Math.floor(seconds / 3_600))} h ${Math.floor((seconds % 3_600) / 60)} min`;
+  }
+
+  // --- Charts ------------------------------------------------------------------------------------
+
+  // The label at half height stays a round number too.
+  function niceCeiling(value) {
+    const power = 10 ** Math.floor(Math.log10(value));
+    return power * [1, 2, 4, 6, 8, 10].find((step) => step * power >= value * 0.999);
+  }
+
+  function drawChart(host, minutes, { label, peak, format, describe, marks }) {
+    const { clientWidth: width, clientHeight: height } = host;
+    const [left, right, top, bottom] = [52, width - 4, 8, height - 22];
+    const ceiling = niceCeiling(peak);
+    const step = (right - left) / minutes.length;
+    const x = (index) => left + (index + 0.5) * step;
+    const y = (value) => bottom - (value / ceiling) * (bottom - top);
+    const grid = [0, ceiling / 2, ceiling].flatMap((value) => [
+      svg("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }),
+      svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, format(value)),
+    ]);
+    const columns = minutes.flatMap((minute, index) => {
+      const time = clockTime(minute.minute);
+      const tooltip = svg("title", {}, `${time}: ${describe(minute)}`);
+      const area = { class: "hit", x: x(index) - step / 2, y: top, width: step, height: bottom - top };
+      const hit = svg("rect", area, tooltip);
+      const name = svg("text", { x: x(index), y: height - 4, "text-anchor": "middle" }, time);
+      return index % 10 === 5 ? [name, hit] : [hit];
+    });
+    const picture = { width, height, role: "img", "aria-label": label };
+    host.replaceChildren(svg("svg", picture, ...grid, ...marks({ x, y, step }), ...columns));
+  }
+
+  function drawThroughput(minutes) {
+    const sum = (name) => number.format(minutes.reduce((total, minute) => total + minute[name], 0));
+    drawChart($("throughput-chart"), minutes, {
+      label: `Last 30 minutes: ${sum("completed")} completed, ${sum("failed")} failed`,
+      peak: Math.max(2, ...minutes.map(({ completed, failed }) => completed + failed)),
+      format: number.format,
+      describe: ({ completed, failed }) => `${completed} completed, ${failed} failed`,
+      marks: (scale) => minutes.flatMap(({ completed, failed }, index) => [
+        bar("completed", index, 0, completed, scale),
+        bar("failed", index, completed, completed + failed, scale),
+      ]),
+    });
+  }
+
+  function bar(name, index, from, to, { x, y, step }) {
+    const [width, height] = [step * 0.7, y(from) - y(to)];
+    return svg("rect", { class: name, x: x(index) - width / 2, y: y(to), width, height });
+  }
+
+  function drawLatency(minutes) {
+    const slowest = Math.max(...minutes.map(({ p99_seconds }) => p99_seconds ?? 0));
+    drawChart($("latency-chart"), minutes, {
+      label: `Time to finish over the last 30 minutes, slowest p99 ${formatSeconds(slowest || null)}`,
+      peak: Math.max(0.1, slowest),
+      format: formatSeconds,
+      describe: (minute) => `p50 ${formatSeconds(minute.p50_seconds)}, p99 ${formatSeconds(minute.p99_seconds)}`,
+      marks: (scale) => ["p99", "p50"].flatMap((name) => line(name, minutes, scale)),
+    });
+  }
+
+  // A minute without a value interrupts the line; the dots keep single minutes visible.
+  function line(name, minutes, { x, y }) {
+    const values = minutes.map((minute) => minute[`${name}_seconds`]);
+    const known = values.flatMap((value, index) => (value === null ? [] : [{ value, index }]));
+    const command = (index) => ((values[index - 1] ?? null) === null ? "M" : "L");
+    const steps = known.map(({ value, index }) => `${command(index)}${x(index)},${y(value)}`);
+    const dots = known.map(({ value, index }) => svg("circle", { class: name, cx: x(index), cy: y(value), r: 2.2 }));
+    return [svg("path", { class: name, d: steps.join("") }), ...dots];
+  }
+
+  function numbersRow({ minute, created, completed, failed, p50_seconds, p99_seconds }) {
+    const head = element("th", clockTime(minute));
+    head.scope = "row";
+    const counts = [created, completed, failed].map(number.format);
+    const latencies = [p50_seconds, p99_seconds].map(formatSeconds);
+    return element("tr", head, ...[...counts, ...latencies].map((value) => element("td", value)));
+  }
+
+  function drawCharts() {
+    const minutes = state.status?.throughput;
+    const width = $("throughput-chart").clientWidth;
+    if (!minutes || !width || !changed($("numbers"), [minutes, width])) return;
+    drawThroughput(minutes);
+    drawLatency(minutes);
+    $("numbers").replaceChildren(...minutes.map(numbersRow));
+  }
+
+  // --- Status ------------------------------------------------------------------------------------
+
+  function renderStatus(status) {
+    const { tasks, queue, dead_letter_queue: deadLetters, recent_failures: failures } = status;
+    if (state.status) announceChanges(state.status, status);
+    state.status = status;
+    state.clockSkew = Date.parse(status.generated_at) - Date.now();
+    for (const node of $("counters").querySelectorAll("[data-count]")) {
+      setText(node, number.format(tasks[node.dataset.count]));
+    }
+    setText($("oldest"), tasks.oldest_pending_seconds === null ? "none" : formatSeconds(tasks.oldest_pending_seconds));
+    renderDepths($("queue"), queue);
+    renderDepths($("dead-letter-queue"), deadLetters);
+    renderRedrive(deadLetters);
+    renderNotices(status.problems);
+    syncRows($("failures"), failures, ({ result }) => result ?? "No reason was recorded");
+    $("failures-empty").hidden = failures.length > 0;
+    $("welcome").hidden = tasks.total > 0;
+    $("lists").hidden = tasks.total === 0;
+    drawCharts();
+  }
+
+  function renderDepths(row, depths) {
+    for (const cell of row.querySelectorAll("[data-depth]")) {
+      setText(cell, depths ? number.format(depths[cell.dataset.depth]) : "n/a");
+    }
+  }
+
+  function renderRedrive(deadLetters) {
+    const some = deadLetters?.visible > 0;
+    setEnabled($("redrive"), some);
+    const hint = some ? "Sends the dead letters back to the work queue." : "No dead letters to send back.";
+    setText($("redrive-hint"), deadLetters ? hint : "The depth of the dead letter queue is not known.");
+  }
+
+  function renderNotices(problems) {
+    if (!changed($("notices"), problems)) return;
+    $("notices").replaceChildren(...problems.map((text) => element("p", text)));
+  }
+
+  function announceChanges(before, after) {
+    const failed = after.tasks.failed - before.tasks.failed;
+    const dead = (after.dead_letter_queue?.visible ?? 0) - (before.dead_letter_queue?.visible ?? 0);
+    if (state.problems.status) announce("The connection is back.");
+    else if (dead > 0 && before.dead_letter_queue) announce(`${plural(dead, "new message")} in the dead letter queue.`);
+    else if (failed > 0) announce(`${plural(failed, "more task")} failed.`);
+  }
+
+  function renderFreshness() {
+    const mode = state.problems.status ? "failing" : state.paused ? "paused" : "live";
+    const texts = { failing: "Not updating, last good data", paused: "Paused, data from", live: "Live, updated" };
+    $("freshness").dataset.mode = mode;
+    setText($("freshness-text"), state.status ? texts[mode] : "No data yet");
+    if (state.status) setTime($("last-good"), state.status.generated_at);
+  }
+
+  function renderProblems() {
+    const { status, list } = state.problems;
+    const lastGood = state.status && `Last good data: ${new Date(state.status.generated_at).toLocaleString()}.`;
+    showProblem($("status-problem"), status, lastGood ?? "There was no good data yet.");
+    // One dead connection is one message, not two.
+    showProblem($("list-problem"), list?.title === status?.title && list?.status === status?.status ? null : list);
+  }
+
+  // --- Lists of tasks ----------------------------------------------------------------------------
+
+  // Rows are kept by id: focus, scroll position and selection outlive a refresh.
+  function syncRows(list, tasks, noteOf) {
+    const rows = new Map(Array.from(list.children, (row) => [Number(row.dataset.id), row]));
+    const wanted = new Set(tasks.map(({ id }) => id));
+    rows.forEach((row, id) => wanted.has(id) || row.remove());
+    tasks.forEach((task, index) => {
+      const row = rows.get(task.id) ?? createRow(task.id);
+      setStatus(row.querySelector(".status"), task.status);
+      setText(row.querySelector(".row-title"), task.title);
+      setText(row.querySelector(".row-note"), noteOf(task));
+      setTime(row.querySelector("time"), task.updated_at);
+      if (list.children[index] !== row) list.insertBefore(row, list.children[index]);
+    });
+  }
+
+  function createRow(id) {
+    const row = $("row").content.firstElementChild.cloneNode(true);
+    row.dataset.id = id;
+    onPress(row.querySelector("button"), () => openTask(id));
+    return row;
+  }
+
+  function renderList({ data, response }) {
+    state.links = parseLinks(response);
+    syncRows($("task-list"), data, ({ id, attempts }) => `#${id} · ${plural(attempts, "attempt")}`);
+    $("list-empty").hidden = data.length > 0;
+    for (const button of $("pages").children) setEnabled(button, button.dataset.rel in state.links);
+  }
+
+  function showPage(url) {
+    state.listUrl = url;
+    loadList();
+  }
+
+  function applyFilter(change) {
+    const { status, q } = Object.assign(state.filter, change);
+    $("status-filter").value = status;
+    for (const button of $("counters").children) button.ariaPressed = String(button.dataset.status === status);
+    showPage(`tasks?${new URLSearchParams({ limit: 20, sort: "-id", ...(status && { status }), ...(q && { q }) })}`);
+  }
+
+  function clearFilters() {
+    $("search").value = "";
+    applyFilter({ status: "", q: "" });
+    $("tasks-heading").focus();
+  }
+
+  // --- Loading -----------------------------------------------------------------------------------
+
+  const turns = {};
+
+  // Answers can overtake each other: only the newest request of each part may draw.
+  async function load(part, path, show) {
+    const turn = (turns[part] = (turns[part] ?? 0) + 1);
+    const answer = await api(path);
+    if (turn === turns[part]) show(answer);
+  }
+
+  const loadStatus = () => load("status", "admin/status", ({ data, problem = null }) => {
+    if (data) renderStatus(data);
+    state.problems.status = problem;
+    state.failuresInARow = problem ? state.failuresInARow + 1 : 0;
+    renderProblems();
+    renderFreshness();
+  });
+
+  const loadList = () => load("list", state.listUrl, ({ problem = null, ...answer }) => {
+    if (!problem) renderList(answer);
+    state.problems.list = problem;
+    renderProblems();
+  });
+
+  function loadDetail() {
+    const id = state.openTask;
+    return id !== null && load("detail", `admin/tasks/${id}`, ({ data, problem }) => {
+      if (id !== state.openTask) return;
+      showProblem($("detail-problem"), problem);
+      if (data) renderDetail(data);
+    });
+  }
+
+  let refreshTimer;
+  async function refresh() {
+    clearTimeout(refreshTimer);
+    try {
+      await Promise.all([loadStatus(), loadList(), loadDetail()]);
+    } finally {
+      scheduleRefresh();
+    }
+  }
+
+  function scheduleRefresh() {
+    clearTimeout(refreshTimer);
+    if (state.paused || document.hidden) return;
+    refreshTimer = setTimeout(refresh, Math.min(REFRESH_MS * 2 ** state.failuresInARow, SLOWEST_REFRESH_MS));
+  }
+
+  function togglePause() {
+    state.paused = !state.paused;
+    setText($("pause"), state.paused ? "Resume" : "Pause");
+    renderFreshness();
+    followVisibility();
+  }
+
+  function followVisibility() {
+    if (state.paused || document.hidden) clearTimeout(refreshTimer);
+    else refresh();
+  }
+
+  // --- Task detail -------------------------------------------------------------------------------
+
+  function openTask(id) {
+    state.openTask = id;
+    setText($("detail-title"), `Task ${id}`);
+    setText($("detail-note"), "");
+    showProblem($("detail-problem"), null);
+    $("detail-body").hidden = true;
+    $("detail").showModal();
+    loadDetail();
+  }
+
+  function renderDetail(task) {
+    setText($("detail-title"), task.title);
+    setStatus($("detail-status"), task.status);
+    setText($("detail-id"), `#${task.id}`);
+    setText($("detail-attempts"), number.format(task.attempts));
+    setTime($("detail-created"), task.created_at);
+    setTime($("detail-updated"), task.updated_at);
+    setText($("detail-description"), task.description ?? "None");
+    setText($("detail-result"), task.result ?? "None yet");
+    const timeline = $("detail-timeline");
+    if (changed(timeline, task.timeline)) timeline.replaceChildren(...task.timeline.map(timelineItem));
+    $("detail-body").hidden = false;
+  }
+
+  function timelineItem({ at, event }) {
+    const time = element("time");
+    setTime(time, at);
+    const item = element("li", capitalize(event), time);
+    item.className = event;
+    return item;
+  }
+
+  // --- Actions -----------------------------------------------------------------------------------
+
+  // Runs one write. The button rests meanwhile, a refusal appears where `show` puts it.
+  async function act(button, show, path, options) {
+    setEnabled(button, false);
+    const { data, problem = null } = await api(path, options);
+    setEnabled(button, true);
+    show(problem);
+    if (data) refresh();
+    return data;
+  }
+
+  const showAt = (id) => (problem) => showProblem($(id), problem);
+
+  async function processAgain(button) {
+    const id = state.openTask;
+    const answer = await act(button, showAt("detail-problem"), `tasks/${id}/process`, { method: "POST" });
+    if (answer && id === state.openTask) setText($("detail-note"), answer.message);
+  }
+
+  function ask({ heading, text, label, style, run }) {
+    state.confirmed = run;
+    setText($("confirm-heading"), heading);
+    setText($("confirm-text"), text);
+    setText($("confirm-run"), label);
+    $("confirm-run").className = style;
+    showProblem($("confirm-problem"), null);
+    $("confirm").showModal();
+  }
+
+  async function runConfirmed(button, path, options) {
+    const answer = await act(button, showAt("confirm-problem"), path, options);
+    if (!answer) return false;
+    $("confirm").close();
+    announce(answer.message);
+    return true;
+  }
+
+  function askDelete() {
+    const id = state.openTask;
+    const text = `“${$("detail-title").textContent}” and its timeline will be gone. This cannot be undone.`;
+    const run = async (button) => {
+      if (!(await runConfirmed(button, `tasks/${id}`, { method: "DELETE" }))) return;
+      $("detail").close();
+      $("tasks-heading").focus();
+    };
+    ask({ heading: `Delete task ${id}?`, text, label: "Delete task", style: "danger", run });
+  }
+
+  function askRedrive() {
+    const messages = plural(state.status.dead_letter_queue.visible, "message");
+    const text = `${messages} will go back to the work queue and be tried again.`;
+    const run = (button) => runConfirmed(button, "admin/redrive", { method: "POST" });
+    ask({ heading: "Redrive the dead letter queue?", text, label: "Redrive", style: "primary", run });
+  }
+
+  async function createTask(event) {
+    event.preventDefault();
+    const form = event.target;
+    if ($("create-submit").ariaDisabled === "true") return;
+    const { title, description } = Object.fromEntries(new FormData(form));
+    const body = JSON.stringify({ title, description: description || undefined });
+    // The same form sent again is the same task: it keeps its key until it succeeds or is edited.
+    if (state.draft?.body !== body) state.draft = { body, key: crypto.randomUUID() };
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": state.draft.key };
+    const task = await act($("create-submit"), showFormProblem, "tasks", { method: "POST", body, headers });
+    if (!task) return;
+    state.draft = null;
+    form.reset();
+    $("create").close();
+    announce(`Task ${task.id} is created.`);
+  }
+
+  function showFormProblem(problem) {
+    const fields = ["title", "description"];
+    const errors = problem?.errors ?? [];
+    for (const field of fields) {
+      const own = errors.filter(({ pointer }) => pointer === `#/${field}`);
+      setText($(`${field}-error`), own.map(({ detail }) => detail).join(" "));
+      $(field).ariaInvalid = String(own.length > 0);
+    }
+    const others = errors.filter(({ pointer }) => !fields.some((field) => pointer === `#/${field}`));
+    showProblem($("create-problem"), problem && { ...problem, errors: others });
+    document.querySelector("#create-form [aria-invalid='true']")?.focus();
+  }
+
+  // --- Start -------------------------------------------------------------------------------------
+
+  function listen() {
+    onPress($("pause"), togglePause);
+    onPress($("redrive"), askRedrive);
+    onPress($("process"), processAgain);
+    onPress($("delete"), askDelete);
+    onPress($("confirm-run"), (button) => state.confirmed(button));
+    onPress($("clear-filters"), clearFilters);
+    $("create-form").addEventListener("submit", createTask);
+    $("detail").addEventListener("close", () => { state.openTask = null; });
+    for (const button of document.querySelectorAll("[data-open-form]")) onPress(button, () => $("create").showModal());
+    for (const button of document.querySelectorAll("[data-close]")) onPress(button, closeDialog);
+    for (const button of $("pages").children) onPress(button, () => showPage(state.links[button.dataset.rel]));
+    for (const button of $("counters").children) onPress(button, filterByCounter);
+    $("status-filter").addEventListener("change", (event) => applyFilter({ status: event.target.value }));
+    $("search").addEventListener("input", searchSoon);
+    document.addEventListener("visibilitychange", followVisibility);
+    new ResizeObserver(drawCharts).observe($("throughput-chart"));
+    setInterval(tickTimes, 1_000);
+  }
+
+  function closeDialog(button) {
+    button.closest("dialog").close();
+  }
+
+  function filterByCounter(button) {
+    applyFilter({ status: button.dataset.status });
+    $("tasks-heading").scrollIntoView({ block: "nearest" });
+  }
+
+  let searchTimer;
+  function searchSoon() {
+    clearTimeout(searchTimer);
+    searchTimer = setTimeout(() => applyFilter({ q: $("search").value.trim() }), SEARCH_DELAY_MS);
+  }
+
+  $("curl-url").textContent = new URL("tasks", API);
+  listen();
+  refresh();
+})();

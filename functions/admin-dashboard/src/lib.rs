@@ -1,0 +1,52 @@
+//! `GET /admin/dashboard`: one page that shows how the whole is doing, and lets an operator act.
+//!
+//! Its parts are in page/. What it shows comes from the other routes, as for every client.
+
+use std::sync::LazyLock;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use lambda_http::{
+    Body, Request, Response,
+    http::{HeaderValue, header},
+};
+use sha2::{Digest, Sha256};
+use shared::http::ApiError;
+
+const STYLE: &str = include_str!("../page/style.css");
+const SCRIPT: &str = include_str!("../page/script.js");
+
+/// The page, in one piece.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("../page/page.html")
+        .replace("/*style*/", STYLE)
+        .replace("/*script*/", SCRIPT)
+});
+
+/// Allows this style and this script by their hashes, calls of this API, and nothing else (Content Security Policy
+/// Level 3, section 2.3.1). A title that smuggles in a script does not get it to run.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let policy = format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src 'self' data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hash(STYLE),
+        hash(SCRIPT),
+    );
+    HeaderValue::from_str(&policy).expect("base64 is a header value")
+});
+
+fn hash(text: &str) -> String {
+    format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
+}
+
+/// 200 with the page.
+pub async fn handle(_: Request) -> Result<Response<Body>, ApiError> {
+    let mut response = Response::new(Body::Text(PAGE.clone()));
+    let headers = response.headers_mut();
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, html);
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(response)
+}

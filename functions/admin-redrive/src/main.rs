@@ -1,0 +1,11 @@
+//! The Lambda function for `POST /admin/redrive`.
+
+use queue::DeadLetterQueue;
+use shared::telemetry;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    telemetry::init();
+    let queue = DeadLetterQueue::from_env().await?;
+    shared::http::serve(|request| admin_redrive::handle(&queue, request)).await
+}

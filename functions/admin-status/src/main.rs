@@ -1,0 +1,15 @@
+//! The Lambda function for `GET /admin/status`.
+
+use queue::TaskQueue;
+use shared::{store::Database, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    telemetry::init();
+    let dead_letter_queue_url = queue::dead_letter_queue_url()?;
+    let (database, config) = tokio::join!(Database::from_env(), queue::sdk_config());
+    let database = database?;
+    let queue = TaskQueue::new(&config, queue::task_queue_url()?);
+    let dead_letter_queue = TaskQueue::new(&config, dead_letter_queue_url);
+    shared::http::serve(|request| admin_status::handle(&database, &queue, &dead_letter_queue, request)).await
+}

@@ -1,0 +1,10 @@
+//! The Lambda function for `GET /admin/tasks/{id}`.
+
+use shared::{store::Database, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    telemetry::init();
+    let database = Database::from_env().await?;
+    shared::http::serve(|request| admin_task::handle(&database, request)).await
+}

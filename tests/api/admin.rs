@@ -1,0 +1,281 @@
+//! `GET /admin/status`, `GET /admin/tasks/{id}`, `POST /admin/redrive`, `GET /admin/dashboard`
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use queue::{DeadLetterQueue, TaskQueue};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::support::{
+    Answer, Call, Gateway, Proxy, TestQueue, database, database_that_is_down, execute, queue_nobody_serves,
+    sdk_config_for, task,
+};
+
+async fn status(pool: &PgPool, queue: &TaskQueue, dead: &TaskQueue) -> Answer {
+    let database = database(pool);
+    let call = Call::new("GET", "/admin/status");
+    call.send(|request| admin_status::handle(&database, queue, dead, request))
+        .await
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn without_tasks_the_status_is_complete_and_empty(pool: PgPool) {
+    let queue = TestQueue::create().await.sender().await;
+    let answer = status(&pool, &queue, &queue).await;
+    assert_eq!(answer.status, 200);
+    let mut status = answer.json();
+    let generated = status["generated_at"].take();
+    OffsetDateTime::parse(generated.as_str().expect("a time"), &Rfc3339).expect("RFC 3339");
+    let throughput = status["throughput"].take();
+    let throughput = throughput.as_array().expect("a list");
+    assert_eq!(throughput.len(), 30);
+    let is_zero =
+        |minute: &Value| minute["created"] == 0 && minute["completed"] == 0 && minute["p99_seconds"].is_null();
+    assert!(throughput.iter().all(is_zero), "{throughput:?}");
+    let empty = json!({"visible": 0, "in_flight": 0, "delayed": 0});
+    assert_eq!(
+        status,
+        json!({
+            "generated_at": null,
+            "tasks": {
+                "total": 0, "pending": 0, "processing": 0, "completed": 0, "failed": 0,
+                "oldest_pending_seconds": null,
+            },
+            "throughput": null,
+            "queue": empty,
+            "dead_letter_queue": empty,
+            "problems": [],
+            "recent_tasks": [],
+            "recent_failures": [],
+        })
+    );
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
+    let (queue, dead) = (TestQueue::create().await, TestQueue::create().await);
+    queue.send(&["a".to_owned(), "b".to_owned(), "c".to_owned()]).await;
+    queue.receive_as_event(1).await;
+    dead.send(&["d".to_owned()]).await;
+    // In the minute before the last, so that the test cannot fall between two.
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, attempts, created_at, requested_at, settled_at)
+         select 't' || n, case when n <= 4 then 'completed'::task_status else 'failed' end, 'r', 1, at, at,
+                at + n * interval '1 s'
+         from generate_series(1, 5) as n, (select date_trunc('minute', now()) - interval '1 minute') as start (at)",
+    )
+    .await;
+    execute(
+        &pool,
+        "insert into tasks (title, status, settled_at, requested_at, created_at)
+         values ('long ago', 'completed', now() - interval '31 min', now() - interval '1 h', now() - interval '1 h')",
+    )
+    .await;
+    execute(
+        &pool,
+        "insert into tasks (title, requested_at) values ('waits', now() - interval '90 s')",
+    )
+    .await;
+    let held = "insert into tasks (title, status, lease_expires_at) values ('held', 'processing', now())";
+    execute(&pool, held).await;
+
+    let status = status(&pool, &queue.sender().await, &dead.sender().await).await.json();
+    let mut tasks = status["tasks"].clone();
+    let oldest = tasks["oldest_pending_seconds"].take().as_f64().expect("a number");
+    assert!((90.0..120.0).contains(&oldest), "{oldest}");
+    assert_eq!(
+        tasks,
+        json!({
+            "total": 8, "pending": 1, "processing": 1, "completed": 5, "failed": 1, "oldest_pending_seconds": null,
+        })
+    );
+    assert_eq!(status["queue"], json!({"visible": 2, "in_flight": 1, "delayed": 0}));
+    assert_eq!(status["dead_letter_queue"]["visible"], 1);
+    let throughput = status["throughput"].as_array().expect("a list");
+    let busy: Vec<&Value> = throughput.iter().filter(|minute| minute["failed"] != 0).collect();
+    assert_eq!(busy.len(), 1, "{throughput:?}");
+    assert_eq!((&busy[0]["created"], &busy[0]["completed"]), (&json!(5), &json!(4)));
+    assert_eq!(busy[0]["p50_seconds"], 3.0);
+    assert!(
+        busy[0]["p99_seconds"]
+            .as_f64()
+            .is_some_and(|p99| (4.9..=5.0).contains(&p99))
+    );
+    let failures = status["recent_failures"].as_array().expect("a list");
+    assert_eq!((failures.len(), &failures[0]["title"]), (1, &json!("t5")));
+
+    // Newest first, each exactly as GET /tasks/{id} shows it.
+    let recent = status["recent_tasks"].as_array().expect("a list");
+    assert_eq!(recent.len(), 8);
+    let database = database(&pool);
+    for task in recent {
+        let call = Call::task("GET", &task["id"], "");
+        let answer = call.send(|request| get_task::handle(&database, request)).await;
+        assert_eq!(*task, normalised(answer.json()));
+    }
+    assert!(recent.is_sorted_by_key(|task| -task["id"].as_i64().expect("an id")));
+}
+
+/// A task with times of six decimals: a time is written without its last zeros by one, and with them by the other.
+fn normalised(mut task: Value) -> Value {
+    for member in ["created_at", "updated_at"] {
+        let time = task[member].as_str().expect("a time");
+        let (seconds, fraction) = time
+            .trim_end_matches('Z')
+            .split_once('.')
+            .unwrap_or((time.trim_end_matches('Z'), ""));
+        task[member] = json!(format!("{seconds}.{fraction:0<6}Z"));
+    }
+    task
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn without_sqs_the_status_is_partial_and_says_so(pool: PgPool) {
+    task(&pool, "t").await;
+    let answer = status(
+        &pool,
+        &queue_nobody_serves(true).await,
+        &queue_nobody_serves(false).await,
+    )
+    .await;
+    let status = answer.json();
+    assert_eq!((answer.status, &status["tasks"]["total"]), (200, &json!(1)));
+    assert_eq!(
+        (&status["queue"], &status["dead_letter_queue"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(status["problems"].as_array().map(Vec::len), Some(2), "{status}");
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_status_is_one_round_trip(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let (database, queue) = (proxy.database(&pool), TestQueue::create().await.sender().await);
+    let mut used = Vec::new();
+    for _ in 0..3 {
+        let before = proxy.round_trips();
+        let call = Call::new("GET", "/admin/status");
+        call.send(|request| admin_status::handle(&database, &queue, &queue, request))
+            .await;
+        used.push(proxy.round_trips() - before);
+    }
+    assert_eq!(used[1..], [1, 1]);
+}
+
+#[tokio::test]
+async fn without_a_database_there_is_no_status() {
+    let (database, queue) = (database_that_is_down(), TestQueue::create().await.sender().await);
+    let call = Call::new("GET", "/admin/status");
+    call.send(|request| admin_status::handle(&database, &queue, &queue, request))
+        .await
+        .assert_problem(503, "Service Unavailable");
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_task_comes_with_its_timeline(pool: PgPool) {
+    let database = database(&pool);
+    let id = task(&pool, "t").await;
+    let get = async |id: i64| {
+        let call = Call::task("GET", id, "");
+        call.send(|request| admin_task::handle(&database, request)).await
+    };
+    execute(
+        &pool,
+        "update tasks set status = 'failed', result = 'r', created_at = '2026-01-01', enqueued_at = '2026-01-02 00:00:01',
+         requested_at = '2026-01-02', started_at = '2026-01-03', settled_at = '2026-01-04'",
+    )
+    .await;
+    let task = get(id).await.json();
+    assert_eq!((&task["id"], &task["result"]), (&json!(id), &json!("r")));
+    let at = |day: u8, time: &str, event: &str| json!({"at": format!("2026-01-0{day}T{time}Z"), "event": event});
+    assert_eq!(
+        task["timeline"],
+        json!([
+            at(1, "00:00:00", "created"),
+            at(2, "00:00:00", "requested"),
+            at(2, "00:00:01", "enqueued"),
+            at(3, "00:00:00", "claimed"),
+            at(4, "00:00:00", "failed"),
+        ])
+    );
+
+    execute(&pool, "insert into tasks (title) values ('new')").await;
+    let events = |answer: Answer| {
+        let timeline = answer.json()["timeline"].clone();
+        let events = timeline.as_array().expect("a list").iter();
+        events
+            .map(|entry| entry["event"].as_str().expect("text").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(events(get(id + 1).await), ["created"]);
+    get(id + 2).await.assert_problem(404, "Not Found");
+}
+
+async fn redrive(queue: &DeadLetterQueue) -> Answer {
+    let call = Call::new("POST", "/admin/redrive");
+    call.send(|request| admin_redrive::handle(queue, request)).await
+}
+
+#[tokio::test]
+async fn a_redrive_is_202_and_moves_the_messages() {
+    let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
+    dead.send(&["a".to_owned(), "b".to_owned()]).await;
+    let queue = dead.as_dead_letter_queue_of(&source).await;
+    let answer = redrive(&queue).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (202, json!({"message": "2 messages were sent to the task queue again."}))
+    );
+    assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_redrive_without_sqs_is_503() {
+    let config = sdk_config_for("http://127.0.0.1:1").await;
+    let queue = DeadLetterQueue::new(
+        &config,
+        "http://127.0.0.1:1/d".to_owned(),
+        "http://127.0.0.1:1/s".to_owned(),
+    );
+    let answer = redrive(&queue).await;
+    answer.assert_problem(503, "Service Unavailable");
+    assert_eq!(answer.json()["detail"], "The queue is unavailable. Please try again.");
+}
+
+#[tokio::test]
+async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_only() {
+    for gateway in [Gateway::Rest, Gateway::Http] {
+        let call = Call::new("GET", "/admin/dashboard");
+        let answer = call.send_via(gateway, admin_dashboard::handle).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, "text/html; charset=utf-8")
+        );
+        let policy = answer.header("content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        for element in ["style", "script"] {
+            let (_, rest) = answer.text().split_once(&format!("<{element}>")).expect("an element");
+            let (content, rest) = rest.split_once(&format!("</{element}>")).expect("its end");
+            assert!(
+                content.len() > 1000 && !rest.contains(&format!("<{element}")),
+                "one {element}"
+            );
+            let hash = STANDARD.encode(Sha256::digest(content));
+            assert!(
+                policy.contains(&format!("{element}-src 'sha256-{hash}'")),
+                "{element}: {policy}"
+            );
+        }
+        for foreign in ["http://", "https://", " style=\"", " onclick="] {
+            assert!(
+                !answer.text().replace("http://www.w3.org/", "").contains(foreign),
+                "{foreign}"
+            );
+        }
+    }
+}
