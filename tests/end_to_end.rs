@@ -252,3 +252,25 @@ async fn a_redriven_message_runs_its_failed_task_again() {
     let task = completed(id).await;
     assert_eq!((&task["attempts"], &task["title"]), (&json!(1), &json!("failed")));
 }
+
+#[tokio::test]
+async fn a_page_served_on_localhost_may_call_the_api() {
+    let origin = "http://localhost:5173";
+    for (method, path) in [
+        (Method::OPTIONS, "/tasks"),
+        (Method::OPTIONS, "/tasks/1"),
+        (Method::GET, "/tasks?limit=1"),
+    ] {
+        let request = reqwest::Client::new().request(method.clone(), format!("{}{path}", env("API_URL")));
+        let request = request
+            .header("origin", origin)
+            .header("access-control-request-method", "PUT");
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200, "{method} {path}");
+        assert_eq!(
+            response.headers()["access-control-allow-origin"],
+            origin,
+            "{method} {path}"
+        );
+    }
+}

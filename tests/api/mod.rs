@@ -6,6 +6,7 @@ mod create_task;
 mod database_trouble;
 mod delete_task;
 mod get_task;
+mod headers;
 mod health;
 mod list_tasks;
 mod process_task;

@@ -2,7 +2,7 @@
 
 use lambda_http::{Body, Context, LambdaEvent, Request, Response, request::LambdaRequest};
 use serde_json::{Map, Value, json};
-use shared::http::{ApiError, respond};
+use shared::http::{ApiError, cors, respond};
 
 /// Who sends the event.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,7 @@ pub struct Call {
     headers: Map<String, Value>,
     body: Option<String>,
     base64: bool,
+    allow_origins: &'static str,
 }
 
 /// What API Gateway is told to answer.
@@ -92,6 +93,7 @@ impl Call {
             headers: Map::new(),
             body: None,
             base64: false,
+            allow_origins: "",
         }
     }
 
@@ -130,6 +132,12 @@ impl Call {
         self
     }
 
+    /// Answered by a function that allows calls of pages of these origins.
+    pub fn allow_origins(mut self, origins: &'static str) -> Self {
+        self.allow_origins = origins;
+        self
+    }
+
     /// The answer to a REST API's event.
     pub async fn send<H, F>(self, handler: H) -> Answer
     where
@@ -152,7 +160,8 @@ impl Call {
             matches!(gateway, Gateway::Rest),
             "the event is of the other version"
         );
-        let response = respond(&handler, LambdaEvent::new(event, Context::default())).await;
+        let cors = cors::layer(self.allow_origins);
+        let response = respond(&handler, cors.as_ref(), LambdaEvent::new(event, Context::default())).await;
         let response = serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable");
         let multi = response["multiValueHeaders"].as_object().into_iter().flatten();
         let mut headers: Map<String, Value> = multi.map(|(name, all)| (name.clone(), all[0].clone())).collect();

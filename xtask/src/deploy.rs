@@ -52,6 +52,7 @@ pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, Stri
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
         format!("DatabaseUrl={database_url}"),
+        "CorsAllowOrigins=http://localhost:*".to_owned(),
         format!(
             "LogLevel={}",
             env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())

@@ -159,7 +159,8 @@
 
   function drawChart(host, minutes, { label, peak, format, describe, marks }) {
     const { clientWidth: width, clientHeight: height } = host;
-    const [left, right, top, bottom] = [52, width - 4, 8, height - 22];
+    // A window which is being closed or folded away can be narrower than the margins.
+    const [left, right, top, bottom] = [52, Math.max(52, width - 4), 8, height - 22];
     const ceiling = niceCeiling(peak);
     const step = (right - left) / minutes.length;
     const x = (index) => left + (index + 0.5) * step;
@@ -230,8 +231,7 @@
 
   function drawCharts() {
     const minutes = state.status?.throughput;
-    const width = $("throughput-chart").clientWidth;
-    if (!minutes || !width || !changed($("numbers"), [minutes, width])) return;
+    if (!minutes || !changed($("numbers"), [minutes, $("throughput-chart").clientWidth])) return;
     drawThroughput(minutes);
     drawLatency(minutes);
     $("numbers").replaceChildren(...minutes.map(numbersRow));

@@ -3,6 +3,7 @@
 //! A handler is an `async fn(&State, Request) -> Result<Response<Body>, ApiError>`. [`serve`] runs it under
 //! Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
 
+pub mod cors;
 mod error;
 mod etag;
 mod request;

@@ -2,13 +2,17 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
-    Adapter, Body, Error, LambdaEvent, Request, RequestExt, Response, request::LambdaRequest, service_fn,
-    tower::ServiceExt,
+    Adapter, Body, Error, LambdaEvent, Request, RequestExt, Response,
+    http::{HeaderMap, HeaderValue, header},
+    request::LambdaRequest,
+    service_fn,
+    tower::{Layer, ServiceExt},
 };
 use serde::Serialize;
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument, field::Empty};
 
-use super::ApiError;
+use super::{ApiError, cors};
 use crate::telemetry::chain;
 
 /// Serves requests until Lambda ends the execution environment.
@@ -17,11 +21,16 @@ where
     H: Fn(Request) -> F + Sync,
     F: Future<Output = Result<Response<Body>, ApiError>> + Send,
 {
-    lambda_http::lambda_runtime::run(service_fn(|event| respond(&handler, event))).await
+    let cors = &cors::from_env()?;
+    lambda_http::lambda_runtime::run(service_fn(|event| respond(&handler, cors.as_ref(), event))).await
 }
 
 /// Answers one API Gateway event. The answer serialises to what API Gateway expects.
-pub async fn respond<H, F>(handler: &H, mut event: LambdaEvent<LambdaRequest>) -> Result<impl Serialize, Error>
+pub async fn respond<H, F>(
+    handler: &H,
+    cors: Option<&CorsLayer>,
+    mut event: LambdaEvent<LambdaRequest>,
+) -> Result<impl Serialize, Error>
 where
     H: Fn(Request) -> F + Sync,
     F: Future<Output = Result<Response<Body>, ApiError>> + Send,
@@ -31,7 +40,10 @@ where
         let refusal = refusal.clone();
         async move { Ok::<_, Error>(answer(handler, refusal, request).await) }
     });
-    Adapter::from(answer).oneshot(event).await
+    match cors {
+        Some(cors) => Adapter::from(cors.layer(answer)).oneshot(event).await,
+        None => Adapter::from(answer).oneshot(event).await,
+    }
 }
 
 async fn answer<H, F>(handler: &H, refusal: Option<String>, request: Request) -> Response<Body>
@@ -51,17 +63,36 @@ where
             Some(reason) => Err(ApiError::NotJson(reason)),
             None => handler(request).await,
         };
-        let response = outcome.unwrap_or_else(|error| {
+        let mut response = outcome.unwrap_or_else(|error| {
             if error.status().is_server_error() {
                 tracing::error!(error = chain(&error), "the request failed");
             }
             error.into_response()
         });
+        protect(response.headers_mut());
         tracing::info!(status = response.status().as_u16(), "request served");
         response
     }
     .instrument(span)
     .await
+}
+
+/// What keeps a browser from making more of an answer than it is, where the handler has not decided itself (OWASP,
+/// "REST Security Cheat Sheet", "Security Headers").
+fn protect(headers: &mut HeaderMap) {
+    for (name, value) in [
+        // Answers change at any time; with its ETag a client can ask whether one has.
+        (header::CACHE_CONTROL, "no-cache"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
 }
 
 /// `lambda_http` panics on a body that is marked as base64 and is not: takes such a body out of the event

@@ -1,0 +1,101 @@
+//! Which web pages may call this API (Fetch standard, section 3.3, "CORS protocol").
+
+use std::time::Duration;
+
+use confique::Config;
+use lambda_http::http::{HeaderName, HeaderValue, Method, header};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::config::{self, ConfigError};
+
+/// Who may call.
+#[derive(Config)]
+struct CorsConfig {
+    /// Origins like `https://app.example.com`, separated by commas; `http://localhost:*` means every port. Empty: none.
+    #[config(env = "CORS_ALLOW_ORIGINS", default = "")]
+    cors_allow_origins: String,
+}
+
+/// How long a browser may remember the answer to its preflight request.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// What answers browsers as the environment says; `None` if no page of another origin may call.
+pub fn from_env() -> Result<Option<CorsLayer>, ConfigError> {
+    config::from_env::<CorsConfig>().map(|config| layer(&config.cors_allow_origins))
+}
+
+/// What answers browsers if these origins are allowed.
+pub fn layer(origins: &str) -> Option<CorsLayer> {
+    let origins: Vec<String> = origins.split(',').map(str::trim).map(str::to_owned).collect();
+    let origins: Vec<String> = origins.into_iter().filter(|origin| !origin.is_empty()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = move |origin: &HeaderValue, _: &_| origins.iter().any(|pattern| matches(pattern, origin));
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::predicate(allowed))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::IF_MATCH,
+                header::IF_NONE_MATCH,
+                HeaderName::from_static("idempotency-key"),
+            ])
+            .expose_headers([
+                header::ETAG,
+                header::LINK,
+                header::LOCATION,
+                header::RETRY_AFTER,
+                HeaderName::from_static("idempotent-replayed"),
+                HeaderName::from_static("x-total-count"),
+            ])
+            .max_age(MAX_AGE),
+    )
+}
+
+fn matches(pattern: &str, origin: &HeaderValue) -> bool {
+    let Ok(origin) = origin.to_str() else { return false };
+    match pattern.strip_suffix(":*") {
+        Some(host) => {
+            let port = origin.strip_prefix(host).and_then(|rest| rest.strip_prefix(':'));
+            port.is_some_and(|port| port.parse::<u16>().is_ok())
+        }
+        None => origin == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_allowed_as_it_is_written_or_with_any_port() {
+        let allowed = |pattern: &str, origin: &str| matches(pattern, &HeaderValue::from_str(origin).expect("a value"));
+        assert!(allowed("https://app.example.com", "https://app.example.com"));
+        assert!(allowed("http://localhost:*", "http://localhost:5173"));
+        for origin in [
+            "http://app.example.com",
+            "https://app.example.com.evil.com",
+            "https://app.example.com:8443",
+            "null",
+        ] {
+            assert!(!allowed("https://app.example.com", origin), "{origin}");
+        }
+        for origin in [
+            "http://localhost",
+            "http://localhost.evil.com:80",
+            "http://localhost:80.evil.com",
+            "http://localhost:",
+        ] {
+            assert!(!allowed("http://localhost:*", origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn without_origins_there_is_nothing_to_answer_browsers() {
+        assert!(layer("").is_none() && layer(" , ").is_none());
+        assert!(layer("https://app.example.com").is_some());
+    }
+}
