@@ -81,12 +81,16 @@ impl Clients {
         self.created.load(Ordering::SeqCst)
     }
 
+    /// Lets the clients go on until that many tasks have been created.
+    pub fn allow(&self, count: usize) {
+        self.allowed.store(count.min(self.tasks), Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
     /// Lets the clients go on, and waits until that many tasks have been created. They go on a little further, so
     /// that there is work when the fault happens.
     pub async fn reach(&self, count: usize) {
-        let margin = self.tasks / 10;
-        self.allowed.store(self.tasks.min(count + margin), Ordering::SeqCst);
-        self.changed.notify_waiters();
+        self.allow(count + self.tasks / 10);
         self.wait_until(|| self.created() >= count.min(self.tasks)).await;
     }
 

@@ -16,13 +16,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{audit::Audit, clients::Clients, faults::Stack, plan::Plan};
 
 /// How long the system may need to come to rest after the last task was created. The slowest way: a message is
 /// lost, counts as lost after 90 s, is found by the next sweep within 60 s, and is lost again.
 const TIME_TO_QUIET: Duration = Duration::from_secs(6 * 60);
+
+/// The fewest tasks with which each fault finds some work to disturb.
+const FEWEST_TASKS: usize = 100;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -31,6 +34,10 @@ async fn main() -> Result<()> {
         Some(seed) => seed,
         None => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() % 100_000,
     };
+    ensure!(
+        tasks >= FEWEST_TASKS,
+        "at least {FEWEST_TASKS} tasks are needed, to have faults between them"
+    );
     let stack = Arc::new(Stack::from_env().await?);
     let plan = Plan::new(seed, tasks, stack.owns_postgres());
     println!("\nchaos: {tasks} tasks, seed {seed} (repeat it with `make chaos TASKS={tasks} SEED={seed}`)");
@@ -41,9 +48,14 @@ async fn main() -> Result<()> {
     let audit = Audit::install(&stack, seed).await?;
     let started = Instant::now();
     let clients = Arc::new(Clients::new(seed, &plan));
-    let load = tokio::spawn(clients::run(Arc::clone(&clients), Arc::clone(&stack), plan.clone()));
+    let mut load = tokio::spawn(clients::run(Arc::clone(&clients), Arc::clone(&stack), plan.clone()));
     for step in &plan.faults {
-        clients.reach(step.at).await;
+        tokio::select! {
+            biased;
+            () = clients.reach(step.at) => {}
+            // A client that gave up says why; waiting for its tasks would be in vain.
+            ended = &mut load => bail!("the clients ended with {:?}", ended?),
+        }
         let proof = stack.inject(step.fault, &audit).await;
         let proof = proof.with_context(|| {
             format!(
@@ -53,7 +65,7 @@ async fn main() -> Result<()> {
         })?;
         println!("  at task {:>5}  {:<30} {proof}", clients.created(), step.fault.name());
     }
-    clients.reach(tasks).await;
+    clients.allow(tasks);
     let answers = load.await??;
     println!(
         "  all created after {} s; waiting for quiet",
