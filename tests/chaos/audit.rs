@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use crate::{clients::Answers, faults::Stack};
@@ -20,7 +20,7 @@ pub fn title(seed: u64, number: usize) -> String {
 
 /// The log of a run.
 pub struct Audit {
-    options: Arc<PgConnectOptions>,
+    stack: Arc<Stack>,
     /// What the titles of this run's tasks are like.
     titles: String,
 }
@@ -43,7 +43,7 @@ impl Audit {
     ///
     /// A task is applied once if the log has one completion of it. Claims are slowed down a little, so that a batch
     /// has a middle in which to kill its worker.
-    pub async fn install(stack: &Stack, seed: u64) -> Result<Self> {
+    pub async fn install(stack: &Arc<Stack>, seed: u64) -> Result<Self> {
         let install = "
             create table if not exists chaos_log (
                 at timestamptz not null default clock_timestamp(),
@@ -69,26 +69,22 @@ impl Audit {
                 execute function chaos_log()";
         sqlx::raw_sql(install).execute(&mut stack.connect().await?).await?;
         Ok(Self {
-            options: Arc::new(crate::faults::env("DATABASE_URL")?.parse()?),
+            stack: Arc::clone(stack),
             titles: format!("chaos {seed} %"),
         })
-    }
-
-    async fn connect(&self) -> Result<PgConnection> {
-        Ok(self.options.connect().await?)
     }
 
     /// How many tasks of this run are like that.
     pub async fn count(&self, condition: &str) -> Result<i64> {
         let count = format!("select count(*) from tasks where title like $1 and {condition}");
         let query = sqlx::query_scalar(&count).bind(&self.titles);
-        Ok(query.fetch_one(&mut self.connect().await?).await?)
+        Ok(query.fetch_one(&mut self.stack.connect().await?).await?)
     }
 
     /// The time by Postgres's clock.
     pub async fn now(&self) -> Result<OffsetDateTime> {
         let now = sqlx::query_scalar("select clock_timestamp()");
-        Ok(now.fetch_one(&mut self.connect().await?).await?)
+        Ok(now.fetch_one(&mut self.stack.connect().await?).await?)
     }
 
     /// How many claims that were being made at that time have no outcome: their workers have not lived to tell.
@@ -104,17 +100,17 @@ impl Audit {
                         )";
         Ok(sqlx::query_scalar(claims)
             .bind(at)
-            .fetch_one(&mut self.connect().await?)
+            .fetch_one(&mut self.stack.connect().await?)
             .await?)
     }
 
     /// Waits until every task is settled and the queue is empty.
-    pub async fn wait_for_quiet(&self, stack: &Stack, at_most: Duration) -> Result<()> {
+    pub async fn wait_for_quiet(&self, at_most: Duration) -> Result<()> {
         let begun = Instant::now();
         let mut told = Instant::now();
         loop {
             let open = self.count("status in ('pending', 'processing')").await?;
-            let messages = stack.messages_in_queue().await?;
+            let messages = self.stack.messages_in_queue().await?;
             if open == 0 && messages == 0 {
                 return Ok(());
             }
@@ -161,7 +157,7 @@ impl Audit {
     }
 
     pub async fn report(&self, answers: &Answers) -> Result<Report> {
-        let mut connection = self.connect().await?;
+        let mut connection = self.stack.connect().await?;
         self.check_itself(&mut connection).await?;
         let settled = "select id from tasks where title like $1 and status in ('completed', 'failed')";
         let settled: Vec<i64> = sqlx::query_scalar(settled)

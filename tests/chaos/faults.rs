@@ -14,7 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use queue::DeadLetterQueue;
+use queue::{DeadLetterQueue, TaskQueue};
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{audit::Audit, plan::Fault};
@@ -36,6 +36,7 @@ pub fn env(name: &str) -> Result<String> {
 /// The deployed stack, as far as it can be made to fail.
 pub struct Stack {
     sqs: Client,
+    queue: TaskQueue,
     queue_url: String,
     dead_letters: DeadLetterQueue,
     options: PgConnectOptions,
@@ -51,6 +52,7 @@ impl Stack {
         let queue_url = env("QUEUE_URL")?;
         Ok(Self {
             sqs: Client::new(&config),
+            queue: TaskQueue::new(&config, queue_url.clone()),
             dead_letters: DeadLetterQueue::new(&config, env("DEAD_LETTER_QUEUE_URL")?, queue_url.clone()),
             queue_url,
             options: env("DATABASE_URL")?.parse()?,
@@ -164,8 +166,7 @@ impl Stack {
         let begun = Instant::now();
         let mut settings = self.queue_attributes().await?;
         let lost = loop {
-            let attributes = self.queue_attributes().await?;
-            let lost = messages(&attributes)?;
+            let lost = self.messages_in_queue().await?;
             if lost > 0 {
                 break lost;
             }
@@ -205,7 +206,8 @@ impl Stack {
 
     /// How many messages are in the queue, visible or in flight.
     pub async fn messages_in_queue(&self) -> Result<u64> {
-        messages(&self.queue_attributes().await?)
+        let depth = self.queue.depth().await?;
+        Ok(depth.visible + depth.in_flight)
     }
 
     /// The poison messages that are not in the dead-letter queue, though they should be; and how many are.
@@ -218,20 +220,6 @@ impl Stack {
         let found = count - missing.len();
         Ok((missing, found))
     }
-}
-
-fn messages(attributes: &HashMap<QueueAttributeName, String>) -> Result<u64> {
-    let mut sum = 0;
-    for name in [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-    ] {
-        let Some(count) = attributes.get(&name) else {
-            bail!("no attribute {name}")
-        };
-        sum += count.parse::<u64>()?;
-    }
-    Ok(sum)
 }
 
 /// The processes of the deployed task-processor: those with its name in the environment that Lambda gives them.

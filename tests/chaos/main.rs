@@ -73,7 +73,7 @@ async fn main() -> Result<()> {
     );
 
     let waiting = Instant::now();
-    audit.wait_for_quiet(&stack, TIME_TO_QUIET).await?;
+    audit.wait_for_quiet(TIME_TO_QUIET).await?;
     let report = audit.report(&answers).await?;
     let (missing_poison, dead_poison) = stack.missing_poison().await?;
     print!("\n{report}");

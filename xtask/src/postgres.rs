@@ -156,9 +156,7 @@ impl Postgres {
     /// Ends a [`Postgres::pause`].
     pub fn resume(&self) -> Result<()> {
         let server = self.server().context("Postgres is not running")?;
-        for process in process::children(server).into_iter().chain([server]) {
-            let _ = kill(process, Signal::SIGCONT);
-        }
+        resume(server);
         Ok(())
     }
 
@@ -174,9 +172,7 @@ impl Postgres {
             // "Fast shutdown": ends the sessions, writes a checkpoint.
             if kill(pid, Signal::SIGINT).is_ok() {
                 // Whoever is paused would not notice.
-                for process in process::children(pid).into_iter().chain([pid]) {
-                    let _ = kill(process, Signal::SIGCONT);
-                }
+                resume(pid);
                 process::wait_until(Duration::from_secs(30), || kill(pid, None).is_err())
                     .with_context(|| format!("Postgres (process {pid}) does not stop"))?;
             }
@@ -189,6 +185,13 @@ impl Postgres {
         as_user(&mut command, &self.owner);
         command.current_dir("/");
         command
+    }
+}
+
+/// Lets a server and its sessions go on, if they were stopped.
+fn resume(server: Pid) {
+    for process in process::children(server).into_iter().chain([server]) {
+        let _ = kill(process, Signal::SIGCONT);
     }
 }
 
