@@ -89,23 +89,33 @@ pub struct Listed {
     pub total: Option<i64>,
 }
 
-/// A walk along an index from one id on: in which direction, and past which tasks.
+/// The tasks along an index from one id on: in which direction, and past which tasks. `titled` also asks for the text
+/// in $4 in their titles.
 ///
 /// A query for each combination, because one for all ("status is null or ...") would have to fit every combination
 /// with one plan.
 macro_rules! walk {
     (up, $($rest:tt)*) => { walk!(@ ">" "asc", $($rest)*) };
     (down, $($rest:tt)*) => { walk!(@ "<" "desc", $($rest)*) };
-    (@ $compare:literal $order:literal, $filter:literal, $from:expr, $page:expr $(, $argument:expr)*) => {
+    (@ $compare:literal $order:literal, titled $filter:literal, $($rest:tt)*) => {
+        walk!(
+            @ $compare $order,
+            $filter "bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
+            $($rest)*
+        )
+    };
+    (@ $compare:literal $order:literal, $($filter:literal)+, $from:expr, $page:expr, $connection:expr $(, $argument:expr)*) => {
         query_tasks!(
             "select",
-            "from tasks where id " $compare " $1 " $filter " order by id " $order " offset $2 limit $3",
+            "from tasks where id " $compare " $1 " $($filter)+ " order by id " $order " offset $2 limit $3",
             $from,
             $page.skip,
             // One more than the page holds, to know whether there is another.
             $page.limit + 1
             $(, $argument)*
         )
+        .fetch_all($connection)
+        .await
     };
 }
 
@@ -115,63 +125,17 @@ impl List<'_> {
         let page = self.0;
         let filter = &page.filter;
         match (down, filter.status, filter.title.as_deref()) {
-            (false, None, None) => walk!(up, "", from, page).fetch_all(connection).await,
-            (true, None, None) => walk!(down, "", from, page).fetch_all(connection).await,
-            (false, Some(status), None) => {
-                walk!(up, "and status = $4", from, page, status as Status)
-                    .fetch_all(connection)
-                    .await
-            }
-            (true, Some(status), None) => {
-                walk!(down, "and status = $4", from, page, status as Status)
-                    .fetch_all(connection)
-                    .await
-            }
-            (false, None, Some(title)) => {
-                walk!(
-                    up,
-                    "and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
-                    from,
-                    page,
-                    title
-                )
-                .fetch_all(connection)
-                .await
-            }
-            (true, None, Some(title)) => {
-                walk!(
-                    down,
-                    "and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
-                    from,
-                    page,
-                    title
-                )
-                .fetch_all(connection)
-                .await
-            }
+            (false, None, None) => walk!(up, "", from, page, connection),
+            (true, None, None) => walk!(down, "", from, page, connection),
+            (false, Some(status), None) => walk!(up, "and status = $4", from, page, connection, status as Status),
+            (true, Some(status), None) => walk!(down, "and status = $4", from, page, connection, status as Status),
+            (false, None, Some(title)) => walk!(up, titled "and ", from, page, connection, title),
+            (true, None, Some(title)) => walk!(down, titled "and ", from, page, connection, title),
             (false, Some(status), Some(title)) => {
-                walk!(
-                    up,
-                    "and status = $5 and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
-                    from,
-                    page,
-                    title,
-                    status as Status
-                )
-                .fetch_all(connection)
-                .await
+                walk!(up, titled "and status = $5 and ", from, page, connection, title, status as Status)
             }
             (true, Some(status), Some(title)) => {
-                walk!(
-                    down,
-                    "and status = $5 and bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
-                    from,
-                    page,
-                    title,
-                    status as Status
-                )
-                .fetch_all(connection)
-                .await
+                walk!(down, titled "and status = $5 and ", from, page, connection, title, status as Status)
             }
         }
     }
