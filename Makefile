@@ -4,7 +4,7 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev dlq redrive test chaos coverage lint sqlx fmt
+.PHONY: help up down clean-data logs dev dlq redrive test chaos coverage lint sqlx openapi fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: ## Check template.yaml, raw and translated
 
 sqlx: ## Refresh .sqlx after a change of a query or a migration
 	@$(XTASK) sqlx
+
+openapi: ## Refresh openapi.json after a change of what the API takes or answers
+	@$(XTASK) openapi
 
 fmt: ## Format the Rust code
 	@cargo fmt --all

@@ -1,13 +1,16 @@
 //! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS (`api`,
-//! `processor`, `reconciler`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the template (`template`), and of the
-//! deployed stack over HTTP (`end_to_end`).
+//! `processor`, `reconciler`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the
+//! template (`template`) and the OpenAPI document (`openapi`), and of the deployed stack: over HTTP (`end_to_end`), and
+//! in a browser (`browser`).
 //!
 //! `make test` starts what they need and says where it is, in environment variables.
 
 mod api;
+mod browser;
 mod budgets;
 mod dead_letters;
 mod end_to_end;
+mod openapi;
 mod processor;
 mod properties;
 mod reconciler;

@@ -38,7 +38,7 @@ fn function_name(logical_id: &str) -> String {
 }
 
 /// The routes of the deployed API and the function that each leads to.
-fn template_routes() -> BTreeMap<Route, String> {
+pub fn template_routes() -> BTreeMap<Route, String> {
     let template = translated();
     let (_, api) = resources(&template, "AWS::ApiGateway::RestApi").next().expect("an API");
     let mut routes = BTreeMap::new();

@@ -183,10 +183,9 @@ impl DeadLetterQueue {
 fn read(message: &Message) -> DeadLetter {
     let attributes = message.attributes();
     let sent = attributes.and_then(|all| all.get(&MessageSystemAttributeName::SentTimestamp));
-    let milliseconds = sent.and_then(|sent| sent.parse::<i128>().ok());
     DeadLetter {
         body: message.body().unwrap_or_default().to_owned(),
-        sent_at: milliseconds.and_then(|sent| OffsetDateTime::from_unix_timestamp_nanos(sent * 1_000_000).ok()),
+        sent_at: sent.and_then(|sent| crate::parse_sent_timestamp(sent)),
     }
 }
 

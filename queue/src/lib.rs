@@ -22,7 +22,9 @@ use shared::{
     store::{Database, tasks},
     telemetry,
 };
+use time::OffsetDateTime;
 use tracing::Span;
+use utoipa::ToSchema;
 
 /// How long one attempt may take. SQS answers in some 20 ms; an endpoint that accepts the connection and
 /// then says nothing must not hold up the client.
@@ -199,7 +201,7 @@ impl TaskQueue {
 }
 
 /// How many messages are in a queue, approximately, as SQS says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Depth {
     /// Waiting to be received.
     pub visible: u64,
@@ -216,6 +218,13 @@ pub struct Postponement {
     pub receipt_handle: String,
     /// In how many seconds the message is visible again, at most 12 hours ("Amazon SQS message quotas").
     pub seconds: i32,
+}
+
+/// When a message was sent, by its `SentTimestamp`: milliseconds since 1970 (Amazon SQS API Reference,
+/// "ReceiveMessage").
+pub fn parse_sent_timestamp(text: &str) -> Option<OffsetDateTime> {
+    let milliseconds: i64 = text.parse().ok()?;
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
 }
 
 /// The body of the message about a task.

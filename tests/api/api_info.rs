@@ -21,6 +21,9 @@ async fn the_root_says_what_this_is() {
                     "health": "/health",
                     "status": "/admin/status",
                     "dashboard": "/admin/dashboard",
+                    "docs": "/docs",
+                    "redoc": "/redoc",
+                    "openapi": "/openapi.json",
                 },
             })
         );

@@ -1,9 +1,11 @@
 //! What the tests have in common.
 
+mod browser;
 mod call;
 mod proxy;
 mod queues;
 
+pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
 pub use proxy::Proxy;
 pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for};

@@ -1,8 +1,10 @@
 //! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
 
+mod browser;
 mod dead_letters;
 mod deploy;
 mod emulator;
+mod openapi;
 mod postgres;
 mod process;
 mod settings;
@@ -58,6 +60,8 @@ enum Command {
     Coverage,
     /// Refresh .sqlx after a change of a query or a migration
     Sqlx,
+    /// Refresh openapi.json after a change of what the API takes or answers
+    Openapi,
     /// Check template.yaml: sam validate --lint, and cfn-lint on the raw and the translated template
     Lint,
     /// Stop the test stack when the standard input ends
@@ -92,6 +96,7 @@ fn main() {
         Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),
+        Command::Openapi => openapi::refresh(&settings.root),
         Command::Lint => deploy::lint(&Stack::local(&settings)),
         Command::StopTestStackAtEof => test::stop_at_eof(&settings),
     });

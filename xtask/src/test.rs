@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    deploy, process,
+    browser, deploy, process,
     settings::Settings,
     stack::{self, Deployed, Stack},
     ui::Step,
@@ -22,11 +22,13 @@ use crate::{
 /// Runs every test against a fresh stack: `cargo test`, with the stack in its environment.
 pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
     with_stack(settings, |stack| {
+        let chromium = browser::find_or_install(&stack.log("browser"))?;
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
         check_queries(stack, &deployed.database_url)?;
         succeed(
             cargo(stack, &deployed)?
+                .env("CHROMIUM", chromium)
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
@@ -54,11 +56,13 @@ const NOT_COVERED: &str = "xtask/|tests/|main.rs";
 pub fn coverage(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
         stack.tools.install_cargo_llvm_cov()?;
+        let chromium = browser::find_or_install(&stack.log("browser"))?;
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
         let llvm_cov = |arguments: &[&str]| {
             let mut command = cargo(stack, &deployed)?;
-            command.env("PATH", stack.tools.path()?).arg("llvm-cov").args(arguments);
+            command.env("PATH", stack.tools.path()?).env("CHROMIUM", &chromium);
+            command.arg("llvm-cov").args(arguments);
             succeed(command.args(["--ignore-filename-regex", NOT_COVERED]))
         };
         llvm_cov(&[

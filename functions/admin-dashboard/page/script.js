@@ -160,7 +160,7 @@
   function drawChart(host, minutes, { label, peak, format, describe, marks }) {
     const { clientWidth: width, clientHeight: height } = host;
     // A window which is being closed or folded away can be narrower than the margins.
-    const [left, right, top, bottom] = [52, Math.max(52, width - 4), 8, height - 22];
+    const [left, right, top, bottom] = [72, Math.max(72, width - 4), 8, height - 22];
     const ceiling = niceCeiling(peak);
     const step = (right - left) / minutes.length;
     const x = (index) => left + (index + 0.5) * step;
@@ -509,7 +509,7 @@
     const { title, description } = Object.fromEntries(new FormData(form));
     const body = JSON.stringify({ title, description: description || undefined });
     // The same form sent again is the same task: it keeps its key until it succeeds or is edited.
-    if (state.draft?.body !== body) state.draft = { body, key: crypto.randomUUID() };
+    if (state.draft?.body !== body) state.draft = { body, key: randomKey() };
     const headers = { "Content-Type": "application/json", "Idempotency-Key": state.draft.key };
     const task = await act($("create-submit"), showFormProblem, "tasks", { method: "POST", body, headers });
     if (!task) return;
@@ -517,6 +517,11 @@
     form.reset();
     $("create").close();
     announce(`Task ${task.id} is created.`);
+  }
+
+  // Not crypto.randomUUID, which only pages from https and localhost have.
+  function randomKey() {
+    return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
   function showFormProblem(problem) {
@@ -528,7 +533,9 @@
       $(field).ariaInvalid = String(own.length > 0);
     }
     const others = errors.filter(({ pointer }) => !fields.some((field) => pointer === `#/${field}`));
-    showProblem($("create-problem"), problem && { ...problem, errors: others });
+    // Nothing is left to say if every mistake stands at its field.
+    const told = errors.length > 0 && others.length === 0;
+    showProblem($("create-problem"), told ? null : problem && { ...problem, errors: others });
     document.querySelector("#create-form [aria-invalid='true']")?.focus();
   }
 
@@ -542,6 +549,7 @@
     onPress($("confirm-run"), (button) => state.confirmed(button));
     onPress($("clear-filters"), clearFilters);
     $("create-form").addEventListener("submit", createTask);
+    $("create").addEventListener("close", () => showFormProblem(null));
     $("detail").addEventListener("close", () => { state.openTask = null; });
     for (const button of document.querySelectorAll("[data-open-form]")) onPress(button, () => $("create").showModal());
     for (const button of document.querySelectorAll("[data-close]")) onPress(button, closeDialog);

@@ -39,6 +39,15 @@ fn hash(text: &str) -> String {
 }
 
 /// 200 with the page.
+#[utoipa::path(
+    get,
+    path = "/admin/dashboard",
+    operation_id = "getDashboard",
+    tag = "operators",
+    summary = "The dashboard",
+    description = "A page to watch and operate all this.",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
+)]
 pub async fn handle(_: Request) -> Result<Response<Body>, ApiError> {
     let mut response = Response::new(Body::Text(PAGE.clone()));
     let headers = response.headers_mut();

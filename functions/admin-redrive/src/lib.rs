@@ -2,10 +2,30 @@
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
 use queue::{DeadLetterQueue, Redrive};
-use serde_json::json;
-use shared::http::{self, ApiError};
+use serde::Serialize;
+use shared::http::{self, ApiError, problem};
+use utoipa::ToSchema;
+
+/// Says what happens with the messages.
+#[derive(Serialize, ToSchema)]
+pub struct Redriven {
+    /// For a person.
+    #[schema(example = "2 messages were sent to the task queue again.")]
+    message: String,
+}
 
 /// 202 with a confirmation; 503 if SQS is down. On AWS the messages are moved after the answer, by SQS itself.
+#[utoipa::path(
+    post,
+    path = "/admin/redrive",
+    operation_id = "redriveDeadLetters",
+    tag = "operators",
+    summary = "Send the dead-letter queue to work again",
+    responses(
+        (status = 202, description = "The messages go back to the task queue.", body = Redriven),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(queue: &DeadLetterQueue, _: Request) -> Result<Response<Body>, ApiError> {
     let redrive = queue.start_redrive(|_| ()).await;
     let message = match redrive.map_err(|error| ApiError::QueueUnavailable(error.into()))? {
@@ -13,5 +33,5 @@ pub async fn handle(queue: &DeadLetterQueue, _: Request) -> Result<Response<Body
         Redrive::Done(1) => "1 message was sent to the task queue again.".to_owned(),
         Redrive::Done(moved) => format!("{moved} messages were sent to the task queue again."),
     };
-    Ok(http::json(StatusCode::ACCEPTED, &json!({ "message": message })))
+    Ok(http::json(StatusCode::ACCEPTED, &Redriven { message }))
 }

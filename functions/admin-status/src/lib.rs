@@ -2,39 +2,72 @@
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
 use queue::{Depth, QueueError, TaskQueue};
-use serde_json::{Value, json};
+use serde::Serialize;
 use shared::{
-    http::{self, ApiError},
-    store::{Database, operating::Overview},
+    http::{self, ApiError, problem},
+    store::{
+        Database,
+        operating::{Overview, ReadOverview},
+    },
     telemetry,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// How the whole is doing.
+#[derive(Serialize, ToSchema)]
+pub struct SystemStatus {
+    #[serde(flatten)]
+    overview: Overview,
+    /// The task queue; null if SQS is down.
+    #[schema(required)]
+    queue: Option<Depth>,
+    /// The dead-letter queue; null if SQS is down.
+    #[schema(required)]
+    dead_letter_queue: Option<Depth>,
+    /// What could not be found out, for a person.
+    problems: Vec<String>,
+    /// When this was so (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    generated_at: OffsetDateTime,
+}
 
 /// 200 with the status. When SQS is down the depths of its queues are null, and `problems` says so.
+#[utoipa::path(
+    get,
+    path = "/admin/status",
+    operation_id = "getStatus",
+    tag = "operators",
+    summary = "How the whole is doing",
+    description = "Tasks by status, the last 30 minutes, the depths of the queues, the last tasks and failures.",
+    responses(
+        (status = 200, description = "The status. Without SQS it is partial: `problems` says so.", body = SystemStatus),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
     dead_letter_queue: &TaskQueue,
     _: Request,
 ) -> Result<Response<Body>, ApiError> {
-    let (overview, depth, dead) = tokio::join!(database.run(&Overview), queue.depth(), dead_letter_queue.depth());
+    let (overview, depth, dead) = tokio::join!(database.run(&ReadOverview), queue.depth(), dead_letter_queue.depth());
     let mut problems = Vec::new();
-    let mut status = overview?;
-    status["queue"] = depth_or_problem(depth, "the task queue", &mut problems);
-    status["dead_letter_queue"] = depth_or_problem(dead, "the dead-letter queue", &mut problems);
-    status["problems"] = json!(problems);
-    let now = OffsetDateTime::now_utc().format(&Rfc3339);
-    status["generated_at"] = json!(now.expect("the present is a year of four digits"));
+    let status = SystemStatus {
+        overview: overview?,
+        queue: depth_or_problem(depth, "the task queue", &mut problems),
+        dead_letter_queue: depth_or_problem(dead, "the dead-letter queue", &mut problems),
+        problems,
+        generated_at: OffsetDateTime::now_utc(),
+    };
     Ok(http::json(StatusCode::OK, &status))
 }
 
-fn depth_or_problem(depth: Result<Depth, QueueError>, what: &str, problems: &mut Vec<String>) -> Value {
-    match depth {
-        Ok(depth) => json!(depth),
-        Err(error) => {
-            telemetry::log_error(&error, "a queue's depth is unknown");
+fn depth_or_problem(depth: Result<Depth, QueueError>, what: &str, problems: &mut Vec<String>) -> Option<Depth> {
+    depth
+        .inspect_err(|error| {
+            telemetry::log_error(error, "a queue's depth is unknown");
             problems.push(format!("SQS does not say how deep {what} is."));
-            Value::Null
-        }
-    }
+        })
+        .ok()
 }

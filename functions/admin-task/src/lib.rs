@@ -1,53 +1,96 @@
 //! `GET /admin/tasks/{id}`: a task, and what it has been through.
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 use shared::{
-    domain::{Status, Task},
-    http::{self, ApiError},
+    domain::{Status, Task, TaskId},
+    http::{self, ApiError, problem},
     store::{
         Database,
-        operating::{FindTimes, Times},
-        tasks,
+        operating::{FindHistory, History},
     },
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
 
-/// 200 with the task and its `timeline`; 404, 422.
-pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    let id = http::task_id(&request)?;
-    let task = database.run(&tasks::Find(id)).await?.ok_or(ApiError::NoSuchTask(id))?;
-    let times = database.run(&FindTimes(id)).await?.ok_or(ApiError::NoSuchTask(id))?;
-    let timeline = timeline(&task, &times);
-    let mut body = serde_json::to_value(task).expect("a task always serialises");
-    body["timeline"] = timeline;
-    Ok(http::json(StatusCode::OK, &body))
+/// A task, and what it has been through.
+#[derive(Serialize, ToSchema)]
+pub struct TaskHistory {
+    #[serde(flatten)]
+    task: Task,
+    /// What happened to it, in the order of time; of what happened more than once, the last time.
+    timeline: Vec<TimelineEntry>,
 }
 
-/// What happened when, in the order of time.
-fn timeline(task: &Task, times: &Times) -> Value {
-    let settled = match task.status {
-        Status::Failed => "failed",
-        _ => "completed",
+/// Something that happened to a task.
+#[derive(Serialize, ToSchema)]
+struct TimelineEntry {
+    /// When (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    /// What.
+    event: Event,
+}
+
+/// What can happen to a task.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Event {
+    /// It was stored.
+    Created,
+    /// It was asked for again.
+    Requested,
+    /// SQS accepted its message.
+    Enqueued,
+    /// A worker started on it.
+    Claimed,
+    /// It was done.
+    Completed,
+    /// It was given up.
+    Failed,
+}
+
+/// 200 with the task and its timeline; 404, 422.
+#[utoipa::path(
+    get,
+    path = "/admin/tasks/{id}",
+    operation_id = "getTaskHistory",
+    tag = "operators",
+    summary = "A task and its timeline",
+    params(("id" = inline(TaskId), Path, description = "The task's id.")),
+    responses(
+        (status = 200, description = "The task, and what it has been through.", body = TaskHistory),
+        (status = 404, response = problem::NoSuchTask),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
+pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
+    let id = http::task_id(&request)?;
+    let history = database.run(&FindHistory(id)).await?;
+    let history = history.ok_or(ApiError::NoSuchTask(id))?;
+    let timeline = timeline(&history);
+    let task = history.task;
+    Ok(http::json(StatusCode::OK, &TaskHistory { task, timeline }))
+}
+
+fn timeline(history: &History) -> Vec<TimelineEntry> {
+    let created_at = history.task.created_at;
+    let settled = match history.task.status {
+        Status::Failed => Event::Failed,
+        _ => Event::Completed,
     };
-    let again = (times.requested_at > times.created_at).then_some(times.requested_at);
-    let mut events: Vec<(OffsetDateTime, &str)> = [
-        (Some(times.created_at), "created"),
-        (again, "requested"),
-        (times.enqueued_at, "enqueued"),
-        (times.started_at, "claimed"),
-        (times.settled_at, settled),
+    let again = (history.requested_at > created_at).then_some(history.requested_at);
+    let mut timeline: Vec<TimelineEntry> = [
+        (Some(created_at), Event::Created),
+        (again, Event::Requested),
+        (history.enqueued_at, Event::Enqueued),
+        (history.started_at, Event::Claimed),
+        (history.settled_at, settled),
     ]
     .into_iter()
-    .filter_map(|(at, event)| Some((at?, event)))
+    .filter_map(|(at, event)| Some(TimelineEntry { at: at?, event }))
     .collect();
-    events.sort_by_key(|(at, _)| *at);
-    let text = |at: OffsetDateTime| {
-        at.format(&Rfc3339)
-            .expect("Postgres's times have a year of four digits")
-    };
-    events
-        .into_iter()
-        .map(|(at, event)| json!({"at": text(at), "event": event}))
-        .collect()
+    timeline.sort_by_key(|entry| entry.at);
+    timeline
 }

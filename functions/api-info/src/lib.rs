@@ -2,28 +2,65 @@
 //! API Gateway hands it what matches neither a path nor its methods (`ANY /{proxy+}` in template.yaml).
 
 use lambda_http::{Body, Request, RequestExt, Response, http::Method, http::StatusCode};
-use serde_json::json;
+use serde::Serialize;
 use shared::http::{self, ApiError};
+use utoipa::ToSchema;
+
+/// What this API is.
+#[derive(Serialize, ToSchema)]
+pub struct Info {
+    /// A greeting.
+    message: &'static str,
+    /// The version of the API.
+    version: &'static str,
+    /// Paths to begin with, by what they are for. Each is relative to this one.
+    endpoints: Endpoints,
+}
+
+/// The paths of the API.
+#[derive(Serialize, ToSchema)]
+struct Endpoints {
+    tasks: &'static str,
+    task: &'static str,
+    process: &'static str,
+    health: &'static str,
+    status: &'static str,
+    dashboard: &'static str,
+    docs: &'static str,
+    redoc: &'static str,
+    openapi: &'static str,
+}
+
+const INFO: Info = Info {
+    message: "Welcome to the task API",
+    version: env!("CARGO_PKG_VERSION"),
+    endpoints: Endpoints {
+        tasks: "/tasks",
+        task: "/tasks/{id}",
+        process: "/tasks/{id}/process",
+        health: "/health",
+        status: "/admin/status",
+        dashboard: "/admin/dashboard",
+        docs: "/docs",
+        redoc: "/redoc",
+        openapi: "/openapi.json",
+    },
+};
 
 /// 200 for `GET /`; 404 for an unknown path, 405 for a known one with another method.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "getInfo",
+    tag = "about",
+    summary = "What this API is",
+    description = "Its version, and paths to begin with.",
+    responses((status = 200, description = "The API.", body = Info))
+)]
 pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
     let path = request.raw_http_path();
     match allowed_methods(path) {
-        Some(_) if path == "/" && request.method() == Method::GET => Ok(http::json(
-            StatusCode::OK,
-            &json!({
-                "message": "Welcome to the task API",
-                "version": env!("CARGO_PKG_VERSION"),
-                "endpoints": {
-                    "tasks": "/tasks",
-                    "task": "/tasks/{id}",
-                    "process": "/tasks/{id}/process",
-                    "health": "/health",
-                    "status": "/admin/status",
-                    "dashboard": "/admin/dashboard",
-                },
-            }),
-        )),
+        Some(_) if path == "/" && request.method() == Method::GET => Ok(http::json(StatusCode::OK, &INFO)),
         Some(allow) => Err(ApiError::MethodNotAllowed {
             method: request.method().to_string(),
             allow,
@@ -36,7 +73,8 @@ pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
 fn allowed_methods(path: &str) -> Option<&'static str> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments[..] {
-        [""] | ["health"] | ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET"),
+        [""] | ["health" | "docs" | "redoc" | "openapi.json"] | ["docs", _] => Some("GET"),
+        ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET"),
         ["admin", "redrive"] => Some("POST"),
         ["tasks"] => Some("GET, POST"),
         ["tasks", _] => Some("DELETE, GET, PATCH, PUT"),

@@ -10,7 +10,7 @@ use lambda_http::{
 use queue::TaskQueue;
 use shared::{
     domain::{FieldError, NewTask, Task},
-    http::{self, ApiError},
+    http::{self, ApiError, problem},
     store::{
         Database,
         idempotency::{CreateOnce, CreateOnceOutcome},
@@ -31,6 +31,43 @@ pub struct Settings {
 ///
 /// The task is stored before the message is sent. If SQS is down the client still gets its 201: the row
 /// keeps `enqueued_at` null, which says that the message must still be sent.
+#[utoipa::path(
+    post,
+    path = "/tasks",
+    operation_id = "createTask",
+    tag = "tasks",
+    summary = "Create a task",
+    description = "Stores the task as `pending`, and has a worker process it. A request that is repeated with the same \
+                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again.",
+    params((
+        "Idempotency-Key" = Option<String>, Header, nullable = false,
+        description = "Marks repeated requests as one: for example a UUID.",
+        min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+    )),
+    request_body = NewTask,
+    responses(
+        (status = 201, description = "The task.", body = Task,
+            headers(
+                ("Location" = String, description = "Where the task is, relative to this URL."),
+                ("ETag" = String, description = "The version of the task."),
+                ("Idempotent-Replayed" = bool, description = "`true` if this is the first answer again."),
+            ),
+            links(
+                ("getTask" = (operation_id = "getTask", parameters(("id" = "$response.body#/id")))),
+                ("putTask" = (operation_id = "putTask", parameters(("id" = "$response.body#/id")))),
+                ("patchTask" = (operation_id = "patchTask", parameters(("id" = "$response.body#/id")))),
+                ("deleteTask" = (operation_id = "deleteTask", parameters(("id" = "$response.body#/id")))),
+                ("processTask" = (operation_id = "processTask", parameters(("id" = "$response.body#/id")))),
+                ("getTaskHistory" = (operation_id = "getTaskHistory", parameters(("id" = "$response.body#/id")))),
+            )),
+        (status = 400, response = problem::NotJson),
+        (status = 409, response = problem::InProgress),
+        (status = 413, response = problem::TooLarge),
+        (status = 415, response = problem::UnsupportedMediaType),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,

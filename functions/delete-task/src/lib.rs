@@ -1,9 +1,9 @@
 //! `DELETE /tasks/{id}`.
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
-use serde_json::json;
 use shared::{
-    http::{self, ApiError},
+    domain::TaskId,
+    http::{self, ApiError, Confirmation, problem},
     store::{
         Database,
         tasks::{self, Change},
@@ -12,6 +12,26 @@ use shared::{
 
 /// 200 with a confirmation; 404 (also for the second of two deletes), 412 if the task is not as `If-Match`
 /// demands, 422.
+#[utoipa::path(
+    delete,
+    path = "/tasks/{id}",
+    operation_id = "deleteTask",
+    tag = "tasks",
+    summary = "Delete a task",
+    params(
+        ("id" = inline(TaskId), Path, description = "The task's id."),
+        ("If-Match" = Option<String>, Header, nullable = false,
+            description = "Change the task only if its `ETag` is one of these, like `\"1\"`; `*` for any."),
+    ),
+    responses(
+        (status = 200, description = "It is deleted.", body = Confirmation,
+            example = json!({"message": "Task 7 deleted successfully", "task_id": 7})),
+        (status = 404, response = problem::NoSuchTask),
+        (status = 412, response = problem::Stale),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
     let id = http::task_id(&request)?;
     let versions = http::if_match(&request);
@@ -21,7 +41,10 @@ pub async fn handle(database: &Database, request: Request) -> Result<Response<Bo
     };
     match database.run(&delete).await? {
         Change::Done(()) => {
-            let body = json!({"message": format!("Task {id} deleted successfully"), "task_id": id});
+            let body = Confirmation {
+                message: format!("Task {id} deleted successfully"),
+                task_id: id,
+            };
             Ok(http::json(StatusCode::OK, &body))
         }
         Change::Stale => Err(ApiError::Stale(id)),

@@ -2,11 +2,33 @@
 
 use lambda_http::{Body, Request, Response};
 use shared::{
-    http::{self, ApiError},
+    domain::{Task, TaskId},
+    http::{self, ApiError, problem},
     store::{Database, tasks},
 };
 
 /// 200 with the task; 304 if the client has it already; 404, 422.
+#[utoipa::path(
+    get,
+    path = "/tasks/{id}",
+    operation_id = "getTask",
+    tag = "tasks",
+    summary = "Get a task",
+    params(
+        ("id" = inline(TaskId), Path, description = "The task's id."),
+        ("If-None-Match" = Option<String>, Header, nullable = false,
+            description = "Answer with 304 if the task's `ETag` is one of these, like `\"1\"`."),
+    ),
+    responses(
+        (status = 200, description = "The task.", body = Task,
+            headers(("ETag" = String, description = "The version of the task."))),
+        (status = 304, description = "The task is as you know it.",
+            headers(("ETag" = String, description = "The version of the task."))),
+        (status = 404, response = problem::NoSuchTask),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
     let id = http::task_id(&request)?;
     let task = database.run(&tasks::Find(id)).await?.ok_or(ApiError::NoSuchTask(id))?;

@@ -4,28 +4,72 @@ use lambda_http::{
     Body, Request, Response,
     http::{HeaderValue, StatusCode, header},
 };
-use serde_json::json;
+use serde::Serialize;
 use shared::{
     http::{self, ApiError},
     store::Database,
     telemetry,
 };
+use utoipa::ToSchema;
+
+/// Whether requests can be served.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    status: HealthStatus,
+    checks: HealthChecks,
+}
+
+/// The whole.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum HealthStatus {
+    Healthy,
+    Unhealthy,
+}
+
+/// Each dependency.
+#[derive(Serialize, ToSchema)]
+struct HealthChecks {
+    database: DependencyStatus,
+}
+
+/// Whether a dependency answers.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum DependencyStatus {
+    Up,
+    Down,
+}
 
 /// 200, or 503 with the name of the dependency that is down.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "getHealth",
+    tag = "about",
+    summary = "Whether requests can be served",
+    description = "Asks the database.",
+    responses(
+        (status = 200, description = "They can.", body = Health,
+            example = json!({"status": "healthy", "checks": {"database": "up"}})),
+        (status = 503, description = "They cannot: a dependency is down.", body = Health,
+            example = json!({"status": "unhealthy", "checks": {"database": "down"}})),
+    )
+)]
 pub async fn handle(database: &Database, _: Request) -> Result<Response<Body>, ApiError> {
-    let mut response = match database.ping().await {
-        Ok(()) => http::json(
-            StatusCode::OK,
-            &json!({"status": "healthy", "checks": {"database": "up"}}),
-        ),
+    let (code, status, database) = match database.ping().await {
+        Ok(()) => (StatusCode::OK, HealthStatus::Healthy, DependencyStatus::Up),
         Err(error) => {
             telemetry::log_error(&error, "the database is down");
-            http::json(
+            (
                 StatusCode::SERVICE_UNAVAILABLE,
-                &json!({"status": "unhealthy", "checks": {"database": "down"}}),
+                HealthStatus::Unhealthy,
+                DependencyStatus::Down,
             )
         }
     };
+    let checks = HealthChecks { database };
+    let mut response = http::json(code, &Health { status, checks });
     // An answer from a cache would say how things were.
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);

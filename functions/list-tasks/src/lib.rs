@@ -5,12 +5,46 @@ use lambda_http::{
     http::{HeaderValue, StatusCode, header},
 };
 use shared::{
-    domain::{Cursor, Page, Start},
-    http::{self, ApiError},
+    domain::{Cursor, Page, Sort, Start, Status, Task},
+    http::{self, ApiError, problem},
     store::{Database, tasks},
 };
 
 /// 200 with a bare array; `Link`s to the pages around it; `X-Total-Count` if `?count=true` asks for it; 422.
+#[utoipa::path(
+    get,
+    path = "/tasks",
+    operation_id = "listTasks",
+    tag = "tasks",
+    summary = "List tasks",
+    description = "A page of tasks. Follow the `Link`s: a page begins beside a task, so that none is missing or \
+                   repeated while tasks are created and deleted.",
+    params(
+        ("after" = Option<String>, Query, format = "cursor", pattern = "^[A-Za-z0-9_-]{16}$",
+            description = "Begin right after this place: a cursor as `Link` has it. Not together with `before`."),
+        ("before" = Option<String>, Query, format = "cursor", pattern = "^[A-Za-z0-9_-]{16}$",
+            description = "End right before this place: a cursor as `Link` has it. Not together with `after`."),
+        ("skip" = Option<i64>, Query, minimum = 0, description = "How many tasks to pass over from there."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 100,
+            description = "How many tasks to return; 100 if not given."),
+        ("sort" = inline(Option<Sort>), Query,
+            description = "`id`: the oldest first, which is the default. `-id`: the newest first."),
+        ("status" = inline(Option<Status>), Query, description = "Only tasks with this status."),
+        ("q" = Option<String>, Query, max_length = 255, pattern = "^[^\\u0000]*$",
+            description = "Only tasks whose title contains this text, in upper or lower case."),
+        ("count" = Option<bool>, Query, description = "`true`: count all tasks that the filter lets through."),
+    ),
+    responses(
+        (status = 200, description = "The tasks of the page.", body = Vec<Task>,
+            headers(
+                ("Link" = String,
+                    description = "`first`, `prev` and `next` page (RFC 8288), relative to this URL."),
+                ("X-Total-Count" = i64, description = "How many tasks there are; only if `count` asks for it."),
+            )),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
     let query = http::query(&request);
     let page = Page::parse(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));

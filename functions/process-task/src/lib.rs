@@ -2,9 +2,9 @@
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
 use queue::TaskQueue;
-use serde_json::json;
 use shared::{
-    http::{self, ApiError},
+    domain::TaskId,
+    http::{self, ApiError, Confirmation, problem},
     store::{
         Database,
         tasks::{self, ResetOutcome},
@@ -14,6 +14,23 @@ use shared::{
 /// 202 with a confirmation; 404, 409 while a worker holds the task, 422.
 ///
 /// The task is made pending before the message is sent, so that a fast worker finds it so.
+#[utoipa::path(
+    post,
+    path = "/tasks/{id}/process",
+    operation_id = "processTask",
+    tag = "tasks",
+    summary = "Process a task again",
+    description = "Makes the task `pending` and sends its message. Its `result` is null until it is settled again.",
+    params(("id" = inline(TaskId), Path, description = "The task's id.")),
+    responses(
+        (status = 202, description = "It is pending.", body = Confirmation,
+            example = json!({"message": "Task 7 queued for processing", "task_id": 7})),
+        (status = 404, response = problem::NoSuchTask),
+        (status = 409, response = problem::Processing),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) -> Result<Response<Body>, ApiError> {
     let id = http::task_id(&request)?;
     match database.run(&tasks::Reset(id)).await? {
@@ -21,6 +38,9 @@ pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) ->
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
     }
-    let body = json!({"message": format!("Task {id} queued for processing"), "task_id": id});
+    let body = Confirmation {
+        message: format!("Task {id} queued for processing"),
+        task_id: id,
+    };
     Ok(http::json(StatusCode::ACCEPTED, &body))
 }

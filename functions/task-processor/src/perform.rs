@@ -13,16 +13,52 @@ pub enum TaskError {
     Permanent(String),
 }
 
-/// Does what a task asks for and returns its result.
+/// Does what a task asks for and returns its result: it counts words, in place of real work. So that one can see what
+/// failing looks like, a description like `fail: no such user` fails for good, and one like `retry: no connection` for
+/// now.
 ///
 /// Tasks of a batch are performed concurrently, so await, do not block. A task may be performed again if
 /// the worker dies before the result is stored: effects outside of Postgres must be idempotent.
 pub async fn perform(task: &Task) -> Result<String, TaskError> {
     let text = task.description.as_ref().map_or("", Description::as_str);
+    match text.split_once(':') {
+        Some(("fail", reason)) => return Err(TaskError::Permanent(reason.trim().to_owned())),
+        Some(("retry", reason)) => return Err(TaskError::Transient(reason.trim().to_owned())),
+        _ => {}
+    }
     Ok(format!(
         "Processed \"{}\": {} words, {} characters",
         task.title.as_str(),
         text.split_whitespace().count(),
         text.chars().count(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    async fn outcome(description: &str) -> Result<String, TaskError> {
+        let task = json!({
+            "id": 7, "title": "t", "description": description, "status": "processing", "result": null, "attempts": 1,
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        });
+        perform(&serde_json::from_value(task).expect("a task")).await
+    }
+
+    #[tokio::test]
+    async fn the_words_are_counted_unless_the_description_asks_for_a_failure() {
+        let counted = Ok("Processed \"t\": 3 words, 13 characters".to_owned());
+        assert_eq!(outcome("fail or retry").await, counted);
+        assert_eq!(
+            outcome("fail: no user").await,
+            Err(TaskError::Permanent("no user".to_owned()))
+        );
+        assert_eq!(
+            outcome("retry: later").await,
+            Err(TaskError::Transient("later".to_owned()))
+        );
+    }
 }

@@ -34,17 +34,14 @@ impl Record {
                 None
             }
         };
-        let attribute = |name: &str| record.attributes.get(name)?.parse::<i64>().ok();
-        let receives = attribute("ApproximateReceiveCount").and_then(|count| u32::try_from(count).ok());
-        // Milliseconds since 1970.
-        let sent_at = attribute("SentTimestamp")
-            .and_then(|sent| OffsetDateTime::from_unix_timestamp_nanos(i128::from(sent) * 1_000_000).ok());
+        let attribute = |name: &str| record.attributes.get(name);
+        let receives = attribute("ApproximateReceiveCount").and_then(|count| count.parse().ok());
         Ok(Self {
             message_id,
             receipt_handle: record.receipt_handle.clone(),
             task,
             receives: receives.unwrap_or(1),
-            sent_at,
+            sent_at: attribute("SentTimestamp").and_then(|sent| queue::parse_sent_timestamp(sent)),
         })
     }
 

@@ -2,8 +2,8 @@
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
 use shared::{
-    domain::TaskPatch,
-    http::{self, ApiError},
+    domain::{Task, TaskId, TaskPatch},
+    http::{self, ApiError, problem},
     store::{
         Database,
         tasks::{self, Change},
@@ -11,6 +11,32 @@ use shared::{
 };
 
 /// 200 with the task as it is now; 400, 404, 412 if it is not as `If-Match` demands, 413, 415, 422.
+#[utoipa::path(
+    method(put, patch),
+    path = "/tasks/{id}",
+    operation_id = "putTask",
+    tag = "tasks",
+    summary = "Change a task",
+    description = "Only the members that are sent change. A status that is set by hand stays until the task is \
+                   processed again; a worker's outcome no longer counts.",
+    params(
+        ("id" = inline(TaskId), Path, description = "The task's id."),
+        ("If-Match" = Option<String>, Header, nullable = false,
+            description = "Change the task only if its `ETag` is one of these, like `\"1\"`; `*` for any."),
+    ),
+    request_body = TaskPatch,
+    responses(
+        (status = 200, description = "The task as it is now.", body = Task,
+            headers(("ETag" = String, description = "The new version of the task."))),
+        (status = 400, response = problem::NotJson),
+        (status = 404, response = problem::NoSuchTask),
+        (status = 412, response = problem::Stale),
+        (status = 413, response = problem::TooLarge),
+        (status = 415, response = problem::UnsupportedMediaType),
+        (status = 422, response = problem::Invalid),
+        (status = 503, response = problem::Unavailable),
+    )
+)]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
     let id = http::task_id(&request)?;
     let patch: TaskPatch = http::json_body(&request)?;

@@ -17,9 +17,10 @@ pub use task::{NewTask, Status, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// One thing that is wrong with a client's input, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// A JSON pointer as URI fragment (RFC 6901, section 6): `#/title` for a member of the body,
     /// `#/query/limit` for a query parameter, `#/path/id` for a path parameter, `#/header/idempotency-key` for a

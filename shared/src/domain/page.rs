@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{FieldError, Status, TaskId, text::check};
 
@@ -68,12 +69,14 @@ pub enum Start {
 }
 
 /// In which order tasks come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ToSchema)]
 pub enum Sort {
     /// `id`: the oldest first.
     #[default]
+    #[schema(rename = "id")]
     OldestFirst,
     /// `-id`: the newest first.
+    #[schema(rename = "-id")]
     NewestFirst,
 }
 

@@ -5,13 +5,15 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::{Description, FieldError, Input, Title, input::Members};
 
 /// Identifies a task: a positive `bigint` that Postgres hands out in ascending order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "i64")]
 #[sqlx(transparent)]
+#[schema(minimum = 1, example = 7)]
 pub struct TaskId(i64);
 
 /// The text or number is not a task id.
@@ -54,7 +56,7 @@ impl fmt::Display for TaskId {
 
 /// How far a task is. `pending -> processing -> completed | failed`; `POST /tasks/{id}/process` and a
 /// transient failure lead back to `pending`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "task_status", rename_all = "lowercase")]
 pub enum Status {
@@ -84,19 +86,22 @@ impl Status {
 }
 
 /// A task as clients see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
     /// Identifies the task.
     pub id: TaskId,
     /// What it is called.
     pub title: Title,
     /// What it is about.
+    #[schema(required)]
     pub description: Option<Description>,
     /// How far it is.
     pub status: Status,
     /// What came out, or why it failed; null until then.
+    #[schema(required)]
     pub result: Option<String>,
     /// How often a worker has started on it since it was last asked for.
+    #[schema(minimum = 0)]
     pub attempts: i32,
     /// When it was created (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
@@ -110,7 +115,7 @@ pub struct Task {
 }
 
 /// The body of `POST /tasks`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
 pub struct NewTask {
     /// What it is called.
     pub title: Title,
@@ -119,13 +124,16 @@ pub struct NewTask {
 }
 
 /// The body of `PUT` and `PATCH /tasks/{id}`: only the members that were sent change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, ToSchema)]
 pub struct TaskPatch {
     /// A new title. Null is refused: a task always has one.
+    #[schema(value_type = Title, required = false)]
     pub title: Option<Title>,
-    /// A new description; `Some(None)` (null) removes it.
+    /// A new description; null removes it.
+    #[schema(value_type = Option<Description>)]
     pub description: Option<Option<Description>>,
     /// A new status. Null is refused.
+    #[schema(value_type = Status, required = false)]
     pub status: Option<Status>,
 }
 

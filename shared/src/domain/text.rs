@@ -1,6 +1,7 @@
 //! The texts a client can write: titles and descriptions.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Why a text is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,9 +34,15 @@ pub(super) fn check(text: &str, max: usize) -> Result<(), TextError> {
 }
 
 /// What a task is called: 1 to 255 characters, not blank, kept exactly as sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "String")]
 #[sqlx(transparent)]
+#[schema(
+    min_length = 1,
+    max_length = 255,
+    pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+    example = "Process user data"
+)]
 pub struct Title(String);
 
 impl Title {
@@ -61,9 +68,10 @@ impl TryFrom<String> for Title {
 }
 
 /// What a task is about: up to 10,000 characters, kept exactly as sent, may be empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "String")]
 #[sqlx(transparent)]
+#[schema(max_length = 10000, pattern = r"^[^\u0000]*$", example = "Count the words of this")]
 pub struct Description(String);
 
 impl Description {

@@ -26,8 +26,8 @@ pub fn from_env() -> Result<Option<CorsLayer>, ConfigError> {
 
 /// What answers browsers if these origins are allowed.
 pub fn layer(origins: &str) -> Option<CorsLayer> {
-    let origins: Vec<String> = origins.split(',').map(str::trim).map(str::to_owned).collect();
-    let origins: Vec<String> = origins.into_iter().filter(|origin| !origin.is_empty()).collect();
+    let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    let origins: Vec<String> = origins.map(str::to_owned).collect();
     if origins.is_empty() {
         return None;
     }

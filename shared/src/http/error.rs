@@ -1,15 +1,13 @@
 //! What can go wrong with a request: one variant per status code, answered as RFC 9457 problem details.
 
-use lambda_http::{
-    Body, Response,
-    http::{HeaderValue, StatusCode, header},
-};
-use problem_details::ProblemDetails;
-use serde::Serialize;
-
+use super::problem::Problem;
 use crate::{
     domain::{FieldError, TaskId},
     store::StoreError,
+};
+use lambda_http::{
+    Body, Response,
+    http::{HeaderValue, StatusCode, header},
 };
 
 /// After how many seconds a client should try again when the database or the queue is unavailable, or still at
@@ -79,13 +77,6 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// The member by which we extend a problem: every mistake in the input (422 only).
-#[derive(Debug, Serialize)]
-struct Mistakes<'a> {
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
-}
-
 impl ApiError {
     /// The status code of the response.
     pub fn status(&self) -> StatusCode {
@@ -106,15 +97,16 @@ impl ApiError {
     /// The response: `type`, `title`, `status`, `detail` and, for 422, `errors`.
     pub fn into_response(self) -> Response<Body> {
         let status = self.status();
-        let errors: &[FieldError] = match &self {
-            Self::Invalid(errors) => errors,
-            _ => &[],
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            errors: match &self {
+                Self::Invalid(errors) => errors.clone(),
+                _ => Vec::new(),
+            },
         };
-        // `about:blank`: the status code says it all (RFC 9457, section 4.2.1).
-        let problem = ProblemDetails::from_status_code(status)
-            .with_type(lambda_http::http::Uri::from_static("about:blank"))
-            .with_detail(self.to_string())
-            .with_extensions(Mistakes { errors });
         let mut response = super::json(status, &problem);
         let headers = response.headers_mut();
         headers.insert(

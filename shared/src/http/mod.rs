@@ -6,6 +6,7 @@
 pub mod cors;
 mod error;
 mod etag;
+pub mod problem;
 mod request;
 mod serve;
 
@@ -18,6 +19,9 @@ pub use lambda_http::{Body, Request, Response, http::StatusCode};
 
 use lambda_http::http::header;
 use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::TaskId;
 
 /// A response with a JSON body.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
@@ -27,4 +31,14 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+/// Says that what was asked for is done, or under way.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Confirmation {
+    /// What, for a person.
+    #[schema(example = "Task 7 queued for processing")]
+    pub message: String,
+    /// The task it was asked for.
+    pub task_id: TaskId,
 }

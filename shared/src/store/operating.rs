@@ -1,19 +1,77 @@
 //! The statements for operators: how the whole is doing, and what a task has been through.
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::Statement;
-use crate::domain::TaskId;
+use crate::domain::{Description, Status, Task, TaskId, Title};
 
-/// How the tasks are doing: `{tasks, throughput, recent_tasks, recent_failures}`, made by Postgres in one round trip.
-///
-/// `throughput` has an entry for each of the last 30 minutes, the oldest first.
-pub struct Overview;
+/// How the tasks are doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Overview {
+    /// How many there are.
+    pub tasks: Counts,
+    /// What happened in each of the last 30 minutes, the oldest first.
+    pub throughput: Vec<Minute>,
+    /// The last 10 that were created, the newest first.
+    pub recent_tasks: Vec<Task>,
+    /// The 10 that failed last, the latest first; `result` says why.
+    pub recent_failures: Vec<Task>,
+}
 
-impl Statement for Overview {
-    type Answer = Value;
+/// How many tasks there are, by status.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Counts {
+    /// All of them.
+    #[schema(minimum = 0)]
+    pub total: i64,
+    /// Those that wait.
+    #[schema(minimum = 0)]
+    pub pending: i64,
+    /// Those that a worker holds.
+    #[schema(minimum = 0)]
+    pub processing: i64,
+    /// Those that are done.
+    #[schema(minimum = 0)]
+    pub completed: i64,
+    /// Those that were given up.
+    #[schema(minimum = 0)]
+    pub failed: i64,
+    /// For how many seconds the pending one that was asked for first has waited; null if none is pending.
+    #[schema(required, minimum = 0)]
+    pub oldest_pending_seconds: Option<f64>,
+}
+
+/// What happened in a minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Minute {
+    /// When it began (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    pub minute: OffsetDateTime,
+    /// How many tasks were created.
+    #[schema(minimum = 0)]
+    pub created: i64,
+    /// How many were completed.
+    #[schema(minimum = 0)]
+    pub completed: i64,
+    /// How many were given up.
+    #[schema(minimum = 0)]
+    pub failed: i64,
+    /// From request to outcome, of half of those; null without any.
+    #[schema(required, minimum = 0)]
+    pub p50_seconds: Option<f64>,
+    /// From request to outcome, of all but the slowest hundredth; null without any.
+    #[schema(required, minimum = 0)]
+    pub p99_seconds: Option<f64>,
+}
+
+/// Reads the [`Overview`], which Postgres makes in one round trip.
+pub struct ReadOverview;
+
+impl Statement for ReadOverview {
+    type Answer = Overview;
 
     fn is_repeatable(&self) -> bool {
         true
@@ -34,9 +92,10 @@ impl Statement for Overview {
                    select date_trunc('minute', settled_at) as minute,
                           count(*) filter (where status = 'completed') as completed,
                           count(*) filter (where status = 'failed') as failed,
+                          -- Not of those that a client has settled by hand.
                           percentile_cont(array[0.5, 0.99]) within group (
                               order by extract(epoch from settled_at - requested_at)
-                          ) as seconds
+                          ) filter (where started_at is not null) as seconds
                    from tasks
                    where settled_at >= date_trunc('minute', now()) - interval '29 minutes'
                    group by 1
@@ -75,8 +134,8 @@ impl Statement for Overview {
                        from (select * from tasks order by id desc limit 10) as recent
                    ), '[]'),
                    'recent_failures', coalesce((
-                       select jsonb_agg(task_document(recent) order by id desc)
-                       from (select * from tasks where status = 'failed' order by id desc limit 10) as recent
+                       select jsonb_agg(task_document(recent) order by settled_at desc)
+                       from (select * from tasks where status = 'failed' order by settled_at desc limit 10) as recent
                    ), '[]')
                )::text as "overview!""#
         )
@@ -86,14 +145,14 @@ impl Statement for Overview {
     }
 }
 
-/// When what happened to a task; `None` if there is no such task.
-pub struct FindTimes(pub TaskId);
+/// The task and when what happened to it; `None` if there is no such task.
+pub struct FindHistory(pub TaskId);
 
-/// What [`FindTimes`] found. What has happened more than once has its last time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
-    /// When it was created.
-    pub created_at: OffsetDateTime,
+/// What [`FindHistory`] found. What has happened more than once has its last time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The task.
+    pub task: Task,
     /// When it was last asked for.
     pub requested_at: OffsetDateTime,
     /// When SQS accepted its message.
@@ -104,20 +163,40 @@ pub struct Times {
     pub settled_at: Option<OffsetDateTime>,
 }
 
-impl Statement for FindTimes {
-    type Answer = Option<Times>;
+impl Statement for FindHistory {
+    type Answer = Option<History>;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        sqlx::query_as!(
-            Times,
-            "select created_at, requested_at, enqueued_at, started_at, settled_at from tasks where id = $1",
+        let found = sqlx::query!(
+            r#"select title as "title: Title", description as "description: Description", status as "status: Status",
+                      result, attempts, created_at, updated_at, version,
+                      requested_at, enqueued_at, started_at, settled_at
+               from tasks
+               where id = $1"#,
             self.0.get()
         )
         .fetch_optional(connection)
-        .await
+        .await?;
+        Ok(found.map(|row| History {
+            task: Task {
+                id: self.0,
+                title: row.title,
+                description: row.description,
+                status: row.status,
+                result: row.result,
+                attempts: row.attempts,
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+                version: row.version,
+            },
+            requested_at: row.requested_at,
+            enqueued_at: row.enqueued_at,
+            started_at: row.started_at,
+            settled_at: row.settled_at,
+        }))
     }
 }

@@ -1,0 +1,5 @@
+//! Prints the OpenAPI document.
+
+fn main() {
+    print!("{}", openapi::document());
+}

@@ -1,0 +1,149 @@
+//! The body of every error: problem details (RFC 9457). Also how the OpenAPI document describes each error, once for
+//! all routes.
+
+use serde::Serialize;
+use utoipa::{ToResponse, ToSchema};
+
+use crate::domain::FieldError;
+
+/// What went wrong (RFC 9457, section 3.1).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// `about:blank`: the status code says it all (RFC 9457, section 4.2.1).
+    #[schema(value_type = String, example = "about:blank")]
+    pub r#type: &'static str,
+    /// The name of the status code.
+    #[schema(value_type = String, example = "Not Found")]
+    pub title: &'static str,
+    /// The status code of the response.
+    #[schema(minimum = 400, maximum = 599, example = 404)]
+    pub status: u16,
+    /// What happened, for a person.
+    #[schema(example = "Task 7 does not exist.")]
+    pub detail: String,
+    /// Every mistake in the input (422 only).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub errors: Vec<FieldError>,
+}
+
+/// 400 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The body is not JSON.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 400, "title": "Bad Request",
+        "detail": "The body is not valid JSON: expected value at line 1 column 1",
+    })
+)]
+pub struct NotJson(pub Problem);
+
+/// 404 of a task in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "There is no such task.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 404, "title": "Not Found", "detail": "Task 7 does not exist.",
+    })
+)]
+pub struct NoSuchTask(pub Problem);
+
+/// 404 of a path in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "There is nothing at this path.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 404, "title": "Not Found", "detail": "There is nothing at /docs/none.js.",
+    })
+)]
+pub struct NoSuchRoute(pub Problem);
+
+/// 409 of a task in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "A worker is processing the task.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 409, "title": "Conflict",
+        "detail": "Task 7 is being processed. Wait until it is completed or failed.",
+    })
+)]
+pub struct Processing(pub Problem);
+
+/// 409 of an idempotency key in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "A request with the same `Idempotency-Key` is still in progress.",
+    content_type = "application/problem+json",
+    headers(("Retry-After" = u32, description = "In how many seconds to try again.")),
+    example = json!({
+        "type": "about:blank", "status": 409, "title": "Conflict",
+        "detail": "A request with this Idempotency-Key is still in progress. Please try again.",
+    })
+)]
+pub struct InProgress(pub Problem);
+
+/// 412 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The task's `ETag` is not one of those in `If-Match`.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 412, "title": "Precondition Failed",
+        "detail": "Task 7 has changed: its ETag is not the one in If-Match. Get it again, then decide.",
+    })
+)]
+pub struct Stale(pub Problem);
+
+/// 413 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The body is larger than 128 KiB.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 413, "title": "Payload Too Large",
+        "detail": "The body has 200000 bytes; at most 131072 are accepted.",
+    })
+)]
+pub struct TooLarge(pub Problem);
+
+/// 415 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The body says that it is something else than JSON.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 415, "title": "Unsupported Media Type",
+        "detail": "The body must be application/json, not text/csv.",
+    })
+)]
+pub struct UnsupportedMediaType(pub Problem);
+
+/// 422 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The request is well-formed but not valid. `errors` lists every mistake.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 422, "title": "Unprocessable Entity",
+        "detail": "The request is well-formed but not valid; see `errors`.",
+        "errors": [{"pointer": "#/title", "detail": "must not be blank"}],
+    })
+)]
+pub struct Invalid(pub Problem);
+
+/// 503 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "Postgres, or SQS where there is no answer without it, is unavailable.",
+    content_type = "application/problem+json",
+    headers(("Retry-After" = u32, description = "In how many seconds to try again.")),
+    example = json!({
+        "type": "about:blank", "status": 503, "title": "Service Unavailable",
+        "detail": "The database is unavailable. Please try again.",
+    })
+)]
+pub struct Unavailable(pub Problem);

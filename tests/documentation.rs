@@ -1,0 +1,133 @@
+//! Every command in a ```console block of README.md and docs/walkthrough.md, run against the deployed stack: does it
+//! print what the document says? A test binary of its own, because ids begin at 1 for each document.
+//!
+//! In a document, a line `…` stands for lines that are left out; times may differ. A plain GET is repeated until it
+//! answers as it should: the task processor needs its time.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_sqs::Client;
+use sqlx::{Connection, PgConnection};
+
+/// Longer than the retries of a task take, until it is failed.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What `make dlq` and `make redrive` run, for the stack of the tests instead of that of `make up`.
+const MAKE: &str = r#"make() { "$DEAD_LETTERS" "${1/#dlq/list}"; }"#;
+
+/// A command and what it prints, in a document.
+struct Example {
+    command: String,
+    output: Vec<String>,
+}
+
+fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
+}
+
+fn examples(document: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let mut in_block = false;
+    let mut lines = document.lines();
+    while let Some(line) = lines.next() {
+        match line.strip_prefix("$ ") {
+            _ if line.starts_with("```") => in_block = line == "```console",
+            _ if !in_block => {}
+            Some(command) => {
+                let mut command = command.to_owned();
+                while command.ends_with('\\') {
+                    command.push('\n');
+                    command.push_str(lines.next().expect("a command goes on after a backslash"));
+                }
+                let output = Vec::new();
+                examples.push(Example { command, output });
+            }
+            None => {
+                let example = examples.last_mut().expect("a block begins with a command");
+                example.output.push(line.to_owned());
+            }
+        }
+    }
+    for example in &mut examples {
+        while example.output.last().is_some_and(String::is_empty) {
+            example.output.pop();
+        }
+    }
+    examples
+}
+
+fn run(command: &str) -> Vec<String> {
+    let programs = std::env::current_exe().expect("a path");
+    let programs = programs.ancestors().nth(2).expect("deps/ is in the programs' folder");
+    let mut bash = Command::new("bash");
+    bash.current_dir("..").arg("-c").arg(format!("{MAKE}\n{command}"));
+    bash.env("API", env("API_URL"))
+        .env("DEAD_LETTERS", programs.join("dead-letters"));
+    let output = bash.output().expect("bash is there");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines()
+        .map(|line| line.trim_end_matches('\r').to_owned())
+        .collect()
+}
+
+/// The line with times of one look.
+fn without_times(line: &str) -> String {
+    let is_time =
+        |text: &str| time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).is_ok();
+    let separator = |letter: char| letter == '"' || letter == ' ';
+    let words = line.split(separator).filter(|word| is_time(word));
+    words.fold(line.to_owned(), |line, time| line.replace(time, "<time>"))
+}
+
+fn fits(expected: &[String], actual: &[String]) -> bool {
+    match expected {
+        [] => actual.is_empty(),
+        [gap, rest @ ..] if gap == "…" => (0..=actual.len()).any(|left_out| fits(rest, &actual[left_out..])),
+        [line, rest @ ..] => actual
+            .split_first()
+            .is_some_and(|(first, others)| without_times(line) == without_times(first) && fits(rest, others)),
+    }
+}
+
+/// As after `make clean-data` and `make up`.
+async fn forget_everything() {
+    let mut connection = PgConnection::connect(&env("DATABASE_URL"))
+        .await
+        .expect("Postgres is there");
+    let truncate = sqlx::query("truncate tasks, idempotency_keys restart identity");
+    truncate.execute(&mut connection).await.expect("truncated");
+    let sqs = Client::new(&queue::sdk_config().await);
+    for queue in ["QUEUE_URL", "DEAD_LETTER_QUEUE_URL"] {
+        let purge = sqs.purge_queue().queue_url(env(queue));
+        purge.send().await.expect("purged");
+    }
+}
+
+#[tokio::test]
+async fn every_command_of_the_documents_prints_what_they_say() {
+    for document in ["README.md", "docs/walkthrough.md"] {
+        forget_everything().await;
+        let text = std::fs::read_to_string(Path::new("..").join(document)).expect("the document is there");
+        let examples = examples(&text);
+        assert!(examples.len() >= 5, "{document} has {} examples", examples.len());
+        for Example { command, output } in examples {
+            let deadline = Instant::now() + PATIENCE;
+            let may_repeat = command.starts_with("curl $API/") && !command.contains(" -");
+            let mut actual = run(&command);
+            while may_repeat && !fits(&output, &actual) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(200));
+                actual = run(&command);
+            }
+            assert!(
+                fits(&output, &actual),
+                "{document} says\n\n$ {command}\n{}\n\nbut it prints\n\n{}\n",
+                output.join("\n"),
+                actual.join("\n")
+            );
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! openapi.json: is it what the functions say, and is what they say so?
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use shared::domain::{Description, IdempotencyKey, Page, Title};
+
+use crate::template::template_routes;
+
+fn committed() -> Value {
+    serde_json::from_str(include_str!("../openapi.json")).expect("JSON")
+}
+
+/// Every operation of the document: its method and path, and what it says.
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let paths = document["paths"].as_object().expect("paths").iter();
+    paths
+        .flat_map(|(path, operations)| {
+            let operations = operations.as_object().expect("operations").iter();
+            operations.map(move |(method, operation)| (format!("{} {path}", method.to_uppercase()), operation))
+        })
+        .collect()
+}
+
+fn parameter<'a>(document: &'a Value, path: &str, method: &str, name: &str) -> &'a Value {
+    let parameters = document["paths"][path][method]["parameters"]
+        .as_array()
+        .expect("parameters");
+    let found = parameters.iter().find(|parameter| parameter["name"] == name);
+    found.unwrap_or_else(|| panic!("{method} {path} has no parameter {name}"))
+}
+
+#[test]
+fn the_committed_document_is_what_the_functions_say() {
+    assert!(
+        openapi::document() == include_str!("../openapi.json"),
+        "openapi.json does not fit the functions: run `make openapi` and commit the result"
+    );
+}
+
+#[test]
+fn the_document_has_the_routes_of_the_template() {
+    let document = committed();
+    let documented: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();
+    let mut deployed: BTreeSet<String> = template_routes().into_keys().collect();
+    // A method for every path, and every path: api-info's 404 and 405. What it answers with 200 is a route.
+    assert!(deployed.remove("ANY /{proxy+}") && deployed.remove("ANY /"));
+    deployed.insert("GET /".to_owned());
+    assert_eq!(documented, deployed);
+}
+
+#[test]
+fn every_operation_has_an_id_of_its_own_a_summary_and_a_tag_that_is_described() {
+    let document = committed();
+    let tags = document["tags"].as_array().expect("tags");
+    let tags: Vec<&Value> = tags.iter().map(|tag| &tag["name"]).collect();
+    let mut ids = BTreeSet::new();
+    for (route, operation) in operations(&document) {
+        assert!(ids.insert(operation["operationId"].as_str().expect("an id")), "{route}");
+        assert!(operation["summary"].is_string(), "{route}");
+        assert!(tags.contains(&&operation["tags"][0]), "{route}");
+    }
+}
+
+/// The attributes of utoipa take literals only.
+#[test]
+fn the_limits_of_the_document_are_those_of_the_parsers() {
+    let document = committed();
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["Title"]["maxLength"], Title::MAX_CHARS);
+    assert_eq!(schemas["Description"]["maxLength"], Description::MAX_CHARS);
+    let list = |name: &str| &parameter(&document, "/tasks", "get", name)["schema"];
+    assert_eq!(list("limit")["maximum"], Page::MAX_LIMIT);
+    assert_eq!(list("q")["maxLength"], Page::MAX_SEARCH_CHARS);
+    let key = &parameter(&document, "/tasks", "post", "Idempotency-Key")["schema"];
+    assert_eq!(key["maxLength"], IdempotencyKey::MAX_CHARS);
+}
+
+#[test]
+fn the_query_parameters_of_the_document_are_those_that_the_parser_knows() {
+    let document = committed();
+    let parameters = document["paths"]["/tasks"]["get"]["parameters"]
+        .as_array()
+        .expect("parameters");
+    let names: Vec<&str> = parameters
+        .iter()
+        .filter_map(|parameter| parameter["name"].as_str())
+        .collect();
+    let errors = Page::parse([("unknown", "")]).expect_err("unknown");
+    let known = errors[0]
+        .detail
+        .split_once("it takes ")
+        .expect("the names")
+        .1
+        .replace(" and ", ", ");
+    assert_eq!(names, known.split(", ").collect::<Vec<_>>());
+    for name in names {
+        // Known, even if this is no value of it.
+        let errors = Page::parse([(name, "\0")]).expect_err("a NUL");
+        assert!(!errors[0].detail.starts_with("is not a parameter"), "{name}");
+    }
+}
+
+#[test]
+fn bodies_refuse_members_that_the_document_does_not_name() {
+    let document = committed();
+    for name in ["NewTask", "TaskPatch"] {
+        let schema = &document["components"]["schemas"][name];
+        assert_eq!(schema["additionalProperties"], json!(false), "{name}");
+    }
+}
