@@ -10,7 +10,7 @@ use utoipa::{
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Task API", description = "Stores tasks, and has workers process them."),
-    servers((url = ".", description = "Where this document is")),
+    servers((url = ".", description = "The stage that serves this document")),
     tags(
         (name = "tasks", description = "For clients"),
         (name = "operators", description = "To watch and operate all this"),
@@ -60,6 +60,7 @@ pub fn document() -> String {
         .expect("its handlers are listed above");
     let patch = task.patch.as_mut().expect("update-task takes PATCH");
     patch.operation_id = Some("patchTask".to_owned());
+    patch.summary = Some("Change a task, as PUT does".to_owned());
     // The parser of these refuses unknown members; utoipa would learn that only from serde.
     let schemas = &mut document.components.as_mut().expect("there are schemas").schemas;
     for name in ["NewTask", "TaskPatch"] {

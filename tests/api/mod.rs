@@ -1,6 +1,7 @@
 //! The functions behind API Gateway, one module each.
 
 mod admin;
+mod api_docs;
 mod api_info;
 mod create_task;
 mod database_trouble;

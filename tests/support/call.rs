@@ -19,7 +19,7 @@ pub struct Call {
     method: String,
     path: String,
     query: Vec<(String, String)>,
-    id: Option<String>,
+    parameters: Map<String, Value>,
     headers: Map<String, Value>,
     body: Option<String>,
     base64: bool,
@@ -89,7 +89,7 @@ impl Call {
             method: method.to_owned(),
             path: path.to_owned(),
             query: Vec::new(),
-            id: None,
+            parameters: Map::new(),
             headers: Map::new(),
             body: None,
             base64: false,
@@ -100,9 +100,13 @@ impl Call {
     /// A call of `/tasks/{id}` and what is below it.
     pub fn task(method: &str, id: impl ToString, below: &str) -> Self {
         let id = id.to_string();
-        let mut call = Self::new(method, &format!("/tasks/{id}{below}"));
-        call.id = Some(id);
-        call
+        Self::new(method, &format!("/tasks/{id}{below}")).parameter("id", &id)
+    }
+
+    /// A part of the path that API Gateway has taken out of it.
+    pub fn parameter(mut self, name: &str, value: &str) -> Self {
+        self.parameters.insert(name.to_owned(), value.into());
+        self
     }
 
     pub fn query(mut self, name: &str, value: &str) -> Self {
@@ -174,7 +178,6 @@ impl Call {
     }
 
     fn event(&self, gateway: Gateway) -> Value {
-        let parameters: Map<String, Value> = self.id.iter().map(|id| ("id".to_owned(), json!(id))).collect();
         match gateway {
             Gateway::Rest => {
                 let mut event: Value = serde_json::from_str(include_str!("../events/rest.json")).expect("JSON");
@@ -182,8 +185,8 @@ impl Call {
                 event["path"] = json!(self.path);
                 event["requestContext"]["httpMethod"] = json!(self.method);
                 event["requestContext"]["path"] = json!(format!("/sandbox{}", self.path));
-                if !parameters.is_empty() {
-                    event["pathParameters"] = parameters.into();
+                if !self.parameters.is_empty() {
+                    event["pathParameters"] = self.parameters.clone().into();
                 }
                 for (name, value) in &self.query {
                     event["queryStringParameters"][name] = json!(value);
@@ -212,8 +215,8 @@ impl Call {
                     .map(|(name, value)| format!("{name}={value}"))
                     .collect();
                 event["rawQueryString"] = json!(pairs.join("&"));
-                if !parameters.is_empty() {
-                    event["pathParameters"] = parameters.into();
+                if !self.parameters.is_empty() {
+                    event["pathParameters"] = self.parameters.clone().into();
                 }
                 for (name, value) in &self.headers {
                     event["headers"][name] = value.clone();

@@ -23,6 +23,9 @@ const STACK_NAME: &str = "task-api";
 /// The region that local things pretend to be in.
 const REGION: &str = "us-east-1";
 
+/// The web pages that may call the local API.
+const LOCAL_ORIGINS: &str = "http://localhost:*";
+
 /// Builds what changed since the last time.
 pub fn build(stack: &Stack) -> Result<()> {
     let step = Step::start("build", "compiling the functions (some minutes the first time)");
@@ -52,7 +55,7 @@ pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, Stri
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
         format!("DatabaseUrl={database_url}"),
-        "CorsAllowOrigins=http://localhost:*".to_owned(),
+        format!("CorsAllowOrigins={LOCAL_ORIGINS}"),
         format!(
             "LogLevel={}",
             env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
@@ -120,7 +123,9 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
     into_emulator(&mut command, stack);
     command
         .env("DATABASE_URL", &deployed.database_url)
-        .env("QUEUE_URL", &deployed.task_queue_url);
+        .env("QUEUE_URL", &deployed.task_queue_url)
+        .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
+        .env("CORS_ALLOW_ORIGINS", LOCAL_ORIGINS);
     let status = command.status().context("cannot start cargo-lambda")?;
     anyhow::ensure!(status.success(), "cargo lambda watch ended: {status}");
     Ok(())

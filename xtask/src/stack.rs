@@ -264,6 +264,7 @@ impl Deployed {
 The task API is running.
 
   API        {api_url}
+  Docs       {api_url}/docs
   Dashboard  {api_url}/admin/dashboard
   Database   {database_url}
 

@@ -12,6 +12,7 @@ SwaggerUIBundle({
   deepLinking: true,
   displayRequestDuration: true,
   docExpansion: "list",
+  defaultModelsExpandDepth: 0,
   tryItOutEnabled: true,
   // Otherwise the badge of a validator on another host is shown where the page is not on localhost.
   validatorUrl: null,

@@ -3,6 +3,10 @@
 //! The pages are in page/, the libraries behind them in vendor/: nothing comes from another host. All URLs in them are
 //! relative, so that they hold behind any stage or domain.
 
+mod assets;
+
+use std::sync::LazyLock;
+
 use lambda_http::{
     Body, Request, RequestExt, Response,
     http::{HeaderValue, header},
@@ -11,40 +15,24 @@ use shared::http::{ApiError, problem};
 
 const OPENAPI: &str = include_str!("../../../openapi.json");
 
-/// What the pages load: name, media type, content.
-const ASSETS: [(&str, &str, &str); 6] = [
-    ("docs.js", "text/javascript", include_str!("../page/docs.js")),
-    ("redoc.js", "text/javascript", include_str!("../page/redoc.js")),
-    (
-        "redoc.standalone.js",
-        "text/javascript",
-        include_str!("../vendor/redoc/redoc.standalone.js"),
-    ),
-    ("style.css", "text/css", include_str!("../page/style.css")),
-    (
-        "swagger-ui-bundle.js",
-        "text/javascript",
-        include_str!("../vendor/swagger-ui/swagger-ui-bundle.js"),
-    ),
-    (
-        "swagger-ui.css",
-        "text/css",
-        include_str!("../vendor/swagger-ui/swagger-ui.css"),
-    ),
-];
+static DOCS: LazyLock<String> = LazyLock::new(|| assets::versioned(include_str!("../page/docs.html")));
+static REDOC: LazyLock<String> = LazyLock::new(|| assets::versioned(include_str!("../page/redoc.html")));
 
-/// Scripts of this API only, and none in the page (Content Security Policy Level 3, section 2.3.1). Both libraries
-/// write styles into the page, with hashes that nobody can know before.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
-                      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Scripts and styles of this API only, none in the page (Content Security Policy Level 3, section 2.3.1).
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// For how long a browser may keep an asset, in seconds: they change with a deployment only.
-const KEEP: &str = "public, max-age=3600";
+/// Redoc searches in a worker it makes itself, and adds two style elements: an empty one that it fills by script,
+/// and that of its scrollbars.
+const REDOC_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src blob:; \
+                            style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' \
+                            'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='; img-src data:; \
+                            connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers by the last part of the path.
 pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
     match request.path_parameters().first("asset") {
-        Some(name) => asset(name).await,
+        Some(name) => asset(name, request.query_string_parameters().first("v")).await,
         None => match request.raw_http_path().rsplit('/').next() {
             Some("openapi.json") => openapi().await,
             Some("redoc") => redoc().await,
@@ -77,7 +65,7 @@ pub async fn openapi() -> Result<Response<Body>, ApiError> {
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
 )]
 pub async fn docs() -> Result<Response<Body>, ApiError> {
-    Ok(page(include_str!("../page/docs.html")))
+    Ok(page(&DOCS, DOCS_POLICY))
 }
 
 /// 200 with Redoc.
@@ -91,7 +79,7 @@ pub async fn docs() -> Result<Response<Body>, ApiError> {
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
 )]
 pub async fn redoc() -> Result<Response<Body>, ApiError> {
-    Ok(page(include_str!("../page/redoc.html")))
+    Ok(page(&REDOC, REDOC_POLICY))
 }
 
 /// 200 with a script or style of the two pages; 404.
@@ -101,31 +89,37 @@ pub async fn redoc() -> Result<Response<Body>, ApiError> {
     operation_id = "getDocsAsset",
     tag = "about",
     summary = "What the two pages load",
-    params(("asset" = String, Path, description = "The name of the file.", example = "style.css")),
+    params(
+        ("asset" = String, Path, description = "The name of the file.", example = "style.css"),
+        ("v" = Option<String>, Query,
+            description = "The version of the file that is meant: a browser may keep that one for ever."),
+    ),
     responses(
-        (status = 200, description = "The file.", content((String = "text/css"), (String = "text/javascript"))),
+        (status = 200, description = "The file.",
+            content((String = "text/css"), (String = "text/javascript"), (String = "text/plain"))),
         (status = 404, response = problem::NoSuchRoute),
     )
 )]
-pub async fn asset(name: &str) -> Result<Response<Body>, ApiError> {
-    let found = ASSETS.iter().find(|(asset, ..)| *asset == name);
-    let (_, media_type, content) = found.ok_or_else(|| ApiError::NoSuchRoute(format!("/docs/{name}")))?;
-    let mut response = text(media_type, content);
-    let keep = HeaderValue::from_static(KEEP);
-    response.headers_mut().insert(header::CACHE_CONTROL, keep);
+pub async fn asset(name: &str, version: Option<&str>) -> Result<Response<Body>, ApiError> {
+    let asset = assets::find(name).ok_or_else(|| ApiError::NoSuchRoute(format!("/docs/{name}")))?;
+    let mut response = text(asset.media_type, asset.content);
+    if version == Some(asset.version.as_str()) {
+        let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    }
     Ok(response)
 }
 
-fn page(html: &'static str) -> Response<Body> {
-    let mut response = text("text/html", html);
-    let policy = HeaderValue::from_static(POLICY);
+fn page(html: &str, policy: &'static str) -> Response<Body> {
+    let mut response = text("text/html; charset=utf-8", html);
+    let policy = HeaderValue::from_static(policy);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     response
 }
 
-fn text(media_type: &'static str, content: &'static str) -> Response<Body> {
+fn text(media_type: &'static str, content: &str) -> Response<Body> {
     let mut response = Response::new(Body::Text(content.to_owned()));
-    let media_type = HeaderValue::from_str(&format!("{media_type}; charset=utf-8")).expect("a header value");
+    let media_type = HeaderValue::from_static(media_type);
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }

@@ -98,16 +98,18 @@ pub struct Task {
     /// How far it is.
     pub status: Status,
     /// What came out, or why it failed; null until then.
-    #[schema(required)]
+    #[schema(required, example = "Processed \"Process user data\": 5 words, 23 characters")]
     pub result: Option<String>,
     /// How often a worker has started on it since it was last asked for.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, example = 1)]
     pub attempts: i32,
     /// When it was created (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(example = "2026-11-22T15:41:29.796838Z")]
     pub created_at: OffsetDateTime,
     /// When anything above last changed (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(example = "2026-11-22T15:41:29.848184Z")]
     pub updated_at: OffsetDateTime,
     /// Grows with every change of what is above; clients see it as the `ETag`.
     #[serde(skip)]
@@ -125,6 +127,7 @@ pub struct NewTask {
 
 /// The body of `PUT` and `PATCH /tasks/{id}`: only the members that were sent change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, ToSchema)]
+#[schema(example = json!({"title": "Process user data", "description": "Count the words of this"}))]
 pub struct TaskPatch {
     /// A new title. Null is refused: a task always has one.
     #[schema(value_type = Title, required = false)]
