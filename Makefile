@@ -4,7 +4,7 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev dlq redrive test chaos coverage lint sqlx openapi fmt
+.PHONY: help up down clean-data logs dev dlq redrive test chaos contract coverage lint sqlx openapi fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,10 +38,13 @@ test: ## Install what is missing, run every test against a real Postgres and SQS
 chaos: ## Create 2,000 tasks while everything fails in turn; count what is lost or done twice (TASKS, SEED)
 	@$(XTASK) chaos
 
+contract: ## Hold the running API against openapi.json, with thousands of requests
+	@$(XTASK) contract
+
 coverage: ## Run the tests with coverage: a table, and HTML in coverage/
 	@$(XTASK) coverage
 
-lint: ## Check template.yaml, raw and translated
+lint: ## Check template.yaml, raw and translated, and openapi.json
 	@$(XTASK) lint
 
 sqlx: ## Refresh .sqlx after a change of a query or a migration

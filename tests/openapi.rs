@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+use regex::Regex;
 use serde_json::{Value, json};
 use shared::domain::{Description, IdempotencyKey, Page, Title};
 
@@ -62,6 +64,32 @@ fn every_operation_has_an_id_of_its_own_a_summary_and_a_tag_that_is_described() 
     }
 }
 
+#[test]
+fn every_link_leads_to_an_operation_and_gives_it_parameters_that_it_has() {
+    let document = committed();
+    let all = operations(&document);
+    let mut links = 0;
+    for (route, operation) in &all {
+        let responses = operation["responses"].as_object().expect("responses").values();
+        for (name, link) in responses.filter_map(|response| response["links"].as_object()).flatten() {
+            let found = all
+                .iter()
+                .find(|(_, target)| target["operationId"] == link["operationId"]);
+            let (_, target) = found.unwrap_or_else(|| panic!("{route}: {name} leads nowhere"));
+            for parameter in link["parameters"].as_object().expect("parameters").keys() {
+                let parameter = parameter.trim_start_matches("header.");
+                let known = target["parameters"].as_array().expect("parameters");
+                assert!(
+                    known.iter().any(|known| known["name"] == parameter),
+                    "{route}: {name}: {parameter}"
+                );
+            }
+            links += 1;
+        }
+    }
+    assert!(links >= 15, "{links}");
+}
+
 /// The attributes of utoipa take literals only.
 #[test]
 fn the_limits_of_the_document_are_those_of_the_parsers() {
@@ -72,8 +100,6 @@ fn the_limits_of_the_document_are_those_of_the_parsers() {
     let list = |name: &str| &parameter(&document, "/tasks", "get", name)["schema"];
     assert_eq!(list("limit")["maximum"], Page::MAX_LIMIT);
     assert_eq!(list("q")["maxLength"], Page::MAX_SEARCH_CHARS);
-    let key = &parameter(&document, "/tasks", "post", "Idempotency-Key")["schema"];
-    assert_eq!(key["maxLength"], IdempotencyKey::MAX_CHARS);
 }
 
 #[test]
@@ -107,5 +133,41 @@ fn bodies_refuse_members_that_the_document_does_not_name() {
     for name in ["NewTask", "TaskPatch"] {
         let schema = &document["components"]["schemas"][name];
         assert_eq!(schema["additionalProperties"], json!(false), "{name}");
+    }
+}
+
+/// A pattern of the document. ECMA-262's and Rust's dialects mean the same by what these use.
+fn pattern(schema: &Value) -> Regex {
+    Regex::new(schema["pattern"].as_str().expect("a pattern")).expect("a regular expression")
+}
+
+/// Texts that are near the border: white space and control characters, quotes, and lengths around the limits.
+fn texts() -> impl Strategy<Value = String> {
+    let letters = prop_oneof![
+        4 => any::<char>(),
+        4 => prop::sample::select(vec!['"', ' ', '\t', '\0', '\u{85}', '\u{a0}', '\u{feff}', '\u{2028}', '\u{1c}']),
+        1 => Just('k'),
+    ];
+    let lengths = prop_oneof![0..4_usize, 253..259_usize];
+    prop_oneof![
+        prop::collection::vec(letters, 0..4).prop_map(String::from_iter),
+        lengths.clone().prop_map(|length| "k".repeat(length)),
+        lengths.prop_map(|length| format!("\"{}\"", "k".repeat(length))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_document_allows_exactly_the_titles_and_keys_that_the_parsers_take(text in texts()) {
+        let document = committed();
+        let title = &document["components"]["schemas"]["Title"];
+        let length = text.chars().count();
+        let allowed = pattern(title).is_match(&text) && (1..=Title::MAX_CHARS).contains(&length);
+        prop_assert_eq!(allowed, Title::try_from(text.clone()).is_ok(), "title {:?}", text);
+
+        // White space around a header's value is not part of it.
+        prop_assume!(text.trim_matches([' ', '\t']) == text);
+        let key = &parameter(&document, "/tasks", "post", "Idempotency-Key")["schema"];
+        prop_assert_eq!(pattern(key).is_match(&text), IdempotencyKey::parse(text.as_bytes()).is_ok(), "key {:?}", text);
     }
 }

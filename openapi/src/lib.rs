@@ -4,7 +4,7 @@
 use shared::http::problem;
 use utoipa::{
     OpenApi,
-    openapi::{RefOr, Schema, schema::AdditionalProperties},
+    openapi::{RefOr, Response, Schema, extensions::Extensions, schema::AdditionalProperties},
 };
 
 #[derive(OpenApi)]
@@ -49,9 +49,15 @@ use utoipa::{
 )]
 struct Document;
 
-/// The document, as openapi.json has it.
+/// Headers that are there whenever their response is.
+const ALWAYS: [&str; 3] = ["ETag", "Location", "Retry-After"];
+
+/// The document, as openapi.json has it: with what utoipa has no words for.
 pub fn document() -> String {
     let mut document = Document::openapi();
+    // The API is open; to say nothing would mean that it is not known.
+    document.security = Some(Vec::new());
+
     // One handler serves both methods, and an operation id must be unique.
     let task = document
         .paths
@@ -61,14 +67,43 @@ pub fn document() -> String {
     let patch = task.patch.as_mut().expect("update-task takes PATCH");
     patch.operation_id = Some("patchTask".to_owned());
     patch.summary = Some("Change a task, as PUT does".to_owned());
+
     // The parser of these refuses unknown members; utoipa would learn that only from serde.
-    let schemas = &mut document.components.as_mut().expect("there are schemas").schemas;
+    let components = document.components.as_mut().expect("there are schemas");
     for name in ["NewTask", "TaskPatch"] {
-        if let Some(RefOr::T(Schema::Object(object))) = schemas.get_mut(name) {
+        if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
             object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         }
+    }
+
+    components.responses.values_mut().for_each(describe_headers);
+    for path in document.paths.paths.values_mut() {
+        let methods = [
+            &mut path.get,
+            &mut path.put,
+            &mut path.post,
+            &mut path.delete,
+            &mut path.patch,
+        ];
+        let operations = methods.into_iter().flatten();
+        operations
+            .flat_map(|operation| operation.responses.responses.values_mut())
+            .for_each(describe_headers);
     }
     let mut text = document.to_pretty_json().expect("its keys are strings");
     text.push('\n');
     text
+}
+
+fn describe_headers(response: &mut RefOr<Response>) {
+    let RefOr::T(response) = response else { return };
+    for (name, header) in &mut response.headers {
+        let RefOr::T(header) = header else { continue };
+        if ALWAYS.contains(&name.as_str()) {
+            header.extensions = Some(Extensions::from_iter([("required", true)]));
+        }
+        if let ("ETag", Some(RefOr::T(Schema::Object(schema)))) = (name.as_str(), &mut header.schema) {
+            schema.pattern = Some(r#"^"[1-9][0-9]*"$"#.to_owned());
+        }
+    }
 }

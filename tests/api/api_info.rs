@@ -32,7 +32,16 @@ async fn the_root_says_what_this_is() {
 
 #[tokio::test]
 async fn an_unknown_path_is_404() {
-    for path in ["/nope", "/tasks/1/2/3", "/tasks/1/proces", "/TASKS", "/health/x"] {
+    for path in [
+        "/nope",
+        "//",
+        "///",
+        "/tasks//",
+        "/tasks/1/2/3",
+        "/tasks/1/proces",
+        "/TASKS",
+        "/health/x",
+    ] {
         Call::new("GET", path)
             .send(api_info::handle)
             .await

@@ -41,13 +41,18 @@ async fn a_task_is_answered_as_it_is(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
-async fn an_id_may_be_percent_encoded(pool: PgPool) {
+async fn an_id_may_be_percent_encoded_once(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
     let encoded: String = id.to_string().bytes().map(|byte| format!("%{byte:x}")).collect();
-    let call = Call::task("GET", encoded, "");
-    let answer = call.send(|request| get_task::handle(&database, request)).await;
-    assert_eq!((answer.status, &answer.json()["id"]), (200, &json!(id)));
+    // API Gateway has decoded it already; what is still encoded was so twice.
+    for (gateway, status) in [(Gateway::Http, 200), (Gateway::Rest, 422)] {
+        let call = Call::task("GET", &encoded, "");
+        let answer = call
+            .send_via(gateway, |request| get_task::handle(&database, request))
+            .await;
+        assert_eq!(answer.status, status, "{gateway:?}");
+    }
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]

@@ -221,3 +221,20 @@ async fn while_a_worker_holds_the_task_other_members_change_and_its_outcome_stil
     let row = row(&pool, id).await;
     assert_eq!((&row["status"], &row["result"]), (&json!("failed"), &Value::Null));
 }
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_task_that_is_made_pending_by_hand_is_asked_for_from_then_on(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let settle = "update tasks set status = 'completed', settled_at = now(), requested_at = now() - interval '1 day'";
+    execute(&pool, settle).await;
+    let before = row(&pool, id).await;
+    assert_eq!(update(&pool, id, &json!({"title": "new"})).await.status, 200);
+    assert_eq!(row(&pool, id).await["requested_at"], before["requested_at"]);
+
+    assert_eq!(update(&pool, id, &json!({"status": "pending"})).await.status, 200);
+    let row = row(&pool, id).await;
+    assert_eq!(
+        (&row["requested_at"], &row["settled_at"]),
+        (&row["updated_at"], &Value::Null)
+    );
+}

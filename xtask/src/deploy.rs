@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
-    process,
+    openapi, process,
     stack::{self, Stack},
     tools::{Tool, Tools},
     ui::Step,
@@ -131,7 +131,7 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Checks template.yaml, and what SAM makes of it.
+/// Checks template.yaml, what SAM makes of it, and openapi.json.
 pub fn lint(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::CargoLambda, Tool::Sam])?;
@@ -154,6 +154,7 @@ pub fn lint(stack: &Stack) -> Result<()> {
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
     process::run(cfn_lint.current_dir(root).arg(&translated), &log, |_| {})?;
     step.done("template.yaml is clean, raw and translated");
+    openapi::lint(tools, root, &log)?;
     Ok(())
 }
 

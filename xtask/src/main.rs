@@ -60,9 +60,11 @@ enum Command {
     Coverage,
     /// Refresh .sqlx after a change of a query or a migration
     Sqlx,
+    /// Hold the running API against openapi.json, with thousands of requests
+    Contract,
     /// Refresh openapi.json after a change of what the API takes or answers
     Openapi,
-    /// Check template.yaml: sam validate --lint, and cfn-lint on the raw and the translated template
+    /// Check template.yaml (sam validate --lint, and cfn-lint on the raw and the translated one) and openapi.json (Redocly)
     Lint,
     /// Stop the test stack when the standard input ends
     #[command(hide = true)]
@@ -96,6 +98,7 @@ fn main() {
         Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),
+        Command::Contract => test::contract(&settings),
         Command::Openapi => openapi::refresh(&settings.root),
         Command::Lint => deploy::lint(&Stack::local(&settings)),
         Command::StopTestStackAtEof => test::stop_at_eof(&settings),

@@ -1,10 +1,15 @@
-//! `make openapi`
+//! `make openapi`, and what holds openapi.json against the API.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::{process, ui::Step};
+use crate::{
+    process,
+    stack::Deployed,
+    tools::{Tool, Tools},
+    ui::Step,
+};
 
 /// Writes openapi.json, as the `openapi` crate makes it from the functions.
 pub fn refresh(root: &Path) -> Result<()> {
@@ -15,5 +20,54 @@ pub fn refresh(root: &Path) -> Result<()> {
         .args(["run", "--quiet", "--package", "openapi"]);
     fs::write(root.join("openapi.json"), process::output(&mut command)?)?;
     step.done("openapi.json is up to date");
+    Ok(())
+}
+
+/// Reads openapi.json with Redocly CLI.
+pub fn lint(tools: &Tools, root: &Path, log: &Path) -> Result<()> {
+    let redocly = tools.install_redocly()?;
+    let step = Step::start("lint", "openapi.json");
+    let mut command = Command::new(redocly);
+    command.current_dir(root).env("PATH", tools.path_with(Tool::Node)?);
+    command.args(["lint", "openapi.json", "--config", "tools/redocly/redocly.yaml"]);
+    process::run(&mut command, log, |_| {})?;
+    step.done("openapi.json is clean");
+    Ok(())
+}
+
+/// How many requests [`hold`] sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Thoroughness {
+    /// Some 700, the same each time; a minute.
+    Short,
+    /// Thousands, others each time; four minutes. Schemathesis ends by naming the seed.
+    Long,
+}
+
+/// Holds a running API against openapi.json: sends what the document allows and what it forbids, follows its links, and
+/// compares every answer with it.
+pub fn hold(tools: &Tools, root: &Path, deployed: &Deployed, thoroughness: Thoroughness) -> Result<()> {
+    tools.install(&[Tool::Contract])?;
+    let mut command = Command::new(tools.bin(Tool::Contract).join("schemathesis"));
+    command
+        .current_dir(root)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("HYPOTHESIS_STORAGE_DIRECTORY", root.join(".local/hypothesis"));
+    command.args([
+        "--config-file",
+        "tests/contract/schemathesis.toml",
+        "run",
+        "openapi.json",
+    ]);
+    command.args(["--url", &deployed.api_url]);
+    match thoroughness {
+        Thoroughness::Short => command.args(["--seed", "1", "--max-examples", "15"]),
+        Thoroughness::Long => command.args(["--max-examples", "50", "--max-time", "240"]),
+    };
+    let status = command.status()?;
+    ensure!(
+        status.success(),
+        "the API does not do what openapi.json says: see above"
+    );
     Ok(())
 }

@@ -13,7 +13,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    browser, deploy, process,
+    browser, deploy,
+    openapi::{self, Thoroughness},
+    process,
     settings::Settings,
     stack::{self, Deployed, Stack},
     ui::Step,
@@ -26,12 +28,21 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
         check_queries(stack, &deployed.database_url)?;
+        openapi::hold(&stack.tools, &stack.root, &deployed, Thoroughness::Short)?;
         succeed(
             cargo(stack, &deployed)?
                 .env("CHROMIUM", chromium)
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
+    })
+}
+
+/// Holds the API against openapi.json, at full length.
+pub fn contract(settings: &Settings) -> Result<()> {
+    with_stack(settings, |stack| {
+        let deployed = stack::up(stack)?;
+        openapi::hold(&stack.tools, &stack.root, &deployed, Thoroughness::Long)
     })
 }
 

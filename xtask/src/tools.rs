@@ -16,8 +16,12 @@ use crate::{process, ui::Step};
 pub enum Tool {
     /// cargo-lambda, and zig, with which it links
     CargoLambda,
+    /// schemathesis, which holds the running API against openapi.json
+    Contract,
     /// ministack, the local AWS
     Emulator,
+    /// Node.js, for [`Tools::install_redocly`]
+    Node,
     /// A PostgreSQL server, for machines without one
     Postgres,
     /// The SAM CLI, and cfn-lint
@@ -31,7 +35,9 @@ impl Tool {
     fn name(self) -> &'static str {
         match self {
             Self::CargoLambda => "cargo-lambda",
+            Self::Contract => "contract",
             Self::Emulator => "emulator",
+            Self::Node => "node",
             Self::Postgres => "postgres",
             Self::Sam => "sam",
         }
@@ -61,6 +67,13 @@ impl Tools {
         let own = own.map(|name| self.folder(name).join("bin"));
         let inherited = std::env::var_os("PATH").unwrap_or_default();
         let all: Vec<PathBuf> = own.chain(std::env::split_paths(&inherited)).collect();
+        std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+    }
+
+    /// A PATH with one tool in front.
+    pub fn path_with(&self, tool: Tool) -> Result<std::ffi::OsString> {
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::iter::once(self.bin(tool)).chain(std::env::split_paths(&inherited));
         std::env::join_paths(all).context("the project's folder must not have a colon in its name")
     }
 
@@ -119,6 +132,32 @@ impl Tools {
         fs::write(stamp, VERSION)?;
         step.done(&format!("installed cargo-llvm-cov {VERSION} into .local/tools"));
         Ok(())
+    }
+
+    /// Installs the linter of openapi.json, an npm package, with a Node.js of our own; returns its program.
+    pub fn install_redocly(&self) -> Result<PathBuf> {
+        self.install(&[Tool::Node])?;
+        let folder = self.folder("redocly");
+        let program = folder.join("node_modules/.bin/redocly");
+        let wanted = self.lock_folder().join("redocly");
+        let lock = |folder: &Path| fs::read(folder.join("package-lock.json"));
+        if program.exists()
+            && lock(&folder).is_ok_and(|installed| lock(&wanted).is_ok_and(|wanted| installed == wanted))
+        {
+            return Ok(program);
+        }
+        let step = Step::start("tools", "installing redocly (once)");
+        fs::create_dir_all(&folder)?;
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(wanted.join(file), folder.join(file))?;
+        }
+        let mut npm = Command::new(self.bin(Tool::Node).join("npm"));
+        npm.current_dir(&folder)
+            .env("PATH", self.path_with(Tool::Node)?)
+            .env("npm_config_cache", folder.join("npm-cache"));
+        self.logged(npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))?;
+        step.done("installed redocly into .local/tools");
+        Ok(program)
     }
 
     /// True if what is installed was installed from the lock file as it is now.

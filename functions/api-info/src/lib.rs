@@ -13,7 +13,7 @@ pub struct Info {
     message: &'static str,
     /// The version of the API.
     version: &'static str,
-    /// Paths to begin with, by what they are for. Each is relative to this one.
+    /// Paths to begin with, by what they are for. Each goes on from where this document is.
     endpoints: Endpoints,
 }
 
@@ -71,9 +71,12 @@ pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
 
 /// The methods of each path, for the `Allow` header. A test compares it with template.yaml.
 fn allowed_methods(path: &str) -> Option<&'static str> {
-    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let below = path.strip_prefix('/')?;
+    let segments: Vec<&str> = below.strip_suffix('/').unwrap_or(below).split('/').collect();
     match segments[..] {
-        [""] | ["health" | "docs" | "redoc" | "openapi.json"] | ["docs", _] => Some("GET"),
+        [""] if below.is_empty() => Some("GET"),
+        _ if segments.contains(&"") => None,
+        ["health" | "docs" | "redoc" | "openapi.json"] | ["docs", _] => Some("GET"),
         ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET"),
         ["admin", "redrive"] => Some("POST"),
         ["tasks"] => Some("GET, POST"),

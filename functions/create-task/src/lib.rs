@@ -41,8 +41,8 @@ pub struct Settings {
                    `Idempotency-Key` and body within a day creates nothing and gets the first answer again.",
     params((
         "Idempotency-Key" = Option<String>, Header, nullable = false,
-        description = "Marks repeated requests as one: for example a UUID.",
-        min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+        description = "Marks repeated requests as one: for example a UUID. Up to 255 characters, with or without quotes.",
+        pattern = r#"^("[!#-~]{1,255}"|[!#-~]{1,255})$"#,
     )),
     request_body = NewTask,
     responses(
@@ -58,6 +58,12 @@ pub struct Settings {
                 ("patchTask" = (operation_id = "patchTask", parameters(("id" = "$response.body#/id")))),
                 ("deleteTask" = (operation_id = "deleteTask", parameters(("id" = "$response.body#/id")))),
                 ("processTask" = (operation_id = "processTask", parameters(("id" = "$response.body#/id")))),
+                ("getTaskUnlessKnown" = (operation_id = "getTask",
+                    parameters(("id" = "$response.body#/id"), ("header.If-None-Match" = "$response.header.ETag")))),
+                ("patchTaskIfUnchanged" = (operation_id = "patchTask",
+                    parameters(("id" = "$response.body#/id"), ("header.If-Match" = "$response.header.ETag")))),
+                ("deleteTaskIfUnchanged" = (operation_id = "deleteTask",
+                    parameters(("id" = "$response.body#/id"), ("header.If-Match" = "$response.header.ETag")))),
                 ("getTaskHistory" = (operation_id = "getTaskHistory", parameters(("id" = "$response.body#/id")))),
             )),
         (status = 400, response = problem::NotJson),

@@ -20,9 +20,9 @@ use shared::{
     description = "A page of tasks. Follow the `Link`s: a page begins beside a task, so that none is missing or \
                    repeated while tasks are created and deleted.",
     params(
-        ("after" = Option<String>, Query, format = "cursor", pattern = "^[A-Za-z0-9_-]{16}$",
+        ("after" = Option<String>, Query, format = "cursor",
             description = "Begin right after this place: a cursor as `Link` has it. Not together with `before`."),
-        ("before" = Option<String>, Query, format = "cursor", pattern = "^[A-Za-z0-9_-]{16}$",
+        ("before" = Option<String>, Query, format = "cursor",
             description = "End right before this place: a cursor as `Link` has it. Not together with `after`."),
         ("skip" = Option<i64>, Query, minimum = 0, description = "How many tasks to pass over from there."),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100,

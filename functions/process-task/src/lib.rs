@@ -24,6 +24,11 @@ use shared::{
     params(("id" = inline(TaskId), Path, description = "The task's id.")),
     responses(
         (status = 202, description = "It is pending.", body = Confirmation,
+            links(
+                ("getTask" = (operation_id = "getTask", parameters(("id" = "$response.body#/task_id")))),
+                ("getTaskHistory" = (operation_id = "getTaskHistory", parameters(("id" = "$response.body#/task_id")))),
+                ("deleteTask" = (operation_id = "deleteTask", parameters(("id" = "$response.body#/task_id")))),
+            ),
             example = json!({"message": "Task 7 queued for processing", "task_id": 7})),
         (status = 404, response = problem::NoSuchTask),
         (status = 409, response = problem::Processing),

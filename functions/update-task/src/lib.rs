@@ -27,7 +27,12 @@ use shared::{
     request_body = TaskPatch,
     responses(
         (status = 200, description = "The task as it is now.", body = Task,
-            headers(("ETag" = String, description = "The new version of the task."))),
+            headers(("ETag" = String, description = "The new version of the task.")),
+            links(
+                ("getTask" = (operation_id = "getTask", parameters(("id" = "$response.body#/id")))),
+                ("getTaskHistory" = (operation_id = "getTaskHistory", parameters(("id" = "$response.body#/id")))),
+                ("deleteTask" = (operation_id = "deleteTask", parameters(("id" = "$response.body#/id")))),
+            )),
         (status = 400, response = problem::NotJson),
         (status = 404, response = problem::NoSuchTask),
         (status = 412, response = problem::Stale),

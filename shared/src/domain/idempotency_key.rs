@@ -1,12 +1,12 @@
 //! How a client marks two requests as one.
 
-/// The value of an `Idempotency-Key` header: 1 to 255 visible ASCII characters, chosen by the client.
+/// The value of an `Idempotency-Key` header: 1 to 255 visible ASCII characters but `"`, chosen by the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
 /// The text is not an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be 1 to 255 visible ASCII characters, for example a UUID")]
+#[error("must be 1 to 255 visible ASCII characters without quotes in between, for example a UUID")]
 pub struct InvalidIdempotencyKey;
 
 impl IdempotencyKey {
@@ -16,12 +16,15 @@ impl IdempotencyKey {
     /// Parses a header's value. With quotes it is a string as the draft wants it (draft-ietf-httpapi-idempotency-key-header,
     /// section 2.1), without them it is what most clients send: both mean the same key.
     pub fn parse(value: &[u8]) -> Result<Self, InvalidIdempotencyKey> {
-        let text = std::str::from_utf8(value).map_err(|_| InvalidIdempotencyKey)?.trim();
+        let text = std::str::from_utf8(value).map_err(|_| InvalidIdempotencyKey)?;
+        // What HTTP takes for white space around a value (RFC 9110, section 5.6.3); Unicode has more.
+        let text = text.trim_matches([' ', '\t']);
         let key = text
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'))
             .unwrap_or(text);
-        let valid = (1..=Self::MAX_CHARS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+        let valid = (1..=Self::MAX_CHARS).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
         if valid {
             Ok(Self(key.to_owned()))
         } else {
@@ -53,7 +56,18 @@ mod tests {
     #[test]
     fn empty_long_and_invisible_keys_are_refused() {
         let long = "k".repeat(256);
-        for bad in ["", "  ", "\"\"", "a b", "a\tb", "clé", long.as_str()] {
+        for bad in [
+            "",
+            "  ",
+            "\"\"",
+            "\"",
+            "a\"b",
+            "\u{a0}k",
+            "a b",
+            "a\tb",
+            "clé",
+            long.as_str(),
+        ] {
             assert_eq!(
                 IdempotencyKey::parse(bad.as_bytes()),
                 Err(InvalidIdempotencyKey),

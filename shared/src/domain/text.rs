@@ -37,10 +37,11 @@ pub(super) fn check(text: &str, max: usize) -> Result<(), TextError> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "String")]
 #[sqlx(transparent)]
+// In the pattern: what `char::is_whitespace` is true for. `\s` means something else to each dialect.
 #[schema(
     min_length = 1,
     max_length = 255,
-    pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+    pattern = r"^[^\u0000]*[^\u0000\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$",
     example = "Process user data"
 )]
 pub struct Title(String);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lambda_http::{Body, Request, RequestExt, http::header};
+use lambda_http::{Body, Request, RequestExt, http::header, request::RequestContext};
 use percent_encoding::percent_decode_str;
 use tracing::Span;
 
@@ -17,8 +17,11 @@ const MAX_BODY: usize = 128 * 1024;
 pub fn task_id(request: &Request) -> Result<TaskId, ApiError> {
     let parameters = request.path_parameters();
     let text = parameters.first("id").unwrap_or_default();
-    // API Gateway decodes path parameters, `cargo lambda watch` does not.
-    let text = percent_decode_str(text).decode_utf8_lossy();
+    let text = match request.request_context_ref() {
+        // API Gateway decodes path parameters; `cargo lambda watch`, which sends this version, does not.
+        Some(RequestContext::ApiGatewayV2(_)) => percent_decode_str(text).decode_utf8_lossy(),
+        _ => Cow::Borrowed(text),
+    };
     let id: TaskId = text
         .parse()
         .map_err(|error| ApiError::Invalid(vec![FieldError::new("#/path/id", error)]))?;

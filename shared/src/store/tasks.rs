@@ -263,6 +263,7 @@ impl Statement for Update<'_> {
                     when $5::text is null then lease_expires_at
                     when $5::text = 'processing' then coalesce(lease_expires_at, now())
                 end,
+                requested_at = case when $5::text = 'pending' then now() else requested_at end,
                 settled_at = case
                     when $5::text is null then settled_at
                     when $5::text in ('completed', 'failed') then coalesce(settled_at, now())
