@@ -140,6 +140,31 @@ async fn the_docs_show_every_operation_and_execute_one() {
 }
 
 #[tokio::test]
+async fn redoc_shows_every_operation() {
+    let document = get("/openapi.json").await;
+    let operations = document["paths"].as_object().expect("paths").values();
+    let operations = operations.flat_map(|path| path.as_object().expect("operations").values());
+    let sections: Vec<String> = operations
+        .map(|operation| {
+            let (tag, id) = (&operation["tags"][0], &operation["operationId"]);
+            format!(
+                "tag/{}/operation/{}",
+                tag.as_str().expect("a tag"),
+                id.as_str().expect("an id")
+            )
+        })
+        .collect();
+    assert!(sections.len() > 10, "{sections:?}");
+
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser.open(&format!("{}/redoc", env("API_URL"))).await;
+    let all = format!("{}.every((id) => document.getElementById(id))", json!(sections));
+    browser.wait_for(30, &all).await;
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+#[tokio::test]
 async fn what_goes_wrong_in_a_page_is_noticed() {
     let mut browser = Browser::start().await;
     let policy =
