@@ -4,12 +4,12 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev dlq redrive test chaos contract coverage lint sqlx openapi fmt
+.PHONY: help up down clean-data logs dev dlq redrive token test chaos contract coverage lint sqlx openapi fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK"
+	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open)"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs
 	@$(XTASK) up
@@ -31,6 +31,9 @@ dlq: ## List the dead-letter queue, and why its tasks failed
 
 redrive: ## Send what is in the dead-letter queue to the task queue again
 	@$(XTASK) redrive
+
+token: ## Print a token for `make up AUTH=closed` (SUBJECT, SCOPE)
+	@$(XTASK) token
 
 test: ## Install what is missing, run every test against a real Postgres and SQS
 	@$(XTASK) test

@@ -6,6 +6,8 @@
 //! `make test` starts what they need and says where it is, in environment variables.
 
 mod api;
+mod authentication;
+mod authorizer;
 mod browser;
 mod budgets;
 mod dead_letters;

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 use shared::domain::{Description, IdempotencyKey, Page, Title};
 
-use crate::template::template_routes;
+use crate::template::{public_routes, template_routes};
 
 fn committed() -> Value {
     serde_json::from_str(include_str!("../openapi.json")).expect("JSON")
@@ -49,6 +49,19 @@ fn the_document_has_the_routes_of_the_template() {
     assert!(deployed.remove("ANY /{proxy+}") && deployed.remove("ANY /"));
     deployed.insert("GET /".to_owned());
     assert_eq!(documented, deployed);
+}
+
+#[test]
+fn what_needs_no_token_in_the_document_needs_none_in_the_template() {
+    let document = committed();
+    let all = operations(&document).into_iter();
+    let public = all
+        .filter(|(_, operation)| operation["security"] == json!([]))
+        .map(|(route, _)| route);
+    let mut open = public_routes();
+    assert!(open.remove("ANY /{proxy+}") && open.remove("ANY /"));
+    open.insert("GET /".to_owned());
+    assert_eq!(public.collect::<BTreeSet<_>>(), open);
 }
 
 #[test]

@@ -37,29 +37,42 @@ fn function_name(logical_id: &str) -> String {
     words.collect()
 }
 
-/// The routes of the deployed API and the function that each leads to.
-pub fn template_routes() -> BTreeMap<Route, String> {
+/// An operation of the deployed API: its route, and what API Gateway does with it.
+fn template_operations() -> Vec<(Route, Value)> {
     let template = translated();
     let (_, api) = resources(&template, "AWS::ApiGateway::RestApi").next().expect("an API");
-    let mut routes = BTreeMap::new();
+    let mut operations = Vec::new();
     for (path, methods) in api["Properties"]["Body"]["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
             let method = match method.as_str() {
                 "x-amazon-apigateway-any-method" => "ANY".to_owned(),
                 method => method.to_uppercase(),
             };
-            let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
-                .as_str()
-                .expect("a function");
-            let function = uri
-                .split("${")
-                .last()
-                .and_then(|rest| rest.split('.').next())
-                .expect("its name");
-            routes.insert(format!("{method} {path}"), function_name(function));
+            operations.push((format!("{method} {path}"), operation.clone()));
         }
     }
-    routes
+    operations
+}
+
+/// The routes of the deployed API and the function that each leads to.
+pub fn template_routes() -> BTreeMap<Route, String> {
+    let operations = template_operations().into_iter();
+    let routes = operations.map(|(route, operation)| {
+        let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].as_str();
+        let function = uri.and_then(|uri| uri.split("${").last()?.split('.').next());
+        (route, function_name(function.expect("a function")))
+    });
+    routes.collect()
+}
+
+/// The routes that API Gateway asks no authorizer about.
+pub fn public_routes() -> BTreeSet<Route> {
+    let operations = template_operations().into_iter();
+    let public = operations.filter(|(_, operation)| {
+        let security = operation["security"].as_array().cloned().unwrap_or_default();
+        !security.iter().any(|requirement| requirement.get("Jwt").is_some())
+    });
+    public.map(|(route, _)| route).collect()
 }
 
 /// The routes of `make dev`.

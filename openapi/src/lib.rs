@@ -4,7 +4,12 @@
 use shared::http::problem;
 use utoipa::{
     OpenApi,
-    openapi::{RefOr, Response, Schema, extensions::Extensions, schema::AdditionalProperties},
+    openapi::{
+        Ref, RefOr, Response, Schema,
+        extensions::Extensions,
+        schema::AdditionalProperties,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
 };
 
 #[derive(OpenApi)]
@@ -36,6 +41,8 @@ use utoipa::{
     ),
     components(schemas(problem::Problem), responses(
         problem::NotJson,
+        problem::Unauthorized,
+        problem::Forbidden,
         problem::NoSuchTask,
         problem::NoSuchRoute,
         problem::Processing,
@@ -49,15 +56,23 @@ use utoipa::{
 )]
 struct Document;
 
+/// What answers without a token. A test compares it with template.yaml.
+const PUBLIC: [&str; 7] = [
+    "/",
+    "/admin/dashboard",
+    "/docs",
+    "/docs/{asset}",
+    "/health",
+    "/openapi.json",
+    "/redoc",
+];
+
 /// Headers that are there whenever their response is.
-const ALWAYS: [&str; 3] = ["ETag", "Location", "Retry-After"];
+const ALWAYS: [&str; 4] = ["ETag", "Location", "Retry-After", "WWW-Authenticate"];
 
 /// The document, as openapi.json has it: with what utoipa has no words for.
 pub fn document() -> String {
     let mut document = Document::openapi();
-    // The API is open; to say nothing would mean that it is not known.
-    document.security = Some(Vec::new());
-
     // One handler serves both methods, and an operation id must be unique.
     let task = document
         .paths
@@ -77,7 +92,10 @@ pub fn document() -> String {
     }
 
     components.responses.values_mut().for_each(describe_headers);
-    for path in document.paths.paths.values_mut() {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+    components.add_security_scheme("token", SecurityScheme::Http(bearer.build()));
+    document.security = Some(vec![SecurityRequirement::new("token", [""; 0])]);
+    for (name, path) in &mut document.paths.paths {
         let methods = [
             &mut path.get,
             &mut path.put,
@@ -85,8 +103,20 @@ pub fn document() -> String {
             &mut path.delete,
             &mut path.patch,
         ];
-        let operations = methods.into_iter().flatten();
+        let mut operations: Vec<_> = methods.into_iter().flatten().collect();
+        for operation in &mut operations {
+            if PUBLIC.contains(&name.as_str()) {
+                operation.security = Some(Vec::new());
+                continue;
+            }
+            let responses = &mut operation.responses.responses;
+            responses.insert("401".to_owned(), Ref::from_response_name("Unauthorized").into());
+            if name.starts_with("/admin/") {
+                responses.insert("403".to_owned(), Ref::from_response_name("Forbidden").into());
+            }
+        }
         operations
+            .into_iter()
             .flat_map(|operation| operation.responses.responses.values_mut())
             .for_each(describe_headers);
     }

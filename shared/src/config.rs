@@ -14,6 +14,24 @@ pub fn from_env<C: Config>() -> Result<C, ConfigError> {
     C::builder().env().load().map_err(ConfigError)
 }
 
+/// Who may call.
+#[derive(Config)]
+pub struct AuthConfig {
+    /// `closed` or `open`.
+    #[config(env = "AUTH", default = "closed")]
+    pub auth: Auth,
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Whom the authorizer lets through.
+    Closed,
+    /// Everybody, as an anonymous admin. Only for a stack that nobody else can reach.
+    Open,
+}
+
 /// Where the database is.
 #[derive(Config)]
 pub struct DatabaseConfig {

@@ -298,3 +298,27 @@ async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_
         }
     }
 }
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn what_is_for_operators_is_403_for_others_and_changes_nothing(pool: PgPool) {
+    let database = database(&pool);
+    let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
+    let queue = source.sender().await;
+    let id = task(&pool, "t").await;
+    let call = Call::new("GET", "/admin/status").by_nobody_special();
+    call.send(|request| admin_status::handle(&database, &queue, &queue, request))
+        .await
+        .assert_problem(403, "Forbidden");
+    let call = Call::task("GET", id, "").by_nobody_special();
+    call.send(|request| admin_task::handle(&database, request))
+        .await
+        .assert_problem(403, "Forbidden");
+
+    dead.send(&["a".to_owned()]).await;
+    let letters = dead.as_dead_letter_queue_of(&source).await;
+    let call = Call::new("POST", "/admin/redrive").by_nobody_special();
+    call.send(|request| admin_redrive::handle(&letters, request))
+        .await
+        .assert_problem(403, "Forbidden");
+    assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (0, 1));
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod api_docs;
 mod api_info;
+mod authentication;
 mod create_task;
 mod database_trouble;
 mod delete_task;

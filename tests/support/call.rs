@@ -2,7 +2,10 @@
 
 use lambda_http::{Body, Context, LambdaEvent, Request, Response, request::LambdaRequest};
 use serde_json::{Map, Value, json};
-use shared::http::{ApiError, cors, respond};
+use shared::{
+    config::Auth,
+    http::{ApiError, cors, respond},
+};
 
 /// Who sends the event.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,7 @@ pub struct Call {
     body: Option<String>,
     base64: bool,
     allow_origins: &'static str,
+    authorizer: Value,
 }
 
 /// What API Gateway is told to answer.
@@ -94,6 +98,7 @@ impl Call {
             body: None,
             base64: false,
             allow_origins: "",
+            authorizer: json!({"sub": "tester", "admin": "true"}),
         }
     }
 
@@ -136,6 +141,18 @@ impl Call {
         self
     }
 
+    /// By somebody who is not an admin.
+    pub fn by_nobody_special(mut self) -> Self {
+        self.authorizer["admin"] = json!("false");
+        self
+    }
+
+    /// By way of a route that lacks the authorizer.
+    pub fn without_authorizer(mut self) -> Self {
+        self.authorizer = json!({});
+        self
+    }
+
     /// Answered by a function that allows calls of pages of these origins.
     pub fn allow_origins(mut self, origins: &'static str) -> Self {
         self.allow_origins = origins;
@@ -165,7 +182,18 @@ impl Call {
             "the event is of the other version"
         );
         let cors = cors::layer(self.allow_origins);
-        let response = respond(&handler, cors.as_ref(), LambdaEvent::new(event, Context::default())).await;
+        // `cargo lambda watch` asks no authorizer.
+        let auth = match gateway {
+            Gateway::Rest => Auth::Closed,
+            Gateway::Http => Auth::Open,
+        };
+        let response = respond(
+            &handler,
+            auth,
+            cors.as_ref(),
+            LambdaEvent::new(event, Context::default()),
+        )
+        .await;
         let response = serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable");
         let multi = response["multiValueHeaders"].as_object().into_iter().flatten();
         let mut headers: Map<String, Value> = multi.map(|(name, all)| (name.clone(), all[0].clone())).collect();
@@ -184,6 +212,7 @@ impl Call {
                 event["httpMethod"] = json!(self.method);
                 event["path"] = json!(self.path);
                 event["requestContext"]["httpMethod"] = json!(self.method);
+                event["requestContext"]["authorizer"] = self.authorizer.clone();
                 event["requestContext"]["path"] = json!(format!("/sandbox{}", self.path));
                 if !self.parameters.is_empty() {
                     event["pathParameters"] = self.parameters.clone().into();

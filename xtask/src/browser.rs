@@ -11,8 +11,9 @@ use nix::unistd::geteuid;
 
 use crate::{process, ui::Step};
 
-/// What Chromium is called by those who package it. Chrome speaks the same protocol.
-const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+/// What it is called by those who package it. Chrome first: it speaks the same protocol, and on Ubuntu `chromium` may be
+/// one that cannot start.
+const NAMES: [&str; 4] = ["google-chrome", "google-chrome-stable", "chromium", "chromium-browser"];
 
 /// Chromium: the one that is here, or, for root on Debian, the one of the distribution.
 pub fn find_or_install(log: &Path) -> Result<PathBuf> {

@@ -24,7 +24,7 @@ pub fn run(settings: &Settings, command: &str) -> Result<()> {
             ensure!(stack.emulator.is_running(), "the local stack is not running: make up");
             deploy::into_emulator(&mut program, &stack);
             program.env("DATABASE_URL", stack::database_url(&stack)?);
-            deploy::outputs(&stack)?
+            deploy::outputs(&stack, deploy::STACK_NAME)?
         }
     };
     for (variable, name) in [

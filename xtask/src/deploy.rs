@@ -12,13 +12,14 @@ use serde_json::Value;
 
 use crate::{
     openapi, process,
+    settings::Auth,
     stack::{self, Stack},
     tools::{Tool, Tools},
     ui::Step,
 };
 
 /// The name of the CloudFormation stack, as in samconfig.toml.
-const STACK_NAME: &str = "task-api";
+pub const STACK_NAME: &str = "task-api";
 
 /// The region that local things pretend to be in.
 const REGION: &str = "us-east-1";
@@ -45,17 +46,46 @@ pub fn build(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+/// A CloudFormation stack in the emulator.
+pub struct Deployment<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its database.
+    pub database_url: &'a str,
+    /// Who may call its API.
+    pub auth: Auth,
+}
+
 /// Deploys what was built into the emulator and returns the stack's outputs.
-pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, String>> {
+pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String, String>> {
+    let Deployment {
+        name,
+        database_url,
+        auth,
+    } = deployment;
     let step = Step::start("deploy", "template.yaml");
+    let issuer = stack.issuer()?;
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
-    command.args(["--template-file", "template.yaml", "--config-env", "local"]);
+    command.args([
+        "--template-file",
+        "template.yaml",
+        "--config-env",
+        "local",
+        "--stack-name",
+        name,
+    ]);
+    // All of them each time: of those that are not named, the values of the last time would stay.
     command.arg("--parameter-overrides").args([
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
         format!("DatabaseUrl={database_url}"),
         format!("CorsAllowOrigins={LOCAL_ORIGINS}"),
+        format!("Auth={}", auth.as_str()),
+        format!("JwtIssuer={}", local_issuer::ISSUER),
+        format!("JwtAudience={}", local_issuer::AUDIENCE),
+        // In quotes, without which SAM would take only its first character.
+        format!("LocalJwks='{}'", issuer.jwks()),
         format!(
             "LogLevel={}",
             env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
@@ -69,15 +99,21 @@ pub fn deploy(stack: &Stack, database_url: &str) -> Result<BTreeMap<String, Stri
     })?;
 
     step.says("reading the outputs");
-    let outputs = outputs(stack)?;
-    step.done("template.yaml is deployed");
+    let outputs = outputs(stack, name)?;
+    step.done(&format!(
+        "template.yaml is deployed, {}",
+        match auth {
+            Auth::Open => "open to everybody here",
+            Auth::Closed => "closed: `make token`",
+        }
+    ));
     Ok(outputs)
 }
 
 /// The outputs of what is deployed in the emulator.
-pub fn outputs(stack: &Stack) -> Result<BTreeMap<String, String>> {
+pub fn outputs(stack: &Stack, name: &str) -> Result<BTreeMap<String, String>> {
     let mut command = sam(&stack.tools, &stack.root, "list")?;
-    command.args(["stack-outputs", "--stack-name", STACK_NAME, "--output", "json"]);
+    command.args(["stack-outputs", "--stack-name", name, "--output", "json"]);
     into_emulator(&mut command, stack);
     parse_outputs(&process::output(&mut command)?)
 }
@@ -125,7 +161,9 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
         .env("DATABASE_URL", &deployed.database_url)
         .env("QUEUE_URL", &deployed.task_queue_url)
         .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
-        .env("CORS_ALLOW_ORIGINS", LOCAL_ORIGINS);
+        .env("CORS_ALLOW_ORIGINS", LOCAL_ORIGINS)
+        // It asks no authorizer.
+        .env("AUTH", Auth::Open.as_str());
     let status = command.status().context("cannot start cargo-lambda")?;
     anyhow::ensure!(status.success(), "cargo lambda watch ended: {status}");
     Ok(())

@@ -39,6 +39,15 @@ enum Command {
     Dlq,
     /// Send what is in the dead-letter queue to the task queue again
     Redrive,
+    /// Print a token for the local API when it is closed
+    Token {
+        /// Whom it names
+        #[arg(long, env = "SUBJECT", default_value = "developer")]
+        subject: String,
+        /// What they may do beside the usual: `admin`, or nothing
+        #[arg(long, env = "SCOPE", default_value = "admin")]
+        scope: String,
+    },
     /// Run every test against a stack of its own
     Test {
         /// Passed on to `cargo test`
@@ -93,6 +102,7 @@ fn main() {
         Command::Dev => deploy::dev(&Stack::local(&settings), settings.dev_port),
         Command::Dlq => dead_letters::run(&settings, "list"),
         Command::Redrive => dead_letters::run(&settings, "redrive"),
+        Command::Token { subject, scope } => stack::token(&Stack::local(&settings), &subject, &scope),
         Command::Test { arguments } => test::run(&settings, &arguments),
         Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
         Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     process,
-    stack::Deployed,
+    stack::{Stack, TOKEN_LIFETIME},
     tools::{Tool, Tools},
     ui::Step,
 };
@@ -44,9 +44,10 @@ pub enum Thoroughness {
     Long,
 }
 
-/// Holds a running API against openapi.json: sends what the document allows and what it forbids, follows its links, and
+/// Holds a closed API against openapi.json: sends what the document allows and what it forbids, follows its links, and
 /// compares every answer with it.
-pub fn hold(tools: &Tools, root: &Path, deployed: &Deployed, thoroughness: Thoroughness) -> Result<()> {
+pub fn hold(stack: &Stack, api_url: &str, thoroughness: Thoroughness) -> Result<()> {
+    let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Contract])?;
     let mut command = Command::new(tools.bin(Tool::Contract).join("schemathesis"));
     command
@@ -59,7 +60,9 @@ pub fn hold(tools: &Tools, root: &Path, deployed: &Deployed, thoroughness: Thoro
         "run",
         "openapi.json",
     ]);
-    command.args(["--url", &deployed.api_url]);
+    command.args(["--url", api_url]);
+    let token = stack.issuer()?.token("schemathesis", "admin", TOKEN_LIFETIME);
+    command.args(["--header", &format!("Authorization: Bearer {token}")]);
     match thoroughness {
         Thoroughness::Short => command.args(["--seed", "1", "--max-examples", "15"]),
         Thoroughness::Long => command.args(["--max-examples", "50", "--max-time", "240"]),

@@ -16,8 +16,29 @@ pub struct Settings {
     pub dev_port: u16,
     /// A Postgres to use instead of starting one.
     pub database_url: Option<String>,
+    /// Who may call the local API: everybody (`open`), or who has a token (`closed`).
+    pub auth: Auth,
     /// A deployed CloudFormation stack to use instead of the local one.
     pub stack: Option<String>,
+}
+
+/// Who may call an API: template.yaml's parameter `Auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Everybody, as an anonymous admin.
+    Open,
+    /// Who has a token: `make token`.
+    Closed,
+}
+
+impl Auth {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 impl Settings {
@@ -31,6 +52,11 @@ impl Settings {
             postgres_port: port("POSTGRES_PORT", 55432)?,
             dev_port: port("DEV_PORT", 9000)?,
             database_url: text("DATABASE_URL"),
+            auth: match text("AUTH").as_deref() {
+                None | Some("open") => Auth::Open,
+                Some("closed") => Auth::Closed,
+                Some(other) => bail!("AUTH must be open or closed, not {other:?}"),
+            },
             stack: text("STACK"),
         })
     }

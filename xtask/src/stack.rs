@@ -3,20 +3,23 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use local_issuer::LocalIssuer;
 use sqlx::{
     Connection, PgConnection, Postgres as Driver,
     migrate::{MigrateDatabase, Migrator},
 };
 
 use crate::{
-    PostgresFault, deploy,
+    PostgresFault,
+    deploy::{self, Deployment},
     emulator::Emulator,
     postgres::Postgres,
     process,
-    settings::Settings,
+    settings::{Auth, Settings},
     tools::{Tool, Tools},
     ui::Step,
 };
@@ -36,12 +39,20 @@ pub struct Stack {
     database_url: Option<String>,
     /// Whether its data matters.
     durable: bool,
+    auth: Auth,
 }
 
 impl Stack {
     /// The stack of `make up`.
     pub fn local(settings: &Settings) -> Self {
-        Self::new(settings, "local", settings.aws_port, settings.postgres_port, true)
+        Self::new(
+            settings,
+            "local",
+            settings.aws_port,
+            settings.postgres_port,
+            true,
+            settings.auth,
+        )
     }
 
     /// The stack of `make test`: its own data, on ports that are free now.
@@ -52,10 +63,11 @@ impl Stack {
             process::free_port()?,
             process::free_port()?,
             false,
+            Auth::Open,
         ))
     }
 
-    fn new(settings: &Settings, name: &str, aws_port: u16, postgres_port: u16, durable: bool) -> Self {
+    fn new(settings: &Settings, name: &str, aws_port: u16, postgres_port: u16, durable: bool, auth: Auth) -> Self {
         let folder = settings.root.join(".local").join(name);
         Self {
             root: settings.root.clone(),
@@ -66,12 +78,20 @@ impl Stack {
             postgres_port,
             database_url: settings.database_url.clone(),
             durable,
+            auth,
         }
     }
 
     /// Where a step of this stack writes what its programs say.
     pub fn log(&self, step: &str) -> PathBuf {
         self.folder.join(format!("{step}.log"))
+    }
+
+    /// Who issues its tokens.
+    pub fn issuer(&self) -> Result<LocalIssuer> {
+        fs::create_dir_all(&self.folder)?;
+        let file = self.folder.join("issuer.key");
+        LocalIssuer::open(&file).with_context(|| format!("cannot use {}", file.display()))
     }
 
     /// Keeps two commands from changing the stack at the same time; for as long as the value lives.
@@ -105,6 +125,11 @@ impl Stack {
             PostgresFault::Pause => postgres.pause(),
             PostgresFault::Resume => postgres.resume(),
         }
+    }
+
+    /// Where an API in its AWS answers. Not <id>.execute-api.localhost, which not every client can resolve.
+    fn api_url(&self, id: &str) -> String {
+        format!("http://localhost:{}/_aws/execute-api/{id}/local", self.aws_port)
     }
 
     /// True if its Postgres is one that it starts and stops itself.
@@ -163,7 +188,12 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
     deploy::build(stack)?;
     // Before the functions that expect the new schema.
     migrate(stack, &database_url)?;
-    let outputs = deploy::deploy(stack, &database_url)?;
+    let deployment = Deployment {
+        name: deploy::STACK_NAME,
+        database_url: &database_url,
+        auth: stack.auth,
+    };
+    let outputs = deploy::deploy(stack, &deployment)?;
     let output = |name: &str| {
         outputs
             .get(name)
@@ -171,12 +201,29 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
     };
     let id = output("ApiId")?;
     Ok(Deployed {
-        // Not <id>.execute-api.localhost, which not every client can resolve.
-        api_url: format!("http://localhost:{}/_aws/execute-api/{id}/local", stack.aws_port),
+        api_url: stack.api_url(id),
         database_url,
         task_queue_url: output("TaskQueueUrl")?.clone(),
         dead_letter_queue_url: output("TaskDeadLetterQueueUrl")?.clone(),
     })
+}
+
+/// Deploys template.yaml once more into a stack that is up: closed, with a database of its own. Returns where its API
+/// answers.
+pub fn up_closed(stack: &Stack) -> Result<String> {
+    let database_url = match &stack.database_url {
+        Some(url) => url.clone(),
+        None => find_postgres(stack)?.url("closed"),
+    };
+    migrate(stack, &database_url)?;
+    let deployment = Deployment {
+        name: "task-api-closed",
+        database_url: &database_url,
+        auth: Auth::Closed,
+    };
+    let outputs = deploy::deploy(stack, &deployment)?;
+    let id = outputs.get("ApiId").context("template.yaml has no output ApiId")?;
+    Ok(stack.api_url(id))
 }
 
 /// Brings up only the database, migrated, and returns how to connect.
@@ -250,6 +297,15 @@ async fn migrate(stack: &Stack, url: &str) -> Result<()> {
         );
     }
     step.done(&format!("{} migrations applied", migrations.iter().count()));
+    Ok(())
+}
+
+/// How long a token of `make token` lives: a working day.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// `make token`
+pub fn token(stack: &Stack, subject: &str, scope: &str) -> Result<()> {
+    println!("{}", stack.issuer()?.token(subject, scope, TOKEN_LIFETIME));
     Ok(())
 }
 

@@ -27,11 +27,14 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
         let chromium = browser::find_or_install(&stack.log("browser"))?;
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
+        let closed_api_url = stack::up_closed(stack)?;
         check_queries(stack, &deployed.database_url)?;
-        openapi::hold(&stack.tools, &stack.root, &deployed, Thoroughness::Short)?;
+        openapi::hold(stack, &closed_api_url, Thoroughness::Short)?;
         succeed(
             cargo(stack, &deployed)?
                 .env("CHROMIUM", chromium)
+                .env("CLOSED_API_URL", closed_api_url)
+                .env("ISSUER_KEY", stack.folder.join("issuer.key"))
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
@@ -41,8 +44,8 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
 /// Holds the API against openapi.json, at full length.
 pub fn contract(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
-        let deployed = stack::up(stack)?;
-        openapi::hold(&stack.tools, &stack.root, &deployed, Thoroughness::Long)
+        stack::up(stack)?;
+        openapi::hold(stack, &stack::up_closed(stack)?, Thoroughness::Long)
     })
 }
 
@@ -70,9 +73,13 @@ pub fn coverage(settings: &Settings) -> Result<()> {
         let chromium = browser::find_or_install(&stack.log("browser"))?;
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
+        let closed_api_url = stack::up_closed(stack)?;
         let llvm_cov = |arguments: &[&str]| {
             let mut command = cargo(stack, &deployed)?;
             command.env("PATH", stack.tools.path()?).env("CHROMIUM", &chromium);
+            command
+                .env("CLOSED_API_URL", &closed_api_url)
+                .env("ISSUER_KEY", stack.folder.join("issuer.key"));
             command.arg("llvm-cov").args(arguments);
             succeed(command.args(["--ignore-filename-regex", NOT_COVERED]))
         };

@@ -27,6 +27,8 @@
 
   async function api(path, options) {
     const request = { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options };
+    const token = sessionStorage.getItem("token");
+    if (token) request.headers = { ...request.headers, Authorization: `Bearer ${token}` };
     let response;
     try {
       response = await fetch(new URL(path, API), request);
@@ -34,6 +36,8 @@
       return { problem: unreachable(error) };
     }
     const data = await response.json().catch(() => null);
+    // 401: nobody is known. 403: somebody is, who is not an admin.
+    if (response.status === 401 || response.status === 403) askWho(refusal(response, data));
     return response.ok && data !== null ? { data, response } : { problem: refusal(response, data) };
   }
 
@@ -502,6 +506,21 @@
     ask({ heading: "Redrive the dead letter queue?", text, label: "Redrive", style: "primary", run });
   }
 
+  function askWho(problem) {
+    if ($("sign-in").open) return;
+    // Without a token before there is no mistake to tell of.
+    showProblem($("sign-in-problem"), sessionStorage.getItem("token") ? problem : null);
+    $("sign-in").showModal();
+  }
+
+  function signIn(event) {
+    event.preventDefault();
+    sessionStorage.setItem("token", $("token").value.trim());
+    event.target.reset();
+    $("sign-in").close();
+    refresh();
+  }
+
   async function createTask(event) {
     event.preventDefault();
     const form = event.target;
@@ -549,6 +568,7 @@
     onPress($("confirm-run"), (button) => state.confirmed(button));
     onPress($("clear-filters"), clearFilters);
     $("create-form").addEventListener("submit", createTask);
+    $("sign-in-form").addEventListener("submit", signIn);
     $("create").addEventListener("close", () => showFormProblem(null));
     $("detail").addEventListener("close", () => { state.openTask = null; });
     for (const button of document.querySelectorAll("[data-open-form]")) onPress(button, () => $("create").showModal());

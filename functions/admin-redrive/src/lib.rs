@@ -26,7 +26,8 @@ pub struct Redriven {
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(queue: &DeadLetterQueue, _: Request) -> Result<Response<Body>, ApiError> {
+pub async fn handle(queue: &DeadLetterQueue, request: Request) -> Result<Response<Body>, ApiError> {
+    http::admin(&request)?;
     let redrive = queue.start_redrive(|_| ()).await;
     let message = match redrive.map_err(|error| ApiError::QueueUnavailable(error.into()))? {
         Redrive::Started { .. } => "SQS is sending the messages to the task queue again.".to_owned(),

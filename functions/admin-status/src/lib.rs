@@ -49,8 +49,9 @@ pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
     dead_letter_queue: &TaskQueue,
-    _: Request,
+    request: Request,
 ) -> Result<Response<Body>, ApiError> {
+    http::admin(&request)?;
     let (overview, depth, dead) = tokio::join!(database.run(&ReadOverview), queue.depth(), dead_letter_queue.depth());
     let mut problems = Vec::new();
     let status = SystemStatus {

@@ -66,6 +66,7 @@ enum Event {
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
+    http::admin(&request)?;
     let id = http::task_id(&request)?;
     let history = database.run(&FindHistory(id)).await?;
     let history = history.ok_or(ApiError::NoSuchTask(id))?;

@@ -80,6 +80,7 @@ pub async fn handle(
     settings: &Settings,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
+    http::caller(&request)?;
     let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
     let Some(key) = key else {

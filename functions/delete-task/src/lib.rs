@@ -33,6 +33,7 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
+    http::caller(&request)?;
     let id = http::task_id(&request)?;
     let versions = http::if_match(&request);
     let delete = tasks::Delete {

@@ -30,6 +30,7 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
+    http::caller(&request)?;
     let id = http::task_id(&request)?;
     let task = database.run(&tasks::Find(id)).await?.ok_or(ApiError::NoSuchTask(id))?;
     Ok(http::task_unless_known(&request, &task))

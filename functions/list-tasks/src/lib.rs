@@ -46,6 +46,7 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
+    http::caller(&request)?;
     let query = http::query(&request);
     let page = Page::parse(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let page = page.map_err(ApiError::Invalid)?;

@@ -37,6 +37,7 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) -> Result<Response<Body>, ApiError> {
+    http::caller(&request)?;
     let id = http::task_id(&request)?;
     match database.run(&tasks::Reset(id)).await? {
         ResetOutcome::Done => queue::enqueue(database, queue, id).await,

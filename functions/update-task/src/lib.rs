@@ -43,6 +43,7 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
+    http::caller(&request)?;
     let id = http::task_id(&request)?;
     let patch: TaskPatch = http::json_body(&request)?;
     let versions = http::if_match(&request);

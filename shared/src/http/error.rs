@@ -20,6 +20,12 @@ pub enum ApiError {
     /// 400: the body is not JSON at all.
     #[error("The body is not valid JSON: {0}")]
     NotJson(String),
+    /// 401: it is not known who calls.
+    #[error("Say who you are: send a token, as in `Authorization: Bearer <token>`.")]
+    Unauthorized,
+    /// 403: it is known who calls, and they are not an admin.
+    #[error("This is for admins only.")]
+    Forbidden,
     /// 404: the route exists, the task does not.
     #[error("Task {0} does not exist.")]
     NoSuchTask(TaskId),
@@ -82,6 +88,8 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotJson(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Processing(_) | Self::InProgress => StatusCode::CONFLICT,
@@ -116,6 +124,10 @@ impl ApiError {
         match self {
             Self::Unavailable(_) | Self::QueueUnavailable(_) | Self::InProgress => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            // RFC 9110, section 15.5.2, demands it.
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::MethodNotAllowed { allow, .. } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allow));

@@ -3,6 +3,7 @@
 //! A handler is an `async fn(&State, Request) -> Result<Response<Body>, ApiError>`. [`serve`] runs it under
 //! Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
 
+mod caller;
 pub mod cors;
 mod error;
 mod etag;
@@ -10,6 +11,7 @@ pub mod problem;
 mod request;
 mod serve;
 
+pub use caller::{Caller, admin, caller};
 pub use error::ApiError;
 pub use etag::{if_match, task, task_unless_known};
 pub use request::{idempotency_key, json_body, query, task_id};

@@ -39,6 +39,30 @@ pub struct Problem {
 )]
 pub struct NotJson(pub Problem);
 
+/// 401 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "There is no token, or no valid one.",
+    content_type = "application/problem+json",
+    headers(("WWW-Authenticate" = String, description = "`Bearer`")),
+    example = json!({
+        "type": "about:blank", "title": "Unauthorized", "status": 401,
+        "detail": "Say who you are: send a token, as in `Authorization: Bearer <token>`.",
+    })
+)]
+pub struct Unauthorized(pub Problem);
+
+/// 403 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The token is not an admin's.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "title": "Forbidden", "status": 403, "detail": "This is for admins only.",
+    })
+)]
+pub struct Forbidden(pub Problem);
+
 /// 404 of a task in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(

@@ -13,7 +13,10 @@ use tower_http::cors::CorsLayer;
 use tracing::{Instrument, field::Empty};
 
 use super::{ApiError, cors};
-use crate::telemetry::chain;
+use crate::{
+    config::{self, Auth, AuthConfig},
+    telemetry::chain,
+};
 
 /// Serves requests until Lambda ends the execution environment.
 pub async fn serve<H, F>(handler: H) -> Result<(), Error>
@@ -21,13 +24,15 @@ where
     H: Fn(Request) -> F + Sync,
     F: Future<Output = Result<Response<Body>, ApiError>> + Send,
 {
+    let auth = config::from_env::<AuthConfig>()?.auth;
     let cors = &cors::from_env()?;
-    lambda_http::lambda_runtime::run(service_fn(|event| respond(&handler, cors.as_ref(), event))).await
+    lambda_http::lambda_runtime::run(service_fn(|event| respond(&handler, auth, cors.as_ref(), event))).await
 }
 
 /// Answers one API Gateway event. The answer serialises to what API Gateway expects.
 pub async fn respond<H, F>(
     handler: &H,
+    auth: Auth,
     cors: Option<&CorsLayer>,
     mut event: LambdaEvent<LambdaRequest>,
 ) -> Result<impl Serialize, Error>
@@ -36,7 +41,9 @@ where
     F: Future<Output = Result<Response<Body>, ApiError>> + Send,
 {
     let refusal = refuse_malformed_base64(&mut event.payload);
-    let answer = service_fn(|request| {
+    let answer = service_fn(|mut request: Request| {
+        // For `caller`.
+        request.extensions_mut().insert(auth);
         let refusal = refusal.clone();
         async move { Ok::<_, Error>(answer(handler, refusal, request).await) }
     });

@@ -1,0 +1,57 @@
+//! What API Gateway asks.
+
+use std::{collections::HashMap, slice};
+
+use serde::Deserialize;
+
+use crate::Refusal;
+
+/// The most bytes of a token. API Gateway takes 10,240 bytes of headers altogether (Amazon API Gateway Developer Guide,
+/// "Quotas for configuring and running a REST API").
+const MAX_TOKEN: usize = 8 * 1024;
+
+/// A request that needs a decision. Not the type of `aws_lambda_events`: that fails on some header values, which would
+/// make a 500 of them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// The method that is called, like `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7`.
+    pub method_arn: String,
+    /// Each header's last value.
+    pub headers: Option<HashMap<String, String>>,
+    /// Each header's values.
+    pub multi_value_headers: Option<HashMap<String, Vec<String>>>,
+}
+
+impl Event {
+    /// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).
+    pub fn token(&self) -> Result<&str, Refusal> {
+        let mut values = self.authorization();
+        // Two could not be told apart: API Gateway may look for one in its cache, and we would judge the other.
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(Refusal::NoToken);
+        };
+        let (scheme, token) = value.split_once(' ').ok_or(Refusal::NoToken)?;
+        let token = token.trim_start_matches(' ');
+        if token.is_empty() || !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::NoToken);
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(Refusal::TooLarge);
+        }
+        Ok(token)
+    }
+
+    /// The values of all `Authorization` headers, in whatever case a client writes them.
+    fn authorization(&self) -> impl Iterator<Item = &str> {
+        let multi = self.multi_value_headers.iter().flatten();
+        let multi = multi.map(|(name, values)| (name, values.as_slice()));
+        let single = self.headers.iter().filter(|_| self.multi_value_headers.is_none());
+        let single = single.flatten().map(|(name, value)| (name, slice::from_ref(value)));
+        multi
+            .chain(single)
+            .filter(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+            .flat_map(|(_, values)| values)
+            .map(String::as_str)
+    }
+}

@@ -1,0 +1,94 @@
+//! A deployed stack that is closed: API Gateway asks the authorizer, which asks for tokens.
+
+use std::{path::Path, time::Duration};
+
+use local_issuer::LocalIssuer;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::support::env;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn token(subject: &str, scope: &str) -> String {
+    let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
+    issuer.token(subject, scope, MINUTE)
+}
+
+async fn call(method: Method, path: &str, token: Option<&str>) -> Response {
+    let request = reqwest::Client::new().request(method, format!("{}{path}", env("CLOSED_API_URL")));
+    let request = token
+        .into_iter()
+        .fold(request, |request, token| request.bearer_auth(token));
+    request
+        .json(&json!({"title": "t"}))
+        .send()
+        .await
+        .expect("the stack answers")
+}
+
+async fn assert_problem(response: Response, status: u16, title: &str) {
+    let path = response.url().path().to_owned();
+    assert_eq!(response.status(), status, "{path}");
+    assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+    let problem: Value = response.json().await.expect("JSON");
+    assert_eq!(
+        (&problem["status"], &problem["title"]),
+        (&json!(status), &json!(title)),
+        "{path}"
+    );
+}
+
+#[tokio::test]
+async fn without_a_valid_token_only_what_is_public_answers() {
+    for path in [
+        "/",
+        "/health",
+        "/docs",
+        "/docs/docs.js",
+        "/redoc",
+        "/openapi.json",
+        "/admin/dashboard",
+    ] {
+        assert_eq!(call(Method::GET, path, None).await.status(), 200, "{path}");
+    }
+    assert_problem(call(Method::GET, "/nope", None).await, 404, "Not Found").await;
+    let foreign = LocalIssuer::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign.key")).expect("a key");
+    let foreign = foreign.token("mallory", "admin", MINUTE);
+    for token in [None, Some("nonsense"), Some(foreign.as_str())] {
+        for (method, path) in [
+            (Method::GET, "/tasks"),
+            (Method::POST, "/tasks"),
+            (Method::GET, "/tasks/1"),
+            (Method::DELETE, "/tasks/1"),
+            (Method::GET, "/admin/status"),
+            (Method::POST, "/admin/redrive"),
+        ] {
+            let response = call(method, path, token).await;
+            assert_eq!(response.headers()["www-authenticate"], "Bearer", "{path}");
+            assert_problem(response, 401, "Unauthorized").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_lets_in_and_an_admins_lets_in_everywhere() {
+    let (user, admin) = (token("bob", ""), token("alice", "admin"));
+    let created = call(Method::POST, "/tasks", Some(&user)).await;
+    assert_eq!(created.status(), 201);
+    let task: Value = created.json().await.expect("JSON");
+    assert_eq!(
+        call(Method::GET, &format!("/tasks/{}", task["id"]), Some(&user))
+            .await
+            .status(),
+        200
+    );
+    for (method, path, status) in [
+        (Method::GET, "/admin/status".to_owned(), 200),
+        (Method::GET, format!("/admin/tasks/{}", task["id"]), 200),
+        (Method::POST, "/admin/redrive".to_owned(), 202),
+    ] {
+        assert_problem(call(method.clone(), &path, Some(&user)).await, 403, "Forbidden").await;
+        assert_eq!(call(method, &path, Some(&admin)).await.status(), status, "{path}");
+    }
+}

@@ -1,0 +1,118 @@
+//! What the functions make of the authorizer's answer.
+
+use confique::Config;
+use lambda_http::{Body, LambdaEvent, Response, http::StatusCode, request::LambdaRequest};
+use serde_json::{Value, json};
+use shared::{
+    config::{Auth, AuthConfig},
+    http::{self, ApiError, respond},
+};
+
+/// What a function answers that says who calls, on a route for everybody and on one for admins.
+async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
+    let everybody = |request| async move {
+        let caller = http::caller(&request)?;
+        Ok::<_, ApiError>(Response::new(Body::Text(format!(
+            "{} {}",
+            caller.subject, caller.is_admin
+        ))))
+    };
+    let admins = |request| async move {
+        let caller = http::admin(&request)?;
+        Ok::<_, ApiError>(Response::new(Body::Text(caller.subject)))
+    };
+    let event = || {
+        let event: LambdaRequest = serde_json::from_value(event.clone()).expect("an event");
+        LambdaEvent::new(event, lambda_http::Context::default())
+    };
+    let everybody = respond(&everybody, auth, None, event())
+        .await
+        .expect("handlers do not fail");
+    let admins = respond(&admins, auth, None, event())
+        .await
+        .expect("handlers do not fail");
+    [json!(everybody), json!(admins)]
+        .map(|answer| (answer["statusCode"].as_u64().expect("a status"), answer["body"].clone()))
+}
+
+fn rest(authorizer: Value) -> Value {
+    let mut event: Value = serde_json::from_str(include_str!("../events/rest.json")).expect("JSON");
+    event["requestContext"]["authorizer"] = authorizer;
+    event
+}
+
+fn http() -> Value {
+    serde_json::from_str(include_str!("../events/http.json")).expect("JSON")
+}
+
+#[tokio::test]
+async fn the_caller_is_whom_the_authorizer_names() {
+    for auth in [Auth::Closed, Auth::Open] {
+        let admin = rest(json!({ "principalId": "alice", "sub": "alice", "scope": "admin", "admin": "true" }));
+        assert_eq!(
+            answers(auth, &admin).await,
+            [(200, json!("alice true")), (200, json!("alice"))]
+        );
+        // With what API Gateway adds.
+        let other = rest(json!({ "sub": "bob", "scope": "", "admin": "false", "integrationLatency": 7 }));
+        let [everybody, admins] = answers(auth, &other).await;
+        assert_eq!((everybody, admins.0), ((200, json!("bob false")), 403));
+    }
+    for admin in [json!("TRUE"), json!("1"), json!(true), json!(1), json!(""), json!(null)] {
+        let [everybody, admins] = answers(Auth::Closed, &rest(json!({ "sub": "bob", "admin": admin }))).await;
+        assert_eq!((everybody, admins.0), ((200, json!("bob false")), 403), "{admin}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_authorizers_word_nobody_is_let_in() {
+    let mut lambda = http();
+    lambda["requestContext"]["authorizer"] = json!({ "lambda": { "sub": "mallory", "admin": "true" } });
+    for event in [
+        rest(Value::Null),
+        rest(json!({})),
+        rest(json!({ "principalId": "mallory", "admin": "true" })),
+        rest(json!({ "sub": null, "admin": "true" })),
+        rest(json!({ "sub": 7, "admin": "true" })),
+        rest(json!({ "claims": { "sub": "mallory" }, "admin": "true" })),
+        http(),
+        // No HTTP API of ours has an authorizer.
+        lambda,
+    ] {
+        for (status, body) in answers(Auth::Closed, &event).await {
+            assert_eq!(status, 401, "{event}");
+            assert!(
+                body.as_str()
+                    .is_some_and(|body| body.contains(r#""title":"Unauthorized""#)),
+                "{body}"
+            );
+        }
+        // Where everybody may call, everybody is the same.
+        let open = [(200, json!("anonymous true")), (200, json!("anonymous"))];
+        assert_eq!(answers(Auth::Open, &event).await, open, "{event}");
+    }
+}
+
+#[tokio::test]
+async fn a_401_says_how_to_get_in() {
+    let handler = |_| async { Err(ApiError::Unauthorized) };
+    let event: LambdaRequest = serde_json::from_value(http()).expect("an event");
+    let event = LambdaEvent::new(event, lambda_http::Context::default());
+    let answer = json!(
+        respond(&handler, Auth::Closed, None, event)
+            .await
+            .expect("handlers do not fail")
+    );
+    assert_eq!(answer["statusCode"], StatusCode::UNAUTHORIZED.as_u16());
+    assert_eq!(answer["headers"]["www-authenticate"], "Bearer", "{answer}");
+}
+
+#[test]
+fn a_stack_is_closed_unless_its_environment_says_open() {
+    let auth = |text: &str| serde_json::from_value::<Auth>(json!(text)).ok();
+    assert_eq!((auth("open"), auth("closed")), (Some(Auth::Open), Some(Auth::Closed)));
+    assert!(auth("Open").is_none() && auth("none").is_none() && auth("").is_none());
+    // Without any source but the defaults.
+    let unset = AuthConfig::builder().load().expect("complete");
+    assert_eq!(unset.auth, Auth::Closed);
+}

@@ -1,0 +1,240 @@
+//! Where the keys come from, and how long they count.
+
+use std::time::{Duration, Instant};
+
+use authorizer::{AuthError, Authorizer, JwksUrl, KeysError, Refusal, SetupError};
+
+use super::{
+    NOW, fetching,
+    issuer::{Answer, Key, Server, jwks},
+    present, settings,
+};
+
+const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+/// What becomes of a request with this token, in short.
+async fn outcome(authorizer: &Authorizer, token: &str, now: u64) -> &'static str {
+    match present(authorizer, token, now).await {
+        Ok(_) => "valid",
+        Err(AuthError::Unauthorized(Refusal::UnknownKey)) => "unknown key",
+        Err(AuthError::NoKeys(KeysError::Paused)) => "paused",
+        Err(AuthError::NoKeys(_)) => "no keys",
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// A token that lasts through the test.
+fn long(key: &Key, kid: &str) -> String {
+    key.token_with(kid, serde_json::json!({ "exp": NOW + 10 * DAY }))
+}
+
+#[tokio::test]
+async fn the_keys_are_fetched_once_an_hour() {
+    let key = Key::es256();
+    let server = Server::start(&[key.jwk("k")]).await;
+    let authorizer = fetching(&server.url);
+    assert_eq!(server.asked(), 0, "before the first request");
+    let token = long(&key, "k");
+    for (now, asked) in [
+        (NOW, 1),
+        (NOW + 1, 1),
+        (NOW + HOUR - 1, 1),
+        (NOW + HOUR, 2),
+        (NOW + HOUR + 1, 2),
+    ] {
+        assert_eq!(outcome(&authorizer, &token, now).await, "valid");
+        assert_eq!(server.asked(), asked, "{now}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_the_first_token_comes() {
+    let (old, new) = (Key::rs256(), Key::es256());
+    let server = Server::start(&[old.jwk("old")]).await;
+    let authorizer = fetching(&server.url);
+    assert_eq!(outcome(&authorizer, &long(&old, "old"), NOW).await, "valid");
+
+    server.publish(&[old.jwk("old"), new.jwk("new")]);
+    assert_eq!(outcome(&authorizer, &long(&new, "new"), NOW + 60).await, "valid");
+    assert_eq!(outcome(&authorizer, &long(&old, "old"), NOW + 60).await, "valid");
+    assert_eq!(server.asked(), 2);
+
+    // What is withdrawn is forgotten at the next fetch.
+    server.publish(&[new.jwk("new")]);
+    assert_eq!(outcome(&authorizer, &long(&old, "old"), NOW + 70).await, "valid");
+    assert_eq!(outcome(&authorizer, &long(&new, "new"), NOW + 60 + HOUR).await, "valid");
+    assert_eq!(
+        outcome(&authorizer, &long(&old, "old"), NOW + 61 + HOUR).await,
+        "unknown key"
+    );
+}
+
+#[tokio::test]
+async fn a_flood_of_made_up_keys_is_no_flood_of_fetches() {
+    let key = Key::es256();
+    let server = Server::start(&[key.jwk("k")]).await;
+    let authorizer = fetching(&server.url);
+    for second in 0..20 {
+        for token in 0..20 {
+            let made_up = long(&key, &format!("made-up-{second}-{token}"));
+            assert_eq!(outcome(&authorizer, &made_up, NOW + second).await, "unknown key");
+        }
+        assert_eq!(outcome(&authorizer, &long(&key, "k"), NOW + second).await, "valid");
+    }
+    // One in five seconds.
+    assert_eq!(server.asked(), 4);
+    // Nor does a token cause one that cannot be valid whatever the keys are.
+    let authorizer = fetching(&server.url);
+    let symmetric = Key::Hs256(b"secret".to_vec());
+    for token in ["a.b.c", "", "e30.e30.", &symmetric.valid("k")] {
+        assert!(present(&authorizer, token, NOW).await.is_err());
+    }
+    assert_eq!(server.asked(), 4);
+}
+
+#[tokio::test]
+async fn requests_at_once_share_one_fetch() {
+    let key = Key::es256();
+    let server = Server::start(&[key.jwk("k")]).await;
+    let authorizer = fetching(&server.url);
+    let token = long(&key, "k");
+    let (one, two, three) = tokio::join!(
+        outcome(&authorizer, &token, NOW),
+        outcome(&authorizer, &token, NOW),
+        outcome(&authorizer, &token, NOW)
+    );
+    assert_eq!((one, two, three, server.asked()), ("valid", "valid", "valid", 1));
+}
+
+#[tokio::test]
+async fn known_keys_outlive_the_issuer_by_a_day() {
+    let key = Key::es256();
+    let server = Server::start(&[key.jwk("k")]).await;
+    let authorizer = fetching(&server.url);
+    let (token, unknown) = (long(&key, "k"), long(&key, "unknown"));
+    assert_eq!(outcome(&authorizer, &token, NOW).await, "valid");
+
+    server.answer(Answer::Head("503 Service Unavailable", String::new()));
+    assert_eq!(outcome(&authorizer, &token, NOW + HOUR).await, "valid");
+    assert_eq!(server.asked(), 2);
+    // It is asked again, but not with every request.
+    assert_eq!(outcome(&authorizer, &token, NOW + HOUR + 4).await, "valid");
+    assert_eq!(server.asked(), 2);
+    assert_eq!(outcome(&authorizer, &token, NOW + HOUR + 5).await, "valid");
+    assert_eq!(outcome(&authorizer, &unknown, NOW + HOUR + 6).await, "unknown key");
+    assert_eq!(server.asked(), 3);
+
+    assert_eq!(outcome(&authorizer, &token, NOW + DAY - 1).await, "valid");
+    assert_eq!(outcome(&authorizer, &token, NOW + DAY).await, "paused");
+    assert_eq!(outcome(&authorizer, &token, NOW + DAY + 5).await, "no keys");
+    assert_eq!(outcome(&authorizer, &unknown, NOW + DAY + 5).await, "paused");
+
+    server.publish(&[key.jwk("k")]);
+    assert_eq!(outcome(&authorizer, &token, NOW + DAY + 10).await, "valid");
+}
+
+#[tokio::test]
+async fn without_keys_it_is_our_error_and_not_the_clients() {
+    let key = Key::es256();
+    let server = Server::start(&[]).await;
+    let token = long(&key, "k");
+    let keys = jwks(&[key.jwk("k")]).to_string();
+    let padded = |length: usize| format!("{keys}{}", " ".repeat(length - keys.len()));
+    server.answer(Answer::Body(padded(64 * 1024)));
+    assert_eq!(outcome(&fetching(&server.url), &token, NOW).await, "valid");
+    for answer in [
+        Answer::Head("404 Not Found", keys.clone()),
+        Answer::Head("500 Internal Server Error", keys.clone()),
+        Answer::Head("203 Non-Authoritative Information", keys.clone()),
+        // Not followed: wherever it leads, it is not what the setting says.
+        Answer::Head("302 Found\r\nlocation: /keys", keys.clone()),
+        Answer::Body(String::new()),
+        Answer::Body("<html>".to_owned()),
+        Answer::Body(r#"{"keys":[]}"#.to_owned()),
+        Answer::Body(padded(64 * 1024 + 1)),
+        Answer::HangUp,
+    ] {
+        server.answer(answer);
+        let authorizer = fetching(&server.url);
+        assert_eq!(outcome(&authorizer, &token, NOW).await, "no keys");
+        assert_eq!(outcome(&authorizer, &token, NOW + 4).await, "paused");
+        server.publish(&[key.jwk("k")]);
+        assert_eq!(outcome(&authorizer, &token, NOW + 5).await, "valid");
+    }
+    // Nobody listens.
+    let authorizer = fetching("http://127.0.0.1:1/keys");
+    assert_eq!(outcome(&authorizer, &token, NOW).await, "no keys");
+    let message = present(&authorizer, &token, NOW + 5)
+        .await
+        .map_err(lambda_runtime::Diagnostic::from);
+    let message = message.expect_err("no keys").error_message;
+    assert!(
+        message.starts_with("the issuer's keys are not known: the issuer cannot be reached"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_costs_a_second_and_a_half() {
+    let key = Key::es256();
+    let server = Server::start(&[]).await;
+    for answer in [Answer::Nothing, Answer::Half] {
+        server.answer(answer);
+        let authorizer = fetching(&server.url);
+        let start = Instant::now();
+        assert_eq!(outcome(&authorizer, &long(&key, "k"), NOW).await, "no keys");
+        let waited = start.elapsed();
+        assert!(
+            Duration::from_millis(1450) < waited && waited < Duration::from_millis(2500),
+            "{waited:?}"
+        );
+        let start = Instant::now();
+        assert_eq!(outcome(&authorizer, &long(&key, "k"), NOW + 1).await, "paused");
+        assert!(start.elapsed() < Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn keys_are_fetched_over_https_or_from_this_machine() {
+    for url in [
+        "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc/.well-known/jwks.json",
+        "https://issuer.example:8443/keys?version=1",
+        "http://127.0.0.1:8080/keys",
+        "http://localhost/keys",
+        "http://[::1]/keys",
+    ] {
+        assert!(JwksUrl::try_from(url.to_owned()).is_ok(), "{url}");
+    }
+    for url in [
+        "",
+        "issuer.example/keys",
+        "http://issuer.example/keys",
+        "http://127.0.0.1.issuer.example/keys",
+        "http://127.0.0.1@issuer.example/keys",
+        "http://169.254.169.254/latest",
+        "file:///etc/passwd",
+        "https://",
+        "https:///keys",
+        "/keys",
+    ] {
+        assert!(JwksUrl::try_from(url.to_owned()).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn without_a_setting_the_keys_are_below_the_issuer() {
+    for issuer in ["https://issuer.example", "https://tenant.auth0.com/"] {
+        let mut settings = settings();
+        settings.jwt_issuer = issuer.to_owned();
+        assert!(Authorizer::closed(settings).is_ok(), "{issuer}");
+    }
+    for issuer in ["task-api", "http://issuer.example", "https://"] {
+        let mut settings = settings();
+        settings.jwt_issuer = issuer.to_owned();
+        assert!(
+            matches!(Authorizer::closed(settings), Err(SetupError::NoKeys(_))),
+            "{issuer}"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! How a request carries its token, and how a refusal reaches API Gateway.
+
+use authorizer::{AuthError, Event, Refusal, handle};
+use lambda_runtime::Diagnostic;
+use serde_json::{Value, json};
+
+use super::{
+    METHOD, NOW,
+    issuer::{Key, jwks},
+    knowing,
+};
+
+fn asked(headers: Value, multi_value_headers: Value) -> Event {
+    let event = json!({ "methodArn": METHOD, "headers": headers, "multiValueHeaders": multi_value_headers });
+    serde_json::from_value(event).expect("an event")
+}
+
+#[tokio::test]
+async fn the_token_is_the_bearer_token_in_whatever_case() {
+    let key = Key::es256();
+    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let token = key.valid("k");
+    for name in ["Authorization", "authorization", "AUTHORIZATION"] {
+        for scheme in ["Bearer ", "bearer ", "BEARER  "] {
+            let value = format!("{scheme}{token}");
+            for event in [
+                asked(
+                    json!({ name: value, "Accept": "*/*" }),
+                    json!({ name: [value], "Accept": ["a", "b"] }),
+                ),
+                asked(json!({ name: value }), Value::Null),
+                asked(Value::Null, json!({ name: [value] })),
+            ] {
+                handle(&authorizer, &event, NOW).await.expect("valid");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_one_bearer_token_there_is_none() {
+    let key = Key::es256();
+    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let token = key.valid("k");
+    let bearer = format!("Bearer {token}");
+    for event in [
+        asked(Value::Null, Value::Null),
+        asked(json!({}), json!({})),
+        asked(json!({ "Authorization": "" }), Value::Null),
+        asked(json!({ "Authorization": token }), Value::Null),
+        asked(json!({ "Authorization": "Bearer" }), Value::Null),
+        asked(json!({ "Authorization": "Bearer " }), Value::Null),
+        asked(json!({ "Authorization": format!("Basic {token}") }), Value::Null),
+        asked(json!({ "Authorization": format!(" {bearer}") }), Value::Null),
+        asked(json!({ "Authorization": format!("Bearer\t{token}") }), Value::Null),
+        asked(json!({ "X-Authorization": bearer }), Value::Null),
+        // Two: which of them did API Gateway look for in its cache?
+        asked(
+            json!({ "Authorization": bearer }),
+            json!({ "Authorization": [bearer, bearer] }),
+        ),
+        asked(
+            json!({ "Authorization": bearer }),
+            json!({ "Authorization": [bearer], "authorization": ["Bearer x"] }),
+        ),
+        asked(json!({ "Authorization": bearer, "authorization": bearer }), Value::Null),
+        // `headers` only repeats.
+        asked(json!({ "Authorization": bearer }), json!({})),
+    ] {
+        let outcome = handle(&authorizer, &event, NOW).await;
+        assert!(
+            matches!(outcome, Err(AuthError::Unauthorized(Refusal::NoToken))),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_has_at_most_8_kib() {
+    let key = Key::es256();
+    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let padded = |length: usize| {
+        let empty = key.token_with("k", json!({ "padding": "" })).len();
+        key.token_with("k", json!({ "padding": "x".repeat((length - empty) * 3 / 4) }))
+    };
+    let just = padded(8 * 1024);
+    assert!((8 * 1024 - 4..=8 * 1024).contains(&just.len()), "{}", just.len());
+    super::present(&authorizer, &just, NOW).await.expect("valid");
+    for token in [padded(8 * 1024 + 8), "x".repeat(8 * 1024 + 1), "x".repeat(1024 * 1024)] {
+        assert_eq!(super::refusal(&authorizer, &token).await, Refusal::TooLarge);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_the_one_word_that_makes_a_401_and_says_nothing_of_the_token() {
+    let key = Key::es256();
+    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let secret = "eyJzZWNyZXQ";
+    for authorization in [
+        format!("Bearer {secret}.{secret}.{secret}"),
+        format!("Basic {secret}"),
+        format!("Bearer {}", key.token_with("k", json!({ "exp": secret }))),
+        format!("Bearer {}", key.token_with("k", json!({ "iss": secret }))),
+        format!("Bearer {}", key.token_with("k", json!({ "aud": [secret] }))),
+        format!(
+            "Bearer {}",
+            key.token(&json!({ "alg": secret, "kid": secret }), &json!({}))
+        ),
+        format!(
+            "Bearer {}",
+            key.token(&json!({ "alg": "ES256", "kid": secret }), &json!({}))
+        ),
+    ] {
+        let outcome = handle(&authorizer, &super::event(&authorization), NOW).await;
+        let error = outcome.expect_err("refused");
+        // What the runtime logs.
+        assert!(!format!("{error:?}").contains(secret), "{error:?}");
+        let diagnostic = Diagnostic::from(error);
+        assert_eq!(
+            serde_json::to_value(diagnostic).expect("serialisable"),
+            json!({ "errorType": "Unauthorized", "errorMessage": "Unauthorized" })
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_api_gateway_gets_an_error_that_is_no_401() {
+    let event: Event = serde_json::from_value(json!({ "methodArn": "nonsense" })).expect("an event");
+    let error = handle(&authorizer::Authorizer::Open, &event, NOW)
+        .await
+        .expect_err("no ARN");
+    assert_eq!(
+        Diagnostic::from(error).error_message,
+        "the event's methodArn is not the ARN of an API Gateway method"
+    );
+    assert!(serde_json::from_value::<Event>(json!({})).is_err());
+}
