@@ -1,8 +1,8 @@
 //! Every command in a ```console block of README.md and docs/walkthrough.md, run against the deployed stack: does it
 //! print what the document says? A test binary of its own, because ids begin at 1 for each document.
 //!
-//! In a document, a line `…` stands for lines that are left out; times may differ. A command that only looks is repeated
-//! until it prints what it should: the task processor needs its time.
+//! In a document, a line `…` stands for lines that are left out; times may differ. A command that only looks is
+//! repeated until it prints what it should: the task processor needs its time.
 
 use std::{
     path::Path,

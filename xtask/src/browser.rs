@@ -11,8 +11,8 @@ use nix::unistd::geteuid;
 
 use crate::{process, ui::Step};
 
-/// What it is called by those who package it. Chrome first: it speaks the same protocol, and on Ubuntu `chromium` may be
-/// one that cannot start.
+/// What it is called by those who package it. Chrome first: it speaks the same protocol, and on Ubuntu `chromium` may
+/// be one that cannot start.
 const NAMES: [&str; 4] = ["google-chrome", "google-chrome-stable", "chromium", "chromium-browser"];
 
 /// Chromium: the one that is here, or, for root on Debian, the one of the distribution.

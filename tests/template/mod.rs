@@ -1,0 +1,144 @@
+//! template.yaml, as SAM translates it: what no linter checks. Here, what it has in common with the code; in `checks`,
+//! what it must be by itself; in `mutations`, whether the checks would notice.
+
+mod checks;
+mod mutations;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::support::{Call, env};
+
+/// A route: "GET /tasks/{id}".
+type Route = String;
+
+pub fn translated() -> Value {
+    let file = env("TRANSLATED_TEMPLATE");
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn resources<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let all = template["Resources"].as_object().expect("resources").iter();
+    all.filter(move |(_, resource)| resource["Type"] == kind)
+}
+
+/// A list, or the one thing that stands for a list of one.
+fn one_or_more(value: &Value) -> Vec<&Value> {
+    value
+        .as_array()
+        .map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+/// "GetTaskFunction" -> "get-task"
+fn function_name(logical_id: &str) -> String {
+    let name = logical_id.trim_end_matches("Function");
+    let words = name.char_indices().map(|(at, letter)| match letter {
+        'A'..='Z' if at > 0 => format!("-{}", letter.to_ascii_lowercase()),
+        letter => letter.to_ascii_lowercase().to_string(),
+    });
+    words.collect()
+}
+
+/// An operation of the deployed API: its route, and what API Gateway does with it.
+fn template_operations(template: &Value) -> Vec<(Route, Value)> {
+    let (_, api) = resources(template, "AWS::ApiGateway::RestApi").next().expect("an API");
+    let mut operations = Vec::new();
+    for (path, methods) in api["Properties"]["Body"]["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let method = match method.as_str() {
+                "x-amazon-apigateway-any-method" => "ANY".to_owned(),
+                method => method.to_uppercase(),
+            };
+            operations.push((format!("{method} {path}"), operation.clone()));
+        }
+    }
+    operations
+}
+
+/// The routes of the deployed API and the function that each leads to.
+pub fn template_routes() -> BTreeMap<Route, String> {
+    let operations = template_operations(&translated()).into_iter();
+    let routes = operations.map(|(route, operation)| {
+        let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].as_str();
+        let function = uri.and_then(|uri| uri.split("${").last()?.split('.').next());
+        (route, function_name(function.expect("a function")))
+    });
+    routes.collect()
+}
+
+/// The routes that API Gateway asks no authorizer about.
+pub fn public_routes(template: &Value) -> BTreeSet<Route> {
+    let operations = template_operations(template).into_iter();
+    let public = operations.filter(|(_, operation)| {
+        let security = operation["security"].as_array().cloned().unwrap_or_default();
+        !security.iter().any(|requirement| requirement.get("Jwt").is_some())
+    });
+    public.map(|(route, _)| route).collect()
+}
+
+/// The routes of `make dev`.
+fn router_routes() -> BTreeMap<Route, String> {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("TOML");
+    let router = manifest["workspace"]["metadata"]["lambda"]["watch"]["router"]
+        .as_table()
+        .expect("a router");
+    let mut routes = BTreeMap::new();
+    for (path, target) in router {
+        let path = path.replace("{*proxy}", "{proxy+}");
+        match target {
+            toml::Value::String(function) => {
+                routes.insert(format!("ANY {path}"), function.clone());
+            }
+            target => {
+                for route in target.as_array().expect("a list") {
+                    let text = |key: &str| route[key].as_str().expect("text").to_owned();
+                    routes.insert(format!("{} {path}", text("method")), text("function"));
+                }
+            }
+        }
+    }
+    routes
+}
+
+#[test]
+fn the_router_of_make_dev_has_the_routes_of_the_template() {
+    let mut template = template_routes();
+    // Without a catch-all for "/" itself, `cargo lambda watch` needs the method.
+    let root = template.remove("ANY /").expect("a root");
+    template.insert("GET /".to_owned(), root);
+    assert_eq!(router_routes(), template);
+}
+
+#[tokio::test]
+async fn the_methods_that_a_405_allows_are_those_of_the_template() {
+    let routes = template_routes();
+    let paths: BTreeSet<&str> = routes.keys().filter_map(|route| route.split(' ').nth(1)).collect();
+    for path in paths.into_iter().filter(|path| !path.contains("proxy") && *path != "/") {
+        let methods: Vec<&str> = routes
+            .keys()
+            .filter_map(|route| route.split_once(' ').filter(|(_, at)| *at == path))
+            .map(|(m, _)| m)
+            .collect();
+        let answer = Call::new("TRACE", &path.replace("{id}", "1"))
+            .send(api_info::handle)
+            .await;
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, methods.join(", ").as_str()),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn every_function_of_the_workspace_is_deployed() {
+    let template = translated();
+    let deployed: BTreeSet<String> = resources(&template, "AWS::Lambda::Function")
+        .map(|(name, _)| function_name(name))
+        .collect();
+    let folder = std::fs::read_dir("../functions").expect("functions/");
+    let folders = folder.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    assert_eq!(deployed, folders.collect());
+}
