@@ -42,7 +42,7 @@ pub fn run(settings: &Settings, command: &str) -> Result<()> {
 }
 
 /// Builds the program and returns where it is.
-fn build(stack: &Stack) -> Result<PathBuf> {
+pub fn build(stack: &Stack) -> Result<PathBuf> {
     let program = stack.root.join("target/debug/dead-letters");
     let step = (!program.exists()).then(|| Step::start("build", "compiling dead-letters (a minute, once)"));
     let mut build = process::cargo("cargo");

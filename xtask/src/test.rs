@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    browser, deploy,
+    browser, dead_letters, deploy,
     openapi::{self, Thoroughness},
     process,
     settings::Settings,
@@ -28,12 +28,14 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
         deploy::lint(stack)?;
         let deployed = stack::up(stack)?;
         let closed_api_url = stack::up_closed(stack)?;
+        let dead_letters = dead_letters::build(stack)?;
         check_queries(stack, &deployed.database_url)?;
         openapi::hold(stack, &closed_api_url, Thoroughness::Short)?;
         succeed(
             cargo(stack, &deployed)?
                 .env("CHROMIUM", chromium)
                 .env("CLOSED_API_URL", closed_api_url)
+                .env("DEAD_LETTERS", dead_letters)
                 .env("ISSUER_KEY", stack.folder.join("issuer.key"))
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
