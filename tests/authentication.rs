@@ -6,14 +6,9 @@ use local_issuer::LocalIssuer;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::env;
+use crate::support::{env, token};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn token(subject: &str, scope: &str) -> String {
-    let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
-    issuer.token(subject, scope, MINUTE)
-}
 
 async fn call(method: Method, path: &str, token: Option<&str>) -> Response {
     let request = reqwest::Client::new().request(method, format!("{}{path}", env("CLOSED_API_URL")));

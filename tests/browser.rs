@@ -1,11 +1,10 @@
 //! The pages of the deployed stack, used in a browser as a person would.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::collections::BTreeSet;
 
-use local_issuer::LocalIssuer;
 use serde_json::{Value, json};
 
-use crate::support::{Browser, env};
+use crate::support::{Browser, env, token};
 
 const NO_ERRORS: [&str; 0] = [];
 
@@ -77,7 +76,6 @@ async fn a_task_created_on_the_dashboard_is_seen_completed_there() {
 
 #[tokio::test]
 async fn the_dashboard_of_a_closed_api_asks_for_a_token() {
-    let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
     let mut browser = Browser::start().await;
     browser.set_viewport(1280, 900, false).await;
     browser
@@ -85,8 +83,7 @@ async fn the_dashboard_of_a_closed_api_asks_for_a_token() {
         .await;
     for (scope, signed_in) in [("", false), ("admin", true)] {
         browser.wait_for(30, "document.querySelector('#sign-in').open").await;
-        let token = issuer.token("alice", scope, Duration::from_secs(60));
-        browser.type_into("#token", &token).await;
+        browser.type_into("#token", &token("alice", scope)).await;
         browser.click("#sign-in .primary").await;
         let outcome = if signed_in {
             "document.querySelector('#freshness').dataset.mode === 'live'"

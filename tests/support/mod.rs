@@ -10,8 +10,12 @@ pub use call::{Answer, Call, Gateway};
 pub use proxy::Proxy;
 pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for};
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use local_issuer::LocalIssuer;
 use serde_json::Value;
 use shared::store::Database;
 use sqlx::PgPool;
@@ -19,6 +23,12 @@ use sqlx::PgPool;
 /// A variable that `make test` sets.
 pub fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
+}
+
+/// A token for the closed stack, for a minute.
+pub fn token(subject: &str, scope: &str) -> String {
+    let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
+    issuer.token(subject, scope, Duration::from_secs(60))
 }
 
 /// A function's access to the test's own database.

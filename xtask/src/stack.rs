@@ -87,10 +87,15 @@ impl Stack {
         self.folder.join(format!("{step}.log"))
     }
 
+    /// Where the key is that its tokens are signed with.
+    pub fn issuer_key(&self) -> PathBuf {
+        self.folder.join("issuer.key")
+    }
+
     /// Who issues its tokens.
     pub fn issuer(&self) -> Result<LocalIssuer> {
         fs::create_dir_all(&self.folder)?;
-        let file = self.folder.join("issuer.key");
+        let file = self.issuer_key();
         LocalIssuer::open(&file).with_context(|| format!("cannot use {}", file.display()))
     }
 
@@ -186,12 +191,25 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
     let database_url = start_postgres(stack)?;
     start_emulator(stack)?;
     deploy::build(stack)?;
+    migrate_and_deploy(stack, deploy::STACK_NAME, database_url, stack.auth)
+}
+
+/// Deploys template.yaml once more into a stack that is up: closed, with a database of its own.
+pub fn up_closed(stack: &Stack) -> Result<Deployed> {
+    let database_url = match &stack.database_url {
+        Some(url) => url.clone(),
+        None => find_postgres(stack)?.url("closed"),
+    };
+    migrate_and_deploy(stack, "task-api-closed", database_url, Auth::Closed)
+}
+
+fn migrate_and_deploy(stack: &Stack, name: &str, database_url: String, auth: Auth) -> Result<Deployed> {
     // Before the functions that expect the new schema.
     migrate(stack, &database_url)?;
     let deployment = Deployment {
-        name: deploy::STACK_NAME,
+        name,
         database_url: &database_url,
-        auth: stack.auth,
+        auth,
     };
     let outputs = deploy::deploy(stack, &deployment)?;
     let output = |name: &str| {
@@ -206,24 +224,6 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
         task_queue_url: output("TaskQueueUrl")?.clone(),
         dead_letter_queue_url: output("TaskDeadLetterQueueUrl")?.clone(),
     })
-}
-
-/// Deploys template.yaml once more into a stack that is up: closed, with a database of its own. Returns where its API
-/// answers.
-pub fn up_closed(stack: &Stack) -> Result<String> {
-    let database_url = match &stack.database_url {
-        Some(url) => url.clone(),
-        None => find_postgres(stack)?.url("closed"),
-    };
-    migrate(stack, &database_url)?;
-    let deployment = Deployment {
-        name: "task-api-closed",
-        database_url: &database_url,
-        auth: Auth::Closed,
-    };
-    let outputs = deploy::deploy(stack, &deployment)?;
-    let id = outputs.get("ApiId").context("template.yaml has no output ApiId")?;
-    Ok(stack.api_url(id))
 }
 
 /// Brings up only the database, migrated, and returns how to connect.

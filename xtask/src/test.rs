@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read},
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -24,19 +24,14 @@ use crate::{
 /// Runs every test against a fresh stack: `cargo test`, with the stack in its environment.
 pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
     with_stack(settings, |stack| {
-        let chromium = browser::find_or_install(&stack.log("browser"))?;
-        deploy::lint(stack)?;
-        let deployed = stack::up(stack)?;
-        let closed_api_url = stack::up_closed(stack)?;
+        let bench = Bench::prepare(stack)?;
         let dead_letters = dead_letters::build(stack)?;
-        check_queries(stack, &deployed.database_url)?;
-        openapi::hold(stack, &closed_api_url, Thoroughness::Short)?;
+        check_queries(stack, &bench.deployed.database_url)?;
+        openapi::hold(stack, &bench.closed.api_url, Thoroughness::Short)?;
         succeed(
-            cargo(stack, &deployed)?
-                .env("CHROMIUM", chromium)
-                .env("CLOSED_API_URL", closed_api_url)
+            bench
+                .cargo(stack)?
                 .env("DEAD_LETTERS", dead_letters)
-                .env("ISSUER_KEY", stack.folder.join("issuer.key"))
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
@@ -47,7 +42,7 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
 pub fn contract(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
         stack::up(stack)?;
-        openapi::hold(stack, &stack::up_closed(stack)?, Thoroughness::Long)
+        openapi::hold(stack, &stack::up_closed(stack)?.api_url, Thoroughness::Long)
     })
 }
 
@@ -72,16 +67,10 @@ const NOT_COVERED: &str = "xtask/|tests/|main.rs";
 pub fn coverage(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
         stack.tools.install_cargo_llvm_cov()?;
-        let chromium = browser::find_or_install(&stack.log("browser"))?;
-        deploy::lint(stack)?;
-        let deployed = stack::up(stack)?;
-        let closed_api_url = stack::up_closed(stack)?;
+        let bench = Bench::prepare(stack)?;
         let llvm_cov = |arguments: &[&str]| {
-            let mut command = cargo(stack, &deployed)?;
-            command.env("PATH", stack.tools.path()?).env("CHROMIUM", &chromium);
-            command
-                .env("CLOSED_API_URL", &closed_api_url)
-                .env("ISSUER_KEY", stack.folder.join("issuer.key"));
+            let mut command = bench.cargo(stack)?;
+            command.env("PATH", stack.tools.path()?);
             command.arg("llvm-cov").args(arguments);
             succeed(command.args(["--ignore-filename-regex", NOT_COVERED]))
         };
@@ -206,6 +195,36 @@ impl Guard {
 pub fn stop_at_eof(settings: &Settings) -> Result<()> {
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Stack::test(settings)?.stop()
+}
+
+/// What the tests need beside a stack: the same once more, closed, and a browser.
+struct Bench {
+    deployed: Deployed,
+    closed: Deployed,
+    chromium: PathBuf,
+}
+
+impl Bench {
+    /// Makes sure of all that; lints first, which is quick.
+    fn prepare(stack: &Stack) -> Result<Self> {
+        let chromium = browser::find_or_install(&stack.log("browser"))?;
+        deploy::lint(stack)?;
+        Ok(Self {
+            deployed: stack::up(stack)?,
+            closed: stack::up_closed(stack)?,
+            chromium,
+        })
+    }
+
+    /// A cargo command with all that in its environment.
+    fn cargo(&self, stack: &Stack) -> Result<Command> {
+        let mut command = cargo(stack, &self.deployed)?;
+        command
+            .env("CHROMIUM", &self.chromium)
+            .env("CLOSED_API_URL", &self.closed.api_url)
+            .env("ISSUER_KEY", stack.issuer_key());
+        Ok(command)
+    }
 }
 
 /// A cargo command with the stack in its environment.

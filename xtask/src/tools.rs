@@ -64,17 +64,12 @@ impl Tools {
     /// A PATH with the tools in front.
     pub fn path(&self) -> Result<std::ffi::OsString> {
         let own = Tool::ALWAYS.map(Tool::name).into_iter().chain(["cargo-llvm-cov"]);
-        let own = own.map(|name| self.folder(name).join("bin"));
-        let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let all: Vec<PathBuf> = own.chain(std::env::split_paths(&inherited)).collect();
-        std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+        path_behind(own.map(|name| self.folder(name).join("bin")))
     }
 
     /// A PATH with one tool in front.
     pub fn path_with(&self, tool: Tool) -> Result<std::ffi::OsString> {
-        let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let all = std::iter::once(self.bin(tool)).chain(std::env::split_paths(&inherited));
-        std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+        path_behind([self.bin(tool)])
     }
 
     /// Installs the tools that are missing or not at their pinned versions.
@@ -191,4 +186,11 @@ impl Tools {
     fn lock(&self, name: &str) -> PathBuf {
         self.lock_folder().join(name).with_extension("txt")
     }
+}
+
+/// The PATH we were given, behind these folders.
+fn path_behind(own: impl IntoIterator<Item = PathBuf>) -> Result<std::ffi::OsString> {
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let all = own.into_iter().chain(std::env::split_paths(&inherited));
+    std::env::join_paths(all).context("the project's folder must not have a colon in its name")
 }
