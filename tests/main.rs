@@ -1,5 +1,6 @@
 //! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS (`api`,
-//! `processor`, `reconciler`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the
+//! `processor`, `reconciler`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of
+//! how the database is set up (`migrator`, `roles`) and logged in to (`login`), of the
 //! template (`template`) and the OpenAPI document (`openapi`), and of the deployed stack: over HTTP (`end_to_end`), and
 //! in a browser (`browser`).
 //!
@@ -12,9 +13,12 @@ mod browser;
 mod budgets;
 mod dead_letters;
 mod end_to_end;
+mod login;
+mod migrator;
 mod openapi;
 mod processor;
 mod properties;
 mod reconciler;
+mod roles;
 mod support;
 mod template;

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use queue::{DeadLetter, DeadLetterQueue, sdk_config};
 use shared::{
     domain::{Status, TaskMessage},
-    store::{Database, tasks},
+    store::{Database, Login, tasks},
 };
 use time::format_description::well_known::Rfc3339;
 
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     let queue = DeadLetterQueue::new(&config, arguments.dead_letter_queue_url, arguments.queue_url);
     match arguments.command {
         Command::List => {
-            let database = arguments.database_url.as_deref().map(str::parse).transpose()?;
+            let database = arguments.database_url.as_deref().map(str::parse::<Login>).transpose()?;
             list(&queue, database.map(Database::new)).await
         }
         Command::Redrive => redrive(&queue).await,

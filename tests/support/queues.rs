@@ -12,6 +12,8 @@ use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
+use super::Recorder;
+
 /// A queue that only this test uses.
 pub struct TestQueue {
     client: Client,
@@ -40,9 +42,20 @@ impl TestQueue {
         TaskQueue::new(&queue::sdk_config().await, self.url.clone())
     }
 
+    /// The same, through a recorder.
+    pub async fn sender_through(&self, recorder: &Recorder) -> TaskQueue {
+        TaskQueue::new(&recorder.sdk_config().await, self.url.clone())
+    }
+
     /// What an operator sees of it as the dead-letter queue of another one.
     pub async fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
         DeadLetterQueue::new(&queue::sdk_config().await, self.url.clone(), source.url.clone())
+    }
+
+    /// The same, through a recorder.
+    pub async fn as_dead_letter_queue_through(&self, recorder: &Recorder, source: &Self) -> DeadLetterQueue {
+        let config = recorder.sdk_config().await;
+        DeadLetterQueue::new(&config, self.url.clone(), source.url.clone())
     }
 
     /// Puts messages into it.

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{
     openapi, process,
@@ -76,7 +77,7 @@ pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String,
         name,
     ]);
     // All of them each time: of those that are not named, the values of the last time would stay.
-    command.arg("--parameter-overrides").args([
+    let parameters = [
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
         format!("DatabaseUrl={database_url}"),
@@ -90,7 +91,9 @@ pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String,
             "LogLevel={}",
             env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
         ),
-    ]);
+    ];
+    mark_packages(&stack.root, &parameters)?;
+    command.arg("--parameter-overrides").args(parameters);
     into_emulator(&mut command, stack);
     process::run(&mut command, &stack.log("deploy"), |line| {
         if line.starts_with("Uploading") || line.starts_with("Waiting") {
@@ -169,35 +172,61 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Checks template.yaml, what SAM makes of it, and openapi.json.
+/// Checks template.yaml, what CloudFormation gets of it for each environment, and openapi.json.
 pub fn lint(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
-    tools.install(&[Tool::CargoLambda, Tool::Sam])?;
+    tools.install(&[Tool::CargoLambda, Tool::Checkov, Tool::Sam])?;
     let step = Step::start("lint", "sam validate --lint");
     let log = stack.log("lint");
-    process::run(sam(tools, root, "validate")?.arg("--lint"), &log, |_| {})?;
-    step.says("cfn-lint");
-    let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
-    process::run(cfn_lint.current_dir(root).arg("template.yaml"), &log, |_| {})?;
-    step.says("cfn-lint on the translated template");
-    let translated = translated_template(stack);
+    let run = |command: &mut Command| process::run(command.current_dir(root), &log, |_| {});
+    run(sam(tools, root, "validate")?.arg("--lint"))?;
+
+    step.says("translating template.yaml");
+    let templates = templates(stack);
     let mut translate = Command::new(tools.bin(Tool::Sam).join("python"));
     translate.env("AWS_DEFAULT_REGION", REGION);
-    translate
-        .current_dir(root)
-        .arg("tools/translate.py")
-        .arg("template.yaml")
-        .arg(&translated);
-    process::run(&mut translate, &log, |_| {})?;
+    run(translate.arg("tools/translate.py").arg("template.yaml").arg(&templates))?;
+
+    step.says("cfn-lint");
+    let file = |name: &str| templates.join(name).with_extension("json");
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
-    process::run(cfn_lint.current_dir(root).arg(&translated), &log, |_| {})?;
-    step.done("template.yaml is clean, raw and translated");
+    run(cfn_lint
+        .arg("template.yaml")
+        .args(["local", "sandbox", "prod"].map(file)))?;
+
+    step.says("checkov");
+    let mut checkov = Command::new(tools.bin(Tool::Checkov).join("checkov"));
+    checkov.args(["--config-file", ".checkov.yaml", "--file"]);
+    run(checkov.args(["sandbox.resolved", "prod.resolved"].map(|name| templates.join(format!("{name}.json")))))?;
+    step.done("template.yaml is clean: SAM, cfn-lint, checkov");
     openapi::lint(tools, root, &log)
 }
 
-/// Where [`lint`] leaves what SAM makes of template.yaml.
-pub fn translated_template(stack: &Stack) -> PathBuf {
-    stack.folder.join("translated.json")
+/// Where [`lint`] leaves what CloudFormation gets of template.yaml: see tools/translate.py.
+pub fn templates(stack: &Stack) -> PathBuf {
+    stack.folder.join("templates")
+}
+
+/// Puts a digest of template.yaml and its parameters into each package.
+///
+/// What a function's alias points to is a version, which keeps the environment that it was published with, and SAM
+/// publishes another only when the package has changed. Without this a changed parameter would not reach the functions.
+pub fn mark_packages(root: &Path, parameters: &[String]) -> Result<()> {
+    let mut digest = Sha256::new_with_prefix(fs::read(root.join("template.yaml"))?);
+    for parameter in parameters {
+        digest.update(parameter);
+        digest.update("\n");
+    }
+    let digest = format!("{:x}\n", digest.finalize());
+    for package in fs::read_dir(root.join("target/lambda"))? {
+        let mark = package?.path().join("parameters.sha256");
+        // The same content is the same package.
+        if fs::read_to_string(&mark).is_ok_and(|marked| marked == digest) {
+            continue;
+        }
+        fs::write(&mark, &digest).with_context(|| format!("cannot write {}", mark.display()))?;
+    }
+    Ok(())
 }
 
 /// A SAM command in the project's folder.

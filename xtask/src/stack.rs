@@ -281,13 +281,19 @@ async fn migrate(stack: &Stack, url: &str) -> Result<()> {
     let step = Step::start("migrate", "migrating the database");
     // Read now, not compiled in: the runner must not depend on `shared`, or a change of a query would keep it from
     // compiling just when `make sqlx` is needed.
-    let migrations = Migrator::new(stack.root.join("migrations")).await?;
+    let folder = stack.root.join("migrations");
+    let migrations = Migrator::new(folder.as_path()).await?;
+    let roles = fs::read_to_string(folder.join("roles.sql"))?;
     let migrated = async {
         if !Driver::database_exists(url).await? {
             Driver::create_database(url).await?;
         }
         let mut connection = PgConnection::connect(url).await?;
         migrations.run(&mut connection).await?;
+        sqlx::raw_sql(&roles)
+            .execute(&mut connection)
+            .await
+            .context("roles.sql, for which the user must be allowed to create roles")?;
         anyhow::Ok(())
     };
     if let Err(error) = migrated.await {
@@ -296,7 +302,10 @@ async fn migrate(stack: &Stack, url: &str) -> Result<()> {
              If a migration was changed after it ran here: make clean-data, then make up"
         );
     }
-    step.done(&format!("{} migrations applied", migrations.iter().count()));
+    step.done(&format!(
+        "{} migrations applied, the functions' roles are set up",
+        migrations.iter().count()
+    ));
     Ok(())
 }
 

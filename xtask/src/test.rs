@@ -236,7 +236,7 @@ fn cargo(stack: &Stack, deployed: &Deployed) -> Result<Command> {
         .env("API_URL", &deployed.api_url)
         .env("QUEUE_URL", &deployed.task_queue_url)
         .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
-        .env("TRANSLATED_TEMPLATE", deploy::translated_template(stack));
+        .env("TEMPLATES", deploy::templates(stack));
     deploy::into_emulator(&mut command, stack);
     if stack.owns_postgres() {
         // How the fault tests make it fail.
