@@ -4,14 +4,15 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev dlq redrive token test chaos contract coverage lint sqlx openapi fmt
+.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract coverage lint sqlx openapi fmt
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open)"
+	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open),"
+	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing)"
 
-up: ## Install what is missing, start everything, deploy template.yaml, print the URLs
+up: ## Install what is missing, start everything, deploy template.yaml, print the URLs (AWS=localstack: in Docker)
 	@$(XTASK) up
 
 down: ## Stop everything; the data stays
@@ -25,6 +26,15 @@ logs: ## Follow the functions' logs
 
 dev: ## Serve the routes on http://localhost:9000 with hot reload
 	@$(XTASK) dev
+
+sam-local: ## Serve the routes on http://127.0.0.1:3000 in AWS's Lambda image (needs Docker)
+	@$(XTASK) sam-local
+
+deploy-sandbox: ## Show what it costs, ask, and deploy to the AWS account that you are logged in to
+	@$(XTASK) deploy-sandbox
+
+destroy-sandbox: ## Ask, and delete all that deploy-sandbox made
+	@$(XTASK) destroy-sandbox
 
 dlq: ## List the dead-letter queue, and why its tasks failed
 	@$(XTASK) dlq

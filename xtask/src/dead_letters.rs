@@ -14,14 +14,14 @@ use crate::{
 
 /// Runs the command `list` or `redrive`: on the stack of `make up`, or on the one that the settings name.
 pub fn run(settings: &Settings, command: &str) -> Result<()> {
-    let stack = Stack::local(settings);
+    let stack = Stack::local(settings)?;
     stack.tools.install(&[Tool::Sam])?;
     let mut program = Command::new(build(&stack)?);
     program.arg(command);
     let outputs = match &settings.stack {
-        Some(name) => deploy::outputs_on_aws(&stack, name)?,
+        Some(name) => deploy::outputs_on_aws(&stack, name, None)?,
         None => {
-            ensure!(stack.emulator.is_running(), "the local stack is not running: make up");
+            ensure!(stack.aws_is_running()?, "the local stack is not running: make up");
             deploy::into_emulator(&mut program, &stack);
             program.env("DATABASE_URL", stack::database_url(&stack)?);
             deploy::outputs(&stack, deploy::STACK_NAME)?

@@ -28,13 +28,23 @@ const REGION: &str = "us-east-1";
 /// The web pages that may call the local API.
 const LOCAL_ORIGINS: &str = "http://localhost:*";
 
-/// Builds what changed since the last time.
+/// Builds what changed since the last time, for this machine.
 pub fn build(stack: &Stack) -> Result<()> {
+    compile(stack, &[])
+}
+
+/// The same for AWS's arm64, into the same folders: cargo-lambda fills them anew at each build, so that whoever deploys
+/// builds first.
+pub fn build_for_arm64(stack: &Stack) -> Result<()> {
+    compile(stack, &["--arm64"])
+}
+
+fn compile(stack: &Stack, options: &[&str]) -> Result<()> {
     let step = Step::start("build", "compiling the functions (some minutes the first time)");
     let mut command = process::cargo(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
     command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
     process::run(
-        command.args(["lambda", "build", "--release"]),
+        command.args(["lambda", "build", "--release"]).args(options),
         &stack.log("build"),
         |line| {
             let line = line.trim_start();
@@ -59,13 +69,8 @@ pub struct Deployment<'a> {
 
 /// Deploys what was built into the emulator and returns the stack's outputs.
 pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String, String>> {
-    let Deployment {
-        name,
-        database_url,
-        auth,
-    } = deployment;
+    let Deployment { name, auth, .. } = deployment;
     let step = Step::start("deploy", "template.yaml");
-    let issuer = stack.issuer()?;
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
     command.args([
@@ -76,22 +81,7 @@ pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String,
         "--stack-name",
         name,
     ]);
-    // All of them each time: of those that are not named, the values of the last time would stay.
-    let parameters = [
-        "Environment=local".to_owned(),
-        format!("Architecture={}", architecture()),
-        format!("DatabaseUrl={database_url}"),
-        format!("CorsAllowOrigins={LOCAL_ORIGINS}"),
-        format!("Auth={}", auth.as_str()),
-        format!("JwtIssuer={}", local_issuer::ISSUER),
-        format!("JwtAudience={}", local_issuer::AUDIENCE),
-        // In quotes, without which SAM would take only its first character.
-        format!("LocalJwks='{}'", issuer.jwks()),
-        format!(
-            "LogLevel={}",
-            env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
-        ),
-    ];
+    let parameters = local_parameters(stack, deployment)?;
     mark_packages(&stack.root, &parameters)?;
     command.arg("--parameter-overrides").args(parameters);
     into_emulator(&mut command, stack);
@@ -113,6 +103,27 @@ pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String,
     Ok(outputs)
 }
 
+/// The parameters of a local deployment, as SAM takes them.
+pub fn local_parameters(stack: &Stack, deployment: &Deployment) -> Result<Vec<String>> {
+    let Deployment { database_url, auth, .. } = deployment;
+    // All of them each time: of those that are not named, the values of the last time would stay.
+    Ok(vec![
+        "Environment=local".to_owned(),
+        format!("Architecture={}", architecture()),
+        format!("DatabaseUrl={database_url}"),
+        format!("CorsAllowOrigins={LOCAL_ORIGINS}"),
+        format!("Auth={}", auth.as_str()),
+        format!("JwtIssuer={}", local_issuer::ISSUER),
+        format!("JwtAudience={}", local_issuer::AUDIENCE),
+        // In quotes, without which SAM would take only its first character.
+        format!("LocalJwks='{}'", stack.issuer()?.jwks()),
+        format!(
+            "LogLevel={}",
+            env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
+        ),
+    ])
+}
+
 /// The outputs of what is deployed in the emulator.
 pub fn outputs(stack: &Stack, name: &str) -> Result<BTreeMap<String, String>> {
     let mut command = sam(&stack.tools, &stack.root, "list")?;
@@ -121,10 +132,13 @@ pub fn outputs(stack: &Stack, name: &str) -> Result<BTreeMap<String, String>> {
     parse_outputs(&process::output(&mut command)?)
 }
 
-/// The outputs of a stack in the AWS account and region that the caller is logged in to.
-pub fn outputs_on_aws(stack: &Stack, name: &str) -> Result<BTreeMap<String, String>> {
+/// The outputs of a stack in the AWS account that the caller is logged in to; in their default region if none is named.
+pub fn outputs_on_aws(stack: &Stack, name: &str, region: Option<&str>) -> Result<BTreeMap<String, String>> {
     let mut command = Command::new(stack.tools.bin(Tool::Sam).join("sam"));
     command.current_dir(&stack.root).env("SAM_CLI_TELEMETRY", "0");
+    if let Some(region) = region {
+        command.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region);
+    }
     command.args(["list", "stack-outputs", "--stack-name", name, "--output", "json"]);
     parse_outputs(&process::output(&mut command)?)
 }
@@ -230,7 +244,7 @@ pub fn mark_packages(root: &Path, parameters: &[String]) -> Result<()> {
 }
 
 /// A SAM command in the project's folder.
-fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
+pub fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
     let mut sam = Command::new(tools.bin(Tool::Sam).join("sam"));
     sam.current_dir(root)
         .arg(command)

@@ -1,18 +1,22 @@
 //! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
 
 mod browser;
+mod containers;
 mod dead_letters;
 mod deploy;
 mod emulator;
 mod openapi;
 mod postgres;
 mod process;
+mod sam_local;
+mod sandbox;
 mod settings;
 mod stack;
 mod test;
 mod tools;
 mod ui;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{settings::Settings, stack::Stack};
@@ -35,6 +39,12 @@ enum Command {
     Logs,
     /// Serve the routes with hot reload, against the Postgres and the SQS of `up`
     Dev,
+    /// Serve the routes in containers of AWS's Lambda image (`sam local start-api`)
+    SamLocal,
+    /// Deploy to the AWS account that you are logged in to, after a table of what that costs
+    DeploySandbox,
+    /// Delete all that `deploy-sandbox` made
+    DestroySandbox,
     /// List the dead-letter queue, and why its tasks failed
     Dlq,
     /// Send what is in the dead-letter queue to the task queue again
@@ -94,15 +104,26 @@ enum PostgresFault {
 }
 
 fn main() {
-    let outcome = Settings::from_env().and_then(|settings| match Arguments::parse().command {
-        Command::Up => stack::up(&Stack::local(&settings)).map(|deployed| deployed.announce()),
-        Command::Down => stack::down(&Stack::local(&settings)),
-        Command::CleanData => stack::clean_data(&Stack::local(&settings)),
-        Command::Logs => deploy::follow_logs(&Stack::local(&settings)),
-        Command::Dev => deploy::dev(&Stack::local(&settings), settings.dev_port),
+    if let Err(error) = run(Arguments::parse().command) {
+        ui::fail(&error);
+        std::process::exit(1);
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let settings = Settings::from_env()?;
+    match command {
+        Command::Up => stack::up(&Stack::local(&settings)?).map(|deployed| deployed.announce()),
+        Command::Down => stack::down(&Stack::local(&settings)?),
+        Command::CleanData => stack::clean_data(&Stack::local(&settings)?),
+        Command::Logs => deploy::follow_logs(&Stack::local(&settings)?),
+        Command::Dev => deploy::dev(&Stack::local(&settings)?, settings.dev_port),
+        Command::SamLocal => sam_local::serve(&settings),
+        Command::DeploySandbox => sandbox::deploy(&settings),
+        Command::DestroySandbox => sandbox::destroy(&settings),
         Command::Dlq => dead_letters::run(&settings, "list"),
         Command::Redrive => dead_letters::run(&settings, "redrive"),
-        Command::Token { subject, scope } => stack::token(&Stack::local(&settings), &subject, &scope),
+        Command::Token { subject, scope } => stack::token(&Stack::local(&settings)?, &subject, &scope),
         Command::Test { arguments } => test::run(&settings, &arguments),
         Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
         Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),
@@ -110,11 +131,7 @@ fn main() {
         Command::Sqlx => test::refresh_queries(&settings),
         Command::Contract => test::contract(&settings),
         Command::Openapi => openapi::refresh(&settings.root),
-        Command::Lint => deploy::lint(&Stack::local(&settings)),
+        Command::Lint => deploy::lint(&Stack::local(&settings)?),
         Command::StopTestStackAtEof => test::stop_at_eof(&settings),
-    });
-    if let Err(error) = outcome {
-        ui::fail(&error);
-        std::process::exit(1);
     }
 }

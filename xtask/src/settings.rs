@@ -20,6 +20,31 @@ pub struct Settings {
     pub auth: Auth,
     /// A deployed CloudFormation stack to use instead of the local one.
     pub stack: Option<String>,
+    /// What is AWS on this machine.
+    pub local_aws: LocalAws,
+    /// Where `make sam-local` serves.
+    pub sam_port: u16,
+    /// True if the questions before something that costs or deletes are answered with yes.
+    pub yes: bool,
+}
+
+/// What is AWS on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalAws {
+    /// ministack, which needs no Docker.
+    Ministack,
+    /// LocalStack, which needs Docker.
+    LocalStack,
+}
+
+impl LocalAws {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ministack => "ministack",
+            Self::LocalStack => "localstack",
+        }
+    }
 }
 
 /// Who may call an API: template.yaml's parameter `Auth`.
@@ -58,6 +83,13 @@ impl Settings {
                 Some(other) => bail!("AUTH must be open or closed, not {other:?}"),
             },
             stack: text("STACK"),
+            local_aws: match text("AWS").as_deref() {
+                None | Some("ministack") => LocalAws::Ministack,
+                Some("localstack") => LocalAws::LocalStack,
+                Some(other) => bail!("AWS must be ministack or localstack, not {other:?}"),
+            },
+            sam_port: port("SAM_PORT", 3000)?,
+            yes: text("YES").is_some_and(|text| text == "1"),
         })
     }
 }

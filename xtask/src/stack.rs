@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use local_issuer::LocalIssuer;
 use sqlx::{
     Connection, PgConnection, Postgres as Driver,
@@ -15,11 +15,12 @@ use sqlx::{
 
 use crate::{
     PostgresFault,
+    containers::{self, Containers, Service},
     deploy::{self, Deployment},
     emulator::Emulator,
     postgres::Postgres,
     process,
-    settings::{Auth, Settings},
+    settings::{Auth, LocalAws, Settings},
     tools::{Tool, Tools},
     ui::Step,
 };
@@ -39,20 +40,42 @@ pub struct Stack {
     database_url: Option<String>,
     /// Whether its data matters.
     durable: bool,
-    auth: Auth,
+    /// Who may call its API.
+    pub auth: Auth,
+    /// Its Postgres and its AWS, if they are containers.
+    containers: Option<Containers>,
 }
 
 impl Stack {
     /// The stack of `make up`.
-    pub fn local(settings: &Settings) -> Self {
-        Self::new(
-            settings,
-            "local",
-            settings.aws_port,
-            settings.postgres_port,
-            true,
-            settings.auth,
-        )
+    pub fn local(settings: &Settings) -> Result<Self> {
+        match settings.local_aws {
+            LocalAws::Ministack => Ok(Self::new(
+                settings,
+                "local",
+                settings.aws_port,
+                settings.postgres_port,
+                true,
+                settings.auth,
+            )),
+            LocalAws::LocalStack => {
+                containers::ensure_docker("AWS=localstack")?;
+                Self::in_containers(settings)
+            }
+        }
+    }
+
+    /// The stack whose Postgres and AWS are those of docker-compose.yml.
+    pub fn in_containers(settings: &Settings) -> Result<Self> {
+        ensure!(
+            settings.database_url.is_none(),
+            "the containers use the Postgres of docker-compose.yml: unset DATABASE_URL"
+        );
+        let (aws_port, postgres_port) = (settings.aws_port, settings.postgres_port);
+        Ok(Self {
+            containers: Some(Containers::new(settings)),
+            ..Self::new(settings, "local", aws_port, postgres_port, true, settings.auth)
+        })
     }
 
     /// The stack of `make test`: its own data, on ports that are free now.
@@ -79,6 +102,7 @@ impl Stack {
             database_url: settings.database_url.clone(),
             durable,
             auth,
+            containers: None,
         }
     }
 
@@ -113,6 +137,9 @@ impl Stack {
 
     /// Stops everything; the data stays.
     pub fn stop(&self) -> Result<()> {
+        if let Some(containers) = &self.containers {
+            return containers.stop(&self.log("down"));
+        }
         self.emulator.stop()?;
         for home in Postgres::homes(&self.root, &self.folder) {
             Postgres::stop_all(&home)?;
@@ -137,6 +164,14 @@ impl Stack {
         format!("http://localhost:{}/_aws/execute-api/{id}/local", self.aws_port)
     }
 
+    /// True if its AWS runs.
+    pub fn aws_is_running(&self) -> Result<bool> {
+        match &self.containers {
+            Some(containers) => containers.is_running(Service::LocalStack),
+            None => Ok(self.emulator.is_running()),
+        }
+    }
+
     /// True if its Postgres is one that it starts and stops itself.
     pub fn owns_postgres(&self) -> bool {
         self.database_url.is_none()
@@ -144,6 +179,9 @@ impl Stack {
 
     /// Stops everything and deletes the data.
     pub fn forget(&self) -> Result<()> {
+        if let Some(containers) = &self.containers {
+            return containers.forget(&self.log("clean-data"));
+        }
         self.stop()?;
         for home in Postgres::homes(&self.root, &self.folder) {
             match fs::remove_dir_all(&home) {
@@ -208,7 +246,10 @@ fn migrate_and_deploy(stack: &Stack, name: &str, database_url: String, auth: Aut
     migrate(stack, &database_url)?;
     let deployment = Deployment {
         name,
-        database_url: &database_url,
+        database_url: match stack.containers {
+            Some(_) => containers::DATABASE_URL,
+            None => &database_url,
+        },
         auth,
     };
     let outputs = deploy::deploy(stack, &deployment)?;
@@ -235,9 +276,10 @@ pub fn database(stack: &Stack) -> Result<String> {
 
 /// How to connect to the stack's database, whether or not it runs.
 pub fn database_url(stack: &Stack) -> Result<String> {
-    match &stack.database_url {
-        Some(url) => Ok(url.clone()),
-        None => Ok(find_postgres(stack)?.url("tasks")),
+    match (&stack.database_url, &stack.containers) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(containers)) => Ok(containers.database_url()),
+        (None, None) => Ok(find_postgres(stack)?.url("tasks")),
     }
 }
 
@@ -252,6 +294,11 @@ fn start_postgres(stack: &Stack) -> Result<String> {
         step.done("using DATABASE_URL");
         return Ok(url.clone());
     }
+    if let Some(containers) = &stack.containers {
+        containers.start(Service::Postgres, &stack.log("postgres-start"), |line| step.says(line))?;
+        step.done(&format!("container on 127.0.0.1:{}", stack.postgres_port));
+        return Ok(containers.database_url());
+    }
     let postgres = find_postgres(stack)?;
     if postgres.is_running() {
         step.done(&format!("already running on 127.0.0.1:{}", stack.postgres_port));
@@ -265,7 +312,12 @@ fn start_postgres(stack: &Stack) -> Result<String> {
 
 fn start_emulator(stack: &Stack) -> Result<()> {
     let step = Step::start("aws", "starting the emulator");
-    if stack.emulator.is_running() {
+    if let Some(containers) = &stack.containers {
+        containers.start(Service::LocalStack, &stack.log("localstack-start"), |line| {
+            step.says(line)
+        })?;
+        step.done(&format!("LocalStack on {}", stack.emulator.url()));
+    } else if stack.emulator.is_running() {
         step.done(&format!("already running on {}", stack.emulator.url()));
     } else {
         stack.emulator.stop()?;

@@ -1,0 +1,153 @@
+"""What the sandbox needs of an AWS account beside `sam deploy`. Run by the SAM CLI's Python, which has botocore.
+
+    account.py region              the region that the caller's profile names; nothing if none does
+    account.py look REGION         who the caller is, and what the account has already, as JSON
+    account.py destroy STACK REGION
+                                   deletes the stack and all that CloudFormation leaves behind
+"""
+
+import json
+import sys
+
+import botocore.session
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+
+# Where `sam deploy` with resolve_s3 uploads to.
+SAM_STACK = "aws-sam-cli-managed-default"
+
+SESSION = botocore.session.Session()
+
+
+def region():
+    print(SESSION.get_config_variable("region") or "")
+
+
+def look(region_name):
+    identity = SESSION.create_client("sts", region_name).get_caller_identity()
+    found = {
+        "account": identity["Account"],
+        "arn": identity["Arn"],
+        "api_log_role": api_log_role(region_name),
+    }
+    print(json.dumps(found))
+
+
+def api_log_role(region_name):
+    """The parameter ApiLogRole. API Gateway has one setting for an account and region, which outlives the role it names."""
+    arn = SESSION.create_client("apigateway", region_name).get_account().get("cloudwatchRoleArn")
+    if not arn:
+        return "create"
+    try:
+        SESSION.create_client("iam", region_name).get_role(RoleName=arn.rsplit("/", 1)[1])
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchEntity":
+            return "create"
+        raise
+    return "existing"
+
+
+def destroy(stack, region_name):
+    cloudformation, logs, rds, s3 = (
+        SESSION.create_client(service, region_name) for service in ("cloudformation", "logs", "rds", "s3")
+    )
+    deleted = delete_stack(cloudformation, stack)
+    groups = {group for stack_id in deleted for group in log_groups(cloudformation, stack_id)}
+    delete_log_groups(logs, groups)
+    delete_final_snapshots(rds, stack)
+    empty_sam_bucket(cloudformation, s3, stack)
+
+
+def delete_stack(cloudformation, stack):
+    """Deletes the stack; returns the ids of all stacks that had this name, so that a second run finishes the first."""
+    if status(cloudformation, stack):
+        say(f"deleting the stack {stack} (Aurora and the functions' network interfaces take half an hour)")
+        stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]
+        cloudformation.delete_stack(StackName=stack_id)
+        waiter = cloudformation.get_waiter("stack_delete_complete")
+        waiter.wait(StackName=stack_id, WaiterConfig={"Delay": 5, "MaxAttempts": 1440})
+        say("deleted the stack")
+    else:
+        say(f"there is no stack {stack}")
+    pages = cloudformation.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
+    return [
+        summary["StackId"] for page in pages for summary in page["StackSummaries"] if summary["StackName"] == stack
+    ]
+
+
+def status(cloudformation, stack):
+    """The stack's status; nothing if there is none."""
+    try:
+        return [found["StackStatus"] for found in cloudformation.describe_stacks(StackName=stack)["Stacks"]]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":
+            return []
+        raise
+
+
+def log_groups(cloudformation, stack_id):
+    """Those the stack made, which a late line may have made again, and those that Lambda makes for a function."""
+    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack_id)
+    for resource in (resource for page in pages for resource in page["StackResourceSummaries"]):
+        name = resource.get("PhysicalResourceId")
+        if name and resource["ResourceType"] == "AWS::Logs::LogGroup":
+            yield name
+        elif name and resource["ResourceType"] == "AWS::Lambda::Function":
+            yield f"/aws/lambda/{name}"
+
+
+def delete_log_groups(logs, names):
+    for name in sorted(names):
+        try:
+            logs.delete_log_group(logGroupName=name)
+            say(f"deleted the log group {name}")
+        except logs.exceptions.ResourceNotFoundException:
+            pass
+
+
+def delete_final_snapshots(rds, stack):
+    """CloudFormation names what DeletionPolicy: Snapshot makes <stack>-snapshot-<logical id>-<random>."""
+    pages = rds.get_paginator("describe_db_cluster_snapshots").paginate(SnapshotType="manual")
+    snapshots = [snapshot for page in pages for snapshot in page["DBClusterSnapshots"]]
+    for name in (snapshot["DBClusterSnapshotIdentifier"] for snapshot in snapshots):
+        if name.startswith(f"{stack}-snapshot-"):
+            rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name)
+            rds.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
+            say(f"deleted the snapshot {name}")
+
+
+def empty_sam_bucket(cloudformation, s3, stack):
+    """`sam delete` would leave each object's older version: the bucket keeps them."""
+    if not status(cloudformation, SAM_STACK):
+        return
+    outputs = cloudformation.describe_stacks(StackName=SAM_STACK)["Stacks"][0].get("Outputs", [])
+    bucket = next(output["OutputValue"] for output in outputs if output["OutputKey"] == "SourceBucket")
+    # s3_prefix in samconfig.toml
+    versions = object_versions(s3, bucket, f"{stack}/")
+    for version in versions:
+        s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+    if versions:
+        say(f"deleted {len(versions)} uploads in the bucket {bucket}")
+    if object_versions(s3, bucket, ""):
+        say(f"kept the bucket {bucket}: other stacks of the SAM CLI use it")
+        return
+    cloudformation.delete_stack(StackName=SAM_STACK)
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=SAM_STACK, WaiterConfig={"Delay": 5})
+    say(f"deleted the bucket {bucket}, which is empty; `sam deploy` makes it again")
+
+
+def object_versions(s3, bucket, prefix):
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    return [version for page in pages for kind in ("Versions", "DeleteMarkers") for version in page.get(kind, [])]
+
+
+def say(what):
+    print(f"  {what}", flush=True)
+
+
+COMMANDS = {"region": region, "look": look, "destroy": destroy}
+
+if __name__ == "__main__":
+    try:
+        COMMANDS[sys.argv[1]](*sys.argv[2:])
+    except (BotoCoreError, ClientError, WaiterError) as error:
+        sys.exit(str(error))

@@ -1,0 +1,55 @@
+//! `make sam-local`: the routes in containers of AWS's own Lambda image, behind `sam local start-api`.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    containers::{self, NETWORK},
+    deploy::{self, Deployment},
+    process,
+    settings::{Auth, Settings},
+    stack::{self, Stack},
+    tools::Tool,
+};
+
+/// Serves the routes until interrupted.
+pub fn serve(settings: &Settings) -> Result<()> {
+    containers::ensure_docker("make sam-local")?;
+    process::ensure_free(settings.sam_port, "SAM_PORT", "sam local")?;
+    let stack = Stack::in_containers(settings)?;
+    stack.tools.install(&[Tool::CargoLambda, Tool::Sam])?;
+    stack::database(&stack)?;
+    deploy::build(&stack)?;
+
+    let port = settings.sam_port.to_string();
+    println!(
+        "
+Serving http://127.0.0.1:{port} once the containers have started; Ctrl-C ends it.
+There is no queue: a created task stays pending, and its row keeps enqueued_at null. Postgres goes on running:
+
+  make down AWS=localstack    stop it (the data stays)
+"
+    );
+    let mut command = deploy::sam(&stack.tools, &stack.root, "local")?;
+    command.args(["start-api", "--template-file", "template.yaml"]);
+    command.args(["--host", "127.0.0.1", "--port", &port]);
+    command.args(["--docker-network", NETWORK, "--warm-containers", "EAGER"]);
+    // No name but those of the network resolves: SAM can set only variables that template.yaml names, so that the SQS
+    // client in there would look for AWS itself.
+    command.args(["--container-dns", "127.0.0.1"]);
+    if stack.auth == Auth::Open {
+        // SAM answers 401 to a request without a token before it asks an authorizer; here none is asked.
+        command.arg("--disable-authorizer");
+    }
+    let deployment = Deployment {
+        name: deploy::STACK_NAME,
+        database_url: containers::DATABASE_URL,
+        auth: stack.auth,
+    };
+    command
+        .arg("--parameter-overrides")
+        .args(deploy::local_parameters(&stack, &deployment)?);
+    deploy::into_emulator(&mut command, &stack);
+    let status = command.status()?;
+    ensure!(status.success(), "sam local ended with {status}");
+    Ok(())
+}
