@@ -57,33 +57,23 @@ fn compile(stack: &Stack, options: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A CloudFormation stack in the emulator.
-pub struct Deployment<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its database.
-    pub database_url: &'a str,
-    /// Who may call its API.
-    pub auth: Auth,
-}
-
-/// Deploys what was built into the emulator and returns the stack's outputs.
-pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String, String>> {
-    let Deployment { name, auth, .. } = deployment;
+/// Deploys a template into the emulator, as the stack `name`, and returns the stack's outputs. `shape` is for people.
+pub fn deploy(
+    stack: &Stack,
+    name: &str,
+    template: &Path,
+    parameters: &[String],
+    shape: &str,
+) -> Result<BTreeMap<String, String>> {
     let step = Step::start("deploy", "template.yaml");
+    mark_packages(&stack.root, parameters)?;
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
+    command.args(["--config-file", "samconfig.toml", "--config-env", "local"]);
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
-    command.args([
-        "--template-file",
-        "template.yaml",
-        "--config-env",
-        "local",
-        "--stack-name",
-        name,
-    ]);
-    let parameters = local_parameters(stack, deployment)?;
-    mark_packages(&stack.root, &parameters)?;
-    command.arg("--parameter-overrides").args(parameters);
+    command.arg("--template-file").arg(template);
+    command
+        .args(["--stack-name", name, "--parameter-overrides"])
+        .args(parameters);
     into_emulator(&mut command, stack);
     process::run(&mut command, &stack.log("deploy"), |line| {
         if line.starts_with("Uploading") || line.starts_with("Waiting") {
@@ -93,19 +83,30 @@ pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String,
 
     step.says("reading the outputs");
     let outputs = outputs(stack, name)?;
-    step.done(&format!(
-        "template.yaml is deployed, {}",
-        match auth {
-            Auth::Open => "open to everybody here",
-            Auth::Closed => "closed: `make token`",
-        }
-    ));
+    step.done(&format!("template.yaml is deployed, {shape}"));
     Ok(outputs)
 }
 
+/// The sandbox's shape of template.yaml, as far as the emulator goes: tools/emulated_sandbox.py.
+pub fn emulated_sandbox(stack: &Stack, database_url: &str) -> Result<PathBuf> {
+    let template = stack.folder.join("emulated-sandbox.json");
+    let mut python = Command::new(stack.tools.bin(Tool::Sam).join("python"));
+    python.current_dir(&stack.root).arg("tools/emulated_sandbox.py");
+    process::output(python.arg("template.yaml").arg(&template).arg(database_url))?;
+    Ok(template)
+}
+
+/// What a local deployment needs to be told.
+pub struct Local<'a> {
+    /// Its database, as its functions reach it.
+    pub database_url: &'a str,
+    /// Who may call its API.
+    pub auth: Auth,
+}
+
 /// The parameters of a local deployment, as SAM takes them.
-pub fn local_parameters(stack: &Stack, deployment: &Deployment) -> Result<Vec<String>> {
-    let Deployment { database_url, auth, .. } = deployment;
+pub fn local_parameters(stack: &Stack, local: &Local) -> Result<Vec<String>> {
+    let Local { database_url, auth } = local;
     // All of them each time: of those that are not named, the values of the last time would stay.
     Ok(vec![
         "Environment=local".to_owned(),
@@ -267,7 +268,7 @@ pub fn into_emulator(command: &mut Command, stack: &Stack) {
 }
 
 /// The CPU of this machine as AWS calls it.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match env::consts::ARCH {
         "aarch64" => "arm64",
         other => other,

@@ -228,6 +228,17 @@ fn parameters(answers: &Answers) -> Vec<String> {
         .collect()
 }
 
+/// The parameters of a sandbox in the emulator, for tokens of the local issuer, whose keys are at `jwks_url`.
+pub fn emulated_parameters(jwks_url: &str) -> Vec<String> {
+    let answers = [
+        ("Architecture", deploy::architecture()),
+        ("JwtIssuer", local_issuer::ISSUER),
+        ("JwtAudience", local_issuer::AUDIENCE),
+        ("JwksUrl", jwks_url),
+    ];
+    parameters(&answers.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+}
+
 /// The table of docs/deploy.md, so that there is only one.
 fn sandbox_costs(document: &str) -> Result<&str> {
     let (_, rest) = document
