@@ -254,15 +254,21 @@ async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(p
         let prepare = format!("prepare page as {query}");
         sqlx::raw_sql(&prepare).execute(&mut *connection).await.expect("valid");
         let (title, is_down) = (query.contains("bigrams"), query.contains("id desc"));
-        // Whose tasks, and where their last page begins.
+        // Whose tasks, and where a late page of them begins.
         let owners = match query.contains("created_by = ") {
             false => &[("", if is_down { 100 } else { 999_900 })][..],
             // Few tasks among others, and many at the end: walking past everybody's would find the first ones late.
-            true if is_down => &[("user 10", 80_000), ("the newest", 801_000)],
-            true => &[("user 10", 720_000), ("the newest", 999_000)],
+            true if is_down => &[("user 10", 110_000), ("the newest", 900_000)],
+            true => &[("user 10", 690_000), ("the newest", 900_000)],
         };
         let first = if is_down { i64::MAX } else { 0 };
-        for (owner, last) in owners {
+        // With these arguments in mind, and with none: Postgres chooses either for a statement that it knows well.
+        let modes = ["force_custom_plan", "force_generic_plan"];
+        for ((owner, late), mode) in owners.iter().flat_map(|owner| modes.map(|mode| (owner, mode))) {
+            sqlx::raw_sql(&format!("set plan_cache_mode = {mode}"))
+                .execute(&mut *connection)
+                .await
+                .expect("valid");
             let arguments = [
                 title.then_some("needle"),
                 query.contains("status = ").then_some("failed"),
@@ -274,7 +280,7 @@ async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(p
                 .map(|argument| format!(", '{argument}'"))
                 .collect();
             let mut pages = Vec::new();
-            for from in [first, *last] {
+            for from in [first, *late] {
                 let explain =
                     format!("explain (analyze, buffers, format json) execute page ({from}, 0, 101{arguments})");
                 let plan: Value = sqlx::query_scalar(&explain)
@@ -285,22 +291,24 @@ async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(p
                 let nodes = nodes(&plan);
                 assert!(
                     !nodes.iter().any(|node| node.contains("Seq Scan")),
-                    "{query}: {nodes:?}"
+                    "{mode}: {query}: {nodes:?}"
                 );
                 assert!(
                     title || !nodes.iter().any(|node| node.contains("Sort")),
-                    "{query}: {nodes:?}"
+                    "{mode}: {query}: {nodes:?}"
                 );
                 let by_title = nodes.iter().any(|node| node == "Bitmap Index Scan");
-                assert!(!title || from != first || by_title, "{query}: {nodes:?}");
+                // Unless the owner's tasks are few.
+                let is_walk = from != first || *owner == "user 10";
+                assert!(!title || is_walk || by_title, "{mode}: {query}: {nodes:?}");
                 let buffers = |name: &str| plan[name].as_i64().expect("a number");
                 pages.push(buffers("Shared Hit Blocks") + buffers("Shared Read Blocks"));
             }
             // In blocks that are read, which do not depend on the machine's mood. A few more for the way down the index.
             // (What a search costs depends on how many titles are like it, not on the page.)
-            assert!(title || pages[1] <= pages[0] * 6 / 5 + 4, "{query}: {pages:?}");
+            assert!(title || pages[1] <= pages[0] * 6 / 5 + 4, "{mode}: {query}: {pages:?}");
             // No more than one for each task, and so none for those of others.
-            assert!(title || pages[0] <= 101 + 10, "{query}: {pages:?}");
+            assert!(title || pages[0] <= 101 + 10, "{mode}: {query}: {pages:?}");
         }
         sqlx::raw_sql("deallocate page")
             .execute(&mut *connection)

@@ -367,9 +367,9 @@ async fn the_same_idempotency_key_of_two_callers_is_two_requests(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
-async fn what_functions_of_before_have_stored_belongs_to_nobody(pool: PgPool) {
+async fn what_the_previous_version_has_stored_belongs_to_nobody(pool: PgPool) {
     let functions = Functions::new(database(&pool), &TestQueue::create().await).await;
-    // As they do, also after the migration.
+    // As it does, also after the migration.
     let id = task(&pool, "t").await;
     let remember = "insert into idempotency_keys (key, fingerprint, task_id, expires_at)
                     select 'key', sha256(convert_to(jsonb_build_array('t'::text, null)::text, 'UTF8')), $1,

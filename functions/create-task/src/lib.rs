@@ -38,8 +38,8 @@ pub struct Settings {
     tag = "tasks",
     summary = "Create a task",
     description = "Stores the task as `pending`, and has a worker process it. A request that is repeated with the same \
-                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again. Your keys \
-                   are yours: what others use does not matter.",
+                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again. It \
+                   does not matter which keys others use.",
     params((
         "Idempotency-Key" = Option<String>, Header, nullable = false,
         description = "Marks repeated requests as one: for example a UUID. Up to 255 characters, with or without quotes.",

@@ -23,9 +23,9 @@ pub enum CreateOnceOutcome {
 /// Stores a new task and the key of its request in one transaction, unless the key is known.
 ///
 /// A key is its caller's own: the same from somebody else is another request, or one would be answered the other's
-/// task. So it is stored together with the caller, [in one text](Self::scoped_key), because the primary key must stay
-/// what the functions of before use during a deployment. What they have stored says not whose it is, and is not
-/// found any more: a request that is repeated across that deployment creates another task. (Its first task would be
+/// task. It is stored together with the caller, in one text, because the primary key must stay as it is: during a
+/// deployment the previous version still uses it. Keys that the previous version has stored do not say whose they are,
+/// and are not found any more: a request that is repeated across the deployment creates another task. (The first one is
 /// nobody's, and so out of reach of all but admins.) The anonymous caller of an open API is a caller like any other.
 pub struct CreateOnce<'a> {
     /// The key.
@@ -63,7 +63,7 @@ impl Statement for CreateOnce<'_> {
 
 impl CreateOnce<'_> {
     /// What is stored: the key, a quote, and the subject. No key contains a quote, so it is clear where the subject
-    /// begins, and this is no key that a function of before could have stored.
+    /// begins, and none of these is a key that the previous version could store.
     fn scoped_key(&self) -> String {
         format!("{}\"{}", self.key.as_str(), self.created_by)
     }

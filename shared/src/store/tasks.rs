@@ -1,6 +1,6 @@
 //! The statements of the API functions.
 //!
-//! Each takes the [`Access`] of who asks. A task that is out of their reach is found no more than one that does not
+//! Those that clients ask for take their [`Access`]. A task out of their reach is found as little as one that does not
 //! exist, whatever else the statement asks about it.
 
 use sqlx::PgConnection;
