@@ -323,15 +323,8 @@ async fn the_same_idempotency_key_of_two_callers_is_two_requests(pool: PgPool) {
         let call = Call::new("POST", "/tasks").json(&json!({"title": title}));
         functions.create(call.header("idempotency-key", key).by(subject)).await
     };
-    // Also those whose key and subject are the same text when put together, or put together by a quote.
-    let callers = [
-        ("alice", "key"),
-        ("bob", "key"),
-        ("b", "keyo"),
-        ("x\"b", "o"),
-        ("b", "o"),
-        ("b\"x", "o"),
-    ];
+    // Also two whose key and subject are the same text when put together.
+    let callers = [("alice", "key"), ("bob", "key"), ("ob", "key"), ("b", "keyo")];
     let mut firsts = Vec::new();
     for (subject, key) in callers {
         let first = post(subject, key, "t").await;
