@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use shared::{
     domain::{
-        Cursor, Description, Filter, IdempotencyKey, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch, Title,
+        Access, Cursor, Description, Filter, IdempotencyKey, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch,
+        Title,
     },
     store::{
         Database, ROLES, Statement, StoreError,
@@ -103,6 +104,16 @@ fn claim(requests: &[Request]) -> Claim<'_> {
     Claim { requests, lease }
 }
 
+const ALL: Access = Access::All;
+
+fn delete(id: TaskId) -> Delete<'static> {
+    Delete {
+        id,
+        versions: None,
+        access: ALL,
+    }
+}
+
 fn take_due() -> TakeDue {
     TakeDue {
         due: NONE_DUE,
@@ -115,17 +126,27 @@ fn take_due() -> TakeDue {
 async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let reader = log_in(&pool, "reader").await;
-    assert!(allowed(&reader, Find(id)).await.is_some());
+    assert!(allowed(&reader, Find { id, access: ALL }).await.is_some());
     for page in pages() {
-        allowed(&reader, List(&page)).await;
+        for access in [ALL, Access::Own("alice")] {
+            allowed(&reader, List { page: &page, access }).await;
+        }
     }
     allowed(&reader, ReadOverview).await;
     allowed(&reader, FindHistory(id)).await;
 
-    refused(&reader, Insert(&new_task())).await;
+    let new = &new_task();
+    refused(
+        &reader,
+        Insert {
+            new,
+            created_by: "alice",
+        },
+    )
+    .await;
     refused(&reader, MarkEnqueued(id)).await;
-    refused(&reader, Delete { id, versions: None }).await;
-    refused(&reader, Reset(id)).await;
+    refused(&reader, delete(id)).await;
+    refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, claim(&[Request { id, sent_at: None }])).await;
     refused(&reader, take_due()).await;
     refused(&reader, DeleteExpired { limit: 1 }).await;
@@ -146,7 +167,14 @@ async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
 async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
     let writer = log_in(&pool, "writer").await;
     let new = new_task();
-    let task = allowed(&writer, Insert(&new)).await;
+    let task = allowed(
+        &writer,
+        Insert {
+            new: &new,
+            created_by: "alice",
+        },
+    )
+    .await;
     allowed(&writer, MarkEnqueued(task.id)).await;
     let key = IdempotencyKey::parse(b"key").expect("a key");
     for replayed in [false, true] {
@@ -155,6 +183,7 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
             &writer,
             CreateOnce {
                 key: &key,
+                created_by: "alice",
                 keep,
                 new: &new,
             },
@@ -180,6 +209,7 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
                 id,
                 patch: &patch,
                 versions: None,
+                access: ALL,
             },
         )
         .await;
@@ -190,11 +220,12 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
                 id,
                 patch: &patch,
                 versions: Some(&[99]),
+                access: ALL,
             },
         )
         .await;
     }
-    allowed(&writer, Reset(id)).await;
+    allowed(&writer, Reset { id, access: ALL }).await;
     let taken = allowed(&writer, take_due()).await;
     assert!(taken.to_send.contains(&id), "{taken:?}");
     allowed(&writer, GiveBack(&[id])).await;
@@ -204,8 +235,8 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
     allowed(&writer, CountDue(NONE_DUE)).await;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
     assert_eq!(allowed(&writer, DeleteExpired { limit: 10 }).await, 1);
-    allowed(&writer, Delete { id, versions: None }).await;
-    assert!(allowed(&writer, Find(id)).await.is_none());
+    allowed(&writer, delete(id)).await;
+    assert!(allowed(&writer, Find { id, access: ALL }).await.is_none());
 
     for sql in [
         "truncate tasks",
@@ -234,8 +265,16 @@ async fn a_processor_claims_and_settles_and_nothing_else(pool: PgPool) {
     };
     assert_eq!(allowed(&processor, Settle(&[outcome])).await, [id]);
 
-    refused(&processor, Insert(&new_task())).await;
-    refused(&processor, Delete { id, versions: None }).await;
+    let new = &new_task();
+    refused(
+        &processor,
+        Insert {
+            new,
+            created_by: "alice",
+        },
+    )
+    .await;
+    refused(&processor, delete(id)).await;
     refused(&processor, MarkEnqueued(id)).await;
     for sql in [
         "update tasks set title = 'mine'",

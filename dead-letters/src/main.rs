@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use queue::{DeadLetter, DeadLetterQueue, sdk_config};
 use shared::{
-    domain::{Status, TaskMessage},
+    domain::{Access, Status, TaskMessage},
     store::{Database, Login, tasks},
 };
 use time::format_description::well_known::Rfc3339;
@@ -78,7 +78,11 @@ async fn reason(letter: &DeadLetter, database: Option<&Database>) -> String {
     let Some(database) = database else {
         return format!("GET /tasks/{task_id} says why");
     };
-    match database.run(&tasks::Find(task_id)).await {
+    let find = tasks::Find {
+        id: task_id,
+        access: Access::All,
+    };
+    match database.run(&find).await {
         Ok(Some(task)) => {
             let result = task.result.unwrap_or_default();
             let attempts = match task.attempts {

@@ -393,8 +393,8 @@ async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_sa
 async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_after(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
     let mut first = pool.begin().await.expect("a transaction");
-    let insert = "insert into idempotency_keys (key, fingerprint, task_id, expires_at)
-                  values ('key', '', 1, now() + interval '1 min')";
+    let insert = r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
+                    values ('key"tester', '', 1, now() + interval '1 min')"#;
     sqlx::query(insert).execute(&mut *first).await.expect("inserted");
 
     let started = Instant::now();

@@ -141,6 +141,12 @@ impl Call {
         self
     }
 
+    /// By this subject, who is not an admin.
+    pub fn by(mut self, subject: &str) -> Self {
+        self.authorizer = json!({"sub": subject, "admin": "false"});
+        self
+    }
+
     /// By somebody who is not an admin.
     pub fn by_nobody_special(mut self) -> Self {
         self.authorizer["admin"] = json!("false");

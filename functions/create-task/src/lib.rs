@@ -38,7 +38,8 @@ pub struct Settings {
     tag = "tasks",
     summary = "Create a task",
     description = "Stores the task as `pending`, and has a worker process it. A request that is repeated with the same \
-                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again.",
+                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again. It \
+                   does not matter which keys others use.",
     params((
         "Idempotency-Key" = Option<String>, Header, nullable = false,
         description = "Marks repeated requests as one: for example a UUID. Up to 255 characters, with or without quotes.",
@@ -80,17 +81,20 @@ pub async fn handle(
     settings: &Settings,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
+    let created_by = &caller.subject;
     let Some(key) = key else {
-        let task = database.run(&tasks::Insert(&new)).await?;
+        let insert = tasks::Insert { new: &new, created_by };
+        let task = database.run(&insert).await?;
         queue::enqueue(database, queue, task.id).await;
         return Ok(created(&task));
     };
 
     let create = CreateOnce {
         key: &key,
+        created_by,
         keep: Duration::from_secs(settings.idempotency_key_seconds),
         new: &new,
     };

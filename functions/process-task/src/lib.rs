@@ -37,9 +37,10 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let id = http::task_id(&request)?;
-    match database.run(&tasks::Reset(id)).await? {
+    let access = caller.access();
+    match database.run(&tasks::Reset { id, access }).await? {
         ResetOutcome::Done => queue::enqueue(database, queue, id).await,
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
