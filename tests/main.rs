@@ -1,5 +1,5 @@
 //! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS (`api`,
-//! `processor`, `reconciler`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the
+//! `processor`, `reconciler`, `metrics`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the
 //! template (`template`) and the OpenAPI document (`openapi`), and of the deployed stack: over HTTP (`end_to_end`), and
 //! in a browser (`browser`).
 //!
@@ -12,6 +12,7 @@ mod browser;
 mod budgets;
 mod dead_letters;
 mod end_to_end;
+mod metrics;
 mod openapi;
 mod processor;
 mod properties;

@@ -19,7 +19,6 @@ use tracing_subscriber::{
     fmt::{MakeWriter, time::SystemTime},
     layer::SubscriberExt,
     registry::LookupSpan,
-    util::SubscriberInitExt,
 };
 
 /// Installs the JSON log for this process. `RUST_LOG` chooses what is logged (default: `info`).
@@ -29,10 +28,11 @@ pub fn init() {
         .ok()
         .and_then(|directives| directives.parse().ok());
     let filter: Targets = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
-    tracing_subscriber::registry()
+    let subscriber = tracing_subscriber::registry()
         .with(filter)
-        .with(json_layer(std::io::stdout))
-        .init();
+        .with(json_layer(std::io::stdout));
+    // Not `init`, which also takes in the `log` crate's records once any crate of the build has that turned on.
+    tracing::subscriber::set_global_default(subscriber).expect("it is the first");
 }
 
 fn json_layer<S, W>(writer: W) -> JsonLayer<S, W>

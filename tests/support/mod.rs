@@ -2,11 +2,13 @@
 
 mod browser;
 mod call;
+mod metrics;
 mod proxy;
 mod queues;
 
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
+pub use metrics::{MetricLines, NO_METRICS};
 pub use proxy::Proxy;
 pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for};
 

@@ -17,6 +17,7 @@ use shared::{
         tasks,
     },
 };
+use task_metrics::Metrics;
 
 /// What create-task must be told.
 #[derive(Config)]
@@ -77,6 +78,7 @@ pub struct Settings {
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
+    metrics: &Metrics,
     settings: &Settings,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
@@ -85,6 +87,7 @@ pub async fn handle(
     let new: NewTask = http::json_body(&request)?;
     let Some(key) = key else {
         let task = database.run(&tasks::Insert(&new)).await?;
+        metrics.task_created();
         queue::enqueue(database, queue, task.id).await;
         return Ok(created(&task));
     };
@@ -96,6 +99,7 @@ pub async fn handle(
     };
     match database.run(&create).await? {
         CreateOnceOutcome::Created(task) => {
+            metrics.task_created();
             queue::enqueue(database, queue, task.id).await;
             Ok(created(&task))
         }
