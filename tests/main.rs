@@ -1,5 +1,5 @@
 //! Tests of whole functions, called with the events that AWS sends and against a real Postgres and SQS (`api`,
-//! `processor`, `reconciler`, `metrics`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the
+//! `processor`, `reconciler`, `metrics`, `trace`; for arbitrary input in `properties`), of the operator's commands (`dead_letters`), of the
 //! template (`template`) and the OpenAPI document (`openapi`), and of the deployed stack: over HTTP (`end_to_end`), and
 //! in a browser (`browser`).
 //!
@@ -19,3 +19,4 @@ mod properties;
 mod reconciler;
 mod support;
 mod template;
+mod trace;

@@ -85,10 +85,11 @@ pub async fn handle(
     http::caller(&request)?;
     let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
+    let trace = http::trace(&request);
     let Some(key) = key else {
         let task = database.run(&tasks::Insert(&new)).await?;
         metrics.task_created();
-        queue::enqueue(database, queue, task.id).await;
+        queue::enqueue(database, queue, task.id, trace.as_ref()).await;
         return Ok(created(&task));
     };
 
@@ -100,7 +101,7 @@ pub async fn handle(
     match database.run(&create).await? {
         CreateOnceOutcome::Created(task) => {
             metrics.task_created();
-            queue::enqueue(database, queue, task.id).await;
+            queue::enqueue(database, queue, task.id, trace.as_ref()).await;
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {

@@ -16,6 +16,7 @@ use shared::{
         processing::{Claim, ClaimOutcome, ClaimedTask, Outcome, Request, Settle},
     },
     telemetry,
+    trace::TraceHeader,
 };
 use task_metrics::Batch;
 use time::OffsetDateTime;
@@ -115,13 +116,17 @@ pub async fn process(
                 }
             }
         }
-        .instrument(tracing::info_span!("task", taskId = id.get()))
+        .instrument(tracing::info_span!(
+            "task",
+            taskId = id.get(),
+            traceId = wanted[&id].trace_id
+        ))
     }))
     .await;
 
     let (outcomes, processing_times): (Vec<Outcome>, Vec<Duration>) =
         performed.iter().filter_map(|(.., attempted)| attempted.clone()).unzip();
-    let settled = settle(database, &outcomes).await?;
+    let settled = settle(database, &outcomes, &wanted).await?;
     let count = |status| settled.iter().filter(|outcome| outcome.status == status).count();
     let latency = |outcome: &Outcome| wanted[&outcome.id].latency(begun);
     let metrics = Batch {
@@ -147,14 +152,16 @@ pub async fn process(
 }
 
 /// What the records of a batch say together about one task.
-struct Wanted {
+struct Wanted<'a> {
     /// The most receives of a record about it.
     receives: u32,
     /// When the latest message about it was sent.
     sent_at: Option<OffsetDateTime>,
+    /// The trace of that message.
+    trace_id: Option<&'a str>,
 }
 
-impl Wanted {
+impl Wanted<'_> {
     fn request(&self, id: TaskId) -> Request {
         let sent_at = self.sent_at;
         Request { id, sent_at }
@@ -167,16 +174,20 @@ impl Wanted {
     }
 }
 
-fn by_task(records: &[Record]) -> HashMap<TaskId, Wanted> {
-    let mut wanted: HashMap<TaskId, Wanted> = HashMap::new();
+fn by_task(records: &[Record]) -> HashMap<TaskId, Wanted<'_>> {
+    let mut wanted: HashMap<TaskId, Wanted<'_>> = HashMap::new();
     for record in records {
         let Some(id) = record.task else { continue };
         let entry = wanted.entry(id).or_insert(Wanted {
             receives: 0,
             sent_at: None,
+            trace_id: None,
         });
         entry.receives = entry.receives.max(record.receives);
-        entry.sent_at = entry.sent_at.max(record.sent_at);
+        if record.sent_at >= entry.sent_at {
+            entry.sent_at = record.sent_at;
+            entry.trace_id = record.trace.as_ref().map(TraceHeader::trace_id);
+        }
     }
     wanted
 }
@@ -226,14 +237,23 @@ async fn attempt(
 
 /// Stores the outcomes and returns those that counted. One that no longer counts is dropped: the task was deleted, changed by a client or
 /// taken over by another worker, and whoever did that answers for it.
-async fn settle<'a>(database: &Database, outcomes: &'a [Outcome]) -> Result<Vec<&'a Outcome>, StoreError> {
+async fn settle<'a>(
+    database: &Database,
+    outcomes: &'a [Outcome],
+    wanted: &HashMap<TaskId, Wanted<'_>>,
+) -> Result<Vec<&'a Outcome>, StoreError> {
     if outcomes.is_empty() {
         return Ok(Vec::new());
     }
     let settled = database.run(&Settle(outcomes)).await?;
     let (settled, lost): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| settled.contains(&outcome.id));
     for outcome in lost {
-        warn!(taskId = outcome.id.get(), "lost the task while working on it");
+        let trace_id = wanted[&outcome.id].trace_id;
+        warn!(
+            taskId = outcome.id.get(),
+            traceId = trace_id,
+            "lost the task while working on it"
+        );
     }
     Ok(settled)
 }
