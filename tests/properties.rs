@@ -413,7 +413,8 @@ async fn each_record_is_either_done_with_or_comes_back(
     let deadline = SystemTime::now() + std::time::Duration::from_secs(30);
     let retries = process(&case.database, event, deadline, SETTINGS, perform)
         .await
-        .expect("processed");
+        .expect("processed")
+        .retries;
 
     let mut expected = Vec::new();
     for (number, (task, _)) in records.iter().enumerate() {

@@ -17,6 +17,7 @@ use shared::{
         tasks,
     },
 };
+use task_metrics::Metrics;
 
 /// What create-task must be told.
 #[derive(Config)]
@@ -78,17 +79,19 @@ pub struct Settings {
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
+    metrics: &Metrics,
     settings: &Settings,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
     let caller = http::caller(&request)?;
     let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
-    let created_by = &caller.subject;
+    let (created_by, trace) = (&caller.subject, http::trace(&request));
     let Some(key) = key else {
         let insert = tasks::Insert { new: &new, created_by };
         let task = database.run(&insert).await?;
-        queue::enqueue(database, queue, task.id).await;
+        metrics.task_created();
+        queue::enqueue(database, queue, task.id, trace.as_ref()).await;
         return Ok(created(&task));
     };
 
@@ -100,7 +103,8 @@ pub async fn handle(
     };
     match database.run(&create).await? {
         CreateOnceOutcome::Created(task) => {
-            queue::enqueue(database, queue, task.id).await;
+            metrics.task_created();
+            queue::enqueue(database, queue, task.id, trace.as_ref()).await;
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {
