@@ -50,37 +50,41 @@ def destroy(stack, region_name):
     cloudformation, logs, rds, s3 = (
         SESSION.create_client(service, region_name) for service in ("cloudformation", "logs", "rds", "s3")
     )
-    deleted = delete_stack(cloudformation, stack)
-    groups = {group for stack_id in deleted for group in log_groups(cloudformation, stack_id)}
+    # Before they are gone; and those of an earlier run, which this one may have to finish.
+    groups = {group for stack_id in stack_ids(cloudformation, stack) for group in log_groups(cloudformation, stack_id)}
+    delete_stack(cloudformation, stack)
     delete_log_groups(logs, groups)
     delete_final_snapshots(rds, stack)
     empty_sam_bucket(cloudformation, s3, stack)
 
 
-def delete_stack(cloudformation, stack):
-    """Deletes the stack; returns the ids of all stacks that had this name, so that a second run finishes the first."""
-    if status(cloudformation, stack):
-        say(f"deleting the stack {stack} (Aurora and the functions' network interfaces take half an hour)")
-        stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]
-        cloudformation.delete_stack(StackName=stack_id)
-        waiter = cloudformation.get_waiter("stack_delete_complete")
-        waiter.wait(StackName=stack_id, WaiterConfig={"Delay": 5, "MaxAttempts": 1440})
-        say("deleted the stack")
-    else:
-        say(f"there is no stack {stack}")
-    pages = cloudformation.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
+def stack_ids(cloudformation, stack):
+    """The ids of all stacks of this name, deleted ones too (CloudFormation knows those for 90 days)."""
+    pages = cloudformation.get_paginator("list_stacks").paginate()
     return [
         summary["StackId"] for page in pages for summary in page["StackSummaries"] if summary["StackName"] == stack
     ]
 
 
-def status(cloudformation, stack):
-    """The stack's status; nothing if there is none."""
+def delete_stack(cloudformation, stack):
+    found = find_stack(cloudformation, stack)
+    if found is None:
+        say(f"there is no stack {stack}")
+        return
+    say(f"deleting the stack {stack} (Aurora and the functions' network interfaces take half an hour)")
+    cloudformation.delete_stack(StackName=found["StackId"])
+    waiter = cloudformation.get_waiter("stack_delete_complete")
+    waiter.wait(StackName=found["StackId"], WaiterConfig={"Delay": 5, "MaxAttempts": 1440})
+    say("deleted the stack")
+
+
+def find_stack(cloudformation, name_or_id):
+    """The stack, or None if there is none."""
     try:
-        return [found["StackStatus"] for found in cloudformation.describe_stacks(StackName=stack)["Stacks"]]
+        return cloudformation.describe_stacks(StackName=name_or_id)["Stacks"][0]
     except ClientError as error:
         if error.response["Error"]["Code"] == "ValidationError":
-            return []
+            return None
         raise
 
 
@@ -117,10 +121,10 @@ def delete_final_snapshots(rds, stack):
 
 def empty_sam_bucket(cloudformation, s3, stack):
     """`sam delete` would leave each object's older version: the bucket keeps them."""
-    if not status(cloudformation, SAM_STACK):
+    found = find_stack(cloudformation, SAM_STACK)
+    if found is None:
         return
-    outputs = cloudformation.describe_stacks(StackName=SAM_STACK)["Stacks"][0].get("Outputs", [])
-    bucket = next(output["OutputValue"] for output in outputs if output["OutputKey"] == "SourceBucket")
+    bucket = next(output["OutputValue"] for output in found["Outputs"] if output["OutputKey"] == "SourceBucket")
     # s3_prefix in samconfig.toml
     versions = object_versions(s3, bucket, f"{stack}/")
     for version in versions:

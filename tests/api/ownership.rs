@@ -8,10 +8,9 @@ use shared::{
     store::Database,
 };
 use sqlx::PgPool;
-use task_metrics::Metrics;
 
 use super::list_tasks::{ids, link};
-use crate::support::{Answer, Call, Gateway, Proxy, TestQueue, count, database, execute, row, task};
+use crate::support::{Answer, Call, Gateway, NO_METRICS, Proxy, TestQueue, count, database, execute, row, task};
 
 const SETTINGS: Settings = Settings {
     idempotency_key_seconds: 60,
@@ -30,7 +29,7 @@ impl Functions {
     }
 
     async fn create(&self, call: Call) -> Answer {
-        call.send(|request| create_task::handle(&self.database, &self.queue, &Metrics::none(), &SETTINGS, request))
+        call.send(|request| create_task::handle(&self.database, &self.queue, &NO_METRICS, &SETTINGS, request))
             .await
     }
 
@@ -199,13 +198,7 @@ async fn a_task_is_its_creators_as_the_authorizer_names_them(pool: PgPool) {
     for (gateway, subject) in [(Gateway::Rest, "tester"), (Gateway::Http, "anonymous")] {
         let answer = post()
             .send_via(gateway, |request| {
-                create_task::handle(
-                    &functions.database,
-                    &functions.queue,
-                    &Metrics::none(),
-                    &SETTINGS,
-                    request,
-                )
+                create_task::handle(&functions.database, &functions.queue, &NO_METRICS, &SETTINGS, request)
             })
             .await;
         let id = answer.json()["id"].as_i64().expect("an id");

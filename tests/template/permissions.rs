@@ -8,10 +8,9 @@ use std::{
 
 use serde_json::json;
 use sqlx::PgPool;
-use task_metrics::Metrics;
 
 use super::{checks::allowed_in_sqs, templates};
-use crate::support::{Call, Recorder, TestQueue, database, execute, task};
+use crate::support::{Call, NO_METRICS, Recorder, TestQueue, database, execute, task};
 
 /// Compares what was called with what the function's role allows.
 fn assert_allowed(function: &str, called: BTreeSet<String>, besides: &[&str]) {
@@ -34,7 +33,7 @@ async fn create_task(pool: PgPool) {
     };
     let call = Call::new("POST", "/tasks").header("content-type", "application/json");
     let call = call.body(r#"{"title":"t"}"#);
-    let answer = call.send(|request| create_task::handle(&database, &sender, &Metrics::none(), &settings, request));
+    let answer = call.send(|request| create_task::handle(&database, &sender, &NO_METRICS, &settings, request));
     assert_eq!(answer.await.status, 201);
     assert_allowed("create-task", sqs.actions(), &[]);
 }
@@ -61,7 +60,7 @@ async fn task_processor(pool: PgPool) {
     };
     let (database, sender) = (database(&pool), queue.sender_through(&sqs).await);
     let deadline = SystemTime::now() + Duration::from_secs(30);
-    let outcome = task_processor::handle(&database, &sender, &Metrics::none(), settings, event, deadline).await;
+    let outcome = task_processor::handle(&database, &sender, &NO_METRICS, settings, event, deadline).await;
     assert_eq!(outcome.expect("a partial success").batch_item_failures.len(), 1);
     // Lambda's pollers use the function's role (AWS Lambda Developer Guide, "Creating and configuring an Amazon SQS
     // event source mapping").
