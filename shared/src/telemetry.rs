@@ -24,20 +24,20 @@ use tracing_subscriber::{
 
 /// Installs the JSON log for this process. `RUST_LOG` chooses what is logged (default: `info`).
 pub fn init() {
+    let directives = std::env::var("RUST_LOG").ok();
+    let log = subscriber(directives.as_deref(), std::io::stdout);
     // Not `init`, which takes in the records of the `log` crate, too, where any crate of the build turns that on.
-    tracing::subscriber::set_global_default(subscriber(std::io::stdout)).expect("it is the first");
+    tracing::subscriber::set_global_default(log).expect("it is the first");
 }
 
-/// The log, written there.
-pub fn subscriber<W>(writer: W) -> impl Subscriber + Send + Sync
+/// The log, written there: what the directives choose, or else `info`.
+pub fn subscriber<W>(directives: Option<&str>, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
     // Not `EnvFilter`, whose regular expressions are a third of a small function's size.
-    let filter = std::env::var("RUST_LOG")
-        .ok()
-        .and_then(|directives| directives.parse().ok());
-    let filter: Targets = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    let filter: Option<Targets> = directives.and_then(|directives| directives.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
     tracing_subscriber::registry().with(filter).with(json_layer(writer))
 }
 

@@ -18,7 +18,7 @@ impl LogLines {
     pub fn start() -> (Self, DefaultGuard) {
         let lines = Self::default();
         let writer = lines.clone();
-        let guard = tracing::subscriber::set_default(telemetry::subscriber(move || writer.clone()));
+        let guard = tracing::subscriber::set_default(telemetry::subscriber(None, move || writer.clone()));
         (lines, guard)
     }
 

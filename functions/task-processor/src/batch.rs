@@ -235,8 +235,8 @@ async fn attempt(
     (outcome, delivery)
 }
 
-/// Stores the outcomes and returns those that counted. One that no longer counts is dropped: the task was deleted, changed by a client or
-/// taken over by another worker, and whoever did that answers for it.
+/// Stores the outcomes and returns those that counted. One that no longer counts is dropped: the task was deleted,
+/// changed by a client or taken over by another worker, and whoever did that answers for it.
 async fn settle<'a>(
     database: &Database,
     outcomes: &'a [Outcome],
