@@ -33,9 +33,9 @@ There is no queue: a created task stays pending, and its row keeps enqueued_at n
     command.args(["start-api", "--template-file", "template.yaml"]);
     command.args(["--host", "127.0.0.1", "--port", &port]);
     command.args(["--docker-network", NETWORK, "--warm-containers", "EAGER"]);
-    // No name but those of the network resolves: SAM can set only variables that template.yaml names, so that the SQS
-    // client in there would look for AWS itself.
-    command.args(["--container-dns", "127.0.0.1"]);
+    // SAM can set only variables that template.yaml names, so that the SQS client in there would look for AWS. It finds
+    // its own container, where nothing listens.
+    command.args(["--add-host", &format!("sqs.{}.amazonaws.com:127.0.0.1", deploy::REGION)]);
     if stack.auth == Auth::Open {
         // SAM answers 401 to a request without a token before it asks an authorizer; here none is asked.
         command.arg("--disable-authorizer");
