@@ -57,7 +57,7 @@ contract: ## Hold the running API against openapi.json, with thousands of reques
 coverage: ## Run the tests with coverage: a table, and HTML in coverage/
 	@$(XTASK) coverage
 
-lint: ## Check template.yaml, raw and translated, and openapi.json
+lint: ## Check template.yaml (SAM, cfn-lint, checkov) and openapi.json (Redocly)
 	@$(XTASK) lint
 
 sqlx: ## Refresh .sqlx after a change of a query or a migration

@@ -78,6 +78,10 @@ async fn a_token_lets_in_and_an_admins_lets_in_everywhere() {
             .status(),
         200
     );
+    let path = format!("/tasks/{}", task["id"]);
+    let other = token("carol", "");
+    assert_problem(call(Method::GET, &path, Some(&other)).await, 404, "Not Found").await;
+    assert_eq!(call(Method::GET, &path, Some(&admin)).await.status(), 200);
     for (method, path, status) in [
         (Method::GET, "/admin/status".to_owned(), 200),
         (Method::GET, format!("/admin/tasks/{}", task["id"]), 200),

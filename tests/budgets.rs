@@ -19,6 +19,7 @@ fn every_function_is_within_its_budget() {
                 "get-task",
                 "health",
                 "list-tasks",
+                "migrator",
                 "update-task",
             ][..],
         ),

@@ -1,18 +1,11 @@
 //! The dead-letter queue as operators see it: looked at, and sent to work again.
 
-use std::{
-    cell::RefCell,
-    sync::{Arc, Mutex},
-};
+use std::cell::RefCell;
 
 use queue::DeadLetterQueue;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-};
 
-use crate::support::{TestQueue, sdk_config_for};
+use crate::support::{TestQueue, sdk_config_for, sqs_that_answers};
 
 fn bodies(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("body {number}")).collect()
@@ -55,55 +48,6 @@ async fn a_redrive_moves_every_message_with_its_body() {
     assert_eq!(dead.bodies().await, [""; 0]);
 }
 
-/// An SQS that answers each action as told, and notes which it was asked for. The local AWS cannot move messages
-/// by itself; this stands in for the one that can.
-async fn sqs_that_answers(answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let asked = Asked::default();
-    let noted = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            // One request a connection.
-            let _ = serve(stream, &noted, &answer).await;
-        }
-    });
-    (url, asked)
-}
-
-/// The actions that were asked for.
-type Asked = Arc<Mutex<Vec<String>>>;
-
-async fn serve(stream: TcpStream, asked: &Asked, answer: &impl Fn(&str, usize) -> Value) -> std::io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let (mut action, mut length, mut line) = (String::new(), 0, String::new());
-    while stream.read_line(&mut line).await? > 2 {
-        let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
-        match name.to_ascii_lowercase().as_str() {
-            "x-amz-target" => action = value.rsplit('.').next().unwrap_or_default().to_owned(),
-            "content-length" => length = value.parse().unwrap_or_default(),
-            _ => {}
-        }
-        line.clear();
-    }
-    stream.read_exact(&mut vec![0; length]).await?;
-    let times = {
-        let mut asked = asked.lock().expect("not poisoned");
-        asked.push(action.clone());
-        asked.iter().filter(|earlier| **earlier == action).count()
-    };
-    let body = answer(&action, times);
-    let status = if body["__type"].is_null() {
-        "200 OK"
-    } else {
-        "400 Bad Request"
-    };
-    let (length, body) = (body.to_string().len(), body.to_string());
-    let head = "content-type: application/x-amz-json-1.0\r\nconnection: close";
-    let response = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}");
-    stream.write_all(response.as_bytes()).await
-}
-
 async fn redrive(
     answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static,
 ) -> (Result<usize, String>, Vec<String>) {
@@ -115,8 +59,8 @@ async fn redrive(
     );
     let moved = letters.redrive(|_| ()).await;
     let moved = moved.map_err(|error| shared::telemetry::chain(&error));
-    let asked = asked.lock().expect("not poisoned").clone();
-    (moved, asked)
+    let asked = asked.lock().expect("not poisoned");
+    (moved, asked.iter().map(|(action, _)| action.clone()).collect())
 }
 
 fn move_task(status: &str) -> Value {

@@ -12,11 +12,11 @@ use shared::{
     store::processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
 };
 use sqlx::PgPool;
-use task_processor::{BatchError, Retry, Settings, TaskError, handle, perform, process};
+use task_processor::{BatchError, Processed, Retry, Settings, TaskError, handle, perform, process};
 use tokio::sync::Barrier;
 
 use crate::support::{
-    Proxy, TestQueue, database, database_that_is_down, eventually, execute, queue_nobody_serves, row, task,
+    NO_METRICS, Proxy, TestQueue, database, database_that_is_down, eventually, execute, queue_nobody_serves, row, task,
 };
 
 /// An event with these bodies; the messages are called m0, m1, ...
@@ -70,8 +70,8 @@ async fn run(
     Ok(message_ids(retries))
 }
 
-fn message_ids(retries: Vec<Retry>) -> Vec<String> {
-    retries.into_iter().map(|retry| retry.message_id).collect()
+fn message_ids(processed: Processed) -> Vec<String> {
+    processed.retries.into_iter().map(|retry| retry.message_id).collect()
 }
 
 async fn status(pool: &PgPool, id: i64) -> (String, Value) {
@@ -179,7 +179,15 @@ async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeou
         retry_delay_seconds: 1,
         ..SETTINGS
     };
-    let response = handle(&database(&pool), &queue.sender().await, settings, event, in_30_s()).await;
+    let response = handle(
+        &database(&pool),
+        &queue.sender().await,
+        &NO_METRICS,
+        settings,
+        event,
+        in_30_s(),
+    )
+    .await;
     let failures = response.expect("a partial success").batch_item_failures;
     assert_eq!(failures.len(), 1);
     let again = eventually(10, "the message is visible again", async || {
@@ -196,7 +204,15 @@ async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the
         retry_delay_seconds: 1,
         ..SETTINGS
     };
-    let outcome = handle(&database(&pool), &queue.sender().await, settings, event, in_30_s()).await;
+    let outcome = handle(
+        &database(&pool),
+        &queue.sender().await,
+        &NO_METRICS,
+        settings,
+        event,
+        in_30_s(),
+    )
+    .await;
     assert!(matches!(outcome, Err(BatchError::AllFailed(1))), "{outcome:?}");
     eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
 }
@@ -205,7 +221,7 @@ async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the
 async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
     let (good, queue) = (task(&pool, "t").await, queue_nobody_serves(true).await);
     let event = event(&[message(good), "not a task".to_owned()]);
-    let response = handle(&database(&pool), &queue, SETTINGS, event, in_30_s()).await;
+    let response = handle(&database(&pool), &queue, &NO_METRICS, SETTINGS, event, in_30_s()).await;
     let failures = response.expect("a partial success").batch_item_failures;
     assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m1"));
     assert_eq!(status(&pool, good).await.0, "completed");
@@ -223,7 +239,7 @@ async fn the_delay_grows_with_every_receive(pool: PgPool) {
             receipt_handle: Some("AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a".to_owned()),
             seconds,
         };
-        assert_eq!(retries.expect("processed"), [expected]);
+        assert_eq!(retries.expect("processed").retries, [expected]);
         assert_eq!(row(&pool, id).await["attempts"], receive);
     }
 }
@@ -242,7 +258,7 @@ async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_la
     let before = row(&pool, id).await;
     let duplicate = event_received(&[message(id)], 1);
     let done = process(&database(&pool), duplicate, in_30_s(), SETTINGS, work).await;
-    assert_eq!(done.expect("acknowledged"), []);
+    assert_eq!(done.expect("acknowledged").retries, []);
     assert_eq!((row(&pool, id).await, count.load(Ordering::SeqCst)), (before, 0));
 
     let in_a_second = milliseconds_since_1970() + 1000;
@@ -250,7 +266,7 @@ async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_la
     for _ in 0..2 {
         let redriven = event_sent(&[message(id)], 1, in_a_second);
         let done = process(&database(&pool), redriven, in_30_s(), SETTINGS, work).await;
-        assert_eq!(done.expect("acknowledged"), []);
+        assert_eq!(done.expect("acknowledged").retries, []);
         assert_eq!(status(&pool, id).await, is("completed", "done"));
     }
     assert_eq!(count.into_inner(), 1);

@@ -14,7 +14,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use shared::{
-    domain::{Cursor, Filter, Page, Sort, Start, Status, Task, TaskId, TaskPatch},
+    domain::{Access, Cursor, Filter, Page, Sort, Start, Status, Task, TaskId, TaskPatch},
     store::{
         Database,
         processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
@@ -279,7 +279,9 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                         ResetOutcome::Done
                     }
                 };
-                assert_eq!(case.database.run(&Reset(id)).await.expect("run"), expected);
+                let access = Access::All;
+                let reset = Reset { id, access };
+                assert_eq!(case.database.run(&reset).await.expect("run"), expected);
             }
             Event::SetStatus(status) => {
                 let patch = TaskPatch {
@@ -290,6 +292,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     id,
                     patch: &patch,
                     versions: None,
+                    access: Access::All,
                 };
                 let answer = case.database.run(&update).await.expect("run");
                 match &mut model {
@@ -305,7 +308,11 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
             }
             Event::Delete => {
                 let expected = model.take().map_or(Change::NotFound, |_| Change::Done(()));
-                let delete = Delete { id, versions: None };
+                let delete = Delete {
+                    id,
+                    versions: None,
+                    access: Access::All,
+                };
                 assert_eq!(case.database.run(&delete).await.expect("run"), expected);
             }
         }
@@ -406,7 +413,8 @@ async fn each_record_is_either_done_with_or_comes_back(
     let deadline = SystemTime::now() + std::time::Duration::from_secs(30);
     let retries = process(&case.database, event, deadline, SETTINGS, perform)
         .await
-        .expect("processed");
+        .expect("processed")
+        .retries;
 
     let mut expected = Vec::new();
     for (number, (task, _)) in records.iter().enumerate() {
@@ -458,46 +466,60 @@ async fn no_record_is_both_acknowledged_and_failed(pool: PgPool) {
 #[derive(Clone, Copy, Debug)]
 enum Between {
     /// A task is created.
-    Create(Status),
+    Create(Status, Creator),
     /// The nth task there is at the beginning is deleted.
     Delete(usize),
 }
 
-/// Tasks by their status; how they are read; what happens meanwhile.
-type Reading = (Vec<Status>, Sort, Option<Status>, i64, Vec<Vec<Between>>);
+/// Who creates tasks, if that is known.
+type Creator = Option<&'static str>;
+
+/// Tasks by their status and creator; how they are read, and by whom; what happens meanwhile.
+type Reading = (
+    Vec<(Status, Creator)>,
+    Sort,
+    Option<Status>,
+    Access<'static>,
+    i64,
+    Vec<Vec<Between>>,
+);
 
 fn reading() -> impl Strategy<Value = Reading> {
     let status = || select(&[Status::Pending, Status::Completed][..]);
+    let creator = || select(&[Some("alice"), Some("bob"), None][..]);
     let between = prop_oneof![
-        status().prop_map(Between::Create),
+        (status(), creator()).prop_map(|(status, creator)| Between::Create(status, creator)),
         (0..30_usize).prop_map(Between::Delete)
     ];
     (
-        vec(status(), 0..30),
+        vec((status(), creator()), 0..30),
         select(&[Sort::OldestFirst, Sort::NewestFirst][..]),
         proptest::option::of(status()),
+        select(&[Access::All, Access::Own("alice")][..]),
         1..8_i64,
         vec(vec(between, 0..4), 0..12),
     )
 }
 
-fn columns(status: Status) -> (&'static str, &'static str) {
-    match status {
-        Status::Completed => ("status, settled_at", "'completed', now()"),
-        _ => ("status", "'pending'"),
-    }
+async fn insert(case: &mut Case, status: Status, creator: Creator) -> TaskId {
+    let values = match status {
+        Status::Completed => "'completed', now()",
+        _ => "'pending', null",
+    };
+    let creator = creator.map_or("null".to_owned(), |creator| format!("'{creator}'"));
+    case.insert("status, settled_at, created_by", &format!("{values}, {creator}"))
+        .await
 }
 
 /// Reads a list to its end and back again while tasks come and go, and compares with those that were there all the
 /// time.
-async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, limit, between): Reading) {
+async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, limit, between): Reading) {
     // Uses the id 1 up: there is no cursor for a place before it.
     case.insert("status", "'pending'").await;
     case.execute("truncate tasks").await;
     let mut ids = Vec::new();
-    for status in &tasks {
-        let (columns, values) = columns(*status);
-        ids.push(case.insert(columns, values).await);
+    for (status, creator) in &tasks {
+        ids.push(insert(case, *status, *creator).await);
     }
     let mut deleted = BTreeSet::new();
     let mut between = between.into_iter();
@@ -516,7 +538,8 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, limit, b
                 filter,
                 ..Page::default()
             };
-            let listed = case.database.run(&List(&page)).await.expect("listed");
+            let list = List { page: &page, access };
+            let listed = case.database.run(&list).await.expect("listed");
             let found: Vec<TaskId> = listed.tasks.iter().map(|task| task.id).collect();
             assert!(found.len() <= usize::try_from(limit).expect("small"));
             let place = if forwards {
@@ -533,9 +556,8 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, limit, b
             start = place;
             for event in between.next().into_iter().flatten() {
                 match event {
-                    Between::Create(status) => {
-                        let (columns, values) = columns(status);
-                        case.insert(columns, values).await;
+                    Between::Create(status, creator) => {
+                        insert(case, status, creator).await;
                     }
                     Between::Delete(number) => {
                         if let Some(id) = ids.get(number) {
@@ -547,7 +569,9 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, limit, b
             }
         }
         let stayed = |id: &TaskId| there.contains(id) && !deleted.contains(id);
-        let matches = |(_, own): &(&TaskId, &Status)| status.is_none_or(|status| status == **own);
+        let matches = |(_, (own, creator)): &(&TaskId, &(Status, Creator))| {
+            status.is_none_or(|status| status == *own) && (access == Access::All || access.owner() == *creator)
+        };
         let mut expected: Vec<TaskId> = ids.iter().zip(&tasks).filter(matches).map(|(id, _)| *id).collect();
         expected.retain(stayed);
         if sort == Sort::NewestFirst {

@@ -64,7 +64,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     .await;
 
     let (database, sender) = (database(&pool), queue.sender().await);
-    let report = sweep(&database, &sender, &settings(1000)).await.expect("swept");
+    let report = sweep(&database, &sender, &settings(1000), None).await.expect("swept");
     assert_eq!(
         report,
         Report {
@@ -74,7 +74,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     );
     assert_eq!(sent(&queue).await, [1, 2, 3]);
 
-    let report = sweep(&database, &sender, &settings(1000)).await.expect("swept");
+    let report = sweep(&database, &sender, &settings(1000), None).await.expect("swept");
     assert_eq!(report, Report::default(), "they are marked as sent");
     assert_eq!(sent(&queue).await, [0; 0]);
 }
@@ -88,7 +88,7 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 40)",
     )
     .await;
-    let report = sweep(&database, &sender, &settings(25)).await.expect("swept");
+    let report = sweep(&database, &sender, &settings(25), None).await.expect("swept");
     assert_eq!(
         report,
         Report {
@@ -103,9 +103,14 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
-    let report = sweep(&database(&pool), &queue_nobody_serves(false).await, &settings(1000))
-        .await
-        .expect("swept");
+    let report = sweep(
+        &database(&pool),
+        &queue_nobody_serves(false).await,
+        &settings(1000),
+        None,
+    )
+    .await
+    .expect("swept");
     assert_eq!(
         report,
         Report {
@@ -128,7 +133,10 @@ async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
     )
     .await;
     let settings = settings(1000);
-    let (first, second) = tokio::join!(sweep(&one, &sender, &settings), sweep(&two, &sender, &settings));
+    let (first, second) = tokio::join!(
+        sweep(&one, &sender, &settings, None),
+        sweep(&two, &sender, &settings, None)
+    );
     let (first, second) = (first.expect("swept"), second.expect("swept"));
     assert_eq!(first.sent + second.sent, 100);
     assert!(
@@ -149,7 +157,7 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
     // Still in the queue: somebody else's to settle.
     insert(&pool, "enqueued_at, attempts", "now() - interval '1 min', 10").await;
 
-    let swept = sweep(&database(&pool), &queue.sender().await, &settings(1000)).await;
+    let swept = sweep(&database(&pool), &queue.sender().await, &settings(1000), None).await;
     assert_eq!(
         swept.expect("swept"),
         Report {
@@ -181,7 +189,9 @@ async fn keys_that_have_expired_are_deleted_and_no_others(pool: PgPool) {
     )
     .await;
     for (limit, deleted) in [(2, 2), (1000, 1), (1000, 0)] {
-        let report = sweep(&database(&pool), &queue, &settings(limit)).await.expect("swept");
+        let report = sweep(&database(&pool), &queue, &settings(limit), None)
+            .await
+            .expect("swept");
         assert_eq!(report.expired_keys, deleted);
     }
     let left: Vec<String> = sqlx::query_scalar("select key from idempotency_keys")

@@ -1,16 +1,26 @@
-"""Translates a SAM template into CloudFormation, as `sam deploy` does: translate.py TEMPLATE OUTPUT
+"""Makes of the SAM template what CloudFormation gets, for each environment: translate.py TEMPLATE FOLDER
 
-cfn-lint does not expand SAM, so what SAM makes of the template is linted on its own.
+<environment>.json is what SAM makes of it; `sam deploy` leaves that to CloudFormation. Linters do not expand SAM.
+<environment>.resolved.json is that without conditions, parameters and mappings: what is there, and not what would be there
+if. References between resources stay as they are.
 """
 
 import json
 import sys
+from pathlib import Path
 
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.managed_policy_translator import ManagedPolicyLoader
 from samtranslator.translator.transform import transform
 
-ARCHITECTURE = "arm64"
+# What each environment must be told, so that the template's Rules let it pass.
+PARAMETERS = {
+    "local": {"Auth": "open"},
+    "sandbox": {"JwtIssuer": "https://issuer.example.com", "AlarmEmail": "alarms@example.com"},
+    "prod": {"JwtIssuer": "https://issuer.example.com", "AlarmEmail": "alarms@example.com", "DatabaseProxy": "true"},
+}
+
+NOTHING = {"Ref": "AWS::NoValue"}
 
 
 class NoManagedPolicies(ManagedPolicyLoader):
@@ -23,16 +33,74 @@ class NoManagedPolicies(ManagedPolicyLoader):
         return {}
 
 
-def main(template_file, output_file):
-    with open(template_file, encoding="utf-8") as file:
-        template = yaml_parse(file.read())
+def translate(template_file, parameters):
+    """What SAM makes of the template."""
+    template = yaml_parse(Path(template_file).read_text(encoding="utf-8"))
     # The transform runs after packaging, which replaces the folders by S3 locations.
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = {"Bucket": "bucket", "Key": "key"}
-    translated = transform(template, {"Environment": "sandbox", "Architecture": ARCHITECTURE}, NoManagedPolicies())
-    with open(output_file, "w", encoding="utf-8") as file:
-        json.dump(translated, file, indent=2)
+    declared = {name: one.get("Default") for name, one in template["Parameters"].items()}
+    return transform(template, declared | parameters, NoManagedPolicies())
+
+
+class Resolver:
+    """Decides as CloudFormation would."""
+
+    def __init__(self, template, parameters):
+        self.template = template
+        self.values = {name: one.get("Default") for name, one in template["Parameters"].items()} | parameters
+
+    def condition(self, expression):
+        """True or false: a condition's name, or what it is made of."""
+        if isinstance(expression, str):
+            return self.condition(self.template["Conditions"][expression])
+        ((function, of),) = expression.items()
+        if function == "Condition":
+            return self.condition(of)
+        if function == "Fn::Equals":
+            one, other = map(self.resolve, of)
+            return one == other
+        decide = {"Fn::Not": lambda of: not of[0], "Fn::And": all, "Fn::Or": any}[function]
+        return decide([self.condition(each) for each in of])
+
+    def resolve(self, value):
+        """The value without conditions, parameters and mappings."""
+        if isinstance(value, list):
+            return [one for one in map(self.resolve, value) if one != NOTHING]
+        if not isinstance(value, dict):
+            return value
+        if value.get("Ref") in self.values:
+            return self.values[value["Ref"]]
+        if "Fn::If" in value:
+            condition, then, otherwise = value["Fn::If"]
+            return self.resolve(then if self.condition(condition) else otherwise)
+        if "Fn::FindInMap" in value:
+            name, first, second = map(self.resolve, value["Fn::FindInMap"])
+            return self.template["Mappings"][name][first][second]
+        resolved = {key: self.resolve(each) for key, each in value.items()}
+        return {key: each for key, each in resolved.items() if each != NOTHING}
+
+    def section(self, name):
+        """What exists of a section."""
+        there = {key: one for key, one in self.template[name].items() if self.exists(one)}
+        return {key: self.resolve({k: v for k, v in one.items() if k != "Condition"}) for key, one in there.items()}
+
+    def exists(self, one):
+        return "Condition" not in one or self.condition(one["Condition"])
+
+
+def main(template_file, folder):
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for environment, parameters in PARAMETERS.items():
+        parameters = {"Environment": environment, **parameters}
+        translated = translate(template_file, parameters)
+        resolver = Resolver(translated, parameters)
+        resolved = {name: resolver.section(name) for name in ("Resources", "Outputs")}
+        resolved = {"AWSTemplateFormatVersion": "2010-09-09", **resolved}
+        for name, template in ((environment, translated), (f"{environment}.resolved", resolved)):
+            (folder / f"{name}.json").write_text(json.dumps(template, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 use queue::{DeadLetter, DeadLetterQueue, sdk_config};
 use shared::{
-    domain::{Status, TaskMessage},
-    store::{Database, tasks},
+    domain::{Access, Status, TaskMessage},
+    store::{Database, Login, tasks},
 };
 use time::format_description::well_known::Rfc3339;
 
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     let queue = DeadLetterQueue::new(&config, arguments.dead_letter_queue_url, arguments.queue_url);
     match arguments.command {
         Command::List => {
-            let database = arguments.database_url.as_deref().map(str::parse).transpose()?;
+            let database = arguments.database_url.as_deref().map(str::parse::<Login>).transpose()?;
             list(&queue, database.map(Database::new)).await
         }
         Command::Redrive => redrive(&queue).await,
@@ -78,7 +78,11 @@ async fn reason(letter: &DeadLetter, database: Option<&Database>) -> String {
     let Some(database) = database else {
         return format!("GET /tasks/{task_id} says why");
     };
-    match database.run(&tasks::Find(task_id)).await {
+    let find = tasks::Find {
+        id: task_id,
+        access: Access::All,
+    };
+    match database.run(&find).await {
         Ok(Some(task)) => {
             let result = task.result.unwrap_or_default();
             let attempts = match task.attempts {

@@ -4,13 +4,16 @@ mod dead_letters;
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue, Redrive};
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::{
     Client,
     config::{Builder, timeout::TimeoutConfig},
-    types::{ChangeMessageVisibilityBatchRequestEntry, QueueAttributeName, SendMessageBatchRequestEntry},
+    types::{
+        ChangeMessageVisibilityBatchRequestEntry, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
+        QueueAttributeName, SendMessageBatchRequestEntry,
+    },
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use confique::Config;
@@ -21,6 +24,7 @@ use shared::{
     domain::{TaskId, TaskMessage},
     store::{Database, tasks},
     telemetry,
+    trace::TraceHeader,
 };
 use time::OffsetDateTime;
 use tracing::Span;
@@ -108,9 +112,9 @@ impl TaskQueue {
     /// The most messages of one batch ("Amazon SQS message quotas").
     pub const MAX_BATCH: usize = 10;
 
-    /// Asks the task-processor to process up to [`TaskQueue::MAX_BATCH`] tasks. Returns those whose message was
-    /// not accepted.
-    pub async fn send_batch(&self, ids: &[TaskId]) -> Vec<TaskId> {
+    /// Asks the task-processor to process up to [`TaskQueue::MAX_BATCH`] tasks, as a part of this trace. Returns
+    /// those whose message was not accepted.
+    pub async fn send_batch(&self, ids: &[TaskId], trace: Option<&TraceHeader>) -> Vec<TaskId> {
         if ids.is_empty() {
             return Vec::new();
         }
@@ -119,6 +123,7 @@ impl TaskQueue {
             let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
             entry
                 .message_body(body(*id))
+                .set_message_system_attributes(system_attributes(trace))
                 .build()
                 .expect("an entry has an id and a body")
         });
@@ -187,12 +192,13 @@ impl TaskQueue {
         })
     }
 
-    /// Asks the task-processor to process a task.
-    pub async fn send(&self, id: TaskId) -> Result<(), QueueError> {
+    /// Asks the task-processor to process a task, as a part of this trace.
+    pub async fn send(&self, id: TaskId, trace: Option<&TraceHeader>) -> Result<(), QueueError> {
         self.client
             .send_message()
             .queue_url(&self.url)
             .message_body(body(id))
+            .set_message_system_attributes(system_attributes(trace))
             .send()
             .await
             .map(|_| ())
@@ -232,13 +238,28 @@ fn body(id: TaskId) -> String {
     serde_json::to_string(&TaskMessage { task_id: id }).expect("a number always serialises")
 }
 
-/// Sends the message about a stored task and notes that it was sent.
+/// What makes the message's consumer go on with the trace (AWS X-Ray Developer Guide, "Amazon SQS and AWS X-Ray").
+fn system_attributes(
+    trace: Option<&TraceHeader>,
+) -> Option<HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>> {
+    let value = MessageSystemAttributeValue::builder()
+        .data_type("String")
+        .string_value(trace?.as_str())
+        .build()
+        .expect("it has a data type");
+    Some(HashMap::from([(
+        MessageSystemAttributeNameForSends::AwsTraceHeader,
+        value,
+    )]))
+}
+
+/// Sends the message about a stored task, as a part of this trace, and notes that it was sent.
 ///
 /// Never fails: the task is safe in Postgres, and as long as its `enqueued_at` is null it is known that its
 /// message must still be sent.
-pub async fn enqueue(database: &Database, queue: &TaskQueue, id: TaskId) {
+pub async fn enqueue(database: &Database, queue: &TaskQueue, id: TaskId, trace: Option<&TraceHeader>) {
     Span::current().record("taskId", id.get());
-    if let Err(error) = queue.send(id).await {
+    if let Err(error) = queue.send(id, trace).await {
         return telemetry::log_error(&error, "stored, but not enqueued");
     }
     let marked = database.run(&tasks::MarkEnqueued(id)).await;

@@ -7,6 +7,7 @@
 //! | [`http`] | how a request becomes a response | [`http::ApiError`]: one variant per status code |
 //! | [`config`] | what the environment must provide | [`config::ConfigError`]: the function cannot start |
 //! | [`telemetry`] | how the logs look | none |
+//! | [`trace`] | which trace a request or a message belongs to | none |
 //!
 //! The SQS client is a crate of its own, `queue`, so that a function that only reads does not link it.
 
@@ -15,3 +16,4 @@ pub mod domain;
 pub mod http;
 pub mod store;
 pub mod telemetry;
+pub mod trace;

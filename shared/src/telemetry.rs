@@ -1,13 +1,14 @@
 //! How the logs look: one JSON object a line, on standard output.
 //!
 //! ```json
-//! {"timestamp":"2026-11-22T15:00:00.123456Z","level":"INFO","message":"task created","requestId":"…","taskId":7}
+//! {"timestamp":"2026-11-22T15:00:00.123456Z","level":"INFO","message":"task completed","requestId":"…","traceId":"…","taskId":7}
 //! ```
 //!
 //! Lambda takes a line's level and time from top-level `level` and `timestamp` members, the latter in
 //! RFC 3339 (AWS Lambda Developer Guide, "Configuring JSON and plain text log formats"); without them every
 //! line counts as INFO. `requestId` comes from the span that `lambda_runtime` opens for each invocation, so
-//! spans are flattened into the line. Bodies and secrets are never logged.
+//! spans are flattened into the line. `traceId`, from the spans of requests and tasks, finds a task from its creation to
+//! its end. Bodies and secrets are never logged.
 
 use std::{error::Error, fmt::Write};
 
@@ -19,20 +20,25 @@ use tracing_subscriber::{
     fmt::{MakeWriter, time::SystemTime},
     layer::SubscriberExt,
     registry::LookupSpan,
-    util::SubscriberInitExt,
 };
 
 /// Installs the JSON log for this process. `RUST_LOG` chooses what is logged (default: `info`).
 pub fn init() {
+    let directives = std::env::var("RUST_LOG").ok();
+    let log = subscriber(directives.as_deref(), std::io::stdout);
+    // Not `init`, which takes in the records of the `log` crate, too, where any crate of the build turns that on.
+    tracing::subscriber::set_global_default(log).expect("it is the first");
+}
+
+/// The log, written there: what the directives choose, or else `info`.
+pub fn subscriber<W>(directives: Option<&str>, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
     // Not `EnvFilter`, whose regular expressions are a third of a small function's size.
-    let filter = std::env::var("RUST_LOG")
-        .ok()
-        .and_then(|directives| directives.parse().ok());
-    let filter: Targets = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(json_layer(std::io::stdout))
-        .init();
+    let filter: Option<Targets> = directives.and_then(|directives| directives.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    tracing_subscriber::registry().with(filter).with(json_layer(writer))
 }
 
 fn json_layer<S, W>(writer: W) -> JsonLayer<S, W>

@@ -220,7 +220,10 @@ async fn a_task_comes_with_its_timeline(pool: PgPool) {
         ])
     );
 
-    execute(&pool, "insert into tasks (title) values ('new')").await;
+    assert_eq!(task["created_by"], Value::Null, "older than that column");
+
+    execute(&pool, "insert into tasks (title, created_by) values ('new', 'bob')").await;
+    assert_eq!(get(id + 1).await.json()["created_by"], "bob");
     let events = |answer: Answer| {
         let timeline = answer.json()["timeline"].clone();
         let events = timeline.as_array().expect("a list").iter();

@@ -4,7 +4,7 @@ use create_task::Settings;
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{Call, TestQueue, count, database, row, task};
+use crate::support::{Call, NO_METRICS, TestQueue, count, database, row, task};
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_route_that_lacks_the_authorizer_lets_nobody_in(pool: PgPool) {
@@ -19,7 +19,7 @@ async fn a_route_that_lacks_the_authorizer_lets_nobody_in(pool: PgPool) {
     let body = json!({"title": "new"});
 
     let call = Call::new("POST", "/tasks").json(&body).without_authorizer();
-    let create = call.send(|request| create_task::handle(&database, &queue, &settings, request));
+    let create = call.send(|request| create_task::handle(&database, &queue, &NO_METRICS, &settings, request));
     let call = Call::new("GET", "/tasks").without_authorizer();
     let list = call.send(|request| list_tasks::handle(&database, request));
     let call = Call::task("GET", id, "").without_authorizer();

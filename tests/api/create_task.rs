@@ -9,7 +9,8 @@ use shared::store::Database;
 use sqlx::PgPool;
 
 use crate::support::{
-    Answer, Call, Gateway, Proxy, TestQueue, count, database, database_that_is_down, execute, queue_nobody_serves, row,
+    Answer, Call, Gateway, NO_METRICS, Proxy, TestQueue, count, database, database_that_is_down, execute,
+    queue_nobody_serves, row,
 };
 
 const SETTINGS: Settings = Settings {
@@ -21,7 +22,7 @@ async fn refused(pool: &PgPool, call: Call) -> Answer {
     let (database, queue) = (database(pool), TestQueue::create().await);
     let sender = queue.sender().await;
     let answer = call
-        .send(|request| create_task::handle(&database, &sender, &SETTINGS, request))
+        .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request))
         .await;
     assert_eq!(count(pool).await, 0, "a refused task was stored: {answer:?}");
     assert_eq!(queue.bodies().await, [""; 0], "a message was sent for a refused task");
@@ -42,7 +43,7 @@ async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
         let call = Call::new("POST", "/tasks").json(&json!({"title": " Ship it 🚀", "description": "a\nb"}));
         let answer = call
             .send_via(gateway, |request| {
-                create_task::handle(&database, &sender, &SETTINGS, request)
+                create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request)
             })
             .await;
 
@@ -82,7 +83,7 @@ async fn the_description_is_optional(pool: PgPool) {
     for body in [json!({"title": "t"}), json!({"title": "t", "description": null})] {
         let call = Call::new("POST", "/tasks").json(&body);
         let answer = call
-            .send(|request| create_task::handle(&database, &queue, &SETTINGS, request))
+            .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
             .await;
         assert_eq!(
             (answer.status, &answer.json()["description"]),
@@ -108,7 +109,7 @@ async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
         .chain([call.clone()])
     {
         let answer = call
-            .send(|request| create_task::handle(&database, &queue, &SETTINGS, request))
+            .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
             .await;
         assert_eq!(answer.status, 201, "{answer:?}");
     }
@@ -122,7 +123,7 @@ async fn a_base64_body_is_decoded(pool: PgPool) {
         let call = post("eyJ0aXRsZSI6InQifQ==").base64();
         let answer = call
             .send_via(gateway, |request| {
-                create_task::handle(&database, &queue, &SETTINGS, request)
+                create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request)
             })
             .await;
         assert_eq!((answer.status, &answer.json()["title"]), (201, &json!("t")));
@@ -218,7 +219,7 @@ async fn the_largest_valid_task_is_accepted(pool: PgPool) {
         escaped(10_000)
     ));
     let answer = call
-        .send(|request| create_task::handle(&database, &queue, &SETTINGS, request))
+        .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
         .await;
     assert_eq!(answer.status, 201, "{answer:?}");
 }
@@ -246,7 +247,7 @@ async fn without_sqs_the_task_is_stored_and_marked_as_not_enqueued(pool: PgPool)
         let started = Instant::now();
         let call = Call::new("POST", "/tasks").json(&json!({"title": "t"}));
         let answer = call
-            .send(|request| create_task::handle(&database, &queue, &SETTINGS, request))
+            .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
             .await;
         assert_eq!(answer.status, 201);
         assert!(
@@ -268,7 +269,7 @@ async fn without_the_database_nothing_is_sent_and_the_client_may_retry() {
     let (database, sender) = (database_that_is_down(), queue.sender().await);
     let call = Call::new("POST", "/tasks").json(&json!({"title": "t"}));
     let answer = call
-        .send(|request| create_task::handle(&database, &sender, &SETTINGS, request))
+        .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request))
         .await;
     answer.assert_problem(503, "Service Unavailable");
     assert_eq!(answer.header("retry-after"), "2");
@@ -278,7 +279,7 @@ async fn without_the_database_nothing_is_sent_and_the_client_may_retry() {
 /// Creates under a key.
 async fn create_once(database: &Database, queue: &TaskQueue, key: &str, body: &Value) -> Answer {
     let call = Call::new("POST", "/tasks").header("idempotency-key", key).json(body);
-    call.send(|request| create_task::handle(database, queue, &SETTINGS, request))
+    call.send(|request| create_task::handle(database, queue, &NO_METRICS, &SETTINGS, request))
         .await
 }
 
@@ -393,8 +394,8 @@ async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_sa
 async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_after(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
     let mut first = pool.begin().await.expect("a transaction");
-    let insert = "insert into idempotency_keys (key, fingerprint, task_id, expires_at)
-                  values ('key', '', 1, now() + interval '1 min')";
+    let insert = r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
+                    values ('key"tester', '', 1, now() + interval '1 min')"#;
     sqlx::query(insert).execute(&mut *first).await.expect("inserted");
 
     let started = Instant::now();

@@ -7,7 +7,9 @@ use shared::store::{Database, Statement};
 use sqlx::{PgConnection, PgPool};
 use tokio::net::TcpListener;
 
-use crate::support::{Answer, Call, Proxy, TestQueue, count, database, database_that_is_down, execute, task};
+use crate::support::{
+    Answer, Call, NO_METRICS, Proxy, TestQueue, count, database, database_that_is_down, execute, task,
+};
 
 async fn get(database: &Database, id: i64) -> Answer {
     let call = Call::task("GET", id, "");
@@ -25,7 +27,7 @@ async fn post(database: &Database, call: Call) -> Answer {
         idempotency_key_seconds: 60,
     };
     let call = call.json(&json!({"title": "t"}));
-    call.send(|request| create_task::handle(database, &queue, &settings, request))
+    call.send(|request| create_task::handle(database, &queue, &NO_METRICS, &settings, request))
         .await
 }
 

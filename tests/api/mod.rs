@@ -11,5 +11,6 @@ mod get_task;
 mod headers;
 mod health;
 mod list_tasks;
+mod ownership;
 mod process_task;
 mod update_task;

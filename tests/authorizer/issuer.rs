@@ -154,10 +154,14 @@ struct State {
 
 impl Server {
     pub async fn start(keys: &[Value]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at("127.0.0.1:0", jwks(keys).to_string()).await
+    }
+
+    pub async fn start_at(address: &str, jwks: String) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
         let state = Arc::new(State {
-            answer: Mutex::new(Answer::Body(jwks(keys).to_string())),
+            answer: Mutex::new(Answer::Body(jwks)),
             asked: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);

@@ -1,7 +1,7 @@
 //! The authorizer, called with the events that API Gateway sends: real keys, and a real server that publishes them.
 
 mod caller;
-mod issuer;
+pub mod issuer;
 mod keys;
 mod local;
 mod policy;

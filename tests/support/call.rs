@@ -28,6 +28,7 @@ pub struct Call {
     base64: bool,
     allow_origins: &'static str,
     authorizer: Value,
+    trace: Option<&'static str>,
 }
 
 /// What API Gateway is told to answer.
@@ -99,6 +100,7 @@ impl Call {
             base64: false,
             allow_origins: "",
             authorizer: json!({"sub": "tester", "admin": "true"}),
+            trace: None,
         }
     }
 
@@ -141,6 +143,12 @@ impl Call {
         self
     }
 
+    /// By this subject, who is not an admin.
+    pub fn by(mut self, subject: &str) -> Self {
+        self.authorizer = json!({"sub": subject, "admin": "false"});
+        self
+    }
+
     /// By somebody who is not an admin.
     pub fn by_nobody_special(mut self) -> Self {
         self.authorizer["admin"] = json!("false");
@@ -156,6 +164,12 @@ impl Call {
     /// Answered by a function that allows calls of pages of these origins.
     pub fn allow_origins(mut self, origins: &'static str) -> Self {
         self.allow_origins = origins;
+        self
+    }
+
+    /// In an invocation to which Lambda gives this trace header.
+    pub fn traced(mut self, header: &'static str) -> Self {
+        self.trace = Some(header);
         self
     }
 
@@ -187,13 +201,9 @@ impl Call {
             Gateway::Rest => Auth::Closed,
             Gateway::Http => Auth::Open,
         };
-        let response = respond(
-            &handler,
-            auth,
-            cors.as_ref(),
-            LambdaEvent::new(event, Context::default()),
-        )
-        .await;
+        let mut context = Context::default();
+        context.xray_trace_id = self.trace.map(str::to_owned);
+        let response = respond(&handler, auth, cors.as_ref(), LambdaEvent::new(event, context)).await;
         let response = serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable");
         let multi = response["multiValueHeaders"].as_object().into_iter().flatten();
         let mut headers: Map<String, Value> = multi.map(|(name, all)| (name.clone(), all[0].clone())).collect();

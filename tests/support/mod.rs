@@ -2,13 +2,19 @@
 
 mod browser;
 mod call;
+mod logs;
+mod metrics;
 mod proxy;
 mod queues;
+mod recorder;
 
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
+pub use logs::LogLines;
+pub use metrics::{MetricLines, NO_METRICS};
 pub use proxy::Proxy;
-pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for};
+pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for, sqs_that_answers};
+pub use recorder::Recorder;
 
 use std::{
     path::Path,
@@ -17,7 +23,7 @@ use std::{
 
 use local_issuer::LocalIssuer;
 use serde_json::Value;
-use shared::store::Database;
+use shared::store::{Database, Login};
 use sqlx::PgPool;
 
 /// A variable that `make test` sets.
@@ -38,7 +44,11 @@ pub fn database(pool: &PgPool) -> Database {
 
 /// A database that nothing listens for.
 pub fn database_that_is_down() -> Database {
-    Database::new("postgres://postgres@127.0.0.1:1/none".parse().expect("a valid URL"))
+    Database::new(
+        "postgres://postgres@127.0.0.1:1/none"
+            .parse::<Login>()
+            .expect("a valid URL"),
+    )
 }
 
 /// A task in the test's database, pending, and its id.

@@ -1,6 +1,9 @@
 //! SQS queues of a test's own, in the stack's SQS.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
 
 use aws_config::SdkConfig;
 use aws_lambda_events::sqs::SqsEvent;
@@ -10,7 +13,12 @@ use aws_sdk_sqs::{
 };
 use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+use super::Recorder;
 
 /// A queue that only this test uses.
 pub struct TestQueue {
@@ -40,9 +48,20 @@ impl TestQueue {
         TaskQueue::new(&queue::sdk_config().await, self.url.clone())
     }
 
+    /// The same, through a recorder.
+    pub async fn sender_through(&self, recorder: &Recorder) -> TaskQueue {
+        TaskQueue::new(&recorder.sdk_config().await, self.url.clone())
+    }
+
     /// What an operator sees of it as the dead-letter queue of another one.
     pub async fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
         DeadLetterQueue::new(&queue::sdk_config().await, self.url.clone(), source.url.clone())
+    }
+
+    /// The same, through a recorder.
+    pub async fn as_dead_letter_queue_through(&self, recorder: &Recorder, source: &Self) -> DeadLetterQueue {
+        let config = recorder.sdk_config().await;
+        DeadLetterQueue::new(&config, self.url.clone(), source.url.clone())
     }
 
     /// Puts messages into it.
@@ -134,4 +153,54 @@ pub async fn sdk_config_for(endpoint: &str) -> SdkConfig {
         .set_region(stack.region().cloned())
         .set_sleep_impl(stack.sleep_impl());
     config.endpoint_url(endpoint).build()
+}
+
+/// An SQS that answers each action as told, and notes what it was asked for. The local AWS cannot move messages
+/// by itself, and loses the system attributes of a batch; this stands in for the one that can.
+pub async fn sqs_that_answers(answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = Asked::default();
+    let noted = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // One request a connection.
+            let _ = serve(stream, &noted, &answer).await;
+        }
+    });
+    (url, asked)
+}
+
+/// The actions that were asked for, with their requests.
+pub type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
+async fn serve(stream: TcpStream, asked: &Asked, answer: &impl Fn(&str, usize) -> Value) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut action, mut length, mut line) = (String::new(), 0, String::new());
+    while stream.read_line(&mut line).await? > 2 {
+        let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
+        match name.to_ascii_lowercase().as_str() {
+            "x-amz-target" => action = value.rsplit('.').next().unwrap_or_default().to_owned(),
+            "content-length" => length = value.parse().unwrap_or_default(),
+            _ => {}
+        }
+        line.clear();
+    }
+    let mut request = vec![0; length];
+    stream.read_exact(&mut request).await?;
+    let times = {
+        let mut asked = asked.lock().expect("not poisoned");
+        asked.push((action.clone(), serde_json::from_slice(&request)?));
+        asked.iter().filter(|(earlier, _)| *earlier == action).count()
+    };
+    let body = answer(&action, times);
+    let status = if body["__type"].is_null() {
+        "200 OK"
+    } else {
+        "400 Bad Request"
+    };
+    let (length, body) = (body.to_string().len(), body.to_string());
+    let head = "content-type: application/x-amz-json-1.0\r\nconnection: close";
+    let response = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(response.as_bytes()).await
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{function_name, one_or_more, public_routes, resources, template_operations, translated};
+use super::{function_name, of_type, one_or_more, operations, public_routes};
 
 /// Makes a test of each check, and a list of all, which the mutations go through.
 macro_rules! checks {
@@ -15,7 +15,7 @@ macro_rules! checks {
         mod of_the_template {
             $(#[test]
             fn $check() {
-                super::$check(&super::translated());
+                super::$check(&crate::template::templates());
             })*
         }
     };
@@ -25,121 +25,278 @@ checks! {
     every_queue_is_encrypted_and_has_a_dead_letter_queue_or_is_one,
     the_queues_times_fit_the_processors_timeout,
     the_event_source_mapping_reports_single_failures_and_bounds_concurrency,
-    only_functions_that_send_may_send_and_only_the_processor_may_receive,
+    the_database_has_a_connection_for_everybody,
+    a_role_allows_what_is_known_and_nothing_on_everything,
+    every_function_logs_in_as_the_role_that_it_takes,
     what_is_public_is_known,
     all_else_asks_the_authorizer_which_may_be_skipped_nowhere,
     in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment,
     what_api_gateway_answers_itself_is_a_problem,
     every_function_ends_before_api_gateway_gives_up,
     no_function_can_be_reached_around_the_api,
+    the_api_is_throttled_logged_and_traced,
+    every_function_has_logs_that_end_and_an_alarm,
+    every_alarm_reaches_the_topic,
+    nothing_in_the_network_reaches_the_internet,
+    the_database_is_private_encrypted_and_backed_up,
+    the_sandbox_pauses_and_prod_does_not,
+    no_function_is_ahead_of_the_migrations,
+    prod_is_deployed_gradually,
+    locally_there_is_only_what_a_laptop_has,
+    every_parameter_is_in_a_group,
 }
 
-fn every_queue_is_encrypted_and_has_a_dead_letter_queue_or_is_one(template: &Value) {
-    for (name, queue) in resources(template, "AWS::SQS::Queue") {
-        assert_eq!(queue["Properties"]["SqsManagedSseEnabled"], true, "{name}");
-        let target = &queue["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0];
-        assert!(
-            name == "TaskDeadLetterQueue" || target == "TaskDeadLetterQueue",
-            "{name}"
-        );
-    }
-    let redrive = &template["Resources"]["TaskQueue"]["Properties"]["RedrivePolicy"];
-    assert_eq!(redrive["maxReceiveCount"], 5);
-    assert_eq!(redrive["deadLetterTargetArn"]["Fn::GetAtt"][0], "TaskDeadLetterQueue");
+const EVERYWHERE: [&str; 3] = ["local", "sandbox", "prod"];
+const CLOUD: [&str; 2] = ["sandbox", "prod"];
+
+/// A resource's properties, in an environment.
+fn properties<'a>(templates: &'a Value, environment: &str, name: &str) -> &'a Value {
+    &templates[environment]["Resources"][name]["Properties"]
 }
 
-fn the_queues_times_fit_the_processors_timeout(template: &Value) {
-    let environments = template["Mappings"]["TaskProcessor"].as_object().expect("environments");
-    assert!(!environments.is_empty());
-    for (environment, seconds) in environments {
-        let (timeout, visibility) = (&seconds["TimeoutSeconds"], &seconds["VisibilitySeconds"]);
-        assert!(
-            visibility.as_u64() >= timeout.as_u64().map(|timeout| 6 * timeout),
-            "{environment}: {seconds}"
+fn variables<'a>(templates: &'a Value, environment: &str, function: &str) -> &'a Value {
+    &properties(templates, environment, function)["Environment"]["Variables"]
+}
+
+fn number(value: &Value) -> u64 {
+    // Text, where it becomes an environment variable.
+    let text = value.as_str().and_then(|text| text.parse().ok());
+    value
+        .as_u64()
+        .or(text)
+        .unwrap_or_else(|| panic!("not a number: {value}"))
+}
+
+/// The functions of an environment, by name.
+fn functions<'a>(templates: &'a Value, environment: &str) -> Vec<(String, &'a Value)> {
+    let functions = of_type(&templates[environment], "AWS::Lambda::Function");
+    functions
+        .map(|(name, one)| (function_name(name), &one["Properties"]))
+        .collect()
+}
+
+fn every_queue_is_encrypted_and_has_a_dead_letter_queue_or_is_one(templates: &Value) {
+    for environment in EVERYWHERE {
+        let template = &templates[environment];
+        for (name, queue) in of_type(template, "AWS::SQS::Queue") {
+            assert_eq!(queue["Properties"]["SqsManagedSseEnabled"], true, "{name}");
+            let target = &queue["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0];
+            let is_one = queue["Properties"]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue";
+            assert!(is_one || target == "TaskDeadLetterQueue", "{name}");
+        }
+        let redrive = &properties(templates, environment, "TaskQueue")["RedrivePolicy"];
+        assert_eq!(redrive["maxReceiveCount"], 5);
+        assert_eq!(redrive["deadLetterTargetArn"]["Fn::GetAtt"][0], "TaskDeadLetterQueue");
+    }
+    for environment in CLOUD {
+        let policy = properties(templates, environment, "QueuePolicy");
+        let queues = of_type(&templates[environment], "AWS::SQS::Queue");
+        let queues: BTreeSet<&str> = queues.map(|(name, _)| name.as_str()).collect();
+        let covered = policy["Queues"].as_array().expect("queues").iter();
+        let covered: BTreeSet<&str> = covered.filter_map(|queue| queue["Ref"].as_str()).collect();
+        assert_eq!(covered, queues);
+        let statement = &policy["PolicyDocument"]["Statement"];
+        assert_eq!(
+            (&statement["Effect"], &statement["Principal"], &statement["Action"]),
+            (&json!("Deny"), &json!("*"), &json!("sqs:*"))
+        );
+        assert_eq!(
+            statement["Condition"],
+            json!({"Bool": {"aws:SecureTransport": "false"}})
         );
     }
-    let redrive = &template["Resources"]["TaskQueue"]["Properties"]["RedrivePolicy"];
-    let receives = redrive["maxReceiveCount"].as_u64().expect("a number");
-    for (environment, seconds) in environments {
-        // Text, because it becomes an environment variable.
-        let lost: u64 = seconds["LostAfterSeconds"]
-            .as_str()
-            .and_then(|text| text.parse().ok())
-            .expect("a number");
-        let visibility = seconds["VisibilitySeconds"].as_u64().expect("a number");
-        assert!(lost >= receives * visibility, "{environment}: {seconds}");
+}
+
+fn the_queues_times_fit_the_processors_timeout(templates: &Value) {
+    for environment in EVERYWHERE {
+        let queue = properties(templates, environment, "TaskQueue");
+        let visibility = number(&queue["VisibilityTimeout"]);
+        let receives = number(&queue["RedrivePolicy"]["maxReceiveCount"]);
+        let processor = properties(templates, environment, "TaskProcessorFunction");
+        // AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
+        assert!(visibility >= 6 * number(&processor["Timeout"]), "{environment}");
+        let processor = variables(templates, environment, "TaskProcessorFunction");
+        assert_eq!(number(&processor["MAX_RECEIVE_COUNT"]), receives, "{environment}");
         // The delay before the last receive is the longest.
-        let delay: u64 = seconds["RetryDelaySeconds"]
-            .as_str()
-            .and_then(|text| text.parse().ok())
-            .expect("a number");
-        assert!(delay << (receives - 2) <= visibility, "{environment}: {seconds}");
+        let longest = number(&processor["RETRY_DELAY_SECONDS"]) << (receives - 2);
+        assert!(longest <= visibility, "{environment}");
+        let reconciler = variables(templates, environment, "TaskReconcilerFunction");
+        assert!(
+            number(&reconciler["LOST_AFTER_SECONDS"]) >= receives * visibility,
+            "{environment}"
+        );
+        assert_eq!(number(&reconciler["MAX_ATTEMPTS"]), 2 * receives, "{environment}");
     }
-    let variables = &template["Resources"]["TaskProcessorFunction"]["Properties"]["Environment"]["Variables"];
-    assert_eq!(variables["MAX_RECEIVE_COUNT"], receives.to_string());
-    let reconciler = &template["Resources"]["TaskReconcilerFunction"]["Properties"]["Environment"]["Variables"];
-    assert_eq!(reconciler["MAX_ATTEMPTS"], (2 * receives).to_string());
-    let in_map = |name: &str| json!({"Fn::FindInMap": ["TaskProcessor", {"Ref": "Environment"}, name]});
-    let resources = &template["Resources"];
-    assert_eq!(
-        resources["TaskQueue"]["Properties"]["VisibilityTimeout"],
-        in_map("VisibilitySeconds")
-    );
-    assert_eq!(
-        resources["TaskProcessorFunction"]["Properties"]["Timeout"],
-        in_map("TimeoutSeconds")
-    );
 }
 
-fn the_event_source_mapping_reports_single_failures_and_bounds_concurrency(template: &Value) {
-    let mapping = &template["Resources"]["TaskQueueEventSourceMapping"]["Properties"];
-    assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
-    assert_eq!(mapping["ScalingConfig"]["MaximumConcurrency"], 5);
-}
-
-fn only_functions_that_send_may_send_and_only_the_processor_may_receive(template: &Value) {
-    let mut may = BTreeMap::new();
-    for (name, role) in resources(template, "AWS::IAM::Role") {
-        let policies = role["Properties"]["Policies"].as_array().into_iter().flatten();
-        for statement in policies.flat_map(|policy| one_or_more(&policy["PolicyDocument"]["Statement"])) {
-            assert_eq!(statement["Effect"], "Allow", "{name}");
-            let resource = statement["Resource"].to_string();
-            assert!(!resource.contains("\"*\""), "{name} may touch everything: {statement}");
-            let actions = one_or_more(&statement["Action"]).into_iter();
-            let actions = actions.map(|action| action.as_str().expect("an action").to_owned());
-            let function = function_name(name.trim_end_matches("Role"));
-            may.entry(function).or_insert_with(BTreeSet::new).extend(actions);
+fn the_event_source_mapping_reports_single_failures_and_bounds_concurrency(templates: &Value) {
+    for environment in EVERYWHERE {
+        let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
+        assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
+        assert!(number(&mapping["ScalingConfig"]["MaximumConcurrency"]) >= 2);
+        // Not the function itself: then a new version would get all messages at once.
+        assert_eq!(
+            mapping["FunctionName"],
+            json!({"Ref": "TaskProcessorFunctionAliaslive"})
+        );
+        for (name, function) in functions(templates, environment) {
+            assert!(function.get("ReservedConcurrentExecutions").is_none(), "{name}");
         }
     }
-    let send = BTreeSet::from(["sqs:SendMessage".to_owned()]);
-    assert_eq!(may.get("create-task"), Some(&send));
-    assert_eq!(may.get("process-task"), Some(&send));
-    assert_eq!(may.get("task-reconciler"), Some(&send));
-    let receive = [
-        "sqs:ChangeMessageVisibility",
-        "sqs:DeleteMessage",
-        "sqs:GetQueueAttributes",
-        "sqs:ReceiveMessage",
-    ];
-    let receive = receive.map(str::to_owned);
-    assert_eq!(may.remove("task-processor"), Some(BTreeSet::from(receive)));
-    let look = BTreeSet::from(["sqs:GetQueueAttributes".to_owned()]);
-    assert_eq!(may.remove("admin-status"), Some(look));
-    let redrive = [
-        "sqs:DeleteMessage",
-        "sqs:GetQueueAttributes",
-        "sqs:ReceiveMessage",
-        "sqs:SendMessage",
-        "sqs:StartMessageMoveTask",
-    ];
-    assert_eq!(
-        may.remove("admin-redrive"),
-        Some(BTreeSet::from(redrive.map(str::to_owned)))
-    );
-    assert_eq!(may.len(), 3, "{may:?}");
 }
 
-fn what_is_public_is_known(template: &Value) {
+/// As the comment at `Capacity` says: each execution environment holds one connection.
+fn the_database_has_a_connection_for_everybody(templates: &Value) {
+    for environment in CLOUD {
+        let capacity = &templates["translated"]["Mappings"]["Capacity"][environment];
+        let limits = &properties(templates, environment, "ApiStage")["MethodSettings"][0];
+        let (rate, burst) = (&limits["ThrottlingRateLimit"], &limits["ThrottlingBurstLimit"]);
+        let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
+        let processors = number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
+        let most = number(burst) + 3 * number(rate) + processors + 2;
+        let available = number(&capacity["MaxConnections"]);
+        assert!(most <= available, "{environment}: {most} connections of {available}");
+        let alarm = properties(templates, environment, "DatabaseConnectionsAlarm");
+        let percent = number(&alarm["Threshold"]) * 100 / available;
+        assert!((75..=80).contains(&percent), "{environment}: {percent}%");
+        let scaling = &properties(templates, environment, "Database")["ServerlessV2ScalingConfiguration"];
+        assert_eq!(scaling["MaxCapacity"], capacity["MaxAcu"]);
+    }
+}
+
+/// What each function's role allows in SQS. tests/permissions.rs compares it with what the code calls.
+pub fn allowed_in_sqs(template: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let mut allowed = BTreeMap::new();
+    for (name, role) in of_type(template, "AWS::IAM::Role") {
+        let policies = role["Properties"]["Policies"].as_array().into_iter().flatten();
+        for statement in policies.flat_map(|policy| one_or_more(&policy["PolicyDocument"]["Statement"])) {
+            let actions = one_or_more(&statement["Action"]).into_iter();
+            let actions = actions.filter_map(|action| action.as_str()?.strip_prefix("sqs:"));
+            let function = function_name(name.trim_end_matches("Role"));
+            let actions = actions.map(str::to_owned);
+            allowed.entry(function).or_insert_with(BTreeSet::new).extend(actions);
+        }
+    }
+    allowed.retain(|_, actions| !actions.is_empty());
+    allowed
+}
+
+fn a_role_allows_what_is_known_and_nothing_on_everything(templates: &Value) {
+    let set = |actions: &[&str]| actions.iter().map(|&action| action.to_owned()).collect::<BTreeSet<_>>();
+    let send = set(&["SendMessage"]);
+    let expected = BTreeMap::from([
+        (
+            "admin-redrive",
+            set(&[
+                "DeleteMessage",
+                "GetQueueAttributes",
+                "ReceiveMessage",
+                "SendMessage",
+                "StartMessageMoveTask",
+            ]),
+        ),
+        ("admin-status", set(&["GetQueueAttributes"])),
+        ("create-task", send.clone()),
+        ("process-task", send.clone()),
+        (
+            "task-processor",
+            set(&[
+                "ChangeMessageVisibility",
+                "DeleteMessage",
+                "GetQueueAttributes",
+                "ReceiveMessage",
+            ]),
+        ),
+        ("task-reconciler", send),
+    ]);
+    let expected: BTreeMap<String, _> = expected.into_iter().map(|(name, may)| (name.to_owned(), may)).collect();
+    for environment in EVERYWHERE {
+        let template = &templates[environment];
+        assert_eq!(allowed_in_sqs(template), expected, "{environment}");
+        let roles = of_type(template, "AWS::IAM::Role").flat_map(|(name, role)| {
+            let policies = role["Properties"]["Policies"].as_array().into_iter().flatten();
+            policies.map(move |policy| (name, &policy["PolicyDocument"]))
+        });
+        let policies =
+            of_type(template, "AWS::IAM::Policy").map(|(name, one)| (name, &one["Properties"]["PolicyDocument"]));
+        for (name, document) in roles.chain(policies) {
+            for statement in one_or_more(&document["Statement"]) {
+                assert_eq!(statement["Effect"], "Allow", "{name}");
+                let resource = statement["Resource"].to_string();
+                assert!(!resource.contains("\"*\""), "{name} may touch everything: {statement}");
+                for action in one_or_more(&statement["Action"]) {
+                    let action = action.as_str().expect("an action");
+                    let known = action.starts_with("sqs:") || action == "rds-db:connect";
+                    assert!(known && !action.contains('*'), "{name}: {action}");
+                }
+            }
+        }
+        // What AWS itself says: logs, traces, network interfaces, the shift of traffic, API Gateway's logs.
+        let managed = [
+            "service-role/AWSLambdaBasicExecutionRole",
+            "service-role/AWSLambdaVPCAccessExecutionRole",
+            "AWSXrayWriteOnlyAccess",
+            "service-role/AWSCodeDeployRoleForLambda",
+            "service-role/AmazonAPIGatewayPushToCloudWatchLogs",
+        ];
+        for (name, role) in of_type(template, "AWS::IAM::Role") {
+            for policy in role["Properties"]["ManagedPolicyArns"].as_array().into_iter().flatten() {
+                let policy = policy["Fn::Sub"].as_str().or(policy.as_str()).expect("an ARN");
+                let (_, policy) = policy.split_once(":policy/").expect("a policy");
+                assert!(managed.contains(&policy), "{name}: {policy}");
+            }
+        }
+    }
+}
+
+fn every_function_logs_in_as_the_role_that_it_takes(templates: &Value) {
+    let reader = ["admin-status", "admin-task", "get-task", "health", "list-tasks"];
+    let writer = [
+        "create-task",
+        "delete-task",
+        "process-task",
+        "task-reconciler",
+        "update-task",
+    ];
+    let owned = |name: &str| name.to_owned();
+    let expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::from([
+        ("reader", reader.map(owned).into()),
+        ("writer", writer.map(owned).into()),
+        ("processor", ["task-processor"].map(owned).into()),
+        ("migrator", ["migrator"].map(owned).into()),
+    ]);
+    for environment in EVERYWHERE {
+        let mut taken: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for (name, function) in functions(templates, environment) {
+            if let Some(role) = function["Environment"]["Variables"]["DATABASE_ROLE"].as_str() {
+                taken.entry(role).or_default().insert(name);
+            }
+        }
+        let mut expected = expected.clone();
+        if environment == "local" {
+            expected.remove("migrator"); // `make up` does its work
+        }
+        assert_eq!(taken, expected, "{environment}");
+    }
+    for environment in CLOUD {
+        let mut may: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, policy) in of_type(&templates[environment], "AWS::IAM::Policy") {
+            let statement = &policy["Properties"]["PolicyDocument"]["Statement"];
+            assert_eq!(statement["Action"], "rds-db:connect", "{name}");
+            let resource = &statement["Resource"]["Fn::Sub"];
+            let resource = resource[0].as_str().or(resource.as_str()).expect("an ARN");
+            let (_, role) = resource.rsplit_once('/').expect("a database role");
+            for function in policy["Properties"]["Roles"].as_array().expect("roles") {
+                let function = function["Ref"].as_str().expect("a role").trim_end_matches("Role");
+                may.entry(role.to_owned()).or_default().insert(function_name(function));
+            }
+        }
+        let expected = expected.clone().into_iter().map(|(role, them)| (role.to_owned(), them));
+        assert_eq!(may, expected.collect(), "{environment}");
+    }
+}
+
+fn what_is_public_is_known(templates: &Value) {
     let expected = [
         "ANY /",
         "ANY /{proxy+}",
@@ -150,37 +307,47 @@ fn what_is_public_is_known(template: &Value) {
         "GET /openapi.json",
         "GET /redoc",
     ];
-    assert_eq!(public_routes(template), expected.map(str::to_owned).into());
-}
-
-fn all_else_asks_the_authorizer_which_may_be_skipped_nowhere(template: &Value) {
-    let authorizer = &template["Resources"]["Api"]["Properties"]["Body"]["securityDefinitions"]["Jwt"];
-    let settings = &authorizer["x-amazon-apigateway-authorizer"];
-    // With a decision kept for 0 s, requests without a token reach the authorizer: only an open one has an answer.
-    assert_eq!(
-        settings["authorizerResultTtlInSeconds"],
-        json!({"Fn::If": ["IsOpen", 0, 300]})
-    );
-    assert_eq!(settings["identitySource"], "method.request.header.Authorization");
-    assert!(
-        settings["authorizerUri"].to_string().contains("AuthorizerFunction"),
-        "{settings}"
-    );
-    assert_eq!(
-        template["Conditions"]["IsOpen"],
-        json!({"Fn::Equals": [{"Ref": "Auth"}, "open"]})
-    );
-    for (route, operation) in template_operations(template) {
-        let requirements = operation["security"].as_array().map_or(0, Vec::len);
-        assert_eq!(requirements, 1, "{route} must say whom it asks");
-    }
-    for (name, function) in resources(template, "AWS::Lambda::Function") {
-        let auth = &function["Properties"]["Environment"]["Variables"]["AUTH"];
-        assert_eq!(*auth, json!({"Ref": "Auth"}), "{name}");
+    for environment in EVERYWHERE {
+        assert_eq!(
+            public_routes(&templates[environment]),
+            expected.map(str::to_owned).into()
+        );
     }
 }
 
-fn in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment(template: &Value) {
+fn all_else_asks_the_authorizer_which_may_be_skipped_nowhere(templates: &Value) {
+    for environment in EVERYWHERE {
+        let body = &properties(templates, environment, "Api")["Body"];
+        let settings = &body["components"]["securitySchemes"]["Jwt"]["x-amazon-apigateway-authorizer"];
+        // With a decision kept for 0 s, requests without a token reach the authorizer: only an open one has an answer.
+        let seconds = if environment == "local" { 0 } else { 300 };
+        assert_eq!(settings["authorizerResultTtlInSeconds"], seconds, "{environment}");
+        assert_eq!(settings["identitySource"], "method.request.header.Authorization");
+        // Not a version of it: another issuer is obeyed at once.
+        let uri = settings["authorizerUri"].to_string();
+        assert!(uri.contains("[\"AuthorizerFunction\",\"Arn\"]"), "{uri}");
+        for (route, operation) in operations(&templates[environment]) {
+            let requirements = operation["security"].as_array().map_or(0, Vec::len);
+            assert_eq!(requirements, 1, "{route} must say whom it asks");
+        }
+        let auth = if environment == "local" { "open" } else { "closed" };
+        for (name, function) in functions(templates, environment) {
+            assert_eq!(
+                function["Environment"]["Variables"]["AUTH"], auth,
+                "{environment}: {name}"
+            );
+        }
+    }
+    // Not even if the Rules were gone.
+    let is = |parameter: &str, value: &str| json!({"Fn::Equals": [{"Ref": parameter}, value]});
+    assert_eq!(
+        templates["translated"]["Conditions"]["IsOpen"],
+        json!({"Fn::And": [is("Environment", "local"), is("Auth", "open")]})
+    );
+}
+
+fn in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment(templates: &Value) {
+    let template = &templates["translated"];
     assert_eq!(template["Parameters"]["Auth"]["Default"], "closed");
     let not_local = json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "Environment"}, "local"]}]});
     let is = |parameter: &str, value: &str| json!({"Fn::Equals": [{"Ref": parameter}, value]});
@@ -189,7 +356,12 @@ fn in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment(template:
         ("DatabaseUrlIsForLocalOnly", vec![is("DatabaseUrl", "")]),
         (
             "OnlyALocalStackIsOpen",
-            vec![is("Auth", "closed"), not(is("JwtIssuer", "")), is("LocalJwks", "")],
+            vec![
+                is("Auth", "closed"),
+                not(is("JwtIssuer", "")),
+                not(is("JwtAudience", "")),
+                is("LocalJwks", ""),
+            ],
         ),
     ] {
         let rule = &template["Rules"][rule];
@@ -198,10 +370,20 @@ fn in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment(template:
         let assertions: Vec<&Value> = assertions.iter().map(|assertion| &assertion["Assert"]).collect();
         assert_eq!(assertions, asserted.iter().collect::<Vec<_>>());
     }
+    for environment in CLOUD {
+        for (name, function) in functions(templates, environment) {
+            let url = &function["Environment"]["Variables"]["DATABASE_URL"]["Fn::Sub"];
+            let url = url[0].as_str().or(url.as_str()).expect("a URL");
+            assert!(
+                !url.contains('@') && url.contains("sslmode=verify-full"),
+                "{name}: {url}"
+            );
+        }
+    }
 }
 
-fn what_api_gateway_answers_itself_is_a_problem(template: &Value) {
-    let responses = &template["Resources"]["Api"]["Properties"]["Body"]["x-amazon-apigateway-gateway-responses"];
+fn what_api_gateway_answers_itself_is_a_problem(templates: &Value) {
+    let responses = &properties(templates, "prod", "Api")["Body"]["x-amazon-apigateway-gateway-responses"];
     let responses = responses.as_object().expect("responses");
     for name in [
         "DEFAULT_4XX",
@@ -228,30 +410,356 @@ fn what_api_gateway_answers_itself_is_a_problem(template: &Value) {
 }
 
 /// "Amazon API Gateway important notes": an integration may take 29 s.
-fn every_function_ends_before_api_gateway_gives_up(template: &Value) {
-    for (name, function) in resources(template, "AWS::Lambda::Function") {
-        let behind_the_api = !["TaskProcessorFunction", "TaskReconcilerFunction"].contains(&name.as_str());
-        if behind_the_api {
-            let timeout = function["Properties"]["Timeout"].as_u64();
+fn every_function_ends_before_api_gateway_gives_up(templates: &Value) {
+    for (name, function) in functions(templates, "prod") {
+        let behind_the_api = !["task-processor", "task-reconciler", "migrator"].contains(&name.as_str());
+        let seconds = number(&function["Timeout"]);
+        assert!(!behind_the_api || (3..=29).contains(&seconds), "{name}: {seconds} s");
+    }
+}
+
+fn no_function_can_be_reached_around_the_api(templates: &Value) {
+    for environment in EVERYWHERE {
+        let template = &templates[environment];
+        assert_eq!(of_type(template, "AWS::Lambda::Url").count(), 0);
+        for (name, permission) in of_type(template, "AWS::Lambda::Permission") {
+            let principal = permission["Properties"]["Principal"].as_str().expect("a principal");
             assert!(
-                timeout.is_some_and(|seconds| (3..=29).contains(&seconds)),
-                "{name}: {timeout:?}"
+                ["apigateway.amazonaws.com", "events.amazonaws.com"].contains(&principal),
+                "{name}: {principal}"
             );
+            let source = &permission["Properties"]["SourceArn"];
+            assert!(!source.is_null(), "{name}: anybody's API may call");
+        }
+        for (route, operation) in operations(template) {
+            let uri = operation["x-amazon-apigateway-integration"]["uri"].to_string();
+            assert!(uri.contains("FunctionAliaslive}"), "{route} is not gradual: {uri}");
         }
     }
 }
 
-fn no_function_can_be_reached_around_the_api(template: &Value) {
-    assert_eq!(resources(template, "AWS::Lambda::Url").count(), 0);
-    for (name, permission) in resources(template, "AWS::Lambda::Permission") {
-        let principal = permission["Properties"]["Principal"].as_str().expect("a principal");
-        assert!(
-            ["apigateway.amazonaws.com", "events.amazonaws.com"].contains(&principal),
-            "{name}: {principal}"
+fn the_api_is_throttled_logged_and_traced(templates: &Value) {
+    for environment in CLOUD {
+        // SAM makes a second one, without all this, unless the OpenAPI version is 3.
+        let stages: Vec<&Value> = of_type(&templates[environment], "AWS::ApiGateway::Stage")
+            .map(|(_, stage)| &stage["Properties"])
+            .collect();
+        assert_eq!(stages.len(), 1);
+        assert!(templates[environment]["Resources"]["Api"]["Properties"]["Body"]["openapi"].is_string());
+        let settings = &stages[0]["MethodSettings"][0];
+        assert_eq!(
+            (&settings["ResourcePath"], &settings["HttpMethod"]),
+            (&json!("/*"), &json!("*"))
         );
-        assert!(
-            !permission["Properties"]["SourceArn"].is_null(),
-            "{name}: anybody's API may call"
+        assert!(number(&settings["ThrottlingRateLimit"]) > 0 && number(&settings["ThrottlingBurstLimit"]) > 0);
+        assert_eq!(stages[0]["TracingEnabled"], true);
+        let log = &stages[0]["AccessLogSetting"];
+        assert_eq!(log["DestinationArn"], json!({"Fn::GetAtt": ["ApiLogs", "Arn"]}));
+        // As API Gateway fills it in: numbers stand without quotes.
+        let line = log["Format"].as_str().expect("a format");
+        let line = line
+            .replace(":$context.requestTimeEpoch", ":1")
+            .replace(":$context.status", ":200")
+            .replace(":$context.responseLength", ":1")
+            .replace(":$context.responseLatency", ":1");
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for member in ["requestId", "traceId", "subject", "route", "status", "latencyMs"] {
+            assert!(line.get(member).is_some(), "{member}");
+        }
+        for (name, function) in functions(templates, environment) {
+            assert_eq!(function["TracingConfig"]["Mode"], "Active", "{name}");
+        }
+    }
+}
+
+fn every_function_has_logs_that_end_and_an_alarm(templates: &Value) {
+    for environment in CLOUD {
+        for (name, group) in of_type(&templates[environment], "AWS::Logs::LogGroup") {
+            assert!(group["Properties"]["RetentionInDays"].is_u64(), "{name}");
+        }
+        let group = json!({"Ref": "FunctionLogs"});
+        for (name, function) in functions(templates, environment) {
+            assert_eq!(
+                function["LoggingConfig"],
+                json!({"LogFormat": "JSON", "LogGroup": group}),
+                "{name}"
+            );
+        }
+        let filter = properties(templates, environment, "FunctionErrorsFilter");
+        assert_eq!(filter["LogGroupName"], group);
+        let metric = &filter["MetricTransformations"][0];
+        let alarm = properties(templates, environment, "FunctionErrorsAlarm");
+        assert_eq!(
+            (&alarm["Namespace"], &alarm["MetricName"]),
+            (&metric["MetricNamespace"], &metric["MetricName"])
         );
     }
+}
+
+fn every_alarm_reaches_the_topic(templates: &Value) {
+    let expected = [
+        "ApiErrorsAlarm",
+        "ApiLatencyAlarm",
+        "ApiThrottledAlarm",
+        "DatabaseCapacityAlarm",
+        "DatabaseConnectionsAlarm",
+        "DeadLetterAlarm",
+        "FunctionErrorsAlarm",
+        "FunctionThrottlesAlarm",
+        "QueueAgeAlarm",
+    ];
+    for environment in CLOUD {
+        let template = &templates[environment];
+        let mut alarms: Vec<&str> = Vec::new();
+        for (name, alarm) in of_type(template, "AWS::CloudWatch::Alarm") {
+            let alarm = &alarm["Properties"];
+            assert_eq!(alarm["AlarmActions"], json!([{"Ref": "AlarmTopic"}]), "{name}");
+            assert_eq!(alarm["TreatMissingData"], "notBreaching", "{name}");
+            assert!(alarm["AlarmDescription"].is_string(), "{name}");
+            alarms.push(name);
+        }
+        alarms.sort_unstable();
+        assert_eq!(alarms, expected);
+        let body = properties(templates, environment, "Dashboard")["DashboardBody"].to_string();
+        for alarm in alarms {
+            assert!(
+                body.contains(&format!("${{{alarm}.Arn}}")),
+                "{alarm} is not on the dashboard"
+            );
+        }
+        // The tests of the functions say which these are: the names are the only link.
+        for metric in [
+            "TasksCreated",
+            "TasksCompleted",
+            "TasksFailed",
+            "BatchSize",
+            "ProcessingTime",
+            "QueueLatency",
+        ] {
+            assert!(body.contains(metric), "{metric} is not on the dashboard");
+        }
+        assert_eq!(
+            properties(templates, environment, "AlarmTopic")["KmsMasterKeyId"],
+            json!({"Ref": "AlarmKey"})
+        );
+        let statements = &properties(templates, environment, "AlarmKey")["KeyPolicy"]["Statement"];
+        let cloudwatch = statements.as_array().expect("statements").iter().find(|statement| {
+            statement["Principal"]["Service"] == "cloudwatch.amazonaws.com"
+                && statement["Action"] == json!(["kms:Decrypt", "kms:GenerateDataKey"])
+        });
+        assert!(cloudwatch.is_some(), "CloudWatch could not write to the topic");
+    }
+}
+
+fn nothing_in_the_network_reaches_the_internet(templates: &Value) {
+    for environment in CLOUD {
+        let template = &templates[environment];
+        for kind in [
+            "AWS::EC2::InternetGateway",
+            "AWS::EC2::NatGateway",
+            "AWS::EC2::Route",
+            "AWS::EC2::EgressOnlyInternetGateway",
+        ] {
+            assert_eq!(of_type(template, kind).count(), 0, "{kind}");
+        }
+        for (name, function) in functions(templates, environment) {
+            // It fetches the issuer's keys.
+            assert_eq!(function.get("VpcConfig").is_none(), name == "authorizer", "{name}");
+        }
+        for (name, group) in of_type(template, "AWS::EC2::SecurityGroup") {
+            let group = &group["Properties"];
+            assert!(group["GroupDescription"].is_string(), "{name}");
+            assert!(group.get("SecurityGroupIngress").is_none(), "{name}");
+            // A group without a rule would let everything out.
+            let out = group["SecurityGroupEgress"].as_array().expect("rules");
+            let answer = name == "MigratorSecurityGroup" && out[0]["ToPort"] == 443;
+            assert!(
+                out.len() == 1 && (answer || out[0]["CidrIp"] == "255.255.255.255/32"),
+                "{name}"
+            );
+        }
+        // Rule to rule: who goes out of one group comes into the other, through the same port.
+        let rules = |kind: &'static str, from: &'static str, to: &'static str| {
+            let rules = of_type(template, kind).map(move |(name, rule)| {
+                let rule = &rule["Properties"];
+                assert!(rule["Description"].is_string(), "{name}");
+                assert!(rule.get("CidrIp").is_none(), "{name}");
+                [&rule[from], &rule[to], &rule["FromPort"], &rule["ToPort"]].map(Value::to_string)
+            });
+            rules.collect::<BTreeSet<_>>()
+        };
+        assert_eq!(
+            rules("AWS::EC2::SecurityGroupEgress", "GroupId", "DestinationSecurityGroupId"),
+            rules("AWS::EC2::SecurityGroupIngress", "SourceSecurityGroupId", "GroupId")
+        );
+        let endpoint = properties(templates, environment, "AnswerEndpoint");
+        let statement = &endpoint["PolicyDocument"]["Statement"];
+        assert_eq!(statement["Action"], "s3:PutObject");
+        assert!(
+            statement["Resource"]
+                .to_string()
+                .contains("cloudformation-custom-resource-response")
+        );
+    }
+}
+
+fn the_database_is_private_encrypted_and_backed_up(templates: &Value) {
+    for environment in CLOUD {
+        let template = &templates[environment];
+        let cluster = &template["Resources"]["Database"];
+        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+            assert_eq!(cluster[policy], "Snapshot", "{policy}");
+        }
+        let database = &cluster["Properties"];
+        assert_eq!(database["StorageEncrypted"], true);
+        assert_eq!(database["EnableIAMDatabaseAuthentication"], true);
+        for password in ["MasterUserPassword", "ManageMasterUserPassword"] {
+            assert!(database.get(password).is_none(), "{password}");
+        }
+        assert_eq!(database["MasterUserAuthenticationType"], "iam-db-auth");
+        assert_eq!(database["EnableCloudwatchLogsExports"], json!(["postgresql"]));
+        assert!(number(&database["BackupRetentionPeriod"]) >= if environment == "prod" { 35 } else { 1 });
+        let parameters = properties(templates, environment, "DatabaseParameters");
+        assert_eq!(parameters["Parameters"]["rds.force_ssl"], "1");
+        let version = database["EngineVersion"].as_str().expect("a pinned version");
+        let (major, _) = version.split_once('.').expect("a minor version, too");
+        assert_eq!(parameters["Family"], format!("aurora-postgresql{major}"));
+        let instances: Vec<_> = of_type(template, "AWS::RDS::DBInstance").collect();
+        assert_eq!(instances.len(), if environment == "prod" { 2 } else { 1 });
+        for (name, instance) in instances {
+            assert_eq!(instance["Properties"]["PubliclyAccessible"], false, "{name}");
+            // Whose certificates are in shared/rds-ca.
+            assert_eq!(
+                instance["Properties"]["CACertificateIdentifier"], "rds-ca-rsa2048-g1",
+                "{name}"
+            );
+            assert_eq!(instance["Properties"]["AutoMinorVersionUpgrade"], false, "{name}");
+        }
+    }
+}
+
+fn the_sandbox_pauses_and_prod_does_not(templates: &Value) {
+    let database = properties(templates, "sandbox", "Database");
+    let scaling = &database["ServerlessV2ScalingConfiguration"];
+    assert_eq!(scaling["MinCapacity"], 0);
+    assert_eq!(scaling["SecondsUntilAutoPause"], 300);
+    assert_eq!(database["DeletionProtection"], false);
+    assert_eq!(of_type(&templates["sandbox"], "AWS::RDS::DBProxy").count(), 0);
+    // A frozen function's connection would keep it awake.
+    let idle = &properties(templates, "sandbox", "DatabaseParameters")["Parameters"]["idle_session_timeout"];
+    assert!((1..300_000).contains(&number(idle)), "{idle}");
+    let schedule = &properties(templates, "sandbox", "TaskReconcilerFunctionSchedule")["ScheduleExpression"];
+    assert_eq!(schedule, "rate(12 hours)");
+
+    let database = properties(templates, "prod", "Database");
+    let scaling = &database["ServerlessV2ScalingConfiguration"];
+    assert!(number(&scaling["MinCapacity"]) > 0);
+    assert!(scaling.get("SecondsUntilAutoPause").is_none());
+    assert_eq!(database["DeletionProtection"], true);
+    let proxy = properties(templates, "prod", "DatabaseProxyServer");
+    assert_eq!(proxy["RequireTLS"], true);
+    let rule = &templates["translated"]["Rules"]["ProxyIsForProdOnly"];
+    assert_eq!(
+        rule["Assertions"][0]["Assert"],
+        json!({"Fn::Equals": [{"Ref": "Environment"}, "prod"]})
+    );
+}
+
+fn no_function_is_ahead_of_the_migrations(templates: &Value) {
+    for environment in CLOUD {
+        for (name, function) in functions(templates, environment) {
+            let url = function["Environment"]["Variables"]["DATABASE_URL"].to_string();
+            let waits = url.contains("${Migrations.Database}");
+            assert_eq!(waits, name != "migrator", "{name}: {url}");
+        }
+        let migrations = &templates[environment]["Resources"]["Migrations"];
+        assert_eq!(
+            migrations["Properties"]["ServiceToken"],
+            json!({"Ref": "MigratorFunctionAliaslive"})
+        );
+        // Another version, another call.
+        let code = migrations["Properties"]["Code"]["Ref"].as_str().expect("a version");
+        assert_eq!(
+            templates[environment]["Resources"][code]["Type"],
+            "AWS::Lambda::Version"
+        );
+        assert!(code.starts_with("MigratorFunctionVersion"), "{code}");
+        let timeout = number(&properties(templates, environment, "MigratorFunction")["Timeout"]);
+        assert!(number(&migrations["Properties"]["ServiceTimeout"]) > timeout);
+        let needs = migrations["DependsOn"].as_array().expect("what it needs");
+        for needed in ["DatabaseWriter", "MigratorLogin", "AnswerEndpoint"] {
+            assert!(needs.contains(&json!(needed)), "{needed}");
+        }
+        let invoke = of_type(&templates[environment], "AWS::Lambda::EventInvokeConfig");
+        let retries = invoke.map(|(_, config)| &config["Properties"]["MaximumRetryAttempts"]);
+        assert_eq!(retries.collect::<Vec<_>>(), [&json!(0)]);
+    }
+}
+
+fn prod_is_deployed_gradually(templates: &Value) {
+    assert_eq!(
+        of_type(&templates["sandbox"], "AWS::CodeDeploy::DeploymentGroup").count(),
+        0
+    );
+    let template = &templates["prod"];
+    for (name, function) in functions(templates, "prod") {
+        // A changed issuer must hold at once; the migrator has no traffic to shift.
+        let at_once = ["authorizer", "migrator"].contains(&name.as_str());
+        let id = of_type(template, "AWS::Lambda::Function")
+            .find(|(_, one)| std::ptr::eq(&one["Properties"], function))
+            .map(|(id, _)| id)
+            .expect("itself");
+        let alias = &template["Resources"][format!("{id}Aliaslive")];
+        let group = &alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"];
+        assert_eq!(group.is_string(), !at_once, "{name}");
+        if at_once {
+            continue;
+        }
+        let group = &template["Resources"][group.as_str().expect("a name")]["Properties"];
+        let canary = &group["DeploymentConfigName"]["Fn::Sub"][1]["ConfigName"];
+        assert_eq!(*canary, "Canary10Percent5Minutes", "{name}");
+        let alarms = json!([
+            {"Name": {"Ref": "ApiErrorsAlarm"}}, {"Name": {"Ref": "ApiLatencyAlarm"}}, {"Name": {"Ref": "FunctionErrorsAlarm"}}
+        ]);
+        assert_eq!(
+            group["AlarmConfiguration"],
+            json!({"Enabled": true, "Alarms": alarms}),
+            "{name}"
+        );
+        let back = &group["AutoRollbackConfiguration"]["Events"];
+        assert!(back.to_string().contains("DEPLOYMENT_STOP_ON_ALARM"), "{name}: {back}");
+    }
+}
+
+fn locally_there_is_only_what_a_laptop_has(templates: &Value) {
+    let all = templates["local"]["Resources"].as_object().expect("resources");
+    let kinds: BTreeSet<&str> = all.values().filter_map(|one| one["Type"].as_str()).collect();
+    let expected = [
+        "AWS::ApiGateway::Deployment",
+        "AWS::ApiGateway::RestApi",
+        "AWS::ApiGateway::Stage",
+        "AWS::Events::Rule",
+        "AWS::IAM::Role",
+        "AWS::Lambda::Alias",
+        "AWS::Lambda::EventSourceMapping",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::Version",
+        "AWS::SQS::Queue",
+    ];
+    assert_eq!(kinds, expected.into());
+}
+
+fn every_parameter_is_in_a_group(templates: &Value) {
+    let template = &templates["translated"];
+    let interface = &template["Metadata"]["AWS::CloudFormation::Interface"];
+    let declared = template["Parameters"].as_object().expect("parameters").keys();
+    let declared: BTreeSet<&str> = declared.map(String::as_str).collect();
+    let groups = interface["ParameterGroups"].as_array().expect("groups").iter();
+    let grouped = groups.flat_map(|group| group["Parameters"].as_array().expect("parameters"));
+    let grouped: Vec<&str> = grouped.filter_map(Value::as_str).collect();
+    assert_eq!(grouped.len(), declared.len(), "{grouped:?}");
+    assert_eq!(BTreeSet::from_iter(grouped), declared);
+    let labels = interface["ParameterLabels"].as_object().expect("labels").keys();
+    assert_eq!(labels.map(String::as_str).collect::<BTreeSet<_>>(), declared);
 }

@@ -1,25 +1,38 @@
-//! template.yaml, as SAM translates it: what no linter checks. Here, what it has in common with the code; in `checks`,
-//! what it must be by itself; in `mutations`, whether the checks would notice.
+//! template.yaml, as CloudFormation gets it: what no linter checks. Here, what it has in common with the code; in
+//! `checks`, what it must be by itself; in `mutations`, whether the checks would notice; in `permissions`, whether the
+//! roles allow what the code does, and no more.
 
 mod checks;
 mod mutations;
+mod permissions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Call, env};
 
 /// A route: "GET /tasks/{id}".
 type Route = String;
 
-pub fn translated() -> Value {
-    let file = env("TRANSLATED_TEMPLATE");
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-    serde_json::from_str(&text).expect("JSON")
+/// All of `make lint`'s templates (see tools/translate.py): for each environment what is there, and under `translated`
+/// also the conditions, parameters and mappings.
+pub fn templates() -> Value {
+    let folder = env("TEMPLATES");
+    let read = |name: &str| -> Value {
+        let file = format!("{folder}/{name}.json");
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        serde_json::from_str(&text).expect("JSON")
+    };
+    json!({
+        "translated": read("sandbox"),
+        "local": read("local.resolved"),
+        "sandbox": read("sandbox.resolved"),
+        "prod": read("prod.resolved"),
+    })
 }
 
-fn resources<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+fn of_type<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
     let all = template["Resources"].as_object().expect("resources").iter();
     all.filter(move |(_, resource)| resource["Type"] == kind)
 }
@@ -42,8 +55,8 @@ fn function_name(logical_id: &str) -> String {
 }
 
 /// An operation of the deployed API: its route, and what API Gateway does with it.
-fn template_operations(template: &Value) -> Vec<(Route, Value)> {
-    let (_, api) = resources(template, "AWS::ApiGateway::RestApi").next().expect("an API");
+fn operations(template: &Value) -> Vec<(Route, Value)> {
+    let (_, api) = of_type(template, "AWS::ApiGateway::RestApi").next().expect("an API");
     let mut operations = Vec::new();
     for (path, methods) in api["Properties"]["Body"]["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
@@ -59,10 +72,10 @@ fn template_operations(template: &Value) -> Vec<(Route, Value)> {
 
 /// The routes of the deployed API and the function that each leads to.
 pub fn template_routes() -> BTreeMap<Route, String> {
-    let operations = template_operations(&translated()).into_iter();
+    let operations = operations(&templates()["local"]).into_iter();
     let routes = operations.map(|(route, operation)| {
         let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].as_str();
-        let function = uri.and_then(|uri| uri.split("${").last()?.split('.').next());
+        let function = uri.and_then(|uri| uri.split("${").last()?.split("Aliaslive").next());
         (route, function_name(function.expect("a function")))
     });
     routes.collect()
@@ -70,7 +83,7 @@ pub fn template_routes() -> BTreeMap<Route, String> {
 
 /// The routes that API Gateway asks no authorizer about.
 pub fn public_routes(template: &Value) -> BTreeSet<Route> {
-    let operations = template_operations(template).into_iter();
+    let operations = operations(template).into_iter();
     let public = operations.filter(|(_, operation)| {
         let security = operation["security"].as_array().cloned().unwrap_or_default();
         !security.iter().any(|requirement| requirement.get("Jwt").is_some())
@@ -134,8 +147,8 @@ async fn the_methods_that_a_405_allows_are_those_of_the_template() {
 
 #[test]
 fn every_function_of_the_workspace_is_deployed() {
-    let template = translated();
-    let deployed: BTreeSet<String> = resources(&template, "AWS::Lambda::Function")
+    let templates = templates();
+    let deployed: BTreeSet<String> = of_type(&templates["prod"], "AWS::Lambda::Function")
         .map(|(name, _)| function_name(name))
         .collect();
     let folder = std::fs::read_dir("../functions").expect("functions/");

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{
     openapi, process,
@@ -56,33 +57,23 @@ fn compile(stack: &Stack, options: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A CloudFormation stack in the emulator.
-pub struct Deployment<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its database.
-    pub database_url: &'a str,
-    /// Who may call its API.
-    pub auth: Auth,
-}
-
-/// Deploys what was built into the emulator and returns the stack's outputs.
-pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String, String>> {
-    let Deployment { name, auth, .. } = deployment;
+/// Deploys a template into the emulator, as the stack `name`, and returns the stack's outputs. `shape` is for people.
+pub fn deploy(
+    stack: &Stack,
+    name: &str,
+    template: &Path,
+    parameters: &[String],
+    shape: &str,
+) -> Result<BTreeMap<String, String>> {
     let step = Step::start("deploy", "template.yaml");
+    mark_packages(&stack.root, parameters)?;
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
+    command.args(["--config-file", "samconfig.toml", "--config-env", "local"]);
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
-    command.args([
-        "--template-file",
-        "template.yaml",
-        "--config-env",
-        "local",
-        "--stack-name",
-        name,
-    ]);
+    command.arg("--template-file").arg(template);
     command
-        .arg("--parameter-overrides")
-        .args(local_parameters(stack, deployment)?);
+        .args(["--stack-name", name, "--parameter-overrides"])
+        .args(parameters);
     into_emulator(&mut command, stack);
     process::run(&mut command, &stack.log("deploy"), |line| {
         if line.starts_with("Uploading") || line.starts_with("Waiting") {
@@ -92,19 +83,30 @@ pub fn deploy(stack: &Stack, deployment: &Deployment) -> Result<BTreeMap<String,
 
     step.says("reading the outputs");
     let outputs = outputs(stack, name)?;
-    step.done(&format!(
-        "template.yaml is deployed, {}",
-        match auth {
-            Auth::Open => "open to everybody here",
-            Auth::Closed => "closed: `make token`",
-        }
-    ));
+    step.done(&format!("template.yaml is deployed, {shape}"));
     Ok(outputs)
 }
 
+/// The sandbox's shape of template.yaml, as far as the emulator goes: tools/emulated_sandbox.py.
+pub fn emulated_sandbox(stack: &Stack, database_url: &str) -> Result<PathBuf> {
+    let template = stack.folder.join("emulated-sandbox.json");
+    let mut python = Command::new(stack.tools.bin(Tool::Sam).join("python"));
+    python.current_dir(&stack.root).arg("tools/emulated_sandbox.py");
+    process::output(python.arg("template.yaml").arg(&template).arg(database_url))?;
+    Ok(template)
+}
+
+/// What a local deployment needs to be told.
+pub struct Local<'a> {
+    /// Its database, as its functions reach it.
+    pub database_url: &'a str,
+    /// Who may call its API.
+    pub auth: Auth,
+}
+
 /// The parameters of a local deployment, as SAM takes them.
-pub fn local_parameters(stack: &Stack, deployment: &Deployment) -> Result<Vec<String>> {
-    let Deployment { database_url, auth, .. } = deployment;
+pub fn local_parameters(stack: &Stack, local: &Local) -> Result<Vec<String>> {
+    let Local { database_url, auth } = local;
     // All of them each time: of those that are not named, the values of the last time would stay.
     Ok(vec![
         "Environment=local".to_owned(),
@@ -185,35 +187,61 @@ pub fn dev(stack: &Stack, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Checks template.yaml, what SAM makes of it, and openapi.json.
+/// Checks template.yaml, what CloudFormation gets of it for each environment, and openapi.json.
 pub fn lint(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
-    tools.install(&[Tool::CargoLambda, Tool::Sam])?;
+    tools.install(&[Tool::CargoLambda, Tool::Checkov, Tool::Sam])?;
     let step = Step::start("lint", "sam validate --lint");
     let log = stack.log("lint");
-    process::run(sam(tools, root, "validate")?.arg("--lint"), &log, |_| {})?;
-    step.says("cfn-lint");
-    let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
-    process::run(cfn_lint.current_dir(root).arg("template.yaml"), &log, |_| {})?;
-    step.says("cfn-lint on the translated template");
-    let translated = translated_template(stack);
+    let run = |command: &mut Command| process::run(command.current_dir(root), &log, |_| {});
+    run(sam(tools, root, "validate")?.arg("--lint"))?;
+
+    step.says("translating template.yaml");
+    let templates = templates(stack);
     let mut translate = Command::new(tools.bin(Tool::Sam).join("python"));
     translate.env("AWS_DEFAULT_REGION", REGION);
-    translate
-        .current_dir(root)
-        .arg("tools/translate.py")
-        .arg("template.yaml")
-        .arg(&translated);
-    process::run(&mut translate, &log, |_| {})?;
+    run(translate.arg("tools/translate.py").arg("template.yaml").arg(&templates))?;
+
+    step.says("cfn-lint");
+    let file = |name: &str| templates.join(name).with_extension("json");
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
-    process::run(cfn_lint.current_dir(root).arg(&translated), &log, |_| {})?;
-    step.done("template.yaml is clean, raw and translated");
+    run(cfn_lint
+        .arg("template.yaml")
+        .args(["local", "sandbox", "prod"].map(file)))?;
+
+    step.says("checkov");
+    let mut checkov = Command::new(tools.bin(Tool::Checkov).join("checkov"));
+    checkov.args(["--config-file", ".checkov.yaml", "--file"]);
+    run(checkov.args(["sandbox.resolved", "prod.resolved"].map(|name| templates.join(format!("{name}.json")))))?;
+    step.done("template.yaml is clean: SAM, cfn-lint, checkov");
     openapi::lint(tools, root, &log)
 }
 
-/// Where [`lint`] leaves what SAM makes of template.yaml.
-pub fn translated_template(stack: &Stack) -> PathBuf {
-    stack.folder.join("translated.json")
+/// Where [`lint`] leaves what CloudFormation gets of template.yaml: see tools/translate.py.
+pub fn templates(stack: &Stack) -> PathBuf {
+    stack.folder.join("templates")
+}
+
+/// Puts a digest of template.yaml and its parameters into each package.
+///
+/// What a function's alias points to is a version, which keeps the environment that it was published with, and SAM
+/// publishes another only when the package has changed. Without this a changed parameter would not reach the functions.
+pub fn mark_packages(root: &Path, parameters: &[String]) -> Result<()> {
+    let mut digest = Sha256::new_with_prefix(fs::read(root.join("template.yaml"))?);
+    for parameter in parameters {
+        digest.update(parameter);
+        digest.update("\n");
+    }
+    let digest = format!("{:x}\n", digest.finalize());
+    for package in fs::read_dir(root.join("target/lambda"))? {
+        let mark = package?.path().join("parameters.sha256");
+        // The same content is the same package.
+        if fs::read_to_string(&mark).is_ok_and(|marked| marked == digest) {
+            continue;
+        }
+        fs::write(&mark, &digest).with_context(|| format!("cannot write {}", mark.display()))?;
+    }
+    Ok(())
 }
 
 /// A SAM command in the project's folder.
@@ -240,7 +268,7 @@ pub fn into_emulator(command: &mut Command, stack: &Stack) {
 }
 
 /// The CPU of this machine as AWS calls it.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match env::consts::ARCH {
         "aarch64" => "arm64",
         other => other,

@@ -83,7 +83,7 @@ enum Command {
     Contract,
     /// Refresh openapi.json after a change of what the API takes or answers
     Openapi,
-    /// Check template.yaml (SAM and cfn-lint, raw and translated) and openapi.json (Redocly)
+    /// Check template.yaml (SAM, cfn-lint, checkov) and openapi.json (Redocly)
     Lint,
     /// Stop the test stack when the standard input ends
     #[command(hide = true)]

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     containers::{self, NETWORK},
-    deploy::{self, Deployment},
+    deploy::{self, Local},
     process,
     settings::{Auth, Settings},
     stack::{self, Stack},
@@ -40,14 +40,13 @@ There is no queue: a created task stays pending, and its row keeps enqueued_at n
         // SAM answers 401 to a request without a token before it asks an authorizer; here none is asked.
         command.arg("--disable-authorizer");
     }
-    let deployment = Deployment {
-        name: deploy::STACK_NAME,
+    let local = Local {
         database_url: containers::DATABASE_URL,
         auth: stack.auth,
     };
     command
         .arg("--parameter-overrides")
-        .args(deploy::local_parameters(&stack, &deployment)?);
+        .args(deploy::local_parameters(&stack, &local)?);
     deploy::into_emulator(&mut command, &stack);
     let status = command.status()?;
     ensure!(status.success(), "sam local ended with {status}");

@@ -88,6 +88,7 @@ pub fn deploy(settings: &Settings) -> Result<()> {
         "template.yaml (Aurora takes a quarter of an hour the first time)",
     );
     let parameters = parameters(&answers);
+    deploy::mark_packages(&stack.root, &parameters)?;
     let mut command = aws_command(Command::new(stack.tools.bin(Tool::Sam).join("sam")), region(&answers)?);
     command.current_dir(&stack.root).env("SAM_CLI_TELEMETRY", "0");
     command.args(["deploy", "--template-file", "template.yaml", "--config-env", "sandbox"]);
@@ -225,6 +226,17 @@ fn parameters(answers: &Answers) -> Vec<String> {
         .iter()
         .map(|(name, default)| format!("{name}=\"{}\"", value(name, default)))
         .collect()
+}
+
+/// The parameters of a sandbox in the emulator, for tokens of the local issuer, whose keys are at `jwks_url`.
+pub fn emulated_parameters(jwks_url: &str) -> Vec<String> {
+    let answers = [
+        ("Architecture", deploy::architecture()),
+        ("JwtIssuer", local_issuer::ISSUER),
+        ("JwtAudience", local_issuer::AUDIENCE),
+        ("JwksUrl", jwks_url),
+    ];
+    parameters(&answers.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
 }
 
 /// The table of docs/deploy.md, so that there is only one.

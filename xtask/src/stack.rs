@@ -1,8 +1,9 @@
 //! A stack: Postgres, the local AWS, and template.yaml deployed into it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -16,10 +17,10 @@ use sqlx::{
 use crate::{
     PostgresFault,
     containers::{self, Containers, Service},
-    deploy::{self, Deployment},
+    deploy::{self, Local},
     emulator::Emulator,
     postgres::Postgres,
-    process,
+    process, sandbox,
     settings::{Auth, LocalAws, Settings},
     tools::{Tool, Tools},
     ui::Step,
@@ -160,8 +161,8 @@ impl Stack {
     }
 
     /// Where an API in its AWS answers. Not <id>.execute-api.localhost, which not every client can resolve.
-    fn api_url(&self, id: &str) -> String {
-        format!("http://localhost:{}/_aws/execute-api/{id}/local", self.aws_port)
+    fn api_url(&self, id: &str, stage: &str) -> String {
+        format!("http://localhost:{}/_aws/execute-api/{id}/{stage}", self.aws_port)
     }
 
     /// True if its AWS runs.
@@ -234,37 +235,45 @@ pub fn up(stack: &Stack) -> Result<Deployed> {
 
 /// Deploys template.yaml once more into a stack that is up: closed, with a database of its own.
 pub fn up_closed(stack: &Stack) -> Result<Deployed> {
-    let database_url = match &stack.database_url {
-        Some(url) => url.clone(),
-        None => find_postgres(stack)?.url("closed"),
-    };
+    let database_url = further_database(stack, "closed")?;
     migrate_and_deploy(stack, "task-api-closed", database_url, Auth::Closed)
+}
+
+/// Deploys template.yaml once more into a stack that is up: in the sandbox's shape, with an empty database, for tokens of
+/// an issuer that publishes the stack's key at `jwks_url`.
+pub fn up_sandbox(stack: &Stack, jwks_url: &str) -> Result<Deployed> {
+    let database_url = further_database(stack, "sandbox")?;
+    let template = deploy::emulated_sandbox(stack, &database_url)?;
+    let parameters = sandbox::emulated_parameters(jwks_url);
+    let shape = "in the sandbox's shape";
+    let outputs = deploy::deploy(stack, "task-api-sandbox", &template, &parameters, shape)?;
+    Deployed::new(stack, "sandbox", database_url, &outputs)
+}
+
+fn further_database(stack: &Stack, name: &str) -> Result<String> {
+    match &stack.database_url {
+        Some(url) => Ok(url.clone()),
+        None => Ok(find_postgres(stack)?.url(name)),
+    }
 }
 
 fn migrate_and_deploy(stack: &Stack, name: &str, database_url: String, auth: Auth) -> Result<Deployed> {
     // Before the functions that expect the new schema.
     migrate(stack, &database_url)?;
-    let deployment = Deployment {
-        name,
+    let local = Local {
         database_url: match stack.containers {
             Some(_) => containers::DATABASE_URL,
             None => &database_url,
         },
         auth,
     };
-    let outputs = deploy::deploy(stack, &deployment)?;
-    let output = |name: &str| {
-        outputs
-            .get(name)
-            .with_context(|| format!("template.yaml has no output {name}"))
+    let parameters = deploy::local_parameters(stack, &local)?;
+    let shape = match auth {
+        Auth::Open => "open to everybody here",
+        Auth::Closed => "closed: `make token`",
     };
-    let id = output("ApiId")?;
-    Ok(Deployed {
-        api_url: stack.api_url(id),
-        database_url,
-        task_queue_url: output("TaskQueueUrl")?.clone(),
-        dead_letter_queue_url: output("TaskDeadLetterQueueUrl")?.clone(),
-    })
+    let outputs = deploy::deploy(stack, name, Path::new("template.yaml"), &parameters, shape)?;
+    Deployed::new(stack, "local", database_url, &outputs)
 }
 
 /// Brings up only the database, migrated, and returns how to connect.
@@ -333,13 +342,19 @@ async fn migrate(stack: &Stack, url: &str) -> Result<()> {
     let step = Step::start("migrate", "migrating the database");
     // Read now, not compiled in: the runner must not depend on `shared`, or a change of a query would keep it from
     // compiling just when `make sqlx` is needed.
-    let migrations = Migrator::new(stack.root.join("migrations")).await?;
+    let folder = stack.root.join("migrations");
+    let migrations = Migrator::new(folder.as_path()).await?;
+    let roles = fs::read_to_string(folder.join("roles.sql"))?;
     let migrated = async {
         if !Driver::database_exists(url).await? {
             Driver::create_database(url).await?;
         }
         let mut connection = PgConnection::connect(url).await?;
         migrations.run(&mut connection).await?;
+        sqlx::raw_sql(&roles)
+            .execute(&mut connection)
+            .await
+            .context("roles.sql, for which the user must be allowed to create roles")?;
         anyhow::Ok(())
     };
     if let Err(error) = migrated.await {
@@ -348,7 +363,10 @@ async fn migrate(stack: &Stack, url: &str) -> Result<()> {
              If a migration was changed after it ran here: make clean-data, then make up"
         );
     }
-    step.done(&format!("{} migrations applied", migrations.iter().count()));
+    step.done(&format!(
+        "{} migrations applied, the functions' roles are set up",
+        migrations.iter().count()
+    ));
     Ok(())
 }
 
@@ -362,6 +380,20 @@ pub fn token(stack: &Stack, subject: &str, scope: &str) -> Result<()> {
 }
 
 impl Deployed {
+    fn new(stack: &Stack, stage: &str, database_url: String, outputs: &BTreeMap<String, String>) -> Result<Self> {
+        let output = |name: &str| {
+            outputs
+                .get(name)
+                .with_context(|| format!("template.yaml has no output {name}"))
+        };
+        Ok(Self {
+            api_url: stack.api_url(output("ApiId")?, stage),
+            database_url,
+            task_queue_url: output("TaskQueueUrl")?.clone(),
+            dead_letter_queue_url: output("TaskDeadLetterQueueUrl")?.clone(),
+        })
+    }
+
     /// Tells a person what they have, and what to do with it.
     pub fn announce(&self) {
         let Self {

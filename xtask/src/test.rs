@@ -197,10 +197,12 @@ pub fn stop_at_eof(settings: &Settings) -> Result<()> {
     Stack::test(settings)?.stop()
 }
 
-/// What the tests need beside a stack: the same once more, closed, and a browser.
+/// What the tests need beside a stack: the same once more, closed, and in the sandbox's shape; and a browser.
 struct Bench {
     deployed: Deployed,
     closed: Deployed,
+    sandbox: Deployed,
+    jwks_url: String,
     chromium: PathBuf,
 }
 
@@ -209,9 +211,13 @@ impl Bench {
     fn prepare(stack: &Stack) -> Result<Self> {
         let chromium = browser::find_or_install(&stack.log("browser"))?;
         deploy::lint(stack)?;
+        // Served by the test that needs it.
+        let jwks_url = format!("http://127.0.0.1:{}/keys", process::free_port()?);
         Ok(Self {
             deployed: stack::up(stack)?,
             closed: stack::up_closed(stack)?,
+            sandbox: stack::up_sandbox(stack, &jwks_url)?,
+            jwks_url,
             chromium,
         })
     }
@@ -222,6 +228,9 @@ impl Bench {
         command
             .env("CHROMIUM", &self.chromium)
             .env("CLOSED_API_URL", &self.closed.api_url)
+            .env("SANDBOX_API_URL", &self.sandbox.api_url)
+            .env("SANDBOX_DATABASE_URL", &self.sandbox.database_url)
+            .env("SANDBOX_JWKS_URL", &self.jwks_url)
             .env("ISSUER_KEY", stack.issuer_key());
         Ok(command)
     }
@@ -236,7 +245,7 @@ fn cargo(stack: &Stack, deployed: &Deployed) -> Result<Command> {
         .env("API_URL", &deployed.api_url)
         .env("QUEUE_URL", &deployed.task_queue_url)
         .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
-        .env("TRANSLATED_TEMPLATE", deploy::translated_template(stack));
+        .env("TEMPLATES", deploy::templates(stack));
     deploy::into_emulator(&mut command, stack);
     if stack.owns_postgres() {
         // How the fault tests make it fail.

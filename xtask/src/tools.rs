@@ -16,6 +16,8 @@ use crate::{process, ui::Step};
 pub enum Tool {
     /// cargo-lambda, and zig, with which it links
     CargoLambda,
+    /// checkov, which knows what is unsafe in a CloudFormation template
+    Checkov,
     /// schemathesis, which holds the running API against openapi.json
     Contract,
     /// ministack, the local AWS
@@ -35,6 +37,7 @@ impl Tool {
     fn name(self) -> &'static str {
         match self {
             Self::CargoLambda => "cargo-lambda",
+            Self::Checkov => "checkov",
             Self::Contract => "contract",
             Self::Emulator => "emulator",
             Self::Node => "node",

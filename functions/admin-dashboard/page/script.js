@@ -433,6 +433,7 @@
     setStatus($("detail-status"), task.status);
     setText($("detail-id"), `#${task.id}`);
     setText($("detail-attempts"), number.format(task.attempts));
+    setText($("detail-created-by"), task.created_by ?? "Unknown");
     setTime($("detail-created"), task.created_at);
     setTime($("detail-updated"), task.updated_at);
     setText($("detail-description"), task.description ?? "None");

@@ -18,6 +18,9 @@ use utoipa::ToSchema;
 pub struct TaskHistory {
     #[serde(flatten)]
     task: Task,
+    /// The subject of who created it; null if it is older than this member.
+    #[schema(required, example = "alice")]
+    created_by: Option<String>,
     /// What happened to it, in the order of time; of what happened more than once, the last time.
     timeline: Vec<TimelineEntry>,
 }
@@ -70,9 +73,12 @@ pub async fn handle(database: &Database, request: Request) -> Result<Response<Bo
     let id = http::task_id(&request)?;
     let history = database.run(&FindHistory(id)).await?;
     let history = history.ok_or(ApiError::NoSuchTask(id))?;
-    let timeline = timeline(&history);
-    let task = history.task;
-    Ok(http::json(StatusCode::OK, &TaskHistory { task, timeline }))
+    let body = TaskHistory {
+        timeline: timeline(&history),
+        task: history.task,
+        created_by: history.created_by,
+    };
+    Ok(http::json(StatusCode::OK, &body))
 }
 
 fn timeline(history: &History) -> Vec<TimelineEntry> {

@@ -17,6 +17,7 @@ use shared::{
         tasks,
     },
 };
+use task_metrics::Metrics;
 
 /// What create-task must be told.
 #[derive(Config)]
@@ -38,7 +39,8 @@ pub struct Settings {
     tag = "tasks",
     summary = "Create a task",
     description = "Stores the task as `pending`, and has a worker process it. A request that is repeated with the same \
-                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again.",
+                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again. It \
+                   does not matter which keys others use.",
     params((
         "Idempotency-Key" = Option<String>, Header, nullable = false,
         description = "Marks repeated requests as one: for example a UUID. Up to 255 characters, with or without quotes.",
@@ -77,26 +79,32 @@ pub struct Settings {
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
+    metrics: &Metrics,
     settings: &Settings,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
+    let (created_by, trace) = (&caller.subject, http::trace(&request));
     let Some(key) = key else {
-        let task = database.run(&tasks::Insert(&new)).await?;
-        queue::enqueue(database, queue, task.id).await;
+        let insert = tasks::Insert { new: &new, created_by };
+        let task = database.run(&insert).await?;
+        metrics.task_created();
+        queue::enqueue(database, queue, task.id, trace.as_ref()).await;
         return Ok(created(&task));
     };
 
     let create = CreateOnce {
         key: &key,
+        created_by,
         keep: Duration::from_secs(settings.idempotency_key_seconds),
         new: &new,
     };
     match database.run(&create).await? {
         CreateOnceOutcome::Created(task) => {
-            queue::enqueue(database, queue, task.id).await;
+            metrics.task_created();
+            queue::enqueue(database, queue, task.id, trace.as_ref()).await;
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {

@@ -2,12 +2,13 @@
 
 use queue::TaskQueue;
 use shared::{config, store::Database, telemetry};
+use task_metrics::Metrics;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    let settings = config::from_env()?;
+    let (settings, metrics) = (config::from_env()?, Metrics::from_env()?);
     let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
     let (database, queue) = (database?, queue?);
-    shared::http::serve(|request| create_task::handle(&database, &queue, &settings, request)).await
+    shared::http::serve(|request| create_task::handle(&database, &queue, &metrics, &settings, request)).await
 }

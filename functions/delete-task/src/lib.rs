@@ -33,12 +33,13 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let id = http::task_id(&request)?;
     let versions = http::if_match(&request);
     let delete = tasks::Delete {
         id,
         versions: versions.as_deref(),
+        access: caller.access(),
     };
     match database.run(&delete).await? {
         Change::Done(()) => {

@@ -30,8 +30,10 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let id = http::task_id(&request)?;
-    let task = database.run(&tasks::Find(id)).await?.ok_or(ApiError::NoSuchTask(id))?;
+    let access = caller.access();
+    let task = database.run(&tasks::Find { id, access }).await?;
+    let task = task.ok_or(ApiError::NoSuchTask(id))?;
     Ok(http::task_unless_known(&request, &task))
 }

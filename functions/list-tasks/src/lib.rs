@@ -1,4 +1,4 @@
-//! `GET /tasks`: a page of tasks.
+//! `GET /tasks`: a page of the caller's tasks.
 
 use lambda_http::{
     Body, Request, Response,
@@ -17,7 +17,7 @@ use shared::{
     operation_id = "listTasks",
     tag = "tasks",
     summary = "List tasks",
-    description = "A page of tasks. Follow the `Link`s: a page begins beside a task, so that none is missing or \
+    description = "A page of your tasks; an admin's has everybody's. Follow the `Link`s: a page begins beside a task, so that none is missing or \
                    repeated while tasks are created and deleted.",
     params(
         ("after" = Option<String>, Query, format = "cursor",
@@ -32,7 +32,7 @@ use shared::{
         ("status" = inline(Option<Status>), Query, description = "Only tasks with this status."),
         ("q" = Option<String>, Query, max_length = 255, pattern = "^[^\\u0000]*$",
             description = "Only tasks whose title contains this text, in upper or lower case."),
-        ("count" = Option<bool>, Query, description = "`true`: count all tasks that the filter lets through."),
+        ("count" = Option<bool>, Query, description = "`true`: count all your tasks that the filter lets through."),
     ),
     responses(
         (status = 200, description = "The tasks of the page.", body = Vec<Task>,
@@ -46,11 +46,15 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let query = http::query(&request);
     let page = Page::parse(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let page = page.map_err(ApiError::Invalid)?;
-    let listed = database.run(&tasks::List(&page)).await?;
+    let list = tasks::List {
+        page: &page,
+        access: caller.access(),
+    };
+    let listed = database.run(&list).await?;
 
     let mut response = http::json(StatusCode::OK, &listed.tasks);
     let headers = response.headers_mut();

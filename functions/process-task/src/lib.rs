@@ -37,10 +37,11 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let id = http::task_id(&request)?;
-    match database.run(&tasks::Reset(id)).await? {
-        ResetOutcome::Done => queue::enqueue(database, queue, id).await,
+    let access = caller.access();
+    match database.run(&tasks::Reset { id, access }).await? {
+        ResetOutcome::Done => queue::enqueue(database, queue, id, http::trace(&request).as_ref()).await,
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
     }

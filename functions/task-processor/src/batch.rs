@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lambda_events::sqs::SqsEvent;
@@ -16,7 +16,9 @@ use shared::{
         processing::{Claim, ClaimOutcome, ClaimedTask, Outcome, Request, Settle},
     },
     telemetry,
+    trace::TraceHeader,
 };
+use task_metrics::Batch;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
@@ -62,7 +64,16 @@ enum Delivery {
     Retry,
 }
 
-/// Processes a batch and returns the records that must come back. All others are done with.
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processed {
+    /// The records that must come back. All others are done with.
+    pub retries: Vec<Retry>,
+    /// What to count. Of the tasks only those whose outcome this batch stored.
+    pub metrics: Batch,
+}
+
+/// Processes a batch.
 ///
 /// A task that still fails when its message is received for the last time is failed for good, before the message
 /// goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or what a test puts in its
@@ -73,7 +84,7 @@ pub async fn process(
     deadline: SystemTime,
     settings: Settings,
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
-) -> Result<Vec<Retry>, BatchError> {
+) -> Result<Processed, BatchError> {
     let time = time_until(deadline);
     let records = event.records.iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
     let wanted = by_task(&records);
@@ -84,14 +95,16 @@ pub async fn process(
         lease: time,
     };
     let claims = database.run(&claim).await?;
+    let begun = OffsetDateTime::now_utc();
     let performed = join_all(claims.into_iter().map(|(id, claim)| {
         let perform = &perform;
         let last_chance = wanted[&id].receives >= settings.max_receive_count;
         async move {
             match claim {
                 ClaimOutcome::Claimed(claimed) => {
+                    let started = Instant::now();
                     let (outcome, delivery) = attempt(claimed, time - time / RESERVE, last_chance, perform).await;
-                    (id, delivery, Some(outcome))
+                    (id, delivery, Some((outcome, started.elapsed())))
                 }
                 ClaimOutcome::Busy => {
                     info!("another worker holds the task");
@@ -103,12 +116,26 @@ pub async fn process(
                 }
             }
         }
-        .instrument(tracing::info_span!("task", taskId = id.get()))
+        .instrument(tracing::info_span!(
+            "task",
+            taskId = id.get(),
+            traceId = wanted[&id].trace_id
+        ))
     }))
     .await;
 
-    let outcomes: Vec<Outcome> = performed.iter().filter_map(|(.., outcome)| outcome.clone()).collect();
-    settle(database, &outcomes).await?;
+    let (outcomes, processing_times): (Vec<Outcome>, Vec<Duration>) =
+        performed.iter().filter_map(|(.., attempted)| attempted.clone()).unzip();
+    let settled = settle(database, &outcomes, &wanted).await?;
+    let count = |status| settled.iter().filter(|outcome| outcome.status == status).count();
+    let latency = |outcome: &Outcome| wanted[&outcome.id].latency(begun);
+    let metrics = Batch {
+        size: records.len(),
+        completed: count(Status::Completed),
+        failed: count(Status::Failed),
+        processing_times,
+        queue_latencies: outcomes.iter().filter_map(latency).collect(),
+    };
 
     let deliveries: HashMap<TaskId, Delivery> = performed.into_iter().map(|(id, delivery, _)| (id, delivery)).collect();
     let must_come_back = |record: &Record| match record.task {
@@ -116,36 +143,51 @@ pub async fn process(
         None => true,
     };
     let retries = records.into_iter().filter(must_come_back);
-    Ok(retries
-        .map(|record| record.retry(settings.retry_delay_seconds))
-        .collect())
+    Ok(Processed {
+        retries: retries
+            .map(|record| record.retry(settings.retry_delay_seconds))
+            .collect(),
+        metrics,
+    })
 }
 
 /// What the records of a batch say together about one task.
-struct Wanted {
+struct Wanted<'a> {
     /// The most receives of a record about it.
     receives: u32,
     /// When the latest message about it was sent.
     sent_at: Option<OffsetDateTime>,
+    /// The trace of that message.
+    trace_id: Option<&'a str>,
 }
 
-impl Wanted {
+impl Wanted<'_> {
     fn request(&self, id: TaskId) -> Request {
         let sent_at = self.sent_at;
         Request { id, sent_at }
     }
+
+    /// How long it has taken from the latest message until now; nothing if SQS's clock is ahead of ours.
+    fn latency(&self, now: OffsetDateTime) -> Option<Duration> {
+        let waited = now - self.sent_at?;
+        Some(waited.try_into().unwrap_or_default())
+    }
 }
 
-fn by_task(records: &[Record]) -> HashMap<TaskId, Wanted> {
-    let mut wanted: HashMap<TaskId, Wanted> = HashMap::new();
+fn by_task(records: &[Record]) -> HashMap<TaskId, Wanted<'_>> {
+    let mut wanted: HashMap<TaskId, Wanted<'_>> = HashMap::new();
     for record in records {
         let Some(id) = record.task else { continue };
         let entry = wanted.entry(id).or_insert(Wanted {
             receives: 0,
             sent_at: None,
+            trace_id: None,
         });
         entry.receives = entry.receives.max(record.receives);
-        entry.sent_at = entry.sent_at.max(record.sent_at);
+        if record.sent_at >= entry.sent_at {
+            entry.sent_at = record.sent_at;
+            entry.trace_id = record.trace.as_ref().map(TraceHeader::trace_id);
+        }
     }
     wanted
 }
@@ -193,17 +235,27 @@ async fn attempt(
     (outcome, delivery)
 }
 
-/// Stores the outcomes. One that no longer counts is dropped: the task was deleted, changed by a client or
-/// taken over by another worker, and whoever did that answers for it.
-async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<(), StoreError> {
+/// Stores the outcomes and returns those that counted. One that no longer counts is dropped: the task was deleted,
+/// changed by a client or taken over by another worker, and whoever did that answers for it.
+async fn settle<'a>(
+    database: &Database,
+    outcomes: &'a [Outcome],
+    wanted: &HashMap<TaskId, Wanted<'_>>,
+) -> Result<Vec<&'a Outcome>, StoreError> {
     if outcomes.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let settled = database.run(&Settle(outcomes)).await?;
-    for outcome in outcomes.iter().filter(|outcome| !settled.contains(&outcome.id)) {
-        warn!(taskId = outcome.id.get(), "lost the task while working on it");
+    let (settled, lost): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| settled.contains(&outcome.id));
+    for outcome in lost {
+        let trace_id = wanted[&outcome.id].trace_id;
+        warn!(
+            taskId = outcome.id.get(),
+            traceId = trace_id,
+            "lost the task while working on it"
+        );
     }
-    Ok(())
+    Ok(settled)
 }
 
 /// How long the invocation still has.

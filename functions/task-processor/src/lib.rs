@@ -15,10 +15,11 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use confique::Config;
 use queue::{Postponement, TaskQueue};
 use shared::store::Database;
+use task_metrics::Metrics;
 use tokio::time::timeout;
 
 use batch::time_until;
-pub use batch::{BatchError, process};
+pub use batch::{BatchError, Processed, process};
 pub use perform::{TaskError, perform};
 pub use record::Retry;
 
@@ -37,12 +38,15 @@ pub struct Settings {
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
+    metrics: &Metrics,
     settings: Settings,
     event: SqsEvent,
     deadline: SystemTime,
 ) -> Result<SqsBatchResponse, BatchError> {
     let records = event.records.len();
-    let retries = process(database, event, deadline, settings, perform).await?;
+    let processed = process(database, event, deadline, settings, perform).await?;
+    metrics.batch(&processed.metrics);
+    let retries = processed.retries;
     let postponements: Vec<Postponement> = retries.iter().filter_map(Retry::postponement).collect();
     // The answer matters more: without it Lambda takes every record for failed.
     if timeout(time_until(deadline) / 2, queue.postpone(&postponements))

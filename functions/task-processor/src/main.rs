@@ -3,17 +3,18 @@
 use lambda_runtime::{LambdaEvent, service_fn};
 use queue::TaskQueue;
 use shared::{config, store::Database, telemetry};
+use task_metrics::Metrics;
 use task_processor::handle;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
-    let settings = config::from_env()?;
+    let (settings, metrics) = (config::from_env()?, &Metrics::from_env()?);
     let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
     let (database, queue) = (&database?, &queue?);
     let handler = async |event: LambdaEvent<_>| {
         let deadline = event.context.deadline();
-        handle(database, queue, settings, event.payload, deadline).await
+        handle(database, queue, metrics, settings, event.payload, deadline).await
     };
     lambda_runtime::run(service_fn(handler)).await
 }

@@ -2,7 +2,10 @@
 
 use aws_lambda_events::sqs::SqsMessage;
 use queue::Postponement;
-use shared::domain::{TaskId, TaskMessage};
+use shared::{
+    domain::{TaskId, TaskMessage},
+    trace::TraceHeader,
+};
 use time::OffsetDateTime;
 use tracing::warn;
 
@@ -18,6 +21,8 @@ pub struct Record {
     pub receives: u32,
     /// When it was sent.
     pub sent_at: Option<OffsetDateTime>,
+    /// The trace that it was sent in.
+    pub trace: Option<TraceHeader>,
 }
 
 impl Record {
@@ -26,15 +31,17 @@ impl Record {
     pub fn read(record: &SqsMessage) -> Result<Self, BatchError> {
         let message_id = record.message_id.clone().filter(|id| !id.is_empty());
         let message_id = message_id.ok_or(BatchError::NoMessageId)?;
+        let attribute = |name: &str| record.attributes.get(name);
+        let trace = attribute("AWSTraceHeader").and_then(|header| TraceHeader::parse(header));
         let body = record.body.as_deref().unwrap_or_default();
         let task = match serde_json::from_str::<TaskMessage>(body) {
             Ok(message) => Some(message.task_id),
             Err(error) => {
-                warn!(messageId = message_id, %error, "not a task message");
+                let trace_id = trace.as_ref().map(TraceHeader::trace_id);
+                warn!(messageId = message_id, traceId = trace_id, %error, "not a task message");
                 None
             }
         };
-        let attribute = |name: &str| record.attributes.get(name);
         let receives = attribute("ApproximateReceiveCount").and_then(|count| count.parse().ok());
         Ok(Self {
             message_id,
@@ -42,6 +49,7 @@ impl Record {
             task,
             receives: receives.unwrap_or(1),
             sent_at: attribute("SentTimestamp").and_then(|sent| queue::parse_sent_timestamp(sent)),
+            trace,
         })
     }
 

@@ -21,6 +21,7 @@ use shared::{
         reconciling::{CountDue, Due, GiveBack, TakeDue},
     },
     telemetry,
+    trace::TraceHeader,
 };
 
 /// How old a task without a message must be: longer than create-task may take.
@@ -69,7 +70,15 @@ impl From<SweepError> for Diagnostic {
 }
 
 /// Sends the missing messages, in batches, until none is missing, the limit is reached, or SQS refuses.
-pub async fn sweep(database: &Database, queue: &TaskQueue, settings: &Settings) -> Result<Report, SweepError> {
+///
+/// They belong to the trace of the sweep: nobody has kept that of the request.
+#[tracing::instrument(name = "sweep", skip_all, fields(traceId = trace.map(TraceHeader::trace_id)))]
+pub async fn sweep(
+    database: &Database,
+    queue: &TaskQueue,
+    settings: &Settings,
+    trace: Option<&TraceHeader>,
+) -> Result<Report, SweepError> {
     let due = Due {
         unsent_after: UNSENT_AFTER,
         lost_after: Duration::from_secs(settings.lost_after_seconds),
@@ -92,7 +101,7 @@ pub async fn sweep(database: &Database, queue: &TaskQueue, settings: &Settings) 
             tracing::warn!(taskId = id.get(), "given up: no attempt reported an outcome");
         }
         report.given_up += taken.given_up.len();
-        let refused = queue.send_batch(&taken.to_send).await;
+        let refused = queue.send_batch(&taken.to_send, trace).await;
         if !refused.is_empty() {
             database.run(&GiveBack(&refused)).await?;
         }

@@ -2,7 +2,7 @@
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use queue::TaskQueue;
-use shared::{config, store::Database, telemetry};
+use shared::{config, store::Database, telemetry, trace::TraceHeader};
 use task_reconciler::{Settings, sweep};
 
 #[tokio::main(flavor = "current_thread")]
@@ -11,6 +11,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let settings: &Settings = &config::from_env()?;
     let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
     let (database, queue) = (&database?, &queue?);
-    let handler = async |_: LambdaEvent<serde_json::Value>| sweep(database, queue, settings).await;
+    let handler = async |event: LambdaEvent<serde_json::Value>| {
+        let trace = TraceHeader::of(&event.context);
+        sweep(database, queue, settings, trace.as_ref()).await
+    };
     lambda_runtime::run(service_fn(handler)).await
 }

@@ -43,7 +43,7 @@ use shared::{
     )
 )]
 pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    http::caller(&request)?;
+    let caller = http::caller(&request)?;
     let id = http::task_id(&request)?;
     let patch: TaskPatch = http::json_body(&request)?;
     let versions = http::if_match(&request);
@@ -51,6 +51,7 @@ pub async fn handle(database: &Database, request: Request) -> Result<Response<Bo
         id,
         patch: &patch,
         versions: versions.as_deref(),
+        access: caller.access(),
     };
     match database.run(&update).await? {
         Change::Done(task) => Ok(http::task(StatusCode::OK, &task)),

@@ -2,6 +2,7 @@
 //!
 //! Input is *parsed into* these types, never validated beside them: a [`Title`] that exists is valid.
 
+mod access;
 mod idempotency_key;
 mod input;
 mod message;
@@ -9,6 +10,7 @@ mod page;
 mod task;
 mod text;
 
+pub use access::Access;
 pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use input::Input;
 pub use message::TaskMessage;

@@ -3,7 +3,7 @@
 use lambda_http::{Request, RequestExt, request::RequestContext};
 
 use super::ApiError;
-use crate::config::Auth;
+use crate::{config::Auth, domain::Access};
 
 /// Whom the authorizer let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,17 @@ pub struct Caller {
     pub subject: String,
     /// Whether they may see and do everything.
     pub is_admin: bool,
+}
+
+impl Caller {
+    /// Which tasks they may see and change: an admin all, everybody else their own.
+    pub fn access(&self) -> Access<'_> {
+        if self.is_admin {
+            Access::All
+        } else {
+            Access::Own(&self.subject)
+        }
+    }
 }
 
 /// Who calls, as the authorizer found out. 401 if it was not asked: then the route lacks it in template.yaml.

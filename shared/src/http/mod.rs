@@ -14,7 +14,7 @@ mod serve;
 pub use caller::{Caller, admin, caller};
 pub use error::ApiError;
 pub use etag::{if_match, task, task_unless_known};
-pub use request::{idempotency_key, json_body, query, task_id};
+pub use request::{idempotency_key, json_body, query, task_id, trace};
 pub use serve::{respond, serve};
 
 pub use lambda_http::{Body, Request, Response, http::StatusCode};

@@ -66,7 +66,7 @@ pub struct Forbidden(pub Problem);
 /// 404 of a task in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "There is no such task.",
+    description = "There is no such task, or it is somebody else's.",
     content_type = "application/problem+json",
     example = json!({
         "type": "about:blank", "status": 404, "title": "Not Found", "detail": "Task 7 does not exist.",

@@ -7,7 +7,10 @@ use percent_encoding::percent_decode_str;
 use tracing::Span;
 
 use super::ApiError;
-use crate::domain::{FieldError, IdempotencyKey, Input, TaskId};
+use crate::{
+    domain::{FieldError, IdempotencyKey, Input, TaskId},
+    trace::TraceHeader,
+};
 
 /// The most bytes a body may have. The largest valid one, a title and a description of nothing but escaped
 /// emoji (12 bytes a character), has 124 KiB.
@@ -36,6 +39,11 @@ pub fn query(request: &Request) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// The trace of this invocation, if there is one. Not from the header `X-Amzn-Trace-Id`, which a client may send.
+pub fn trace(request: &Request) -> Option<TraceHeader> {
+    request.lambda_context_ref().and_then(TraceHeader::of)
 }
 
 /// The `Idempotency-Key`, if there is one.

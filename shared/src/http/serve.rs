@@ -16,6 +16,7 @@ use super::{ApiError, cors};
 use crate::{
     config::{self, Auth, AuthConfig},
     telemetry::chain,
+    trace::TraceHeader,
 };
 
 /// Serves requests until Lambda ends the execution environment.
@@ -58,12 +59,14 @@ where
     H: Fn(Request) -> F,
     F: Future<Output = Result<Response<Body>, ApiError>>,
 {
+    let trace = super::trace(&request);
     // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
     let span = tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.raw_http_path(),
-        taskId = Empty
+        taskId = Empty,
+        traceId = trace.as_ref().map(TraceHeader::trace_id),
     );
     async {
         let outcome = match refusal {

@@ -7,14 +7,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{StoreError, error::sqlstate};
-use crate::{
-    config::{self, ConfigError, DatabaseConfig},
-    telemetry::chain,
-};
+use super::{Login, StoreError, error::sqlstate};
+use crate::{config::ConfigError, telemetry::chain};
 
 /// How long one call may take, connecting included. Below the 3 s after which Lambda ends an API function,
 /// so that the client gets a 503 it can act on.
@@ -57,7 +54,7 @@ impl Statement for Ping {
 
 /// Postgres, through one connection that is opened when needed.
 pub struct Database {
-    options: PgConnectOptions,
+    login: Login,
     ping_after: Duration,
     idle: Mutex<Option<Idle>>,
 }
@@ -77,7 +74,7 @@ impl Idle {
 
 impl Database {
     /// Prepares access; connects on first use.
-    pub fn new(options: PgConnectOptions) -> Self {
+    pub fn new(login: impl Into<Login>) -> Self {
         // Ours gives up before the client does, so that no statement runs on for nobody.
         let limits = [
             ("statement_timeout", "1800ms"),
@@ -85,7 +82,7 @@ impl Database {
             ("idle_in_transaction_session_timeout", "5s"),
         ];
         Self {
-            options: options.options(limits),
+            login: login.into().with_settings(limits),
             ping_after: PING_AFTER,
             idle: Mutex::new(None),
         }
@@ -98,7 +95,7 @@ impl Database {
 
     /// Prepares access as the environment says and opens the connection ahead of the first request.
     pub async fn from_env() -> Result<Self, ConfigError> {
-        let database = Self::new(config::from_env::<DatabaseConfig>()?.into_options());
+        let database = Self::new(Login::from_env()?);
         database.warm_up().await;
         Ok(database)
     }
@@ -138,7 +135,7 @@ impl Database {
                     }
                 }
             }
-            let mut connection = PgConnection::connect_with(&self.options).await?;
+            let mut connection = self.login.connect().await?;
             let outcome = statement.run(&mut connection).await;
             keep(&mut idle, connection, &outcome);
             outcome.map_err(StoreError::from)

@@ -21,9 +21,17 @@ pub enum CreateOnceOutcome {
 }
 
 /// Stores a new task and the key of its request in one transaction, unless the key is known.
+///
+/// A key is its caller's own: the same from somebody else is another request, or one would be answered the other's
+/// task. It is stored together with the caller, in one text, because the primary key must stay as it is: during a
+/// deployment the previous version still uses it. Keys that the previous version has stored do not say whose they are,
+/// and are not found any more: a request that is repeated across the deployment creates another task. (The first one is
+/// nobody's, and so out of reach of all but admins.) The anonymous caller of an open API is a caller like any other.
 pub struct CreateOnce<'a> {
     /// The key.
     pub key: &'a IdempotencyKey,
+    /// Whose key it is, and who creates the task.
+    pub created_by: &'a str,
     /// How long the key is remembered.
     pub keep: Duration,
     /// The task.
@@ -54,6 +62,12 @@ impl Statement for CreateOnce<'_> {
 }
 
 impl CreateOnce<'_> {
+    /// What is stored: the key, a quote, and the subject. No key contains a quote, so it is clear where the subject
+    /// begins, and none of these is a key that the previous version could store.
+    fn scoped_key(&self) -> String {
+        format!("{}\"{}", self.key.as_str(), self.created_by)
+    }
+
     async fn attempt(&self, connection: &mut PgConnection) -> Result<CreateOnceOutcome, sqlx::Error> {
         let NewTask { title, description } = self.new;
         // The insert into idempotency_keys waits for a transaction that has inserted the same key, and fails if
@@ -70,8 +84,8 @@ impl CreateOnce<'_> {
                    where key = $1 and expires_at <= now()
                    returning key
                ), task as (
-                   insert into tasks (title, description)
-                   select $3, $4
+                   insert into tasks (title, description, created_by)
+                   select $3, $4, $5
                    where not exists (select from known)
                      -- Always true. Counting makes the expired key go before the new one comes.
                      and (select count(*) from expired) <= 1
@@ -87,10 +101,11 @@ impl CreateOnce<'_> {
                union all
                select task_id, created_at, false, known.fingerprint = request.fingerprint
                from known, request"#,
-            self.key.as_str(),
+            self.scoped_key(),
             self.keep.as_secs_f64(),
             title.as_str(),
             description.as_ref().map(Description::as_str),
+            self.created_by,
         )
         .fetch_one(connection)
         .await?;

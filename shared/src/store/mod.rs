@@ -1,6 +1,6 @@
 //! How tasks are kept in Postgres.
 //!
-//! [`Database`] is the connection and runs [`Statement`]s: those of the API are in [`tasks`] and
+//! [`Database`] is the connection, opened by a [`Login`], and runs [`Statement`]s: those of the API are in [`tasks`] and
 //! [`idempotency`], those of the task-processor in [`processing`], those of the task-reconciler in
 //! [`reconciling`], those for operators in [`operating`]. Each is checked against the schema at compile time, and is one round trip unless it says
 //! otherwise.
@@ -8,6 +8,7 @@
 mod connection;
 mod error;
 pub mod idempotency;
+mod login;
 pub mod operating;
 pub mod processing;
 pub mod reconciling;
@@ -15,6 +16,10 @@ pub mod tasks;
 
 pub use connection::{Database, Statement};
 pub use error::StoreError;
+pub use login::{Login, auth_token};
 
 /// The schema, for whoever deploys and for the tests.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// The roles of the functions and what each may do: run after the migrations, every time.
+pub const ROLES: &str = include_str!("../../../migrations/roles.sql");

@@ -153,6 +153,8 @@ pub struct FindHistory(pub TaskId);
 pub struct History {
     /// The task.
     pub task: Task,
+    /// Who created it; `None` if it is older than this column.
+    pub created_by: Option<String>,
     /// When it was last asked for.
     pub requested_at: OffsetDateTime,
     /// When SQS accepted its message.
@@ -174,7 +176,7 @@ impl Statement for FindHistory {
         let found = sqlx::query!(
             r#"select title as "title: Title", description as "description: Description", status as "status: Status",
                       result, attempts, created_at, updated_at, version,
-                      requested_at, enqueued_at, started_at, settled_at
+                      created_by, requested_at, enqueued_at, started_at, settled_at
                from tasks
                where id = $1"#,
             self.0.get()
@@ -193,6 +195,7 @@ impl Statement for FindHistory {
                 updated_at: row.updated_at,
                 version: row.version,
             },
+            created_by: row.created_by,
             requested_at: row.requested_at,
             enqueued_at: row.enqueued_at,
             started_at: row.started_at,

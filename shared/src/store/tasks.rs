@@ -1,9 +1,14 @@
 //! The statements of the API functions.
+//!
+//! Those that clients ask for take their [`Access`]. A task out of their reach is found as little as one that does not
+//! exist, whatever else the statement asks about it.
 
 use sqlx::PgConnection;
 
 use super::Statement;
-use crate::domain::{Cursor, Description, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title};
+use crate::domain::{
+    Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title,
+};
 
 /// A statement that answers with whole tasks: the text before and after the list of columns, then the
 /// arguments. One list for all of them, still checked at compile time.
@@ -21,17 +26,23 @@ macro_rules! query_tasks {
 }
 
 /// Stores a new task, pending and not yet enqueued.
-pub struct Insert<'a>(pub &'a NewTask);
+pub struct Insert<'a> {
+    /// What it is.
+    pub new: &'a NewTask,
+    /// Who creates it.
+    pub created_by: &'a str,
+}
 
 impl Statement for Insert<'_> {
     type Answer = Task;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
         query_tasks!(
-            "insert into tasks (title, description) values ($1, $2) returning",
+            "insert into tasks (title, description, created_by) values ($1, $2, $3) returning",
             "",
-            self.0.title.as_str(),
-            self.0.description.as_ref().map(Description::as_str),
+            self.new.title.as_str(),
+            self.new.description.as_ref().map(Description::as_str),
+            self.created_by,
         )
         .fetch_one(connection)
         .await
@@ -57,9 +68,14 @@ impl Statement for MarkEnqueued {
 }
 
 /// The task, if there is one.
-pub struct Find(pub TaskId);
+pub struct Find<'a> {
+    /// Which task.
+    pub id: TaskId,
+    /// Who asks.
+    pub access: Access<'a>,
+}
 
-impl Statement for Find {
+impl Statement for Find<'_> {
     type Answer = Option<Task>;
 
     fn is_repeatable(&self) -> bool {
@@ -67,14 +83,24 @@ impl Statement for Find {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        query_tasks!("select", "from tasks where id = $1", self.0.get())
-            .fetch_optional(connection)
-            .await
+        query_tasks!(
+            "select",
+            "from tasks where id = $1 and ($2::text is null or created_by = $2)",
+            self.id.get(),
+            self.access.owner(),
+        )
+        .fetch_optional(connection)
+        .await
     }
 }
 
 /// One page of tasks. Two round trips if the tasks are to be counted, too.
-pub struct List<'a>(pub &'a Page);
+pub struct List<'a> {
+    /// Which page.
+    pub page: &'a Page,
+    /// Who asks.
+    pub access: Access<'a>,
+}
 
 /// What [`List`] found.
 #[derive(Debug)]
@@ -85,7 +111,7 @@ pub struct Listed {
     pub next: Option<Cursor>,
     /// Where the previous page ends, if there is one.
     pub previous: Option<Cursor>,
-    /// How many tasks the filter lets through, if that was asked for.
+    /// How many tasks in reach the filter lets through, if that was asked for.
     pub total: Option<i64>,
 }
 
@@ -94,9 +120,25 @@ pub struct Listed {
 ///
 /// A query for each combination, because one for all ("status is null or ...") would have to fit every combination
 /// with one plan.
+///
+/// `own` tasks are asked for in another way than by `created_by = ..`: that would make the order by id alone, which the
+/// primary key has, too, and the planner walks it past everybody's tasks if it thinks that one's own are among the
+/// first. If they are the last of a million, it is wrong.
 macro_rules! walk {
-    (up, $($rest:tt)*) => { walk!(@ ">" "asc", $($rest)*) };
-    (down, $($rest:tt)*) => { walk!(@ "<" "desc", $($rest)*) };
+    ($down:ident, all, $($rest:tt)*) => {
+        if $down {
+            walk!(@ "<" "id desc", $($rest)*)
+        } else {
+            walk!(@ ">" "id asc", $($rest)*)
+        }
+    };
+    ($down:ident, own, $($rest:tt)*) => {
+        if $down {
+            walk!(@ "<" "created_by desc, id desc", $($rest)*)
+        } else {
+            walk!(@ ">" "created_by asc, id asc", $($rest)*)
+        }
+    };
     (@ $compare:literal $order:literal, titled $filter:literal, $($rest:tt)*) => {
         walk!(
             @ $compare $order,
@@ -107,7 +149,7 @@ macro_rules! walk {
     (@ $compare:literal $order:literal, $($filter:literal)+, $from:expr, $page:expr, $connection:expr $(, $argument:expr)*) => {
         query_tasks!(
             "select",
-            "from tasks where id " $compare " $1 " $($filter)+ " order by id " $order " offset $2 limit $3",
+            "from tasks where id " $compare " $1 " $($filter)+ " order by " $order " offset $2 limit $3",
             $from,
             $page.skip,
             // One more than the page holds, to know whether there is another.
@@ -122,39 +164,90 @@ macro_rules! walk {
 impl List<'_> {
     /// The tasks from an id on, downwards or upwards.
     async fn walk(&self, down: bool, from: i64, connection: &mut PgConnection) -> Result<Vec<Task>, sqlx::Error> {
-        let page = self.0;
-        let filter = &page.filter;
-        match (down, filter.status, filter.title.as_deref()) {
-            (false, None, None) => walk!(up, "", from, page, connection),
-            (true, None, None) => walk!(down, "", from, page, connection),
-            (false, Some(status), None) => walk!(up, "and status = $4", from, page, connection, status as Status),
-            (true, Some(status), None) => walk!(down, "and status = $4", from, page, connection, status as Status),
-            (false, None, Some(title)) => walk!(up, titled "and ", from, page, connection, title),
-            (true, None, Some(title)) => walk!(down, titled "and ", from, page, connection, title),
-            (false, Some(status), Some(title)) => {
-                walk!(up, titled "and status = $5 and ", from, page, connection, title, status as Status)
+        let page = self.page;
+        let Filter { status, title } = &page.filter;
+        match (status, title.as_deref(), self.access.owner()) {
+            (None, None, None) => walk!(down, all, "", from, page, connection),
+            (Some(status), None, None) => {
+                walk!(down, all, "and status = $4", from, page, connection, *status as Status)
             }
-            (true, Some(status), Some(title)) => {
-                walk!(down, titled "and status = $5 and ", from, page, connection, title, status as Status)
+            (None, Some(title), None) => walk!(down, all, titled "and ", from, page, connection, title),
+            (Some(status), Some(title), None) => {
+                walk!(down, all, titled "and status = $5 and ", from, page, connection, title, *status as Status)
+            }
+            (None, None, Some(owner)) => {
+                walk!(
+                    down,
+                    own,
+                    "and created_by = any (array[$4])",
+                    from,
+                    page,
+                    connection,
+                    owner
+                )
+            }
+            (Some(status), None, Some(owner)) => {
+                walk!(
+                    down,
+                    own,
+                    "and status = $4 and created_by = any (array[$5])",
+                    from,
+                    page,
+                    connection,
+                    *status as Status,
+                    owner
+                )
+            }
+            (None, Some(title), Some(owner)) => {
+                walk!(
+                    down, own, titled "and created_by = any (array[$5]) and ",
+                    from, page, connection, title, owner
+                )
+            }
+            (Some(status), Some(title), Some(owner)) => {
+                walk!(
+                    down, own, titled "and status = $5 and created_by = any (array[$6]) and ",
+                    from, page, connection, title, *status as Status, owner
+                )
             }
         }
     }
 
     async fn total(&self, connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
-        let Page { filter, count, .. } = self.0;
+        let Page { filter, count, .. } = self.page;
         if !count {
             return Ok(None);
         }
-        let total = sqlx::query_scalar!(
-            r#"select count(*) as "count!"
-               from tasks
-               where ($1::task_status is null or status = $1)
-                 and ($2::text is null
-                      or bigrams(title) @> bigrams($2) and position(lower($2) in lower(title)) > 0)"#,
-            filter.status as Option<Status>,
-            filter.title,
-        );
-        total.fetch_one(connection).await.map(Some)
+        // Two queries for the reason that there are many above.
+        let total = match self.access {
+            Access::All => {
+                let total = sqlx::query_scalar!(
+                    r#"select count(*) as "count!"
+                       from tasks
+                       where ($1::task_status is null or status = $1)
+                         and ($2::text is null
+                              or bigrams(title) @> bigrams($2) and position(lower($2) in lower(title)) > 0)"#,
+                    filter.status as Option<Status>,
+                    filter.title,
+                );
+                total.fetch_one(connection).await
+            }
+            Access::Own(owner) => {
+                let total = sqlx::query_scalar!(
+                    r#"select count(*) as "count!"
+                       from tasks
+                       where created_by = $3
+                         and ($1::task_status is null or status = $1)
+                         and ($2::text is null
+                              or bigrams(title) @> bigrams($2) and position(lower($2) in lower(title)) > 0)"#,
+                    filter.status as Option<Status>,
+                    filter.title,
+                    owner,
+                );
+                total.fetch_one(connection).await
+            }
+        };
+        total.map(Some)
     }
 }
 
@@ -166,7 +259,7 @@ impl Statement for List<'_> {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        let Page { start, sort, limit, .. } = self.0;
+        let Page { start, sort, limit, .. } = self.page;
         let newest_first = *sort == Sort::NewestFirst;
         // A page before a place is walked backwards from there, and then turned round.
         let backwards = matches!(start, Start::Before(_));
@@ -212,12 +305,12 @@ pub enum Change<T> {
 impl<T> Change<T> {
     /// Tells why nothing was changed. Takes a round trip only if the change depended on a version.
     async fn not_made(
-        id: TaskId,
+        find: Find<'_>,
         versions: Option<&[i64]>,
         connection: &mut PgConnection,
     ) -> Result<Self, sqlx::Error> {
         match versions {
-            Some(_) if Find(id).run(connection).await?.is_some() => Ok(Self::Stale),
+            Some(_) if find.run(connection).await?.is_some() => Ok(Self::Stale),
             _ => Ok(Self::NotFound),
         }
     }
@@ -234,6 +327,8 @@ pub struct Update<'a> {
     pub patch: &'a TaskPatch,
     /// The versions that the change is for; `None` for any.
     pub versions: Option<&'a [i64]>,
+    /// Who asks.
+    pub access: Access<'a>,
 }
 
 impl Statement for Update<'_> {
@@ -245,10 +340,11 @@ impl Statement for Update<'_> {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+        let &Self { id, access, .. } = self;
         if self.patch.is_empty() {
             // Nothing named, nothing changed: the version stays, too.
             let is_meant = |task: &Task| self.versions.is_none_or(|versions| versions.contains(&task.version));
-            return Ok(match Find(self.id).run(connection).await? {
+            return Ok(match (Find { id, access }).run(connection).await? {
                 Some(task) if is_meant(&task) => Change::Done(task),
                 Some(_) => Change::Stale,
                 None => Change::NotFound,
@@ -270,21 +366,24 @@ impl Statement for Update<'_> {
                 end,
                 version = version + 1,
                 updated_at = now()
-             where id = $1 and ($6::bigint[] is null or version = any ($6))
+             where id = $1
+               and ($6::bigint[] is null or version = any ($6))
+               and ($7::text is null or created_by = $7)
              returning",
             "",
-            self.id.get(),
+            id.get(),
             self.patch.title.as_ref().map(Title::as_str),
             self.patch.description.is_some(),
             self.patch.description.iter().flatten().next().map(Description::as_str),
             self.patch.status.map(Status::as_str),
             self.versions as Option<&[i64]>,
+            access.owner(),
         )
         .fetch_optional(&mut *connection)
         .await?;
         match updated {
             Some(task) => Ok(Change::Done(task)),
-            None => Change::not_made(self.id, self.versions, connection).await,
+            None => Change::not_made(Find { id, access }, self.versions, connection).await,
         }
     }
 }
@@ -295,22 +394,29 @@ pub struct Delete<'a> {
     pub id: TaskId,
     /// The versions that may be deleted; `None` for any.
     pub versions: Option<&'a [i64]>,
+    /// Who asks.
+    pub access: Access<'a>,
 }
 
 impl Statement for Delete<'_> {
     type Answer = Change<()>;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+        let &Self { id, access, .. } = self;
         let deleted = sqlx::query!(
-            "delete from tasks where id = $1 and ($2::bigint[] is null or version = any ($2))",
-            self.id.get(),
+            "delete from tasks
+             where id = $1
+               and ($2::bigint[] is null or version = any ($2))
+               and ($3::text is null or created_by = $3)",
+            id.get(),
             self.versions as Option<&[i64]>,
+            access.owner(),
         )
         .execute(&mut *connection)
         .await?;
         match deleted.rows_affected() {
             1 => Ok(Change::Done(())),
-            _ => Change::not_made(self.id, self.versions, connection).await,
+            _ => Change::not_made(Find { id, access }, self.versions, connection).await,
         }
     }
 }
@@ -327,9 +433,14 @@ pub enum ResetOutcome {
 }
 
 /// Makes the task pending again, unless a worker holds a lease on it.
-pub struct Reset(pub TaskId);
+pub struct Reset<'a> {
+    /// Which task.
+    pub id: TaskId,
+    /// Who asks.
+    pub access: Access<'a>,
+}
 
-impl Statement for Reset {
+impl Statement for Reset<'_> {
     type Answer = ResetOutcome;
 
     fn is_repeatable(&self) -> bool {
@@ -350,11 +461,16 @@ impl Statement for Reset {
                        started_at = null,
                        version = version + 1,
                        updated_at = now()
-                   where id = $1 and (lease_expires_at is null or lease_expires_at <= now())
+                   where id = $1
+                     and (lease_expires_at is null or lease_expires_at <= now())
+                     and ($2::text is null or created_by = $2)
                    returning id
                )
-               select exists (select from reset) as "done!" from tasks where id = $1"#,
-            self.0.get()
+               select exists (select from reset) as "done!"
+               from tasks
+               where id = $1 and ($2::text is null or created_by = $2)"#,
+            self.id.get(),
+            self.access.owner(),
         )
         .fetch_optional(connection)
         .await?;

@@ -1,0 +1,200 @@
+//! How a connection is opened: with the user and the password of a URL, or as a role with an IAM token.
+//!
+//! A token is a signed request, made here and without asking anybody; as a password it opens connections for 15
+//! minutes, and only to one role of one server (Amazon Aurora User Guide, "Connecting to your DB cluster using IAM
+//! authentication"). So each new connection signs its own, and no function has a password that could leak.
+
+use std::str::FromStr;
+
+use hmac::{Hmac, Mac};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+use sqlx::{
+    ConnectOptions, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use time::OffsetDateTime;
+
+use crate::config::{self, AwsIdentity, ConfigError, DatabaseConfig};
+
+/// Who signs the certificates of RDS: rds-ca/README.md says where it comes from.
+const RDS_CA: &[u8] = include_bytes!("../../rds-ca/rds-ca.pem");
+
+/// All but what a URI may hold as it is (AWS General Reference, "Create a signed AWS API request").
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How to open connections to Postgres.
+#[derive(Clone)]
+pub struct Login {
+    options: PgConnectOptions,
+    iam: Option<Iam>,
+}
+
+#[derive(Clone)]
+struct Iam {
+    role: String,
+    identity: AwsIdentity,
+}
+
+impl From<PgConnectOptions> for Login {
+    fn from(options: PgConnectOptions) -> Self {
+        Self { options, iam: None }
+    }
+}
+
+impl FromStr for Login {
+    type Err = sqlx::Error;
+
+    /// As a URL says: `postgres://user:password@host/database`.
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        url.parse::<PgConnectOptions>().map(Self::from)
+    }
+}
+
+impl Login {
+    /// As the environment says.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        config::from_env::<DatabaseConfig>()?.into_login()
+    }
+
+    /// As this role, with a token for each connection. Whatever the options say, the server must prove to be one of
+    /// RDS and the one that they name: nobody else gets to see a token.
+    pub fn as_role(options: PgConnectOptions, role: String, identity: AwsIdentity) -> Self {
+        let options = options.username(&role).ssl_mode(PgSslMode::VerifyFull);
+        let iam = Some(Iam { role, identity });
+        Self { options, iam }.trusting(RDS_CA)
+    }
+
+    /// Changes who signs the servers' certificates; a test is its own authority.
+    pub fn trusting(self, authorities: &[u8]) -> Self {
+        let options = self.options.ssl_root_cert_from_pem(authorities.to_vec());
+        Self { options, ..self }
+    }
+
+    /// To another database of the same server.
+    pub fn to_database(self, name: &str) -> Self {
+        let options = self.options.database(name);
+        Self { options, ..self }
+    }
+
+    /// With settings for each session.
+    pub fn with_settings<const N: usize>(self, settings: [(&str, &str); N]) -> Self {
+        let options = self.options.options(settings);
+        Self { options, ..self }
+    }
+
+    /// The name of the database.
+    pub fn database(&self) -> &str {
+        // Postgres's own rule: without a name, that of the user.
+        let options = &self.options;
+        options.get_database().unwrap_or(options.get_username())
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let Some(Iam { role, identity }) = &self.iam else {
+            return self.options.connect().await;
+        };
+        let (host, port) = (self.options.get_host(), self.options.get_port());
+        let token = auth_token(identity, host, port, role, OffsetDateTime::now_utc());
+        self.options.clone().password(&token).connect().await
+    }
+}
+
+/// The password of a database role from `now` on, for 15 minutes.
+///
+/// A presigned request (AWS General Reference, "Create a signed AWS API request") without its scheme. By hand, because
+/// the crate that signs, aws-sigv4, would bring 20 crates into functions that only read; a test compares the outcome
+/// with botocore's.
+pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
+    let (year, month, day) = now.to_calendar_date();
+    let date = format!("{year:04}{:02}{day:02}", u8::from(month));
+    let (hour, minute, second) = now.to_hms();
+    let moment = format!("{date}T{hour:02}{minute:02}{second:02}Z");
+    let scope = format!("{date}/{}/rds-db/aws4_request", identity.region);
+    let credential = format!("{}/{scope}", identity.access_key_id);
+
+    // In the order of the names, as the signature wants them.
+    let parameters = [
+        ("Action", Some("connect")),
+        ("DBUser", Some(role)),
+        ("X-Amz-Algorithm", Some("AWS4-HMAC-SHA256")),
+        ("X-Amz-Credential", Some(&credential)),
+        ("X-Amz-Date", Some(&moment)),
+        ("X-Amz-Expires", Some("900")),
+        ("X-Amz-Security-Token", identity.session_token.as_deref()),
+        ("X-Amz-SignedHeaders", Some("host")),
+    ];
+    let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let parameters = parameters.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, RESERVED)));
+    let query = parameters.collect::<Vec<_>>().join("&");
+
+    let no_body = Sha256::digest("");
+    let request = format!("GET\n/\n{query}\nhost:{host}:{port}\n\nhost\n{no_body:x}");
+    let to_sign = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{:x}", Sha256::digest(request));
+    let secret = format!("AWS4{}", identity.secret_access_key);
+    let key = [&date, &identity.region, "rds-db", "aws4_request"]
+        .into_iter()
+        .fold(secret.into_bytes(), |key, part| hmac(&key, part));
+    let signature: String = hmac(&key, &to_sign).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{host}:{port}/?{query}&X-Amz-Signature={signature}")
+}
+
+fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key may have any length");
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(session_token: Option<&str>) -> AwsIdentity {
+        AwsIdentity {
+            access_key_id: "AKIDEXAMPLE".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
+            session_token: session_token.map(str::to_owned),
+            region: "eu-central-1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_what_botocore_makes() {
+        // Of botocore 1.43.127: generate_db_auth_token, whose parameters stand in another order.
+        let now = OffsetDateTime::from_unix_timestamp(1_795_387_412).expect("a time");
+        let host = "tasks.cluster-c1.eu-central-1.rds.amazonaws.com";
+        let common = "Action=connect&DBUser=reader&X-Amz-Algorithm=AWS4-HMAC-SHA256\
+            &X-Amz-Credential=AKIDEXAMPLE%2F20261122%2Feu-central-1%2Frds-db%2Faws4_request\
+            &X-Amz-Date=20261122T224332Z&X-Amz-SignedHeaders=host&X-Amz-Expires=900";
+        for (session_token, rest) in [
+            (
+                None,
+                "&X-Amz-Signature=d377bee6b194605325db7963be24b2a5e8e8cd585e37b977d8d4ecbfa6c56176",
+            ),
+            (
+                Some("IQoJb3JpZ2luX2VjEA//+/=a b~c"),
+                "&X-Amz-Security-Token=IQoJb3JpZ2luX2VjEA%2F%2F%2B%2F%3Da%20b~c\
+                 &X-Amz-Signature=4d31ce9fc2431e33ecc4552f059892747c69afb41630533858e90eafe62a115e",
+            ),
+        ] {
+            let token = auth_token(&identity(session_token), host, 5432, "reader", now);
+            let query = token.strip_prefix(&format!("{host}:5432/?")).expect("the server");
+            let botocores = format!("{common}{rest}");
+            assert_eq!(sorted(query), sorted(&botocores));
+        }
+    }
+
+    fn sorted(query: &str) -> Vec<&str> {
+        let mut parameters: Vec<&str> = query.split('&').collect();
+        parameters.sort_unstable();
+        parameters
+    }
+
+    #[test]
+    fn the_certificates_are_those_that_their_readme_names() {
+        let readme = include_str!("../../rds-ca/README.md");
+        let sum = format!("{:x}", Sha256::digest(RDS_CA));
+        assert!(readme.contains(&sum), "rds-ca.pem has the sum {sum}");
+    }
+}

@@ -1,0 +1,249 @@
+//! Logging in with a token: to a Postgres of the test's own that speaks TLS and asks for the password.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use shared::{
+    config::AwsIdentity,
+    store::{Database, Login, ROLES, StoreError, auth_token},
+};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use time::OffsetDateTime;
+use tokio::{net::TcpListener, time::sleep};
+
+/// A server with a certificate for `localhost`, signed by an authority of its own. Ends with the test.
+struct TlsServer {
+    home: PathBuf,
+    programs: PathBuf,
+    /// Who runs it: `postgres` refuses to be run by root.
+    owner: (u32, u32),
+    port: u16,
+}
+
+impl TlsServer {
+    /// Starts one, with the programs and the owner of the server that all tests use.
+    async fn start(pool: &PgPool) -> Self {
+        let ask = "select (select setting from pg_config where name = 'BINDIR'), current_setting('data_directory')";
+        let (programs, data): (String, String) = sqlx::query_as(ask).fetch_one(pool).await.expect("a superuser");
+        let data = fs::metadata(data).expect("the server is on this machine");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let server = Self {
+            home: std::env::temp_dir().join(format!("tls-postgres-{}-{port}", std::process::id())),
+            programs: programs.into(),
+            owner: (data.uid(), data.gid()),
+            port,
+        };
+        fs::create_dir(&server.home).expect("a new folder");
+        chown(&server.home, Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
+        server.make_certificates();
+        let (home, data) = (server.home.display(), server.home.join("data"));
+        server.run(
+            "initdb",
+            &["--username=postgres", "--auth=trust", "--no-sync", "--pgdata=data"],
+        );
+        // Locally for the test itself, everywhere else only with TLS and the password.
+        let rules = "local all postgres trust\nhostssl all all 127.0.0.1/32 password\n";
+        fs::write(data.join("pg_hba.conf"), rules).expect("it can be written");
+        let options = format!(
+            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off -c ssl=on \
+             -c ssl_cert_file={home}/server.crt -c ssl_key_file={home}/server.key"
+        );
+        server.run(
+            "pg_ctl",
+            &[
+                "start",
+                "--wait",
+                "--silent",
+                "--pgdata=data",
+                "--log=log",
+                "-o",
+                &options,
+            ],
+        );
+        server
+    }
+
+    fn make_certificates(&self) {
+        for (name, extensions, signer) in [
+            ("ca", "basicConstraints=critical,CA:TRUE", None),
+            ("server", "subjectAltName=DNS:localhost", Some("ca")),
+        ] {
+            let subject = format!("/CN=test {name}");
+            let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+            let mut openssl = Command::new("openssl");
+            openssl.args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-noenc",
+            ]);
+            openssl.args(["-subj", &subject, "-days", "2", "-addext", extensions]);
+            openssl.args(["-keyout", &key, "-out", &certificate]);
+            if let Some(signer) = signer {
+                openssl.args(["-CA", &format!("{signer}.crt"), "-CAkey", &format!("{signer}.key")]);
+                openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+            }
+            self.execute(&mut openssl);
+        }
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        self.execute(Command::new(self.programs.join(program)).args(arguments));
+    }
+
+    fn command<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if nix::unistd::geteuid().is_root() {
+            command.uid(self.owner.0).gid(self.owner.1);
+        }
+        command.current_dir(&self.home)
+    }
+
+    fn execute(&self, command: &mut Command) {
+        let output = self.home.join("output");
+        let command = self.command(command);
+        // Not a pipe, which the server would keep open.
+        let file = fs::File::create(&output).expect("it can be written");
+        let both = file.try_clone().expect("a second handle");
+        let status = command.stdout(file).stderr(both).status().expect("it can be run");
+        let said = || fs::read_to_string(&output).unwrap_or_default();
+        assert!(status.success(), "{command:?}: {}", said());
+    }
+
+    fn authority(&self) -> Vec<u8> {
+        fs::read(self.home.join("ca.crt")).expect("the certificate")
+    }
+
+    /// As the database's owner, without a password.
+    async fn administrate(&self) -> PgConnection {
+        let options = PgConnectOptions::new_without_pgpass()
+            .port(self.port)
+            .username("postgres");
+        let options = options.socket(Path::new(&self.home)).database("postgres");
+        options.connect().await.expect("the server is there")
+    }
+
+    /// As a function does.
+    fn login(&self, host: &str, role: &str) -> Login {
+        let url = format!("postgres://{host}:{}/postgres", self.port);
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        Login::as_role(options, role.to_owned(), identity())
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        // Not with a panic: the test may be in the middle of one.
+        let stop = ["stop", "--mode=immediate", "--silent", "--pgdata=data"];
+        let _ = self
+            .command(Command::new(self.programs.join("pg_ctl")).args(stop))
+            .status();
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+fn identity() -> AwsIdentity {
+    AwsIdentity {
+        access_key_id: "AKIDEXAMPLE".to_owned(),
+        secret_access_key: "secret".to_owned(),
+        session_token: Some("session/token".repeat(60)),
+        region: "eu-central-1".to_owned(),
+    }
+}
+
+/// Makes the token of the next second the password, as IAM does with every token, and waits for it.
+async fn expect_next_token(server: &TlsServer, administrator: &mut PgConnection, role: &str) {
+    let now = OffsetDateTime::now_utc();
+    let next = now.replace_nanosecond(0).expect("a time") + Duration::from_secs(1);
+    let token = auth_token(&identity(), "localhost", server.port, role, next);
+    let alter = format!("alter role {role} password '{token}'");
+    sqlx::raw_sql(&alter).execute(administrator).await.expect("a role");
+    sleep((next - OffsetDateTime::now_utc()).unsigned_abs()).await;
+}
+
+fn refusal<T>(outcome: Result<T, sqlx::Error>) -> String {
+    match outcome {
+        Ok(_) => panic!("the connection is open"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn each_connection_signs_its_own_token_and_only_the_named_server_gets_it(pool: PgPool) {
+    let tls = "select setting like '%ssl%' from pg_config where name = 'CONFIGURE'";
+    if !sqlx::query_scalar::<_, bool>(tls)
+        .fetch_one(&pool)
+        .await
+        .expect("how it was built")
+    {
+        // Those of Python packages; the ones of Linux distributions and images can.
+        return eprintln!("skipped: this Postgres was built without TLS");
+    }
+    let server = TlsServer::start(&pool).await;
+    let mut administrator = server.administrate().await;
+    sqlx::raw_sql(
+        "create table tasks (status text, result text, attempts int, fencing_token int, lease_expires_at int,
+                       requested_at int, started_at int, settled_at int, version int, updated_at int);
+                   create table _sqlx_migrations ()",
+    )
+    .execute(&mut administrator)
+    .await
+    .expect("tables like ours");
+    sqlx::raw_sql(ROLES)
+        .execute(&mut administrator)
+        .await
+        .expect("the roles are set up");
+
+    let login = server.login("localhost", "reader").trusting(&server.authority());
+    for _ in 0..2 {
+        expect_next_token(&server, &mut administrator, "reader").await;
+        let mut connection = login.connect().await.expect("the token is the password");
+        let ask = "select current_user::text, ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
+        let session: (String, bool, String) = sqlx::query_as(ask).fetch_one(&mut connection).await.expect("a row");
+        assert_eq!(session, ("reader".to_owned(), true, "TLSv1.3".to_owned()));
+        connection.close().await.expect("the connection ends");
+    }
+    // As part of the whole: what a function does.
+    expect_next_token(&server, &mut administrator, "reader").await;
+    Database::new(login.clone())
+        .ping()
+        .await
+        .expect("the database is there");
+
+    // An old token, which the server would have to know: none is kept.
+    sleep(Duration::from_secs(1)).await;
+    let refused = refusal(login.connect().await);
+    assert!(refused.contains("password authentication failed"), "{refused}");
+    let outcome = Database::new(login).ping().await;
+    assert!(matches!(outcome, Err(StoreError::Unexpected(_))), "{outcome:?}");
+
+    // Signed by nobody at RDS; signed by the right one, for another name.
+    let refused = refusal(server.login("localhost", "reader").connect().await);
+    assert!(refused.contains("UnknownIssuer"), "{refused}");
+    let elsewhere = server.login("127.0.0.1", "reader").trusting(&server.authority());
+    let refused = refusal(elsewhere.connect().await);
+    assert!(
+        refused.contains("not valid for name") || refused.contains("NotValidForName"),
+        "{refused}"
+    );
+    // Without TLS: not at all.
+    let plain = pool.connect_options();
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(plain.get_host())
+        .port(plain.get_port());
+    let login = Login::as_role(options, "reader".to_owned(), identity());
+    let refused = refusal(login.connect().await);
+    assert!(refused.contains("server does not support TLS"), "{refused}");
+}

@@ -1,0 +1,298 @@
+//! What CloudWatch makes metrics of.
+
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
+
+use aws_lambda_events::sqs::SqsEvent;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use task_metrics::{Batch, Metrics};
+use task_processor::{Settings, TaskError, handle, process};
+
+use crate::support::{Call, MetricLines, TestQueue, database, execute, queue_nobody_serves, task};
+
+/// The metadata of a line with these metrics: name and unit.
+fn metadata(metrics: &[(&str, &str)]) -> Value {
+    let metrics: Vec<Value> = metrics
+        .iter()
+        .map(|(name, unit)| json!({"Name": name, "Unit": unit}))
+        .collect();
+    json!({"CloudWatchMetrics": [{"Namespace": "task-api", "Dimensions": [[]], "Metrics": metrics}]})
+}
+
+fn all() -> Value {
+    metadata(&[
+        ("BatchSize", "Count"),
+        ("TasksCompleted", "Count"),
+        ("TasksFailed", "Count"),
+        ("ProcessingTime", "Milliseconds"),
+        ("QueueLatency", "Milliseconds"),
+    ])
+}
+
+fn times() -> Value {
+    metadata(&[("ProcessingTime", "Milliseconds"), ("QueueLatency", "Milliseconds")])
+}
+
+#[test]
+fn a_line_has_at_most_100_values_of_a_metric_and_the_counts_are_in_the_first() {
+    let milliseconds = |count: u64| (1..=count).map(Duration::from_millis).collect::<Vec<_>>();
+    let batch = |processing_times, queue_latencies| Batch {
+        size: 250,
+        completed: 200,
+        failed: 1,
+        processing_times: milliseconds(processing_times),
+        queue_latencies: milliseconds(queue_latencies),
+    };
+    let values = |from: u64, to: u64| json!({"Values": (from..=to).collect::<Vec<_>>(), "Counts": vec![1; (to + 1 - from) as usize]});
+    let lines = MetricLines::default();
+    let metrics = lines.metrics("task-api");
+
+    metrics.batch(&batch(201, 200));
+    assert_eq!(
+        lines.take(),
+        [
+            json!({
+                "_aws": all(), "BatchSize": 250, "TasksCompleted": 200, "TasksFailed": 1,
+                "ProcessingTime": values(1, 100), "QueueLatency": values(1, 100),
+            }),
+            json!({"_aws": times(), "ProcessingTime": values(101, 200), "QueueLatency": values(101, 200)}),
+            json!({"_aws": metadata(&[("ProcessingTime", "Milliseconds")]), "ProcessingTime": 201}),
+        ]
+    );
+    metrics.batch(&batch(100, 101));
+    let lines_of_two = lines.take();
+    assert_eq!(lines_of_two.len(), 2);
+    assert_eq!(
+        lines_of_two[1],
+        json!({"_aws": metadata(&[("QueueLatency", "Milliseconds")]), "QueueLatency": 101})
+    );
+}
+
+#[test]
+fn what_there_is_nothing_of_is_counted_as_none_and_has_no_time() {
+    let lines = MetricLines::default();
+    lines.metrics("task-api").batch(&Batch::default());
+    let counts = [
+        ("BatchSize", "Count"),
+        ("TasksCompleted", "Count"),
+        ("TasksFailed", "Count"),
+    ];
+    assert_eq!(
+        lines.take(),
+        [json!({"_aws": metadata(&counts), "BatchSize": 0, "TasksCompleted": 0, "TasksFailed": 0})]
+    );
+}
+
+#[test]
+fn a_part_of_a_millisecond_counts_and_a_namespace_may_be_any_text() {
+    let lines = MetricLines::default();
+    let batch = Batch {
+        processing_times: vec![Duration::from_micros(1500), Duration::ZERO],
+        ..Batch::default()
+    };
+    lines.metrics("a \"b\"\n").batch(&batch);
+    let line = lines.take().remove(0);
+    assert_eq!(line["ProcessingTime"], json!({"Values": [1.5, 0], "Counts": [1, 1]}));
+    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "a \"b\"\n");
+}
+
+#[test]
+fn without_a_namespace_nothing_is_written() {
+    let lines = MetricLines::default();
+    let metrics = lines.metrics("");
+    metrics.task_created();
+    metrics.batch(&Batch::default());
+    assert!(lines.take().is_empty());
+}
+
+#[test]
+fn standard_output_that_is_closed_stops_nothing() {
+    struct Closed;
+    impl io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    Metrics::new("task-api".to_owned(), Closed).task_created();
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_task_is_counted_when_it_is_created_and_not_when_the_answer_is_repeated_or_refused(pool: PgPool) {
+    let settings = create_task::Settings {
+        idempotency_key_seconds: 60,
+    };
+    let lines = MetricLines::default();
+    let (database, metrics) = (database(&pool), lines.metrics("task-api"));
+    // A task that is stored is created, whether its message was sent or not.
+    let queues = [
+        TestQueue::create().await.sender().await,
+        queue_nobody_serves(false).await,
+    ];
+    let created = json!({"_aws": metadata(&[("TasksCreated", "Count")]), "TasksCreated": 1});
+    let calls = [
+        ("", json!({"title": "t"}), 201, true),
+        ("key", json!({"title": "t"}), 201, true),
+        ("key", json!({"title": "t"}), 201, false),
+        ("key", json!({"title": "another"}), 422, false),
+        ("", json!({"title": ""}), 422, false),
+    ];
+    for (queue, prefix) in queues.iter().zip(["a", "b"]) {
+        for (key, body, status, counts) in &calls {
+            let call = Call::new("POST", "/tasks").json(body);
+            let call = match *key {
+                "" => call,
+                key => call.header("idempotency-key", &format!("{prefix}-{key}")),
+            };
+            let answer = call
+                .send(|request| create_task::handle(&database, queue, &metrics, &settings, request))
+                .await;
+            assert_eq!(answer.status, *status, "{answer:?}");
+            let expected = if *counts { vec![created.clone()] } else { vec![] };
+            assert_eq!(lines.take(), expected, "{key} {body}");
+        }
+    }
+}
+
+const SETTINGS: Settings = Settings {
+    max_receive_count: 5,
+    retry_delay_seconds: 2,
+};
+
+fn in_30_s() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(30)
+}
+
+/// Messages with these bodies, sent that many milliseconds ago.
+fn event(messages: &[(String, u64)]) -> SqsEvent {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.expect("after 1970").as_millis() as u64;
+    let record = |(number, (body, ago)): (usize, &(String, u64))| {
+        let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
+        record["messageId"] = json!(format!("m{number}"));
+        record["body"] = json!(body);
+        record["attributes"]["SentTimestamp"] = json!((now - ago).to_string());
+        record
+    };
+    let records: Vec<Value> = messages.iter().enumerate().map(record).collect();
+    serde_json::from_value(json!({"Records": records})).expect("an SQS event")
+}
+
+fn message(id: i64) -> String {
+    json!({"task_id": id}).to_string()
+}
+
+/// The values of a metric with several, sorted.
+fn sorted(metric: &Value) -> Vec<f64> {
+    let values = metric["Values"].as_array().into_iter().flatten();
+    let mut values: Vec<f64> = values.filter_map(Value::as_f64).collect();
+    assert_eq!(metric["Counts"], json!(vec![1; values.len()]));
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
+    let lines = MetricLines::default();
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let mut ids = Vec::new();
+    for description in ["one", "two", "fail: for good", "retry: later", "done before"] {
+        let id = task(&pool, "t").await;
+        execute(
+            &pool,
+            &format!("update tasks set description = '{description}' where id = {id}"),
+        )
+        .await;
+        ids.push(id);
+    }
+    execute(
+        &pool,
+        "update tasks set status = 'completed', settled_at = now() where description = 'done before'",
+    )
+    .await;
+    let mut messages: Vec<(String, u64)> = ids.iter().map(|id| (message(*id), 60_000)).collect();
+    // The first task twice, and later.
+    messages.push((message(ids[0]), 30_000));
+    messages.push(("not a task".to_owned(), 60_000));
+
+    let metrics = lines.metrics("task-api");
+    let response = handle(&database, &queue, &metrics, SETTINGS, event(&messages), in_30_s()).await;
+    assert_eq!(response.expect("a partial success").batch_item_failures.len(), 2);
+    let mut written = lines.take();
+    let processing_times = sorted(&written[0]["ProcessingTime"].take());
+    assert_eq!(processing_times.len(), 4, "done before was not worked on");
+    assert!(
+        processing_times.iter().all(|time| (0.0..10_000.0).contains(time)),
+        "{processing_times:?}"
+    );
+    let queue_latencies = sorted(&written[0]["QueueLatency"].take());
+    let seconds: Vec<u64> = queue_latencies
+        .iter()
+        .map(|latency| *latency as u64 / 10_000 * 10)
+        .collect();
+    assert_eq!(seconds, [30, 60, 60, 60]);
+    let rest = json!({
+        "_aws": all(), "BatchSize": 7, "TasksCompleted": 2, "TasksFailed": 1,
+        "ProcessingTime": null, "QueueLatency": null,
+    });
+    assert_eq!(written, [rest]);
+
+    // The same once more: only what is to be retried is claimed.
+    let again = handle(&database, &queue, &metrics, SETTINGS, event(&messages), in_30_s()).await;
+    assert!(again.is_ok());
+    let written = lines.take().remove(0);
+    assert_eq!(
+        (
+            &written["BatchSize"],
+            &written["TasksCompleted"],
+            &written["TasksFailed"]
+        ),
+        (&json!(7), &json!(0), &json!(0))
+    );
+    assert!(
+        written["ProcessingTime"].is_number() && written["QueueLatency"].is_number(),
+        "{written}"
+    );
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn what_was_taken_away_meanwhile_is_not_counted_and_what_failed_for_the_last_time_is(pool: PgPool) {
+    let (lost, last) = (task(&pool, "lost").await, task(&pool, "last").await);
+    let work = async |task: &shared::domain::Task| match task.title.as_str() {
+        "lost" => {
+            execute(
+                &pool,
+                "update tasks set fencing_token = fencing_token + 1 where title = 'lost'",
+            )
+            .await;
+            Ok("too late".to_owned())
+        }
+        _ => Err(TaskError::Transient("still down".to_owned())),
+    };
+    let settings = Settings {
+        max_receive_count: 1,
+        ..SETTINGS
+    };
+    // Sent in the future: SQS's clock is ahead.
+    let mut event = event(&[(message(lost), 0), (message(last), 0)]);
+    for record in &mut event.records {
+        record
+            .attributes
+            .insert("SentTimestamp".to_owned(), "99999999999999".to_owned());
+    }
+    let processed = process(&database(&pool), event, in_30_s(), settings, work).await;
+    let metrics = processed.expect("processed").metrics;
+    let expected = Batch {
+        size: 2,
+        completed: 0,
+        failed: 1,
+        processing_times: metrics.processing_times.clone(),
+        queue_latencies: vec![Duration::ZERO; 2],
+    };
+    assert_eq!((metrics.processing_times.len(), &metrics), (2, &expected));
+}

@@ -1,0 +1,365 @@
+//! The migrator: what it does to a database, and that CloudFormation hears of it in any case.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use migrator::{AnswerError, MigratorError, Request, handle, migrate};
+use serde_json::{Value, json};
+use shared::store::{Login, MIGRATIONS};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::sleep,
+};
+
+use crate::support::{count, execute, task};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server in the place of S3, which takes the answers to CloudFormation.
+struct CloudFormation {
+    url: String,
+    puts: UnboundedReceiver<(String, Value)>,
+}
+
+impl CloudFormation {
+    /// Answers with these statuses, in turn.
+    async fn start(statuses: &'static [u16]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!(
+            "http://{}/answer?X-Amz-Signature=secret",
+            listener.local_addr().expect("an address")
+        );
+        let (sender, puts) = unbounded_channel();
+        tokio::spawn(async move {
+            for status in statuses {
+                let (mut client, _) = listener.accept().await.expect("a client");
+                let put = read(&mut client).await;
+                let answer = format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                client.write_all(answer.as_bytes()).await.expect("the client listens");
+                sender.send(put).expect("the test listens");
+            }
+        });
+        Self { url, puts }
+    }
+
+    fn request(&self, request_type: &str) -> Request {
+        let request = json!({
+            "RequestType": request_type,
+            "ResponseURL": self.url,
+            "StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/tasks/1",
+            "RequestId": "request-1",
+            "LogicalResourceId": "Migrations",
+            "PhysicalResourceId": "migrations",
+            "ResourceType": "Custom::Migrations",
+            "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:migrator",
+            "ResourceProperties": {"Code": "arn:aws:lambda:eu-central-1:123456789012:function:migrator:2"},
+        });
+        serde_json::from_value(request).expect("what CloudFormation sends")
+    }
+
+    /// Sends a request to the migrator, which may take a minute, and returns the one answer to it.
+    async fn ask(&mut self, request_type: &str, work: impl AsyncFnOnce() -> Result<String, MigratorError>) -> Value {
+        let deadline = SystemTime::now() + 60 * SECOND;
+        let outcome = handle(&self.request(request_type), deadline, work).await;
+        outcome.expect("the answer is taken");
+        let (_, answer) = self.puts.try_recv().expect("an answer");
+        answer
+    }
+}
+
+/// The head and the body of a request.
+async fn read(client: &mut TcpStream) -> (String, Value) {
+    let mut bytes = Vec::new();
+    loop {
+        client.read_buf(&mut bytes).await.expect("the client speaks");
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if body.len() == length.expect("S3 wants a length").parse::<usize>().expect("a number") {
+            return (head, serde_json::from_str(body).expect("JSON"));
+        }
+    }
+}
+
+fn login(pool: &PgPool) -> Login {
+    (*pool.connect_options()).clone().into()
+}
+
+fn name(pool: &PgPool) -> String {
+    pool.connect_options().get_database().expect("a name").to_owned()
+}
+
+fn at(port: u16) -> Login {
+    let options: PgConnectOptions = "postgres://nobody@127.0.0.1/none".parse().expect("a URL");
+    options.port(port).into()
+}
+
+/// How many migrations have run.
+async fn migrations(pool: &PgPool) -> usize {
+    let count = sqlx::query_scalar::<_, i64>("select count(*) from _sqlx_migrations where success");
+    count.fetch_one(pool).await.expect("the table is there") as usize
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_empty_database_gets_its_schema_and_roles_and_an_up_to_date_one_stays(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200; 2]).await;
+    let ready = json!({
+        "Status": "SUCCESS",
+        "PhysicalResourceId": "migrations",
+        "StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/tasks/1",
+        "RequestId": "request-1",
+        "LogicalResourceId": "Migrations",
+        "Data": {"Database": name(&pool)},
+    });
+    assert_eq!(
+        stack.ask("Create", async || migrate(login(&pool), SECOND).await).await,
+        ready
+    );
+    assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count());
+    let roles = "select count(*) from pg_roles where rolname in ('reader', 'writer', 'processor') and rolcanlogin";
+    let roles: i64 = sqlx::query_scalar(roles).fetch_one(&pool).await.expect("a count");
+    assert_eq!(roles, 3);
+
+    task(&pool, "t").await;
+    assert_eq!(
+        stack.ask("Update", async || migrate(login(&pool), SECOND).await).await,
+        ready
+    );
+    assert_eq!(
+        (migrations(&pool).await, count(&pool).await),
+        (MIGRATIONS.iter().count(), 1)
+    );
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_database_that_is_missing_is_created(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200]).await;
+    let missing = format!("migrator \"{}\"", std::process::id());
+    let login = login(&pool).to_database(&missing);
+    let answer = stack.ask("Create", async || migrate(login, SECOND).await).await;
+    assert_eq!(
+        (&answer["Status"], &answer["Data"]["Database"]),
+        (&json!("SUCCESS"), &json!(missing))
+    );
+    let drop = format!("drop database \"{}\" with (force)", missing.replace('"', "\"\""));
+    execute(&pool, &drop).await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_migration_that_fails_is_undone_and_the_reason_is_what_postgres_says(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200]).await;
+    execute(&pool, "create table tasks ()").await;
+    let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
+    assert_eq!(
+        (&answer["Status"], &answer["PhysicalResourceId"]),
+        (&json!("FAILED"), &json!("migrations"))
+    );
+    let reason = answer["Reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains(r#"migration 1: "#) && reason.contains(r#"relation "tasks" already exists"#),
+        "{reason}"
+    );
+    // The type that the same migration creates first.
+    let left: i64 = sqlx::query_scalar("select count(*) from pg_type where typname = 'task_status'")
+        .fetch_one(&pool)
+        .await
+        .expect("a count");
+    assert_eq!((left, migrations(&pool).await), (0, 0));
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_migration_that_was_changed_after_it_ran_is_refused(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200]).await;
+    execute(
+        &pool,
+        "update _sqlx_migrations set checksum = '\\x00' where version = 2",
+    )
+    .await;
+    let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
+    let reason = answer["Reason"].as_str().expect("a reason");
+    assert_eq!(answer["Status"], "FAILED");
+    assert!(
+        reason.contains("migration 2 was previously applied but has been modified"),
+        "{reason}"
+    );
+}
+
+#[sqlx::test(migrations = false)]
+async fn two_at_once_are_as_good_as_one(pool: PgPool) {
+    let (first, second) = tokio::join!(migrate(login(&pool), SECOND), migrate(login(&pool), SECOND));
+    assert_eq!(first.expect("the first succeeds"), second.expect("the second succeeds"));
+    assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count());
+}
+
+/// As on RDS, where the master user is no superuser.
+#[sqlx::test(migrations = false)]
+async fn the_owner_of_the_database_who_may_create_roles_suffices(pool: PgPool) {
+    let master = format!("master_{}", std::process::id());
+    execute(&pool, &format!("create role {master} login createrole createdb")).await;
+    execute(&pool, &format!("alter database \"{}\" owner to {master}", name(&pool))).await;
+    // Before Postgres 15 not the owner's of the database by itself.
+    execute(&pool, &format!("alter schema public owner to {master}")).await;
+    let login = Login::from((*pool.connect_options()).clone().username(&master));
+    for _ in 0..2 {
+        migrate(login.clone(), SECOND).await.expect("nothing needs a superuser");
+    }
+    let reader = Login::from((*pool.connect_options()).clone().username("reader"));
+    let mut reader = reader.connect().await.expect("a reader may log in");
+    sqlx::query("select from tasks")
+        .fetch_all(&mut reader)
+        .await
+        .expect("a reader may read");
+    drop(reader);
+    execute(&pool, &format!("reassign owned by {master} to current_user")).await;
+    execute(&pool, &format!("drop owned by {master}")).await;
+    execute(&pool, &format!("drop role {master}")).await;
+}
+
+#[tokio::test]
+async fn a_panic_is_answered() {
+    let mut stack = CloudFormation::start(&[200]).await;
+    let answer = stack.ask("Create", async || panic!("a bug")).await;
+    assert_eq!(
+        (&answer["Status"], &answer["Reason"], &answer["Data"]),
+        (
+            &json!("FAILED"),
+            &json!("the migrator panicked: its log says where"),
+            &json!({})
+        )
+    );
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_takes_too_long_is_answered_before_lambda_ends_the_migrator(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200]).await;
+    // Somebody else migrates, and does not come to an end.
+    let mut other = pool.acquire().await.expect("a connection");
+    sqlx::migrate::Migrate::lock(&mut *other)
+        .await
+        .expect("the lock of all migrators");
+    let (started, deadline) = (Instant::now(), SystemTime::now() + 17 * SECOND);
+    let outcome = handle(&stack.request("Update"), deadline, async || {
+        migrate(login(&pool), SECOND).await
+    })
+    .await;
+    outcome.expect("the answer is taken");
+    assert!(started.elapsed() < 4 * SECOND, "{:?}", started.elapsed());
+    let (_, answer) = stack.puts.try_recv().expect("an answer");
+    assert_eq!(
+        (&answer["Status"], &answer["Reason"]),
+        (
+            &json!("FAILED"),
+            &json!("the migration takes longer than the migrator may run")
+        )
+    );
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn what_the_migrator_leaves_behind_in_postgres_ends_by_itself(pool: PgPool) {
+    // As before the first migration, which is to meet the type that somebody else is about to create.
+    execute(&pool, "drop schema public cascade").await;
+    execute(&pool, "create schema public").await;
+    let mut blocker = pool.begin().await.expect("a transaction");
+    sqlx::query("create type task_status as enum ()")
+        .execute(&mut *blocker)
+        .await
+        .expect("it is locked");
+    let given_up = tokio::time::timeout(SECOND, migrate(login(&pool), SECOND)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    crate::support::eventually(5, "the migration is gone", async || {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&pool).await.expect("a count");
+        (waiting == 0).then_some(())
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn when_the_stack_is_deleted_nothing_happens_to_the_data(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200]).await;
+    task(&pool, "t").await;
+    let answer = stack
+        .ask("Delete", async || unreachable!("there is nothing to do"))
+        .await;
+    assert_eq!(
+        (&answer["Status"], &answer["PhysicalResourceId"]),
+        (&json!("SUCCESS"), &json!("migrations"))
+    );
+    assert_eq!(count(&pool).await, 1);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_is_the_reason() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let silent = silent
+        .local_addr()
+        .map(|address| (silent, address.port()))
+        .expect("an address");
+    for (port, reason) in [(1, "Connection refused"), (silent.1, "it does not answer")] {
+        let mut stack = CloudFormation::start(&[200]).await;
+        let answer = stack.ask("Create", async || migrate(at(port), 2 * SECOND).await).await;
+        let said = answer["Reason"].as_str().expect("a reason");
+        assert_eq!(answer["Status"], "FAILED");
+        assert!(
+            said.starts_with("no connection to the database: ") && said.contains(reason),
+            "{said}"
+        );
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_database_that_is_waking_up_is_waited_for(pool: PgPool) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    let options = (*pool.connect_options()).clone();
+    let upstream = (options.get_host().to_owned(), options.get_port());
+    tokio::spawn(async move {
+        sleep(2 * SECOND).await;
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("the port is still free");
+        let (mut client, _) = listener.accept().await.expect("a client");
+        let mut server = TcpStream::connect(upstream).await.expect("Postgres is there");
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    });
+    let database = migrate(options.host("127.0.0.1").port(port).into(), 10 * SECOND).await;
+    assert_eq!(database.expect("it is there in the end"), name(&pool));
+}
+
+#[tokio::test]
+async fn the_answer_is_sent_as_s3_wants_it_and_again_if_it_is_not_taken() {
+    let mut stack = CloudFormation::start(&[503, 503, 200]).await;
+    let answer = stack
+        .ask("Delete", async || unreachable!("there is nothing to do"))
+        .await;
+    let (head, second) = stack.puts.try_recv().expect("a second time");
+    let (_, third) = stack.puts.try_recv().expect("a third time");
+    assert_eq!((&answer, &answer), (&second, &third));
+    assert!(
+        head.starts_with("put /answer?x-amz-signature=secret http/1.1"),
+        "{head}"
+    );
+    // The signature covers the content type: there is none.
+    assert!(
+        !head.contains("content-type") && !head.contains("transfer-encoding"),
+        "{head}"
+    );
+
+    let deaf = CloudFormation::start(&[403; 3]).await;
+    let deadline = SystemTime::now() + 60 * SECOND;
+    let outcome = handle(&deaf.request("Delete"), deadline, async || {
+        unreachable!("there is nothing to do")
+    })
+    .await;
+    assert!(
+        matches!(&outcome, Err(AnswerError::Refused(status)) if *status == 403),
+        "{outcome:?}"
+    );
+}

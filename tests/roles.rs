@@ -1,0 +1,327 @@
+//! The roles of the functions: each may do what its functions do, and no more.
+
+use std::time::Duration;
+
+use shared::{
+    domain::{
+        Access, Cursor, Description, Filter, IdempotencyKey, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch,
+        Title,
+    },
+    store::{
+        Database, ROLES, Statement, StoreError,
+        idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
+        operating::{FindHistory, ReadOverview},
+        processing::{Claim, Outcome, Request, Settle},
+        reconciling::{CountDue, Due, GiveBack, TakeDue},
+        tasks::{Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
+    },
+};
+use sqlx::{PgConnection, PgPool};
+
+use crate::support::{execute, task};
+
+/// Sets up the roles and logs in as one.
+async fn log_in(pool: &PgPool, role: &str) -> Database {
+    sqlx::raw_sql(ROLES).execute(pool).await.expect("the roles are set up");
+    let database = Database::new((*pool.connect_options()).clone().username(role));
+    database.ping().await.expect("the role may log in");
+    database
+}
+
+async fn allowed<S: Statement>(database: &Database, statement: S) -> S::Answer {
+    let outcome = database.run(&statement).await;
+    outcome.unwrap_or_else(|error| panic!("{}: {error:?}", std::any::type_name::<S>()))
+}
+
+async fn refused<S: Statement>(database: &Database, statement: S) {
+    let what = std::any::type_name::<S>();
+    match database.run(&statement).await {
+        // insufficient_privilege
+        Err(StoreError::Unexpected(error)) => {
+            let code = error.as_database_error().and_then(|error| error.code());
+            assert_eq!(code.as_deref(), Some("42501"), "{what}: {error}");
+        }
+        Err(error) => panic!("{what}: {error:?}"),
+        Ok(_) => panic!("{what} is allowed"),
+    }
+}
+
+/// Any statement.
+struct Sql(&'static str);
+
+impl Statement for Sql {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(self.0).execute(connection).await.map(|_| ())
+    }
+}
+
+fn id(id: i64) -> TaskId {
+    TaskId::try_from(id).expect("a positive id")
+}
+
+fn new_task() -> NewTask {
+    NewTask {
+        title: Title::try_from("new".to_owned()).expect("a title"),
+        description: Some(Description::try_from("d".to_owned()).expect("a description")),
+    }
+}
+
+/// A page of each kind.
+fn pages() -> Vec<Page> {
+    let mut pages = Vec::new();
+    for sort in [Sort::OldestFirst, Sort::NewestFirst] {
+        for status in [None, Some(Status::Pending)] {
+            for title in [None, Some("t".to_owned()), Some("title".to_owned())] {
+                for start in [Start::First, Start::After(Cursor(id(1))), Start::Before(Cursor(id(1)))] {
+                    let filter = Filter {
+                        status,
+                        title: title.clone(),
+                    };
+                    let count = true;
+                    pages.push(Page {
+                        start,
+                        sort,
+                        filter,
+                        count,
+                        ..Page::default()
+                    });
+                }
+            }
+        }
+    }
+    pages
+}
+
+const NONE_DUE: Due = Due {
+    unsent_after: Duration::ZERO,
+    lost_after: Duration::ZERO,
+};
+
+fn claim(requests: &[Request]) -> Claim<'_> {
+    let lease = Duration::from_secs(10);
+    Claim { requests, lease }
+}
+
+const ALL: Access = Access::All;
+
+fn delete(id: TaskId) -> Delete<'static> {
+    Delete {
+        id,
+        versions: None,
+        access: ALL,
+    }
+}
+
+fn take_due() -> TakeDue {
+    TakeDue {
+        due: NONE_DUE,
+        max_attempts: 10,
+        limit: 10,
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
+    let id = id(task(&pool, "title").await);
+    let reader = log_in(&pool, "reader").await;
+    assert!(allowed(&reader, Find { id, access: ALL }).await.is_some());
+    for page in pages() {
+        for access in [ALL, Access::Own("alice")] {
+            allowed(&reader, List { page: &page, access }).await;
+        }
+    }
+    allowed(&reader, ReadOverview).await;
+    allowed(&reader, FindHistory(id)).await;
+
+    let new = &new_task();
+    refused(
+        &reader,
+        Insert {
+            new,
+            created_by: "alice",
+        },
+    )
+    .await;
+    refused(&reader, MarkEnqueued(id)).await;
+    refused(&reader, delete(id)).await;
+    refused(&reader, Reset { id, access: ALL }).await;
+    refused(&reader, claim(&[Request { id, sent_at: None }])).await;
+    refused(&reader, take_due()).await;
+    refused(&reader, DeleteExpired { limit: 1 }).await;
+    for sql in [
+        "truncate tasks",
+        "create table mine ()",
+        "create temporary table mine ()",
+        "select from _sqlx_migrations",
+        "select nextval('tasks_id_seq')",
+        "set role postgres",
+        "set role writer",
+    ] {
+        refused(&reader, Sql(sql)).await;
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
+    let writer = log_in(&pool, "writer").await;
+    let new = new_task();
+    let task = allowed(
+        &writer,
+        Insert {
+            new: &new,
+            created_by: "alice",
+        },
+    )
+    .await;
+    allowed(&writer, MarkEnqueued(task.id)).await;
+    let key = IdempotencyKey::parse(b"key").expect("a key");
+    for replayed in [false, true] {
+        let keep = Duration::from_secs(60);
+        let outcome = allowed(
+            &writer,
+            CreateOnce {
+                key: &key,
+                created_by: "alice",
+                keep,
+                new: &new,
+            },
+        )
+        .await;
+        assert_eq!(
+            matches!(outcome, CreateOnceOutcome::Replayed(_)),
+            replayed,
+            "{outcome:?}"
+        );
+    }
+    let id = task.id;
+    for patch in [
+        TaskPatch::default(),
+        TaskPatch {
+            title: Some(new.title.clone()),
+            ..TaskPatch::default()
+        },
+    ] {
+        let change = allowed(
+            &writer,
+            Update {
+                id,
+                patch: &patch,
+                versions: None,
+                access: ALL,
+            },
+        )
+        .await;
+        assert!(matches!(change, Change::Done(_)), "{change:?}");
+        allowed(
+            &writer,
+            Update {
+                id,
+                patch: &patch,
+                versions: Some(&[99]),
+                access: ALL,
+            },
+        )
+        .await;
+    }
+    allowed(&writer, Reset { id, access: ALL }).await;
+    let taken = allowed(&writer, take_due()).await;
+    assert!(taken.to_send.contains(&id), "{taken:?}");
+    allowed(&writer, GiveBack(&[id])).await;
+    execute(&pool, "update tasks set attempts = 10").await;
+    let taken = allowed(&writer, take_due()).await;
+    assert!(taken.given_up.contains(&id), "{taken:?}");
+    allowed(&writer, CountDue(NONE_DUE)).await;
+    execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
+    assert_eq!(allowed(&writer, DeleteExpired { limit: 10 }).await, 1);
+    allowed(&writer, delete(id)).await;
+    assert!(allowed(&writer, Find { id, access: ALL }).await.is_none());
+
+    for sql in [
+        "truncate tasks",
+        "alter table tasks add column mine text",
+        "drop table tasks",
+        "create table mine ()",
+        "delete from _sqlx_migrations",
+        "set role postgres",
+    ] {
+        refused(&writer, Sql(sql)).await;
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_processor_claims_and_settles_and_nothing_else(pool: PgPool) {
+    let id = id(task(&pool, "title").await);
+    let processor = log_in(&pool, "processor").await;
+    let requests = [Request { id, sent_at: None }];
+    let claims = allowed(&processor, claim(&requests)).await;
+    assert_eq!(claims.len(), 1);
+    let outcome = Outcome {
+        id,
+        fencing_token: 1,
+        status: Status::Completed,
+        result: Some("done".to_owned()),
+    };
+    assert_eq!(allowed(&processor, Settle(&[outcome])).await, [id]);
+
+    let new = &new_task();
+    refused(
+        &processor,
+        Insert {
+            new,
+            created_by: "alice",
+        },
+    )
+    .await;
+    refused(&processor, delete(id)).await;
+    refused(&processor, MarkEnqueued(id)).await;
+    for sql in [
+        "update tasks set title = 'mine'",
+        "update tasks set id = default",
+        "select from idempotency_keys",
+        "select from _sqlx_migrations",
+        "truncate tasks",
+        "create table mine ()",
+    ] {
+        refused(&processor, Sql(sql)).await;
+    }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn grants_that_are_no_longer_wanted_go_and_new_tables_are_covered_at_once(pool: PgPool) {
+    let (reader, writer) = (log_in(&pool, "reader").await, log_in(&pool, "writer").await);
+    execute(&pool, "grant update on tasks to reader").await;
+    execute(&pool, "grant update (title) on tasks to reader").await;
+    execute(&pool, "create table later (id bigint)").await;
+    allowed(&reader, Sql("select from later")).await;
+    allowed(&writer, Sql("insert into later values (1)")).await;
+    refused(&reader, Sql("insert into later values (1)")).await;
+    log_in(&pool, "reader").await;
+    refused(&reader, Sql("update tasks set title = 'mine'")).await;
+    allowed(&reader, Sql("select from later")).await;
+}
+
+/// As on RDS, where the role `rds_iam` is what makes Postgres take tokens.
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn where_there_is_rds_iam_the_roles_are_its_members(pool: PgPool) {
+    let mut transaction = pool.begin().await.expect("a transaction");
+    // Undone in the end: roles belong to the server, not to the test's database.
+    sqlx::raw_sql("create role rds_iam")
+        .execute(&mut *transaction)
+        .await
+        .expect("a role");
+    for _ in 0..2 {
+        sqlx::raw_sql(ROLES)
+            .execute(&mut *transaction)
+            .await
+            .expect("the roles are set up");
+    }
+    let members = "select array_agg(member::regrole::text order by member::regrole::text) from pg_auth_members
+                   where roleid = 'rds_iam'::regrole";
+    let members: Vec<String> = sqlx::query_scalar(members)
+        .fetch_one(&mut *transaction)
+        .await
+        .expect("members");
+    assert_eq!(members, ["processor", "reader", "writer"]);
+}

@@ -1,0 +1,77 @@
+//! The sandbox's shape, deployed into the local AWS as far as that goes (tools/emulated_sandbox.py): the migrator as
+//! CloudFormation's custom resource, roles, versions behind aliases, an issuer that publishes its keys.
+
+use std::path::Path;
+
+use local_issuer::LocalIssuer;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use shared::store::MIGRATIONS;
+use sqlx::PgPool;
+
+use crate::{
+    authorizer::issuer::Server,
+    support::{env, eventually, token},
+};
+
+/// The issuer, where the stack was told that it is.
+async fn issuer() -> Server {
+    let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
+    let url = env("SANDBOX_JWKS_URL");
+    let address = url.trim_start_matches("http://").trim_end_matches("/keys");
+    Server::start_at(address, issuer.jwks()).await
+}
+
+fn call(method: Method, path: &str) -> RequestBuilder {
+    reqwest::Client::new().request(method, format!("{}{path}", env("SANDBOX_API_URL")))
+}
+
+async fn json(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.expect("the stack answers");
+    (response.status().as_u16(), response.json().await.expect("JSON"))
+}
+
+#[tokio::test]
+async fn the_migrator_has_made_the_schema_and_the_roles_before_any_function_was_made() {
+    let pool = PgPool::connect(&env("SANDBOX_DATABASE_URL"))
+        .await
+        .expect("the database");
+    let applied: i64 = sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
+        .fetch_one(&pool)
+        .await
+        .expect("the migrations");
+    assert_eq!(usize::try_from(applied), Ok(MIGRATIONS.iter().count()));
+    let may: Vec<bool> = sqlx::query_scalar(
+        "select has_table_privilege(role, 'tasks', action)
+         from (values ('reader', 'select'), ('reader', 'insert'), ('writer', 'insert'), ('processor', 'delete'))
+              as asked (role, action)",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("the roles");
+    assert_eq!(may, [true, false, true, false]);
+}
+
+#[tokio::test]
+async fn a_task_is_created_with_a_token_of_the_issuer_and_processed() {
+    let issuer = issuer().await;
+    let new = json!({"title": "t", "description": "in the sandbox"});
+    let (status, problem) = json(call(Method::POST, "/tasks").json(&new)).await;
+    assert_eq!((status, &problem["title"]), (401, &json!("Unauthorized")));
+    assert_eq!(issuer.asked(), 0, "without a token nobody asks for keys");
+
+    let token = token("alice", "");
+    let (status, task) = json(call(Method::POST, "/tasks").bearer_auth(&token).json(&new)).await;
+    assert_eq!((status, &task["status"]), (201, &json!("pending")), "{task}");
+    assert_eq!(issuer.asked(), 1);
+    let path = format!("/tasks/{}", task["id"]);
+    let completed = eventually(30, "the task is completed", async || {
+        let (status, task) = json(call(Method::GET, &path).bearer_auth(&token)).await;
+        assert_eq!(status, 200, "{task}");
+        (task["status"] == "completed").then_some(task)
+    });
+    assert_eq!(completed.await["title"], "t");
+    assert_eq!(issuer.asked(), 1, "the keys are kept");
+    let (status, _) = json(call(Method::GET, "/admin/status").bearer_auth(&token)).await;
+    assert_eq!(status, 403);
+}
