@@ -68,7 +68,9 @@ pub fn deploy(
     let step = Step::start("deploy", "template.yaml");
     mark_packages(&stack.root, parameters)?;
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
-    command.args(["--config-file", "samconfig.toml", "--config-env", "local"]);
+    // With its whole path, because SAM would look for it beside the template.
+    command.arg("--config-file").arg(stack.root.join("samconfig.toml"));
+    command.args(["--config-env", "local"]);
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
     command.arg("--template-file").arg(template);
     command
