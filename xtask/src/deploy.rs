@@ -23,7 +23,7 @@ use crate::{
 pub const STACK_NAME: &str = "task-api";
 
 /// The region that local things pretend to be in.
-const REGION: &str = "us-east-1";
+pub const REGION: &str = "us-east-1";
 
 /// The web pages that may call the local API.
 const LOCAL_ORIGINS: &str = "http://localhost:*";
