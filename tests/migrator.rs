@@ -189,6 +189,24 @@ async fn a_migration_that_was_changed_after_it_ran_is_refused(pool: PgPool) {
     );
 }
 
+/// As when a deployment is rolled back after its migration: CloudFormation asks the former version once more.
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_database_that_is_ahead_of_the_migrator_is_ready_and_stays_as_it_is(pool: PgPool) {
+    let mut stack = CloudFormation::start(&[200]).await;
+    execute(
+        &pool,
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'of the next version', true, '\\x00', 0)",
+    )
+    .await;
+    let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
+    assert_eq!(
+        (&answer["Status"], &answer["Reason"]),
+        (&json!("SUCCESS"), &json!(null))
+    );
+    assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count() + 1);
+}
+
 #[sqlx::test(migrations = false)]
 async fn two_at_once_are_as_good_as_one(pool: PgPool) {
     let (first, second) = tokio::join!(migrate(login(&pool), SECOND), migrate(login(&pool), SECOND));
