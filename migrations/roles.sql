@@ -21,6 +21,12 @@ begin
         if exists (select from pg_roles where rolname = 'rds_iam') and not pg_has_role(role, 'rds_iam', 'member') then
             execute format('grant rds_iam to %I', role);
         end if;
+        -- The limits of every session (LIMITS in shared/src/store/connection.rs).
+        execute format('alter role %I in database %I set statement_timeout = %L', role, current_database(), '1800ms');
+        execute format('alter role %I in database %I set lock_timeout = %L', role, current_database(), '1s');
+        execute format(
+            'alter role %I in database %I set idle_in_transaction_session_timeout = %L', role, current_database(), '5s'
+        );
     end loop;
 
     -- By default everybody may create temporary tables. Who may connect is for IAM to decide; RDS has users of its own.

@@ -8,7 +8,7 @@ use shared::{
         Title,
     },
     store::{
-        Database, ROLES, Statement, StoreError,
+        Database, LIMITS, ROLES, Statement, StoreError,
         idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, Outcome, Request, Settle},
@@ -16,7 +16,7 @@ use shared::{
         tasks::{Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
     },
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
 
 use crate::support::{execute, task};
 
@@ -300,6 +300,23 @@ async fn grants_that_are_no_longer_wanted_go_and_new_tables_are_covered_at_once(
     log_in(&pool, "reader").await;
     refused(&reader, Sql("update tasks set title = 'mine'")).await;
     allowed(&reader, Sql("select from later")).await;
+}
+
+/// Through RDS Proxy a connection cannot bring them along.
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn every_role_has_the_limits_of_a_session_by_itself(pool: PgPool) {
+    for role in ["reader", "writer", "processor"] {
+        log_in(&pool, role).await;
+        let options = (*pool.connect_options()).clone().username(role);
+        let mut connection = options.connect().await.expect("the role may log in");
+        for (setting, value) in LIMITS {
+            let shown: String = sqlx::query_scalar(&format!("show {setting}"))
+                .fetch_one(&mut connection)
+                .await
+                .expect("a setting");
+            assert_eq!(shown, value, "{role}: {setting}");
+        }
+    }
 }
 
 /// As on RDS, where the role `rds_iam` is what makes Postgres take tokens.

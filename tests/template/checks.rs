@@ -137,7 +137,7 @@ fn the_event_source_mapping_reports_single_failures_and_bounds_concurrency(templ
         // Not the function itself: then a new version would get all messages at once.
         assert_eq!(
             mapping["FunctionName"],
-            json!({"Ref": "TaskProcessorFunctionAliaslive"})
+            json!({"Fn::Sub": "${TaskProcessorFunction}:live"})
         );
         for (name, function) in functions(templates, environment) {
             assert!(function.get("ReservedConcurrentExecutions").is_none(), "{name}");
@@ -153,7 +153,7 @@ fn the_database_has_a_connection_for_everybody(templates: &Value) {
         let (rate, burst) = (&limits["ThrottlingRateLimit"], &limits["ThrottlingBurstLimit"]);
         let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
         let processors = number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
-        let most = number(burst) + 3 * number(rate) + processors + 2;
+        let most = number(burst) + 6 * number(rate) + processors + 2;
         let available = number(&capacity["MaxConnections"]);
         assert!(most <= available, "{environment}: {most} connections of {available}");
         let alarm = properties(templates, environment, "DatabaseConnectionsAlarm");
@@ -487,6 +487,11 @@ fn every_function_has_logs_that_end_and_an_alarm(templates: &Value) {
         }
         let filter = properties(templates, environment, "FunctionErrorsFilter");
         assert_eq!(filter["LogGroupName"], group);
+        let pattern = filter["FilterPattern"].as_str().expect("a pattern");
+        // Anybody may send tokens that the authorizer refuses, by an error.
+        for status in ["success", "error"] {
+            assert!(pattern.contains(&format!("$.record.status != \"{status}\"")), "{pattern}");
+        }
         let metric = &filter["MetricTransformations"][0];
         let alarm = properties(templates, environment, "FunctionErrorsAlarm");
         assert_eq!(

@@ -485,6 +485,11 @@ fn operation() -> Vec<Mistake> {
             json!({"Ref": "ApiLogs"}),
         ),
         (
+            "a refused token takes a deployment back",
+            property("prod", "FunctionErrorsFilter", "FilterPattern"),
+            json!("{ $.type = \"platform.report\" && $.record.status != \"success\" }"),
+        ),
+        (
             "CloudWatch cannot write to the encrypted topic",
             property("prod", "AlarmKey", "KeyPolicy/Statement/1"),
             Value::Null,

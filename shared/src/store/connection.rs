@@ -72,17 +72,21 @@ impl Idle {
     }
 }
 
+/// What Postgres itself ends. It gives up before the client does, so that no statement runs on for nobody.
+pub const LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "1800ms"),
+    ("lock_timeout", "1s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+];
+
 impl Database {
     /// Prepares access; connects on first use.
     pub fn new(login: impl Into<Login>) -> Self {
-        // Ours gives up before the client does, so that no statement runs on for nobody.
-        let limits = [
-            ("statement_timeout", "1800ms"),
-            ("lock_timeout", "1s"),
-            ("idle_in_transaction_session_timeout", "5s"),
-        ];
+        let login = login.into();
+        // A role that logs in by itself has them from roles.sql: RDS Proxy refuses a connection with options.
+        let login = if login.is_by_token() { login } else { login.with_settings(LIMITS) };
         Self {
-            login: login.into().with_settings(limits),
+            login,
             ping_after: PING_AFTER,
             idle: Mutex::new(None),
         }

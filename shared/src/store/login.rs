@@ -83,6 +83,11 @@ impl Login {
         Self { options, ..self }
     }
 
+    /// True if a role logs in with tokens, and not a user with a password.
+    pub fn is_by_token(&self) -> bool {
+        self.iam.is_some()
+    }
+
     /// The name of the database.
     pub fn database(&self) -> &str {
         // Postgres's own rule: without a name, that of the user.

@@ -14,7 +14,7 @@ pub mod processing;
 pub mod reconciling;
 pub mod tasks;
 
-pub use connection::{Database, Statement};
+pub use connection::{Database, LIMITS, Statement};
 pub use error::StoreError;
 pub use login::{Login, auth_token};
 
