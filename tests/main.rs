@@ -14,6 +14,7 @@ mod browser;
 mod budgets;
 mod dead_letters;
 mod end_to_end;
+mod instructions;
 mod login;
 mod metrics;
 mod migrator;
