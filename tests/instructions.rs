@@ -4,7 +4,12 @@
 //! What a machine still changes: its C library, and which of memchr's and ring's variants its CPU can run (valgrind's
 //! has no AVX-512). Hence the tolerance.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use bench::{
     Sandbox, events,
@@ -89,8 +94,8 @@ async fn measure(pool: &PgPool) -> Counts {
     let valgrind = env("VALGRIND");
 
     let new = json!({"title": "Process user data", "description": "Count the words of this"});
-    let next_task = std::sync::atomic::AtomicI64::new(1);
-    let next_task = || next_task.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let last = AtomicI64::new(0);
+    let next_task = || last.fetch_add(1, Ordering::Relaxed) + 1;
     let event = |function: &str| -> Value {
         match function {
             "admin-dashboard" => events::rest("GET", "/admin/dashboard", None),
@@ -125,7 +130,7 @@ async fn measure(pool: &PgPool) -> Counts {
         "task-processor",
         "update-task",
     ] {
-        let counted = count(&sandbox, valgrind.as_ref(), &reports, function, async |_| event(function)).await;
+        let counted = count(&sandbox, valgrind.as_ref(), &reports, function, || event(function)).await;
         let Count { cold, warm } = counted.unwrap_or_else(|error| panic!("{function}: {error:#}"));
         let both = [("cold".to_owned(), cold), ("warm".to_owned(), warm)];
         counts.insert(function.to_owned(), BTreeMap::from(both));

@@ -33,32 +33,35 @@ pub struct Function {
     api: RuntimeApi,
     /// How long it took from the start of the process until it asked for its first invocation.
     pub init: Duration,
-    started: Instant,
 }
 
 /// What a function has answered.
 pub struct Answer {
     /// What API Gateway, or the event source mapping, gets.
     pub body: Value,
-    /// When the answer was complete, after the start of the process.
-    pub since_start: Duration,
-    /// The same, after the invocation.
-    pub since_invocation: Duration,
+    /// How long it took: from the invocation, or, for the first one, from the start of the process.
+    pub took: Duration,
 }
 
 impl Sandbox {
-    /// Starts a function.
-    pub async fn start(&self, name: &str) -> Result<Function> {
-        self.start_under(name, &[] as &[&OsStr]).await
+    /// Starts a function for an event that waits for it, and returns it with the answer.
+    pub async fn start(&self, name: &str, event: &Value) -> Result<(Function, Answer)> {
+        self.start_under(name, &[] as &[&OsStr], event).await
     }
 
-    /// Starts a function under another program, like valgrind.
-    pub async fn start_under(&self, name: &str, program: &[impl AsRef<OsStr>]) -> Result<Function> {
+    /// The same, under another program, like valgrind.
+    pub async fn start_under(
+        &self,
+        name: &str,
+        program: &[impl AsRef<OsStr>],
+        event: &Value,
+    ) -> Result<(Function, Answer)> {
         let folder = self.functions.join(name);
         let mut line: Vec<&OsStr> = program.iter().map(AsRef::as_ref).collect();
         let bootstrap = folder.join("bootstrap");
         line.push(bootstrap.as_os_str());
         let api = RuntimeApi::start().await?;
+        api.invoke(&event.to_string())?;
         let mut command = Command::new(line[0]);
         command
             .args(&line[1..])
@@ -95,10 +98,10 @@ impl Sandbox {
             process,
             api,
             init: Duration::ZERO,
-            started,
         };
         function.init = function.asks().await? - started;
-        Ok(function)
+        let answer = function.answers(started).await?;
+        Ok((function, answer))
     }
 }
 
@@ -108,6 +111,10 @@ impl Function {
         let event = event.to_string();
         let invoked = Instant::now();
         self.api.invoke(&event)?;
+        self.answers(invoked).await
+    }
+
+    async fn answers(&mut self, invoked: Instant) -> Result<Answer> {
         let (at, body) = match self.next_call().await? {
             News { at, call: Call::Response(body) } => (at, body),
             News { call: Call::Error(body), .. } => bail!("{} failed: {}", self.name, String::from_utf8_lossy(&body)),
@@ -116,8 +123,7 @@ impl Function {
         self.asks().await?;
         Ok(Answer {
             body: serde_json::from_slice(&body)?,
-            since_start: at - self.started,
-            since_invocation: at - invoked,
+            took: at - invoked,
         })
     }
 

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::Sandbox;
@@ -31,7 +31,7 @@ pub async fn count(
     valgrind: &Path,
     reports: &Path,
     name: &str,
-    event: impl AsyncFn(usize) -> Value,
+    event: impl Fn() -> Value,
 ) -> Result<Count> {
     let run = async |requests: usize| {
         let report = reports.join(format!("{name}-{requests}.callgrind"));
@@ -53,21 +53,23 @@ async fn run(
     report: &Path,
     name: &str,
     requests: usize,
-    event: &impl AsyncFn(usize) -> Value,
+    event: &impl Fn() -> Value,
 ) -> Result<()> {
-    let mut file = "--callgrind-out-file=".to_owned();
-    file.push_str(report.to_str().context("a path of text")?);
+    let file = format!("--callgrind-out-file={}", report.display());
     let program = [
         valgrind.as_os_str(),
         "--tool=callgrind".as_ref(),
         "--quiet".as_ref(),
         file.as_ref(),
     ];
-    let mut function = sandbox.start_under(name, &program).await?;
-    for number in 0..requests {
-        let answer = function.invoke(&event(number).await).await?;
+    let (mut function, first) = sandbox.start_under(name, &program, &event()).await?;
+    let mut answers = vec![first];
+    for _ in 1..requests {
+        answers.push(function.invoke(&event()).await?);
+    }
+    for answer in answers {
         let status = &answer.body["statusCode"];
-        anyhow::ensure!(
+        ensure!(
             status.is_null() || status.as_u64().is_some_and(|status| status < 300),
             "{name}: {}",
             answer.body
