@@ -4,7 +4,7 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract coverage lint sqlx openapi fmt
+.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract bench bench-counts coverage lint sqlx openapi fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ chaos: ## Create 2,000 tasks while everything fails in turn; count what is lost 
 
 contract: ## Hold the running API against openapi.json, with thousands of requests
 	@$(XTASK) contract
+
+bench: ## Measure cold starts, requests, batches, pages: a table, and docs/performance.md (BUILD=1: builds, too)
+	@$(XTASK) bench
+
+bench-counts: ## Refresh the instruction counts that `make test` compares with
+	@$(XTASK) bench-counts
 
 coverage: ## Run the tests with coverage: a table, and HTML in coverage/
 	@$(XTASK) coverage

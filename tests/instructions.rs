@@ -54,7 +54,10 @@ async fn a_request_takes_the_instructions_that_it_took(pool: PgPool) {
         return eprintln!("no counts for {}: make bench-counts", std::env::consts::ARCH);
     };
     let mut wrong = Vec::new();
-    assert!(measured.keys().eq(expected.keys()), "other functions: make bench-counts");
+    assert!(
+        measured.keys().eq(expected.keys()),
+        "other functions: make bench-counts"
+    );
     for (function, counts) in &measured {
         for (kind, &measured) in counts {
             let expected = expected[function][kind];
@@ -86,7 +89,9 @@ async fn measure(pool: &PgPool) -> Counts {
     ];
     let sandbox = Sandbox {
         functions: fs::canonicalize("../target/lambda").expect("`make test` has built the functions"),
-        variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        variables: variables
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
     };
     let reports = Path::new("../target/instructions");
     fs::create_dir_all(reports).expect("a folder");

@@ -7,9 +7,7 @@ use aws_sdk_sqs::Client;
 use bench::Sandbox;
 use queue::TaskQueue;
 use shared::store::{Database, MIGRATIONS, ROLES};
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions,
-};
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
 
 use crate::report::Row;
 
@@ -65,7 +63,9 @@ impl Fixture {
         let sandbox = |folder: &str| -> Result<Sandbox> {
             Ok(Sandbox {
                 functions: PathBuf::from(variable(folder)?),
-                variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+                variables: variables
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .to_vec(),
             })
         };
         Ok(Self {

@@ -116,8 +116,14 @@ impl Function {
 
     async fn answers(&mut self, invoked: Instant) -> Result<Answer> {
         let (at, body) = match self.next_call().await? {
-            News { at, call: Call::Response(body) } => (at, body),
-            News { call: Call::Error(body), .. } => bail!("{} failed: {}", self.name, String::from_utf8_lossy(&body)),
+            News {
+                at,
+                call: Call::Response(body),
+            } => (at, body),
+            News {
+                call: Call::Error(body),
+                ..
+            } => bail!("{} failed: {}", self.name, String::from_utf8_lossy(&body)),
             News { call: Call::Next, .. } => bail!("{} asks without having answered", self.name),
         };
         self.asks().await?;
@@ -149,10 +155,16 @@ impl Function {
     async fn asks(&mut self) -> Result<Instant> {
         match self.next_call().await? {
             News { at, call: Call::Next } => Ok(at),
-            News { call: Call::Error(body), .. } => {
+            News {
+                call: Call::Error(body),
+                ..
+            } => {
                 bail!("{} does not start: {}", self.name, String::from_utf8_lossy(&body))
             }
-            News { call: Call::Response(_), .. } => bail!("{} answers unasked", self.name),
+            News {
+                call: Call::Response(_),
+                ..
+            } => bail!("{} answers unasked", self.name),
         }
     }
 

@@ -1,9 +1,6 @@
 //! How many instructions a function executes: the same on every run, unlike the time they take.
 
-use std::{
-    fs,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

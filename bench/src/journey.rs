@@ -51,19 +51,25 @@ pub async fn measure(fixture: &Fixture) -> Result<Vec<Row>> {
             break settled;
         }
         let missing = ids.len() - settled.len();
-        ensure!(tokio::time::Instant::now() < deadline, "{missing} tasks are not completed");
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "{missing} tasks are not completed"
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     let settled: std::collections::HashMap<i64, OffsetDateTime> = settled.into_iter().collect();
     let (mut answered, mut completed) = (Times::default(), Times::default());
     for (id, sent_at, answered_at) in created {
-        answered.push((answered_at - sent_at).try_into()?);
-        completed.push((settled[&id] - sent_at).try_into().unwrap_or_default());
+        answered.add((answered_at - sent_at).try_into()?, true);
+        completed.add((settled[&id] - sent_at).try_into().unwrap_or_default(), true);
     }
     let row = |figure: &str, times: &Times| {
         let [median, late] = [50, 99].map(|percent| in_units(times.percentile(percent)));
         let figure = format!("{figure}, {RATE} tasks/s for {SECONDS} s, in the emulator");
         Row::absolute(figure, format!("p50 {median}, p99 {late}"))
     };
-    Ok(vec![row("create → completed", &completed), row("create → 201", &answered)])
+    Ok(vec![
+        row("create → completed", &completed),
+        row("create → 201", &answered),
+    ])
 }

@@ -9,9 +9,11 @@ use anyhow::Result;
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// Adds one.
-    pub fn push(&mut self, time: Duration) {
-        self.0.push(time);
+    /// Adds one, unless it does not count: then it has warmed up.
+    pub fn add(&mut self, time: Duration, counts: bool) {
+        if counts {
+            self.0.push(time);
+        }
     }
 
     /// The time that half of them do not exceed.
@@ -37,10 +39,13 @@ pub async fn alternate(
 ) -> Result<(Duration, Duration)> {
     let (mut subjects, mut references) = (Times::default(), Times::default());
     for round in 0..rounds + rounds / 10 {
-        let (subject, reference) = (subject().await?, reference().await?);
-        if round >= rounds / 10 {
-            subjects.push(subject);
-            references.push(reference);
+        let counts = round >= rounds / 10;
+        if round % 2 == 0 {
+            subjects.add(subject().await?, counts);
+            references.add(reference().await?, counts);
+        } else {
+            references.add(reference().await?, counts);
+            subjects.add(subject().await?, counts);
         }
     }
     Ok((subjects.median(), references.median()))

@@ -16,6 +16,7 @@ use shared::{
     store::{Statement, tasks::Find},
 };
 use sqlx::{Connection, PgConnection};
+use tokio::time::sleep;
 
 use crate::{
     fixture::Fixture,
@@ -26,6 +27,9 @@ use crate::{
 /// How often each function is started. The first tenth does not count.
 const STARTS: usize = 60;
 
+/// How long it is quiet before each measurement.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// How many requests make a function warm.
 const WARM: usize = 200;
 
@@ -35,7 +39,7 @@ pub fn new_task() -> Value {
     events::with_body(events::rest("POST", "/tasks", None), &body)
 }
 
-/// One start of a function.
+/// The starts of a function.
 struct Starts {
     init: Times,
     answered: Times,
@@ -50,10 +54,8 @@ impl Starts {
     async fn add(&mut self, sandbox: &Sandbox, name: &str, event: &Value, counts: bool) -> Result<()> {
         let (function, answer) = sandbox.start(name, event).await?;
         ensure_success(&answer)?;
-        if counts {
-            self.init.push(function.init);
-            self.answered.push(answer.took);
-        }
+        self.init.add(function.init, counts);
+        self.answered.add(answer.took, counts);
         function.stop().await
     }
 }
@@ -107,16 +109,22 @@ async fn cold_starts(fixture: &mut Fixture) -> Result<Vec<Row>> {
     let root = events::rest("GET", "/", None);
     let [mut empty, mut info, mut reads, mut sends] = std::array::from_fn(|_| Starts::new());
     let (mut connects, mut messages) = (Times::default(), Times::default());
+    let mut turns = [0, 1, 2, 3, 4, 5];
     for round in 0..STARTS + STARTS / 10 {
         let counts = round >= STARTS / 10;
-        empty.add(&fixture.references, "empty", &get, counts).await?;
-        let (connected, message) = (connect_and_query(fixture, id).await?, send(fixture).await?);
-        info.add(&fixture.functions, "api-info", &root, counts).await?;
-        reads.add(&fixture.functions, "get-task", &get, counts).await?;
-        sends.add(&fixture.functions, "create-task", &create, counts).await?;
-        if counts {
-            connects.push(connected);
-            messages.push(message);
+        // In another order each time, and with a pause: what one leaves to be done, as Postgres and the emulator
+        // clean up after it, would always be in the figure of the next.
+        fastrand::shuffle(&mut turns);
+        for turn in turns {
+            sleep(PAUSE).await;
+            match turn {
+                0 => empty.add(&fixture.references, "empty", &get, counts).await?,
+                1 => info.add(&fixture.functions, "api-info", &root, counts).await?,
+                2 => reads.add(&fixture.functions, "get-task", &get, counts).await?,
+                3 => sends.add(&fixture.functions, "create-task", &create, counts).await?,
+                4 => connects.add(connect_and_query(fixture, id).await?, counts),
+                _ => messages.add(send(fixture).await?, counts),
+            }
         }
     }
     let floor = empty.answered.median() + connects.median();
@@ -126,10 +134,22 @@ async fn cold_starts(fixture: &mut Fixture) -> Result<Vec<Row>> {
     );
     let init = |figure: &str, starts: &Starts| {
         let figure = format!("init, {figure}");
-        Row::times(figure, "empty function", Some(1.3), starts.init.median(), empty.init.median())
+        Row::times(
+            figure,
+            "empty function",
+            Some(1.3),
+            starts.init.median(),
+            empty.init.median(),
+        )
     };
     Ok(vec![
-        Row::times("cold start, get-task", floor_of_reads, Some(1.5), reads.answered.median(), floor),
+        Row::times(
+            "cold start, get-task",
+            floor_of_reads,
+            Some(1.5),
+            reads.answered.median(),
+            floor,
+        ),
         Row::times(
             "cold start, create-task",
             floor_of_sends,
@@ -139,7 +159,9 @@ async fn cold_starts(fixture: &mut Fixture) -> Result<Vec<Row>> {
         ),
         Row::absolute(
             "of which: empty function, connect and query, message",
-            [empty.answered.median(), connects.median(), messages.median()].map(in_units).join(" + "),
+            [empty.answered.median(), connects.median(), messages.median()]
+                .map(in_units)
+                .join(" + "),
         ),
         init("api-info", &info),
         init("get-task", &reads),

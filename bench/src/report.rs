@@ -101,7 +101,10 @@ pub fn table(rows: &[Row]) -> String {
         format!("|{}\n", padded.collect::<String>())
     };
     let mut table: Vec<String> = lines.iter().map(line).collect();
-    table.insert(1, format!("|{}\n", widths.map(|width| "-".repeat(width + 2) + "|").concat()));
+    table.insert(
+        1,
+        format!("|{}\n", widths.map(|width| "-".repeat(width + 2) + "|").concat()),
+    );
     table.concat()
 }
 

@@ -51,9 +51,14 @@ fn request(event: &Value) -> Result<Request> {
 }
 
 async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {
-    let id: i64 = sqlx::query_scalar("select min(id) from tasks").fetch_one(&mut fixture.connection).await?;
+    let id: i64 = sqlx::query_scalar("select min(id) from tasks")
+        .fetch_one(&mut fixture.connection)
+        .await?;
     let event = events::task("GET", id, "");
-    let find = Find { id: id.try_into()?, access: Access::All };
+    let find = Find {
+        id: id.try_into()?,
+        access: Access::All,
+    };
     let against = "the same query in a loop";
 
     let handler = async || {
@@ -68,7 +73,13 @@ async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {
         Ok(took)
     };
     let (subject, reference) = alternate(5000, handler, &mut query).await?;
-    let mut rows = vec![Row::times("warm `GET /tasks/{id}`", against, Some(1.25), subject, reference)];
+    let mut rows = vec![Row::times(
+        "warm `GET /tasks/{id}`",
+        against,
+        Some(1.25),
+        subject,
+        reference,
+    )];
 
     let text = event.to_string();
     let handle = |request| get_task::handle(&fixture.database, request);
@@ -83,7 +94,13 @@ async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {
         Ok(took)
     };
     let (subject, reference) = alternate(5000, whole, &mut query).await?;
-    rows.push(Row::times("… from event to response as JSON", against, None, subject, reference));
+    rows.push(Row::times(
+        "… from event to response as JSON",
+        against,
+        None,
+        subject,
+        reference,
+    ));
 
     let (mut function, _) = fixture.functions.start("get-task", &event).await?;
     warm_up(&mut function, &event).await?;
@@ -91,8 +108,8 @@ async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {
     let (mut empty, _) = fixture.references.start("empty", &event).await?;
     warm_up(&mut empty, &event).await?;
     for _ in 0..2000 {
-        times.push(function.invoke(&event).await?.took);
-        floor.push(empty.invoke(&event).await?.took);
+        times.add(function.invoke(&event).await?.took, true);
+        floor.add(empty.invoke(&event).await?.took, true);
     }
     function.stop().await?;
     empty.stop().await?;
@@ -131,7 +148,9 @@ async fn create_task(fixture: &mut Fixture) -> Result<Row> {
     let by_hand = async || {
         let (took, sent) = time(async {
             let insert = "insert into tasks (title, description, created_by) values ($1, $2, $3) returning id";
-            let insert = sqlx::query_scalar(insert).bind("Process user data").bind("Count the words of this");
+            let insert = sqlx::query_scalar(insert)
+                .bind("Process user data")
+                .bind("Count the words of this");
             let id: i64 = insert.bind("bench").fetch_one(&mut fixture.connection).await?;
             let message = fixture.sqs.send_message().queue_url(&fixture.queue_url);
             message.message_body(format!(r#"{{"task_id":{id}}}"#)).send().await?;
@@ -177,7 +196,13 @@ async fn batches(fixture: &mut Fixture, size: i64) -> Result<Row> {
     let rounds = if size < 100 { 500 } else { 50 };
     let (subject, reference) = alternate(rounds, processor, by_hand).await?;
     let figure = format!("processor, batch of {size}");
-    Ok(Row::times(figure, "one `update ... from unnest`", Some(1.5), subject, reference))
+    Ok(Row::times(
+        figure,
+        "one `update ... from unnest`",
+        Some(1.5),
+        subject,
+        reference,
+    ))
 }
 
 /// New tasks, as create-task leaves them.
@@ -201,7 +226,9 @@ async fn pages(fixture: &mut Fixture) -> Result<Row> {
     ))
     .execute(&mut fixture.connection)
     .await?;
-    sqlx::query("vacuum analyze tasks").execute(&mut fixture.connection).await?;
+    sqlx::query("vacuum analyze tasks")
+        .execute(&mut fixture.connection)
+        .await?;
 
     let after = |id: i64| -> Result<Value> {
         let list = events::with_query(events::rest("GET", "/tasks", None), "limit", &PAGE.to_string());

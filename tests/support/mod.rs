@@ -7,11 +7,11 @@ mod metrics;
 mod queues;
 mod recorder;
 
+pub use bench::Proxy;
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
 pub use logs::LogLines;
 pub use metrics::{MetricLines, NO_METRICS};
-pub use bench::Proxy;
 pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for, sqs_that_answers};
 pub use recorder::Recorder;
 
