@@ -19,7 +19,7 @@ pub struct Count {
     pub warm: u64,
 }
 
-/// Counts by valgrind, whose CPU has no AVX-512 whatever the machine has.
+/// Counts by valgrind, whose CPU has no AVX-512 whatever the machine has; not the instructions of the C library.
 ///
 /// Twice: with one request, and with some more. Neither includes the other's noise, as there would be in what is
 /// counted between two moments of one run.
@@ -33,7 +33,7 @@ pub async fn count(
     let run = async |requests: usize| {
         let report = reports.join(format!("{name}-{requests}.callgrind"));
         run(sandbox, valgrind, &report, name, requests, &event).await?;
-        total(&report)
+        own(&report)
     };
     let (cold, all) = tokio::join!(run(1), run(1 + WARM));
     let (cold, all) = (cold?, all?);
@@ -75,9 +75,51 @@ async fn run(
     function.stop().await
 }
 
-/// What the report says of the whole run.
-fn total(report: &Path) -> Result<u64> {
+/// How many instructions of the function itself are in the report (Valgrind manual, "Callgrind Format Specification"):
+/// not those of the C library and the loader, which are this machine's own.
+fn own(report: &Path) -> Result<u64> {
     let text = fs::read_to_string(report).with_context(|| format!("no report {}", report.display()))?;
-    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
-    Ok(total.context("a report has totals")?.parse()?)
+    let (mut own, mut is_own, mut is_of_callee) = (0, false, false);
+    // A file's name comes with its number once, and is its number from then on.
+    let mut number = None;
+    for line in text.lines() {
+        let object = line.strip_prefix("ob=");
+        if let Some(named) = object.or_else(|| line.strip_prefix("cob=")) {
+            if named.ends_with("/bootstrap") {
+                number = named.split(' ').next();
+            }
+            if let Some(object) = object {
+                is_own = number.is_some_and(|number| object.split(' ').next() == Some(number));
+            }
+        } else if line.starts_with("calls=") {
+            // The next line is what the call cost, which the callee's own lines say, too.
+            is_of_callee = true;
+        } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+            if is_own && !std::mem::take(&mut is_of_callee) {
+                let cost = line.split(' ').nth(1).context("a line has a place and its cost")?;
+                own += cost.parse::<u64>()?;
+            }
+            is_of_callee = false;
+        }
+    }
+    ensure!(own > 0, "no function in the report {}", report.display());
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_functions_own_instructions_count_and_those_of_a_call_once() {
+        let report = std::env::temp_dir().join(format!("bench-{}.callgrind", std::process::id()));
+        let text = "positions: line\nevents: Ir\nsummary: 99\n\n\
+                    ob=(1) /lib/libc.so.6\nfn=(1) malloc\n7 50\ncob=(2) /f/bootstrap\ncfn=(2)\ncalls=1 0 \n7 30\n\n\
+                    ob=(2)\nfn=(2)\n0 10\n+3 20\ncob=(1)\ncfn=(1)\ncalls=2 0 \n* 50\n* 5\n\n\
+                    ob=(1)\nfn=(1)\n9 9\n";
+        fs::write(&report, text).expect("written");
+        let counted = own(&report);
+        fs::remove_file(&report).expect("removed");
+        assert_eq!(counted.expect("a report"), 35);
+    }
 }
