@@ -10,7 +10,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open),"
-	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing)"
+	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too)"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs (AWS=localstack: in Docker)
 	@$(XTASK) up

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Sandbox;
@@ -11,7 +12,7 @@ use crate::Sandbox;
 const WARM: usize = 20;
 
 /// The instructions of one function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// From the start of the process to its first answer.
     pub cold: u64,
