@@ -74,7 +74,7 @@ def delete_stack(cloudformation, stack):
     say(f"deleting the stack {stack} (Aurora and the functions' network interfaces take half an hour)")
     cloudformation.delete_stack(StackName=found["StackId"])
     waiter = cloudformation.get_waiter("stack_delete_complete")
-    waiter.wait(StackName=found["StackId"], WaiterConfig={"Delay": 5, "MaxAttempts": 1440})
+    waiter.wait(StackName=found["StackId"], WaiterConfig={"Delay": 2, "MaxAttempts": 3600})
     say("deleted the stack")
 
 

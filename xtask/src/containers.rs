@@ -73,12 +73,25 @@ impl Containers {
 
     /// Stops both; the data stays.
     pub fn stop(&self, log: &Path) -> Result<()> {
-        process::run(self.compose().arg("down"), log, |_| {})
+        self.down(&[], log)
     }
 
     /// Stops both and deletes the data.
     pub fn forget(&self, log: &Path) -> Result<()> {
-        process::run(self.compose().args(["down", "--volumes"]), log, |_| {})
+        self.down(&["--volumes"], log)
+    }
+
+    fn down(&self, options: &[&str], log: &Path) -> Result<()> {
+        // Those of functions that SAM local has forgotten (as of 1.170, a few each time): the network cannot go with them.
+        let mut list = Command::new("docker");
+        list.args(["ps", "--all", "--filter", &format!("network={NETWORK}")]);
+        list.args(["--format", r#"{{.ID}} {{.Label "com.docker.compose.project"}}"#]);
+        let containers = process::output(&mut list)?;
+        let forgotten: Vec<&str> = not_of_compose(&containers).collect();
+        if !forgotten.is_empty() {
+            process::output(Command::new("docker").args(["rm", "--force"]).args(forgotten))?;
+        }
+        process::run(self.compose().arg("down").args(options), log, |_| {})
     }
 
     fn compose(&self) -> Command {
@@ -111,15 +124,38 @@ pub fn ensure_docker(what: &str) -> Result<()> {
     let without = "`make up` alone needs no Docker";
     if let Err(error) = attempt(&["compose", "version"]) {
         bail!(
-            "{what} needs Docker and its plugin compose: {error:#}.\n\
+            "{what} needs Docker and its plugin compose: {error:#}\n\
              Install both (https://docs.docker.com/engine/install), or do without: {without}"
         );
     }
     if let Err(error) = attempt(&["version", "--format", "{{.Server.Version}}"]) {
         bail!(
-            "{what} needs a Docker daemon that answers: {error:#}.\n\
+            "{what} needs a Docker daemon that answers: {error:#}\n\
              Start it (Linux: sudo systemctl start docker), or do without: {without}"
         );
     }
     Ok(())
+}
+
+/// Of lines with the id of a container and its compose project, the ids that have none.
+fn not_of_compose(containers: &str) -> impl Iterator<Item = &str> {
+    containers
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, project)| project.is_empty())
+        .map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_compose_started_is_left_to_compose() {
+        let containers = "0a6a3b94ee08 task-api\n96ac84bec19c \nfe628e54e24b \n";
+        assert_eq!(
+            not_of_compose(containers).collect::<Vec<_>>(),
+            ["96ac84bec19c", "fe628e54e24b"]
+        );
+    }
 }

@@ -25,7 +25,7 @@ use crate::{
 pub const STACK_NAME: &str = "task-api";
 
 /// The region that local things pretend to be in.
-const REGION: &str = "us-east-1";
+pub const REGION: &str = "us-east-1";
 
 /// The web pages that may call the local API.
 const LOCAL_ORIGINS: &str = "http://localhost:*";
@@ -79,7 +79,9 @@ pub fn deploy(
     let step = Step::start("deploy", "template.yaml");
     mark_packages(&stack.root, parameters)?;
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
-    command.args(["--config-file", "samconfig.toml", "--config-env", "local"]);
+    // With its whole path, because SAM would look for it beside the template.
+    command.arg("--config-file").arg(stack.root.join("samconfig.toml"));
+    command.args(["--config-env", "local"]);
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
     command.arg("--template-file").arg(template);
     command

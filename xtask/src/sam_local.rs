@@ -1,6 +1,9 @@
 //! `make sam-local`: the routes in containers of AWS's own Lambda image, behind `sam local start-api`.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
+use serde_json::json;
 
 use crate::{
     containers::{self, NETWORK},
@@ -33,9 +36,14 @@ There is no queue: a created task stays pending, and its row keeps enqueued_at n
     command.args(["start-api", "--template-file", "template.yaml"]);
     command.args(["--host", "127.0.0.1", "--port", &port]);
     command.args(["--docker-network", NETWORK, "--warm-containers", "EAGER"]);
-    // No name but those of the network resolves: SAM can set only variables that template.yaml names, so that the SQS
-    // client in there would look for AWS itself.
-    command.args(["--container-dns", "127.0.0.1"]);
+    // SAM can set only variables that template.yaml names, so that the SQS client in there would look for AWS. It finds
+    // its own container, where nothing listens.
+    command.args(["--add-host", &format!("sqs.{}.amazonaws.com:127.0.0.1", deploy::REGION)]);
+    // What SAM does not resolve in template.yaml, where a value for the cloud stands beside it.
+    let variables = stack.folder.join("sam-local.json");
+    let values = json!({"DATABASE_URL": containers::DATABASE_URL, "METRICS_NAMESPACE": deploy::STACK_NAME});
+    fs::write(&variables, json!({"Parameters": values}).to_string())?;
+    command.arg("--env-vars").arg(&variables);
     if stack.auth == Auth::Open {
         // SAM answers 401 to a request without a token before it asks an authorizer; here none is asked.
         command.arg("--disable-authorizer");

@@ -99,7 +99,7 @@ pub fn deploy(settings: &Settings) -> Result<()> {
             step.says(line);
         }
     })
-    .context("nothing remains of it after `make destroy-sandbox`")?;
+    .context("`make destroy-sandbox` removes what there is of it")?;
     let outputs = deploy::outputs_on_aws(&stack, STACK_NAME, Some(region(&answers)?))?;
     step.done("template.yaml is deployed");
     announce(&outputs, &answers)
