@@ -4,13 +4,13 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract coverage lint sqlx openapi fmt
+.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract bench bench-counts coverage lint sqlx openapi fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open),"
-	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing)"
+	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too)"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs (AWS=localstack: in Docker)
 	@$(XTASK) up
@@ -53,6 +53,12 @@ chaos: ## Create 2,000 tasks while everything fails in turn; count what is lost 
 
 contract: ## Hold the running API against openapi.json, with thousands of requests
 	@$(XTASK) contract
+
+bench: ## Measure cold starts, requests, batches, pages: a table, and docs/performance.md (BUILD=1: builds, too)
+	@$(XTASK) bench
+
+bench-counts: ## Refresh the instruction counts that `make test` compares with
+	@$(XTASK) bench-counts
 
 coverage: ## Run the tests with coverage: a table, and HTML in coverage/
 	@$(XTASK) coverage

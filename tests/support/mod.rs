@@ -4,15 +4,14 @@ mod browser;
 mod call;
 mod logs;
 mod metrics;
-mod proxy;
 mod queues;
 mod recorder;
 
+pub use bench::Proxy;
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
 pub use logs::LogLines;
 pub use metrics::{MetricLines, NO_METRICS};
-pub use proxy::Proxy;
 pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for, sqs_that_answers};
 pub use recorder::Recorder;
 

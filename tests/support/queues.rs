@@ -43,6 +43,11 @@ impl TestQueue {
         Self { client, url }
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The function's side of it.
     pub async fn sender(&self) -> TaskQueue {
         TaskQueue::new(&queue::sdk_config().await, self.url.clone())

@@ -490,7 +490,10 @@ fn every_function_has_logs_that_end_and_an_alarm(templates: &Value) {
         let pattern = filter["FilterPattern"].as_str().expect("a pattern");
         // Anybody may send tokens that the authorizer refuses, by an error.
         for status in ["success", "error"] {
-            assert!(pattern.contains(&format!("$.record.status != \"{status}\"")), "{pattern}");
+            assert!(
+                pattern.contains(&format!("$.record.status != \"{status}\"")),
+                "{pattern}"
+            );
         }
         let metric = &filter["MetricTransformations"][0];
         let alarm = properties(templates, environment, "FunctionErrorsAlarm");

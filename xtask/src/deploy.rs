@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -30,16 +32,25 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Builds what changed since the last time, for this machine.
 pub fn build(stack: &Stack) -> Result<()> {
-    compile(stack, &[])
+    compile(stack, &[] as &[&str], "the functions are in target/lambda")
 }
 
 /// The same for AWS's arm64, into the same folders: cargo-lambda fills them anew at each build, so that whoever deploys
 /// builds first.
 pub fn build_for_arm64(stack: &Stack) -> Result<()> {
-    compile(stack, &["--arm64"])
+    compile(stack, &["--arm64"], "the functions are in target/lambda")
 }
 
-fn compile(stack: &Stack, options: &[&str]) -> Result<()> {
+/// Builds what the functions are measured against, in the same way, and returns the folder.
+pub fn build_references(stack: &Stack) -> Result<PathBuf> {
+    let folder = stack.root.join("target/lambda-references");
+    let arguments = ["--package", "empty", "--lambda-dir"].map(OsStr::new);
+    let arguments = [&arguments[..], &[folder.as_os_str()]].concat();
+    compile(stack, &arguments, "the empty function is in target/lambda-references")?;
+    Ok(folder)
+}
+
+fn compile(stack: &Stack, options: &[impl AsRef<OsStr>], done: &str) -> Result<()> {
     let step = Step::start("build", "compiling the functions (some minutes the first time)");
     let mut command = process::cargo(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
     command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
@@ -53,7 +64,7 @@ fn compile(stack: &Stack, options: &[&str]) -> Result<()> {
             }
         },
     )?;
-    step.done("the functions are in target/lambda");
+    step.done(done);
     Ok(())
 }
 

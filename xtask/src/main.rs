@@ -1,11 +1,12 @@
 //! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
 
-mod browser;
+mod bench;
 mod containers;
 mod dead_letters;
 mod deploy;
 mod emulator;
 mod openapi;
+mod packages;
 mod postgres;
 mod process;
 mod sam_local;
@@ -72,6 +73,15 @@ enum Command {
         #[arg(long, env = "SEED")]
         seed: Option<u64>,
     },
+    /// Measure cold starts, requests, batches and more; print a table and write docs/performance.md
+    Bench {
+        /// Measures `make up` in a fresh clone, too, and a change of one function
+        #[arg(long, env = "BUILD", value_parser = clap::builder::BoolishValueParser::new(), default_value = "0",
+            action = clap::ArgAction::Set)]
+        build: bool,
+    },
+    /// Count the functions' instructions; write what `make test` compares with
+    BenchCounts,
     /// Make the test stack's Postgres fail
     #[command(hide = true)]
     FailPostgres { fault: PostgresFault },
@@ -126,6 +136,8 @@ fn run(command: Command) -> Result<()> {
         Command::Token { subject, scope } => stack::token(&Stack::local(&settings)?, &subject, &scope),
         Command::Test { arguments } => test::run(&settings, &arguments),
         Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
+        Command::Bench { build } => bench::run(&settings, build),
+        Command::BenchCounts => bench::write_counts(&settings),
         Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),

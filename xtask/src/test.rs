@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    browser, dead_letters, deploy,
+    dead_letters, deploy,
     openapi::{self, Thoroughness},
+    packages::{CHROMIUM, VALGRIND},
     process,
     settings::Settings,
     stack::{self, Deployed, Stack},
@@ -24,12 +25,12 @@ use crate::{
 /// Runs every test against a fresh stack: `cargo test`, with the stack in its environment.
 pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
     with_stack(settings, |stack| {
-        let bench = Bench::prepare(stack)?;
+        let surroundings = Surroundings::prepare(stack)?;
         let dead_letters = dead_letters::build(stack)?;
-        check_queries(stack, &bench.deployed.database_url)?;
-        openapi::hold(stack, &bench.closed.api_url, Thoroughness::Short)?;
+        check_queries(stack, &surroundings.deployed.database_url)?;
+        openapi::hold(stack, &surroundings.closed.api_url, Thoroughness::Short)?;
         succeed(
-            bench
+            surroundings
                 .cargo(stack)?
                 .env("DEAD_LETTERS", dead_letters)
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
@@ -67,9 +68,9 @@ const NOT_COVERED: &str = "xtask/|tests/|main.rs";
 pub fn coverage(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
         stack.tools.install_cargo_llvm_cov()?;
-        let bench = Bench::prepare(stack)?;
+        let surroundings = Surroundings::prepare(stack)?;
         let llvm_cov = |arguments: &[&str]| {
-            let mut command = bench.cargo(stack)?;
+            let mut command = surroundings.cargo(stack)?;
             command.env("PATH", stack.tools.path()?);
             command.arg("llvm-cov").args(arguments);
             succeed(command.args(["--ignore-filename-regex", NOT_COVERED]))
@@ -156,7 +157,7 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 /// Gives `work` a stack that has no past, and stops it however this process ends.
-fn with_stack(settings: &Settings, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
+pub fn with_stack(settings: &Settings, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
     let stack = Stack::test(settings)?;
     let _lock = stack.lock()?;
     stack.forget()?;
@@ -197,19 +198,21 @@ pub fn stop_at_eof(settings: &Settings) -> Result<()> {
     Stack::test(settings)?.stop()
 }
 
-/// What the tests need beside a stack: the same once more, closed, and in the sandbox's shape; and a browser.
-struct Bench {
+/// What the tests need beside a stack: the same once more, closed, and in the sandbox's shape; a browser; valgrind.
+struct Surroundings {
     deployed: Deployed,
     closed: Deployed,
     sandbox: Deployed,
     jwks_url: String,
     chromium: PathBuf,
+    valgrind: PathBuf,
 }
 
-impl Bench {
+impl Surroundings {
     /// Makes sure of all that; lints first, which is quick.
     fn prepare(stack: &Stack) -> Result<Self> {
-        let chromium = browser::find_or_install(&stack.log("browser"))?;
+        let chromium = CHROMIUM.find_or_install(&stack.log("packages"))?;
+        let valgrind = VALGRIND.find_or_install(&stack.log("packages"))?;
         deploy::lint(stack)?;
         // Served by the test that needs it.
         let jwks_url = format!("http://127.0.0.1:{}/keys", process::free_port()?);
@@ -219,6 +222,7 @@ impl Bench {
             sandbox: stack::up_sandbox(stack, &jwks_url)?,
             jwks_url,
             chromium,
+            valgrind,
         })
     }
 
@@ -227,6 +231,7 @@ impl Bench {
         let mut command = cargo(stack, &self.deployed)?;
         command
             .env("CHROMIUM", &self.chromium)
+            .env("VALGRIND", &self.valgrind)
             .env("CLOSED_API_URL", &self.closed.api_url)
             .env("SANDBOX_API_URL", &self.sandbox.api_url)
             .env("SANDBOX_DATABASE_URL", &self.sandbox.database_url)
@@ -237,7 +242,7 @@ impl Bench {
 }
 
 /// A cargo command with the stack in its environment.
-fn cargo(stack: &Stack, deployed: &Deployed) -> Result<Command> {
+pub fn cargo(stack: &Stack, deployed: &Deployed) -> Result<Command> {
     let mut command = process::cargo("cargo");
     command
         .current_dir(&stack.root)
@@ -254,7 +259,8 @@ fn cargo(stack: &Stack, deployed: &Deployed) -> Result<Command> {
     Ok(command)
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
+/// Runs it, here, and fails if it does.
+pub fn succeed(command: &mut Command) -> Result<()> {
     let status = command.status().context("cannot start cargo")?;
     ensure!(status.success(), "cargo ended with {status}");
     Ok(())

@@ -84,7 +84,11 @@ impl Database {
     pub fn new(login: impl Into<Login>) -> Self {
         let login = login.into();
         // A role that logs in by itself has them from roles.sql: RDS Proxy refuses a connection with options.
-        let login = if login.is_by_token() { login } else { login.with_settings(LIMITS) };
+        let login = if login.is_by_token() {
+            login
+        } else {
+            login.with_settings(LIMITS)
+        };
         Self {
             login,
             ping_after: PING_AFTER,

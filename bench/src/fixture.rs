@@ -1,0 +1,119 @@
+//! What is measured with.
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context, Result};
+use aws_sdk_sqs::Client;
+use bench::Sandbox;
+use queue::TaskQueue;
+use shared::store::{Database, MIGRATIONS, ROLES};
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
+
+use crate::report::Row;
+
+/// A database and a queue of our own, and the functions.
+pub struct Fixture {
+    /// How to connect.
+    pub options: PgConnectOptions,
+    /// A connection as the reference has it.
+    pub connection: PgConnection,
+    /// The connection of a function.
+    pub database: Database,
+    /// A client as the reference has it.
+    pub sqs: Client,
+    /// A queue that nobody reads.
+    pub queue_url: String,
+    /// The functions that are deployed.
+    pub functions: Sandbox,
+    /// The empty one.
+    pub references: Sandbox,
+    /// Where the stack answers.
+    pub api_url: String,
+    /// The stack's database.
+    pub stack: PgConnectOptions,
+}
+
+/// A variable that `make bench` sets.
+fn variable(name: &str) -> Result<String> {
+    env::var(name).with_context(|| format!("{name} is not set: run `make bench`"))
+}
+
+impl Fixture {
+    /// Makes what the environment has the parts for.
+    pub async fn from_env() -> Result<Self> {
+        let stack: PgConnectOptions = variable("DATABASE_URL")?.parse()?;
+        let options = stack.clone().database("bench");
+        let url = options.to_url_lossy();
+        // As an interrupted run may have left it.
+        Postgres::drop_database(url.as_str()).await?;
+        Postgres::create_database(url.as_str()).await?;
+        let mut connection = PgConnection::connect_with(&options).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        sqlx::raw_sql(ROLES).execute(&mut connection).await?;
+
+        let sqs = Client::new(&queue::sdk_config().await);
+        let created = sqs.create_queue().queue_name("bench").send().await?;
+        let queue_url = created.queue_url.context("a queue has a URL")?;
+        let variables = [
+            ("AUTH", "closed"),
+            ("AWS_ENDPOINT_URL", &variable("AWS_ENDPOINT_URL")?),
+            ("DATABASE_URL", url.as_str()),
+            ("QUEUE_URL", &queue_url),
+        ];
+        let sandbox = |folder: &str| -> Result<Sandbox> {
+            Ok(Sandbox {
+                functions: PathBuf::from(variable(folder)?),
+                variables: variables
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .to_vec(),
+            })
+        };
+        Ok(Self {
+            database: Database::new(options.clone()),
+            functions: sandbox("FUNCTIONS")?,
+            references: sandbox("REFERENCES")?,
+            api_url: variable("API_URL")?,
+            options,
+            connection,
+            sqs,
+            queue_url,
+            stack,
+        })
+    }
+
+    /// The function's side of the queue.
+    pub async fn queue(&self) -> TaskQueue {
+        TaskQueue::new(&queue::sdk_config().await, self.queue_url.clone())
+    }
+
+    /// Leaves nothing behind.
+    pub async fn drop_database(self) -> Result<()> {
+        self.sqs.delete_queue().queue_url(self.queue_url).send().await?;
+        self.connection.close().await?;
+        drop(self.database);
+        Postgres::force_drop_database(self.options.to_url_lossy().as_str()).await?;
+        Ok(())
+    }
+}
+
+/// The builds that were measured, if that was asked for: their seconds, and what they may take.
+pub fn builds() -> Result<Vec<Row>> {
+    let Ok(seconds) = env::var("BUILD_SECONDS") else {
+        return Ok(Vec::new());
+    };
+    let figures = [
+        ("`make up` in a fresh clone: tools, build, deployment", 480.0),
+        ("`make up` after a change of one function", 60.0),
+    ];
+    let seconds = seconds.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+    let rows = figures.into_iter().zip(seconds);
+    Ok(rows
+        .map(|((figure, budget), seconds)| Row {
+            figure: figure.to_owned(),
+            reference: "its budget in seconds",
+            ratio: Some(seconds / budget),
+            goal: Some(1.0),
+            absolute: format!("{seconds:.0} of {budget:.0} s"),
+        })
+        .collect())
+}

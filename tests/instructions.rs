@@ -1,0 +1,199 @@
+//! How much the deployed functions compute, counted by valgrind in the binaries that are deployed: a regression shows
+//! here, however slow or busy the machine is. `make bench-counts` writes the numbers that this compares with.
+//!
+//! What still changes: how often an answer comes in two parts; on another machine, which of memchr's and ring's variants its
+//! CPU can run (valgrind's has no AVX-512). The same machine is within 2%; hence the tolerance.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicI64, Ordering},
+};
+
+use bench::{
+    Sandbox, events,
+    instructions::{Count, count},
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{TestQueue, env, execute};
+
+/// Where the numbers are, for each CPU architecture and function.
+const FILE: &str = "../bench/instructions.toml";
+
+/// What is at its beginning.
+const COMMENT: &str = "\
+# Instructions of the functions themselves, without the C library: from the start to the first answer (cold), and for
+# each further request (warm).
+# tests/instructions.rs compares; `make bench-counts` writes.
+
+";
+
+/// How many percent more, or fewer, there may be.
+const TOLERANCE: u64 = 5;
+
+/// How often a function may be counted until it is within them. Under valgrind it is so much slower that on a busy machine
+/// it may take SQS or Postgres for dead, and try again, or not: that is not how it always computes.
+const ATTEMPTS: usize = 3;
+
+/// How many tasks there are: the requests that change one are each about another, and all attempts need 858.
+const TASKS: i64 = 1000;
+
+/// What is counted, in the order of the alphabet.
+const FUNCTIONS: [&str; 13] = [
+    "admin-dashboard",
+    "admin-status",
+    "admin-task",
+    "api-docs",
+    "api-info",
+    "create-task",
+    "delete-task",
+    "get-task",
+    "health",
+    "list-tasks",
+    "process-task",
+    "task-processor",
+    "update-task",
+];
+
+type Counts = BTreeMap<String, Count>;
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_request_takes_the_instructions_that_it_took(pool: PgPool) {
+    let functions = Functions::new(&pool).await;
+    let text = fs::read_to_string(FILE).unwrap_or_default();
+    let mut all: BTreeMap<String, Counts> = toml::from_str(&text).expect("counts");
+    if std::env::var_os("WRITE_INSTRUCTIONS").is_some() {
+        all.insert(std::env::consts::ARCH.to_owned(), functions.typical().await);
+        let counts = toml::to_string(&all).expect("numbers are TOML");
+        return fs::write(FILE, format!("{COMMENT}{counts}")).expect("written");
+    }
+    let Some(expected) = all.get(std::env::consts::ARCH) else {
+        return eprintln!("no counts for {}: make bench-counts", std::env::consts::ARCH);
+    };
+    assert!(expected.keys().eq(FUNCTIONS), "other functions: make bench-counts");
+    let mut wrong = Vec::new();
+    for (function, expected) in expected {
+        let mut attempts = Vec::new();
+        while attempts.len() < ATTEMPTS {
+            let counted = functions.count(function).await;
+            if counted.as_ref().is_ok_and(|counted| is_like(counted, expected)) {
+                break;
+            }
+            attempts.push(counted);
+        }
+        if attempts.len() == ATTEMPTS {
+            wrong.push(format!("{function}: {attempts:?}, were {expected:?}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "more than {TOLERANCE}% off; if that is meant, make bench-counts:\n{}",
+        wrong.join("\n")
+    );
+}
+
+fn is_like(counted: &Count, expected: &Count) -> bool {
+    [(counted.cold, expected.cold), (counted.warm, expected.warm)]
+        .into_iter()
+        .all(|(counted, expected)| counted.abs_diff(expected) * 100 <= expected * TOLERANCE)
+}
+
+/// The functions, and what they need.
+struct Functions {
+    sandbox: Sandbox,
+    reports: PathBuf,
+    last_task: AtomicI64,
+}
+
+impl Functions {
+    async fn new(pool: &PgPool) -> Self {
+        let tasks = format!(
+            "insert into tasks (title, description, enqueued_at)
+             select 'Process user data', 'Count the words of this', now() from generate_series(1, {TASKS})"
+        );
+        execute(pool, &tasks).await;
+        execute(pool, "vacuum analyze tasks").await;
+        let (queue, dead_letters) = (TestQueue::create().await, TestQueue::create().await);
+        let options = pool.connect_options();
+        let database = options.get_database().expect("a test has its own");
+        let (host, port) = (options.get_host(), options.get_port());
+        let roots = fs::canonicalize("../shared/rds-ca/rds-ca.pem").expect("certificates");
+        let variables = [
+            ("AUTH", "closed"),
+            ("AWS_ENDPOINT_URL", &env("AWS_ENDPOINT_URL")),
+            ("DATABASE_URL", &format!("postgres://postgres@{host}:{port}/{database}")),
+            ("DEAD_LETTER_QUEUE_URL", dead_letters.url()),
+            ("MAX_RECEIVE_COUNT", "5"),
+            ("QUEUE_URL", queue.url()),
+            ("RETRY_DELAY_SECONDS", "20"),
+            // Instead of the machine's trust roots, of which each system has others.
+            ("SSL_CERT_FILE", roots.to_str().expect("a path of text")),
+        ];
+        let reports = Path::new("../target/instructions");
+        fs::create_dir_all(reports).expect("a folder");
+        Self {
+            sandbox: Sandbox {
+                functions: fs::canonicalize("../target/lambda").expect("`make test` has built the functions"),
+                variables: variables
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .to_vec(),
+            },
+            reports: fs::canonicalize(reports).expect("a folder"),
+            last_task: AtomicI64::new(0),
+        }
+    }
+
+    async fn count(&self, function: &str) -> Result<Count, String> {
+        let event = || self.event(function);
+        let counted = count(&self.sandbox, env("VALGRIND").as_ref(), &self.reports, function, event).await;
+        counted.map_err(|error| format!("{error:#}"))
+    }
+
+    /// Of several attempts the medians.
+    async fn typical(&self) -> Counts {
+        let mut typical = Counts::new();
+        for function in FUNCTIONS {
+            let mut attempts = Vec::new();
+            for _ in 0..ATTEMPTS {
+                let counted = self.count(function).await;
+                attempts.push(counted.unwrap_or_else(|error| panic!("{function}: {error}")));
+            }
+            let median = |kind: fn(&Count) -> u64| {
+                let mut counts: Vec<u64> = attempts.iter().map(kind).collect();
+                counts.sort_unstable();
+                counts[ATTEMPTS / 2]
+            };
+            let (cold, warm) = (median(|count| count.cold), median(|count| count.warm));
+            typical.insert(function.to_owned(), Count { cold, warm });
+        }
+        typical
+    }
+
+    fn next_task(&self) -> i64 {
+        self.last_task.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A request to the function.
+    fn event(&self, function: &str) -> Value {
+        let new = json!({"title": "Process user data", "description": "Count the words of this"});
+        match function {
+            "admin-dashboard" => events::rest("GET", "/admin/dashboard", None),
+            "admin-status" => events::rest("GET", "/admin/status", None),
+            "admin-task" => events::task("GET", TASKS, ""),
+            "api-docs" => events::rest("GET", "/openapi.json", None),
+            "api-info" => events::rest("GET", "/", None),
+            "create-task" => events::with_body(events::rest("POST", "/tasks", None), &new),
+            "delete-task" => events::task("DELETE", self.next_task(), ""),
+            "get-task" => events::task("GET", TASKS, ""),
+            "health" => events::rest("GET", "/health", None),
+            "list-tasks" => events::with_query(events::rest("GET", "/tasks", None), "limit", "10"),
+            "process-task" => events::task("POST", self.next_task(), "/process"),
+            "task-processor" => events::sqs(&std::array::from_fn::<i64, 10, _>(|_| self.next_task())),
+            "update-task" => events::with_body(events::task("PATCH", self.next_task(), ""), &json!({"title": "new"})),
+            _ => unreachable!("{function} is not counted"),
+        }
+    }
+}

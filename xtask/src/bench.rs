@@ -1,0 +1,129 @@
+//! `make bench` and `make bench-counts`; bench/ measures.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+    time::{Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    deploy,
+    packages::VALGRIND,
+    process,
+    settings::Settings,
+    stack::{self, Stack},
+    test::{self, with_stack},
+    ui::Step,
+};
+
+/// Measures against a stack of its own; the builds, too, if asked to.
+pub fn run(settings: &Settings, builds: bool) -> Result<()> {
+    with_stack(settings, |stack| {
+        let seconds = builds.then(|| build_seconds(stack)).transpose()?;
+        let deployed = stack::up(stack)?;
+        let references = deploy::build_references(stack)?;
+        let program = build(stack)?;
+        let mut bench = Command::new(program);
+        bench.current_dir(&stack.root);
+        deploy::into_emulator(&mut bench, stack);
+        bench
+            .env("API_URL", &deployed.api_url)
+            .env("DATABASE_URL", &deployed.database_url)
+            .env("FUNCTIONS", stack.root.join("target/lambda"))
+            .env("REFERENCES", references);
+        if let Some(seconds) = seconds {
+            bench.env("BUILD_SECONDS", seconds);
+        }
+        eprintln!("  … measuring, three minutes; leave the machine alone");
+        let status = bench.status().context("cannot start the measuring program")?;
+        ensure!(status.success(), "the measuring program ended with {status}");
+        Ok(())
+    })
+}
+
+/// Writes the numbers of instructions that `make test` compares with.
+pub fn write_counts(settings: &Settings) -> Result<()> {
+    with_stack(settings, |stack| {
+        let valgrind = VALGRIND.find_or_install(&stack.log("packages"))?;
+        let deployed = stack::up(stack)?;
+        let mut command = test::cargo(stack, &deployed)?;
+        command.env("VALGRIND", valgrind).env("WRITE_INSTRUCTIONS", "1");
+        test::succeed(command.args([
+            "test",
+            "--package",
+            "tests",
+            "--test",
+            "tests",
+            "--quiet",
+            "instructions",
+        ]))
+    })
+}
+
+/// Builds the measuring program as the functions are built, and returns where it is.
+fn build(stack: &Stack) -> Result<std::path::PathBuf> {
+    let step = Step::start("build", "compiling the measuring program (some minutes the first time)");
+    let mut build = process::cargo("cargo");
+    build
+        .current_dir(&stack.root)
+        .args(["build", "--release", "--package", "bench"]);
+    process::run(&mut build, &stack.log("bench"), |line| {
+        if line.trim_start().starts_with("Compiling") {
+            step.says(line.trim_start());
+        }
+    })?;
+    let program = stack.root.join("target/release/bench");
+    step.done("target/release/bench");
+    Ok(program)
+}
+
+/// How many seconds `make up` takes in a fresh clone of what is committed, and then, after one function was touched;
+/// separated by a comma.
+fn build_seconds(stack: &Stack) -> Result<String> {
+    let clone = stack.folder.join("clone");
+    let log = stack.log("clone");
+    let mut git = Command::new("git");
+    git.args(["clone", "--quiet", "--no-hardlinks"])
+        .args([&stack.root, &clone]);
+    process::run(&mut git, &log, |_| {})?;
+    let ports = [process::free_port()?, process::free_port()?];
+    let make = |target: &str| -> Result<f64> {
+        let mut make = process::cargo("make");
+        make.current_dir(&clone)
+            .args(["--no-print-directory", target])
+            .env("AWS_PORT", ports[0].to_string())
+            .env("POSTGRES_PORT", ports[1].to_string())
+            // What it has is its own.
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("DATABASE_URL");
+        let started = Instant::now();
+        process::run(&mut make, &log, |_| {})?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    let step = Step::start("builds", "make up in a fresh clone (some minutes)");
+    let measured = (|| {
+        let fresh = make("up")?;
+        step.says("once more, after a change of one function");
+        touch(&clone.join("functions/get-task/src/lib.rs"))?;
+        anyhow::Ok((fresh, make("up")?))
+    })();
+    // Also if it failed.
+    make("clean-data")?;
+    fs::remove_dir_all(&clone)?;
+    let (fresh, touched) = measured?;
+    step.done(&format!(
+        "{fresh:.0} s, and {touched:.0} s after a change of one function"
+    ));
+    Ok(format!("{fresh},{touched}"))
+}
+
+fn touch(source: &Path) -> Result<()> {
+    File::options()
+        .append(true)
+        .open(source)?
+        .set_modified(SystemTime::now())?;
+    Ok(())
+}
