@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use serde_json::Value;
 use shared::telemetry;
-use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, subscriber::DefaultGuard};
 
 /// The lines of the log.
 #[derive(Clone, Default)]
@@ -16,6 +16,10 @@ pub struct LogLines(Arc<Mutex<Vec<u8>>>);
 impl LogLines {
     /// Those of this thread, from now on and until the guard is dropped.
     pub fn start() -> (Self, DefaultGuard) {
+        // Never used, only there: while there is but one subscriber, tracing takes a line for switched off for good if
+        // another test's thread, which has none, comes to it first.
+        static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(telemetry::subscriber(None, io::sink)));
+        LazyLock::force(&SECOND);
         let lines = Self::default();
         let writer = lines.clone();
         let guard = tracing::subscriber::set_default(telemetry::subscriber(None, move || writer.clone()));
