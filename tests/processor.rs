@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lambda_events::sqs::SqsEvent;
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use serde_json::{Value, json};
 use shared::{
     domain::{Status, Task, TaskId},
@@ -170,24 +170,22 @@ async fn received(queue: &TestQueue, bodies: &[String]) -> SqsEvent {
     queue.receive_as_event(bodies.len()).await
 }
 
+/// Handles an event of this queue, whose failures are to come back after a second.
+async fn handled(pool: &PgPool, queue: &TestQueue, event: SqsEvent) -> Result<SqsBatchResponse, BatchError> {
+    let settings = Settings {
+        retry_delay_seconds: 1,
+        ..SETTINGS
+    };
+    let (database, sender) = (database(pool), queue.sender().await);
+    handle(&database, &sender, &NO_METRICS, settings, event, in_30_s()).await
+}
+
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeout(pool: PgPool) {
     let queue = TestQueue::create().await;
     let bodies = [message(task(&pool, "t").await), "not a task".to_owned()];
     let event = received(&queue, &bodies).await;
-    let settings = Settings {
-        retry_delay_seconds: 1,
-        ..SETTINGS
-    };
-    let response = handle(
-        &database(&pool),
-        &queue.sender().await,
-        &NO_METRICS,
-        settings,
-        event,
-        in_30_s(),
-    )
-    .await;
+    let response = handled(&pool, &queue, event).await;
     let failures = response.expect("a partial success").batch_item_failures;
     assert_eq!(failures.len(), 1);
     let again = eventually(10, "the message is visible again", async || {
@@ -200,19 +198,7 @@ async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeou
 async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the_delay_too(pool: PgPool) {
     let queue = TestQueue::create().await;
     let event = received(&queue, &["{}".to_owned()]).await;
-    let settings = Settings {
-        retry_delay_seconds: 1,
-        ..SETTINGS
-    };
-    let outcome = handle(
-        &database(&pool),
-        &queue.sender().await,
-        &NO_METRICS,
-        settings,
-        event,
-        in_30_s(),
-    )
-    .await;
+    let outcome = handled(&pool, &queue, event).await;
     assert!(matches!(outcome, Err(BatchError::AllFailed(1))), "{outcome:?}");
     eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
 }

@@ -70,11 +70,7 @@ fn build(stack: &Stack) -> Result<std::path::PathBuf> {
     build
         .current_dir(&stack.root)
         .args(["build", "--release", "--package", "bench"]);
-    process::run(&mut build, &stack.log("bench"), |line| {
-        if line.trim_start().starts_with("Compiling") {
-            step.says(line.trim_start());
-        }
-    })?;
+    process::run(&mut build, &stack.log("bench"), |line| step.follows_cargo(line))?;
     let program = stack.root.join("target/release/bench");
     step.done("target/release/bench");
     Ok(program)

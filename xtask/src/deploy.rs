@@ -57,12 +57,7 @@ fn compile(stack: &Stack, options: &[impl AsRef<OsStr>], done: &str) -> Result<(
     process::run(
         command.args(["lambda", "build", "--release"]).args(options),
         &stack.log("build"),
-        |line| {
-            let line = line.trim_start();
-            if line.starts_with("Compiling") {
-                step.says(line);
-            }
-        },
+        |line| step.follows_cargo(line),
     )?;
     step.done(done);
     Ok(())

@@ -52,6 +52,14 @@ impl Step {
         }
     }
 
+    /// Says a line of cargo's if it tells what is compiled now.
+    pub fn follows_cargo(&self, line: &str) {
+        let line = line.trim_start();
+        if line.starts_with("Compiling") {
+            self.says(line);
+        }
+    }
+
     /// Ends the step and says what has been reached.
     pub fn done(self, what: &str) {
         if let Some(spinner) = &self.spinner {
