@@ -131,7 +131,9 @@ impl Begun {
         let branch = git.branch().unwrap_or_default();
         let name = match (name, branch.strip_prefix("exercise/")) {
             (Some(name), _) | (None, Some(name)) => name.to_owned(),
-            (None, None) => bail!("no exercise is checked out: say which one, as in `make exercise N=lost-messages`"),
+            (None, None) => bail!(
+                "no exercise is checked out. To begin one: make exercise N=<name>. To go on: git switch exercise/<name>"
+            ),
         };
         let setting = |key: &str| git.setting(&setting(&name, key));
         match (setting("base"), setting("start"), setting("from")) {

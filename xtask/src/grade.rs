@@ -123,7 +123,11 @@ impl Workshop {
         git.check_out(tree, &self.source)?;
         let source = exercise.grader()?;
         let functions = functions_of(&source)?;
-        let step = Step::start("build", "compiling (some minutes the first time)");
+        let doing = match self.target.exists() {
+            true => "compiling what has changed",
+            false => "compiling (some minutes, once)",
+        };
+        let step = Step::start("build", doing);
         let mut cargo = process::cargo("cargo");
         cargo
             .current_dir(&self.source)

@@ -87,9 +87,18 @@ fn reason(name: &str, lines: &[String]) -> String {
 /// What an `assert_eq!(actual, expected, "what")` says.
 fn comparison(what: &str, sides: &[&str]) -> String {
     let side = |name: &str| sides.iter().find_map(|line| line.strip_prefix(name)).unwrap_or("?");
-    let (actual, expected) = (side("left: "), side("right: "));
+    let [actual, expected] = ["left: ", "right: "].map(|name| plain(side(name)));
     let what = if what.is_empty() { "got" } else { what };
     format!("{what}: {actual}, not {expected}")
+}
+
+/// A JSON value without the words that Rust has for its kind: `String("a")` is `"a"`.
+fn plain(value: &str) -> &str {
+    let kinds = ["String(", "Number(", "Bool("].iter();
+    let bare = kinds
+        .filter_map(|kind| value.strip_prefix(kind)?.strip_suffix(')'))
+        .next();
+    bare.unwrap_or(if value == "Null" { "null" } else { value })
 }
 
 /// A sentence for each check, and how many passed.
@@ -173,7 +182,7 @@ what it printed
 
 thread 'apes_climb' (123) panicked at exercises/grading/tests/grader.rs:7:5:
 assertion `left == right` failed: the apes' height
-  left: 1
+  left: Number(1)
  right: 2
 note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
 
