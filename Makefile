@@ -75,6 +75,7 @@ openapi: ## Refresh openapi.json after a change of what the API takes or answers
 
 fmt: ## Format the Rust code
 	@cargo fmt --all
+	@if test -d interviewer; then rustfmt --edition 2024 interviewer/*/grader.rs; fi
 
 exercise: ## Begin the exercise N=<name> of exercises/, on a branch of its own
 	@$(XTASK) exercise
