@@ -116,7 +116,7 @@ async fn what_comes_back_does_so_after_its_delay_and_is_completed_then() {
 
     stand.execute("update tasks set description = 'mended'").await;
     let again = eventually(
-        10,
+        6,
         "the message of a task that failed for now is received again",
         async || stand.receive(TASK_QUEUE, 1).await.pop(),
     );
