@@ -4,13 +4,14 @@
 
 XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
 
-.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract bench bench-counts coverage lint sqlx openapi fmt
+.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract bench bench-counts coverage lint sqlx openapi fmt exercise grade exercise-reset
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open),"
-	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too)"
+	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too),"
+	@echo "  N (exercise: which one, as in exercises/)"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs (AWS=localstack: in Docker)
 	@$(XTASK) up
@@ -74,3 +75,13 @@ openapi: ## Refresh openapi.json after a change of what the API takes or answers
 
 fmt: ## Format the Rust code
 	@cargo fmt --all
+	@if test -d interviewer; then rustfmt --edition 2024 interviewer/*/grader.rs; fi
+
+exercise: ## Begin the exercise N=<name> of exercises/, on a branch of its own
+	@$(XTASK) exercise
+
+grade: ## Check what you have of the exercise that you are in
+	@$(XTASK) grade
+
+exercise-reset: ## End the exercise that you are in, and go back; the work is kept as a commit
+	@$(XTASK) exercise-reset

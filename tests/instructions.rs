@@ -12,7 +12,7 @@ use std::{
 };
 
 use bench::{
-    Sandbox, events,
+    Sandbox, TIME, events,
     instructions::{Count, count},
 };
 use serde_json::{Value, json};
@@ -140,6 +140,7 @@ impl Functions {
                 variables: variables
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .to_vec(),
+                time: TIME,
             },
             reports: fs::canonicalize(reports).expect("a folder"),
             last_task: AtomicI64::new(0),

@@ -25,9 +25,20 @@ pub fn task(method: &str, id: i64, below: &str) -> Value {
 
 /// Adds a JSON body.
 pub fn with_body(mut event: Value, body: &Value) -> Value {
-    event["headers"]["Content-Type"] = json!("application/json");
-    event["multiValueHeaders"]["Content-Type"] = json!(["application/json"]);
     event["body"] = json!(body.to_string());
+    with_header(event, "Content-Type", "application/json")
+}
+
+/// Names another caller: what the authorizer has found out about them.
+pub fn by(mut event: Value, subject: &str, admin: bool) -> Value {
+    event["requestContext"]["authorizer"] = json!({"sub": subject, "admin": admin.to_string()});
+    event
+}
+
+/// Adds a header.
+pub fn with_header(mut event: Value, name: &str, value: &str) -> Value {
+    event["headers"][name] = json!(value);
+    event["multiValueHeaders"][name] = json!([value]);
     event
 }
 
@@ -40,15 +51,26 @@ pub fn with_query(mut event: Value, name: &str, value: &str) -> Value {
 
 /// What the event source mapping sends for a batch of messages about these tasks, sent now.
 pub fn sqs(ids: &[i64]) -> Value {
+    let record = |(number, id): (usize, &i64)| {
+        let body = json!({"task_id": id}).to_string();
+        record(&format!("m{number}"), &body, 1)
+    };
+    batch(ids.iter().enumerate().map(record).collect())
+}
+
+/// A message that was sent now and is received for the nth time.
+pub fn record(message_id: &str, body: &str, receives: u32) -> Value {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let sent = now.expect("after 1970").as_millis().to_string();
-    let record = |(number, id): (usize, &i64)| {
-        let mut record: Value = serde_json::from_str(include_str!("../../tests/events/sqs.json")).expect("JSON");
-        record["messageId"] = json!(format!("m{number}"));
-        record["body"] = json!(json!({"task_id": id}).to_string());
-        record["attributes"]["SentTimestamp"] = json!(sent);
-        record
-    };
-    let records: Vec<Value> = ids.iter().enumerate().map(record).collect();
+    let mut record: Value = serde_json::from_str(include_str!("../../tests/events/sqs.json")).expect("JSON");
+    record["messageId"] = json!(message_id);
+    record["body"] = json!(body);
+    record["attributes"]["ApproximateReceiveCount"] = json!(receives.to_string());
+    record["attributes"]["SentTimestamp"] = json!(sent);
+    record
+}
+
+/// The event with these records.
+pub fn batch(records: Vec<Value>) -> Value {
     json!({"Records": records})
 }

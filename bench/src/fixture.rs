@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::Client;
-use bench::Sandbox;
+use bench::{Sandbox, TIME};
 use queue::TaskQueue;
 use shared::store::{Database, MIGRATIONS, ROLES};
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
@@ -73,6 +73,7 @@ impl Fixture {
                 variables: variables
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .to_vec(),
+                time: TIME,
             })
         };
         Ok(Self {

@@ -2,8 +2,13 @@
 
 use std::{
     ffi::OsStr,
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
     path::PathBuf,
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,6 +22,9 @@ use tokio::process::{Child, Command};
 
 use crate::runtime_api::{Call, News, RuntimeApi};
 
+/// More time than an invocation takes anywhere.
+pub const TIME: Duration = Duration::from_secs(300);
+
 /// What the functions are started with.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -24,6 +32,8 @@ pub struct Sandbox {
     pub functions: PathBuf,
     /// What template.yaml puts into the environment, and where AWS is.
     pub variables: Vec<(String, String)>,
+    /// How long a function has for an invocation, as far as it is told: nobody ends it.
+    pub time: Duration,
 }
 
 /// A function that runs.
@@ -31,6 +41,9 @@ pub struct Function {
     name: String,
     process: Child,
     api: RuntimeApi,
+    time: Duration,
+    /// What it prints, if that is kept.
+    output: Option<File>,
     /// How long it took from the start of the process until it asked for its first invocation.
     pub init: Duration,
 }
@@ -42,6 +55,22 @@ pub struct Answer {
     /// How long it took: from the invocation, or, for the first one, from the start of the process.
     pub took: Duration,
 }
+
+/// The error that a function has returned.
+#[derive(Debug)]
+pub struct Failure {
+    function: String,
+    /// What it told Lambda.
+    pub error: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} failed: {}", self.function, self.error)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 impl Sandbox {
     /// Starts a function for an event that waits for it, and returns it with the answer.
@@ -56,12 +85,38 @@ impl Sandbox {
         program: &[impl AsRef<OsStr>],
         event: &Value,
     ) -> Result<(Function, Answer)> {
+        let (mut function, started) = self.spawn(name, program, Some(event), None).await?;
+        let answer = function.answers(started).await?;
+        Ok((function, answer?))
+    }
+
+    /// Starts a function and waits until it asks for its first invocation. What it prints is kept.
+    pub async fn start_idle(&self, name: &str) -> Result<Function> {
+        let output = nameless_file().context("cannot keep the output")?;
+        let (function, _) = self.spawn(name, &[] as &[&OsStr], None, Some(output)).await?;
+        Ok(function)
+    }
+
+    /// Starts a process, and returns it with the time, when it asks for an invocation.
+    async fn spawn(
+        &self,
+        name: &str,
+        program: &[impl AsRef<OsStr>],
+        event: Option<&Value>,
+        output: Option<File>,
+    ) -> Result<(Function, Instant)> {
         let folder = self.functions.join(name);
         let mut line: Vec<&OsStr> = program.iter().map(AsRef::as_ref).collect();
         let bootstrap = folder.join("bootstrap");
         line.push(bootstrap.as_os_str());
         let api = RuntimeApi::start().await?;
-        api.invoke(&event.to_string())?;
+        if let Some(event) = event {
+            api.invoke(&event.to_string(), self.time)?;
+        }
+        let stdout = match &output {
+            Some(file) => file.try_clone()?.into(),
+            None => Stdio::null(),
+        };
         let mut command = Command::new(line[0]);
         command
             .args(&line[1..])
@@ -87,7 +142,7 @@ impl Sandbox {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .kill_on_drop(true);
         let started = Instant::now();
         let process = command
@@ -97,40 +152,63 @@ impl Sandbox {
             name: name.to_owned(),
             process,
             api,
+            time: self.time,
+            output,
             init: Duration::ZERO,
         };
         function.init = function.asks().await? - started;
-        let answer = function.answers(started).await?;
-        Ok((function, answer))
+        Ok((function, started))
     }
+}
+
+/// An empty file that is gone when nobody has it open.
+fn nameless_file() -> io::Result<File> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("output-{}-{number}", std::process::id()));
+    let file = File::options().read(true).append(true).create_new(true).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 impl Function {
     /// Invokes it and waits until it asks for the next invocation.
     pub async fn invoke(&mut self, event: &Value) -> Result<Answer> {
+        Ok(self.outcome(event).await??)
+    }
+
+    /// The same, where an error that it returns is an answer, too.
+    pub async fn outcome(&mut self, event: &Value) -> Result<Result<Answer, Failure>> {
         let event = event.to_string();
         let invoked = Instant::now();
-        self.api.invoke(&event)?;
+        self.api.invoke(&event, self.time)?;
         self.answers(invoked).await
     }
 
-    async fn answers(&mut self, invoked: Instant) -> Result<Answer> {
-        let (at, body) = match self.next_call().await? {
-            News {
-                at,
-                call: Call::Response(body),
-            } => (at, body),
-            News {
-                call: Call::Error(body),
-                ..
-            } => bail!("{} failed: {}", self.name, String::from_utf8_lossy(&body)),
-            News { call: Call::Next, .. } => bail!("{} asks without having answered", self.name),
+    async fn answers(&mut self, invoked: Instant) -> Result<Result<Answer, Failure>> {
+        let News { at, call } = self.next_call().await?;
+        let outcome = match call {
+            Call::Response(body) => Ok(Answer {
+                body: serde_json::from_slice(&body)?,
+                took: at - invoked,
+            }),
+            Call::Error(body) => Err(Failure {
+                function: self.name.clone(),
+                error: String::from_utf8_lossy(&body).into_owned(),
+            }),
+            Call::Next => bail!("{} asks without having answered", self.name),
         };
         self.asks().await?;
-        Ok(Answer {
-            body: serde_json::from_slice(&body)?,
-            took: at - invoked,
-        })
+        Ok(outcome)
+    }
+
+    /// All that it has printed, if it was started with [`Sandbox::start_idle`].
+    pub fn output(&self) -> Result<String> {
+        let file = self.output.as_ref().context("its output is not kept")?;
+        let mut bytes = vec![0; file.metadata()?.len().try_into()?];
+        // Not `read`: the function writes at the position that the two share.
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The most memory that it has held, in bytes.

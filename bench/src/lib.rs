@@ -1,5 +1,5 @@
-//! Runs a function's `bootstrap` as Lambda does, without Lambda: for `make bench`, and for the tests that count
-//! instructions and round trips.
+//! Runs a function's `bootstrap` as Lambda does, without Lambda: for `make bench`, for the tests that count instructions
+//! and round trips, and for the graders of the exercises.
 
 pub mod events;
 mod function;
@@ -7,5 +7,5 @@ pub mod instructions;
 mod proxy;
 mod runtime_api;
 
-pub use function::{Answer, Function, Sandbox};
+pub use function::{Answer, Failure, Function, Sandbox, TIME};
 pub use proxy::Proxy;

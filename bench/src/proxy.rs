@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use shared::store::Database;
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, PgPool, postgres::PgConnectOptions};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -88,6 +88,23 @@ impl Proxy {
     /// A database connection through the proxy.
     pub fn database(&self, pool: &PgPool) -> Database {
         Database::new((*pool.connect_options()).clone().host("127.0.0.1").port(self.port))
+    }
+
+    /// The same for a process: this URL, but through the proxy.
+    pub fn url(&self, options: &PgConnectOptions) -> String {
+        let options = options.clone().host("127.0.0.1").port(self.port);
+        options.to_url_lossy().into()
+    }
+
+    /// The connections so far, those that have ended included.
+    pub fn connections(&self) -> usize {
+        self.condition.borrow().connections
+    }
+
+    /// The connections that are open.
+    pub fn open_connections(&self) -> usize {
+        let condition = self.condition.borrow();
+        condition.connections - condition.ended
     }
 
     /// The round trips so far.

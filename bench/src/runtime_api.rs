@@ -21,14 +21,11 @@ use tokio::{
     sync::{Mutex, mpsc},
 };
 
-/// How long a function has for an invocation.
-const TIMEOUT: Duration = Duration::from_secs(300);
-
 /// The API of one function.
 pub struct RuntimeApi {
     /// Where it is served.
     pub address: SocketAddr,
-    events: mpsc::UnboundedSender<String>,
+    events: mpsc::UnboundedSender<(String, Duration)>,
     news: mpsc::UnboundedReceiver<News>,
 }
 
@@ -51,7 +48,7 @@ pub enum Call {
 }
 
 struct Server {
-    events: Mutex<mpsc::UnboundedReceiver<String>>,
+    events: Mutex<mpsc::UnboundedReceiver<(String, Duration)>>,
     news: mpsc::UnboundedSender<News>,
 }
 
@@ -83,9 +80,10 @@ impl RuntimeApi {
         Ok(Self { address, events, news })
     }
 
-    /// Has the function invoked with an event, as soon as it asks.
-    pub fn invoke(&self, event: &str) -> Result<()> {
-        self.events.send(event.to_owned()).context("the API is not served")
+    /// Has the function invoked with an event, for which it has this much time, as soon as it asks.
+    pub fn invoke(&self, event: &str, time: Duration) -> Result<()> {
+        let invocation = (event.to_owned(), time);
+        self.events.send(invocation).ok().context("the API is not served")
     }
 
     /// What the function has called next.
@@ -100,8 +98,9 @@ impl Server {
         let path = request.uri().path().to_owned();
         if (request.method(), path.as_str()) == (&Method::GET, "/2018-06-01/runtime/invocation/next") {
             self.news.send(News { at, call: Call::Next })?;
-            let event = self.events.lock().await.recv().await.context("nobody invokes")?;
-            let deadline = (SystemTime::now() + TIMEOUT).duration_since(SystemTime::UNIX_EPOCH)?;
+            let invocation = self.events.lock().await.recv().await;
+            let (event, time) = invocation.context("nobody invokes")?;
+            let deadline = (SystemTime::now() + time).duration_since(SystemTime::UNIX_EPOCH)?;
             return Ok(Response::builder()
                 .header("content-type", "application/json")
                 .header("lambda-runtime-aws-request-id", "5f0a7c1e-0a4e-4b7c-9a53-1b6f9f3f0c11")

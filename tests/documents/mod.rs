@@ -21,7 +21,22 @@ fn documents() -> Vec<String> {
     });
     let mut documents: Vec<String> = folder.filter(|path| path.ends_with(".md")).collect();
     documents.extend(["README.md", "INTERVIEW_QUESTIONS.md", "migrations/README.md"].map(str::to_owned));
+    documents.extend(kit("exercises", "README.md"));
+    // Not there within an exercise.
+    documents.extend(kit("interviewer", "notes.md"));
     documents
+}
+
+/// The README of a folder of the interview kit, and the documents of this name in the folders below it.
+fn kit(folder: &str, name: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new("..").join(folder)).into_iter().flatten();
+    let below = entries.map(|entry| {
+        let below = entry.expect("an entry").file_name();
+        format!("{folder}/{}/{name}", below.to_string_lossy())
+    });
+    let readme = format!("{folder}/README.md");
+    let documents = below.chain([readme]).filter(|path| file(path).is_some());
+    documents.collect()
 }
 
 fn regex(pattern: &str) -> Regex {

@@ -5,10 +5,14 @@ mod containers;
 mod dead_letters;
 mod deploy;
 mod emulator;
+mod exercises;
+mod git;
+mod grade;
 mod openapi;
 mod packages;
 mod postgres;
 mod process;
+mod report;
 mod sam_local;
 mod sandbox;
 mod settings;
@@ -20,7 +24,7 @@ mod ui;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{settings::Settings, stack::Stack};
+use crate::{exercises::State, settings::Settings, stack::Stack};
 
 #[derive(Parser)]
 struct Arguments {
@@ -95,9 +99,30 @@ enum Command {
     Openapi,
     /// Check template.yaml (SAM, cfn-lint, checkov) and openapi.json (Redocly)
     Lint,
-    /// Stop the test stack when the standard input ends
+    /// Begin an exercise, on a branch of its own
+    Exercise {
+        /// Which one: a folder in exercises/
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// Check what you have of the exercise that you are in
+    Grade {
+        /// Which one
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// End the exercise that you are in; your work is kept as a commit
+    ExerciseReset {
+        /// Which one
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// Run the checks of an exercise against what is committed
     #[command(hide = true)]
-    StopTestStackAtEof,
+    ProveExercise { name: String, state: State },
+    /// Stop a stack when the standard input ends
+    #[command(hide = true)]
+    StopStackAtEof { name: String },
 }
 
 /// What can happen to Postgres.
@@ -138,12 +163,18 @@ fn run(command: Command) -> Result<()> {
         Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
         Command::Bench { build } => bench::run(&settings, build),
         Command::BenchCounts => bench::write_counts(&settings),
-        Command::FailPostgres { fault } => Stack::test(&settings).and_then(|stack| stack.fail_postgres(fault)),
+        Command::FailPostgres { fault } => {
+            Stack::of_its_own(&settings, test::TEST).and_then(|stack| stack.fail_postgres(fault))
+        }
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),
         Command::Contract => test::contract(&settings),
         Command::Openapi => openapi::refresh(&settings.root),
         Command::Lint => deploy::lint(&Stack::local(&settings)?),
-        Command::StopTestStackAtEof => test::stop_at_eof(&settings),
+        Command::Exercise { name } => exercises::begin(&settings.root, name.as_deref()),
+        Command::Grade { name } => grade::run(&settings, name.as_deref()),
+        Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
+        Command::ProveExercise { name, state } => grade::prove(&settings, &name, state),
+        Command::StopStackAtEof { name } => test::stop_at_eof(&settings, &name),
     }
 }

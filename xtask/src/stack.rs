@@ -79,11 +79,11 @@ impl Stack {
         })
     }
 
-    /// The stack of `make test`: its own data, on ports that are free now.
-    pub fn test(settings: &Settings) -> Result<Self> {
+    /// A stack beside that of `make up`: its own data, on ports that are free now.
+    pub fn of_its_own(settings: &Settings, name: &str) -> Result<Self> {
         Ok(Self::new(
             settings,
-            "test",
+            name,
             process::free_port()?,
             process::free_port()?,
             false,
@@ -274,6 +274,15 @@ fn migrate_and_deploy(stack: &Stack, name: &str, database_url: String, auth: Aut
     };
     let outputs = deploy::deploy(stack, name, Path::new("template.yaml"), &parameters, shape)?;
     Deployed::new(stack, "local", database_url, &outputs)
+}
+
+/// Brings up only Postgres and AWS, with nothing in them, and returns how to connect to Postgres: the database of that
+/// name need not be there.
+pub fn postgres_and_aws(stack: &Stack) -> Result<String> {
+    stack.tools.install(&[Tool::Emulator])?;
+    let database_url = start_postgres(stack)?;
+    start_emulator(stack)?;
+    Ok(database_url)
 }
 
 /// Brings up only the database, migrated, and returns how to connect.

@@ -33,6 +33,7 @@ pub fn run(settings: &Settings, arguments: &[String]) -> Result<()> {
             surroundings
                 .cargo(stack)?
                 .env("DEAD_LETTERS", dead_letters)
+                .env("XTASK", std::env::current_exe()?)
                 .args(["test", "--workspace", "--all-targets", "--quiet"])
                 .args(arguments),
         )
@@ -156,46 +157,54 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Gives `work` a stack that has no past, and stops it however this process ends.
+/// Gives `work` the stack of the tests, without a past, and stops it however this process ends.
 pub fn with_stack(settings: &Settings, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
-    let stack = Stack::test(settings)?;
+    with_stack_of(settings, TEST, work)
+}
+
+/// The same with a stack of another name.
+pub fn with_stack_of(settings: &Settings, name: &str, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
+    let stack = Stack::of_its_own(settings, name)?;
     let _lock = stack.lock()?;
     stack.forget()?;
-    let guard = Guard::start()?;
+    let guard = Guard::start(name)?;
     let outcome = work(&stack);
     let ended = guard.end();
     outcome.and(ended)
 }
 
-/// A process that stops the test stack when this one is gone. It waits for the end of a pipe, which comes
+/// The name of the tests' stack.
+pub const TEST: &str = "test";
+
+/// A process that stops a stack when this one is gone. It waits for the end of a pipe, which comes
 /// with every kind of end: success, Ctrl-C, `kill -9`.
 struct Guard {
     child: Child,
 }
 
 impl Guard {
-    fn start() -> Result<Self> {
+    fn start(name: &str) -> Result<Self> {
         let child = Command::new(std::env::current_exe()?)
-            .arg("stop-test-stack-at-eof")
+            .args(["stop-stack-at-eof", name])
             .stdin(Stdio::piped())
             // A group of its own, so that Ctrl-C does not reach it.
             .process_group(0)
             .spawn()
-            .context("cannot start the guard of the test stack")?;
+            .context("cannot start the guard of the stack")?;
         Ok(Self { child })
     }
 
     fn end(mut self) -> Result<()> {
         drop(self.child.stdin.take());
-        ensure!(self.child.wait()?.success(), "the test stack could not be stopped");
+        ensure!(self.child.wait()?.success(), "the stack could not be stopped");
         Ok(())
     }
 }
 
 /// What the [`Guard`]'s process does.
-pub fn stop_at_eof(settings: &Settings) -> Result<()> {
+pub fn stop_at_eof(settings: &Settings, name: &str) -> Result<()> {
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    Stack::test(settings)?.stop()
+    Stack::of_its_own(settings, name)?.stop()
 }
 
 /// What the tests need beside a stack: the same once more, closed, and in the sandbox's shape; a browser; valgrind.

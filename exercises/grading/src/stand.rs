@@ -1,0 +1,125 @@
+//! The stand: a database and queues of its own, and the functions.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use aws_sdk_sqs::Client;
+use bench::Proxy;
+use serde_json::Value;
+use shared::store::{MIGRATIONS, ROLES};
+use sqlx::{
+    ConnectOptions, PgPool, Postgres,
+    migrate::MigrateDatabase,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{Starting, Template, env, queues};
+
+/// What a check tries functions on. Nobody else uses it, and it is gone when the check ends.
+pub struct Stand {
+    /// Its database: what the migrations make, and nothing in it.
+    pub pool: PgPool,
+    /// What template.yaml deploys on a laptop.
+    pub template: Template,
+    /// How to connect to its database.
+    pub database_url: String,
+    pub(crate) sqs: Client,
+    /// The URL of each queue of the template, by its name there.
+    pub(crate) queues: BTreeMap<String, String>,
+}
+
+impl Stand {
+    /// Sets it up.
+    pub async fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "grading_{}_{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let server: PgConnectOptions = env("DATABASE_URL").parse().expect("DATABASE_URL is a URL");
+        let options = server.database(&name);
+        let database_url: String = options.to_url_lossy().into();
+        let created = Postgres::create_database(&database_url).await;
+        created.expect("the database is created");
+        // A function that hangs in a transaction must not make its check hang, too.
+        let options = options.options([("statement_timeout", "30s")]);
+        let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(options);
+        let sqs = Client::from_conf(queues::client_config().build());
+        let template = Template::of("local");
+        let queues = queues::create(&sqs, &template, &name).await;
+        // Before the migrations, so that the database is dropped if they fail.
+        let stand = Self {
+            database_url,
+            pool,
+            template,
+            sqs,
+            queues,
+        };
+        let migrated = MIGRATIONS.run(&stand.pool).await;
+        migrated.unwrap_or_else(|error| panic!("the migrations fail: {error}"));
+        let roles = sqlx::raw_sql(ROLES).execute(&stand.pool).await;
+        roles.unwrap_or_else(|error| panic!("roles.sql fails: {error}"));
+        stand
+    }
+
+    /// A function of this name, about to be started: in the environment that the template gives it, with this database
+    /// and these queues. Its API is closed, so that a request has the caller that it names.
+    pub fn function(&self, name: &str) -> Starting {
+        let mut variables = self.template.variables(name, &self.queues);
+        variables.extend([
+            ("AUTH".to_owned(), "closed".to_owned()),
+            ("AWS_ENDPOINT_URL".to_owned(), env("AWS_ENDPOINT_URL")),
+            ("DATABASE_URL".to_owned(), self.database_url.clone()),
+        ]);
+        Starting::new(name, variables)
+    }
+
+    /// Something between functions and this database that counts: hand it to [`Starting::through`].
+    pub async fn proxy(&self) -> Proxy {
+        Proxy::start(&self.pool).await
+    }
+
+    /// A pending task whose message was sent, and its id.
+    pub async fn task(&self, title: &str, description: &str) -> i64 {
+        let insert = "insert into tasks (title, description, enqueued_at) values ($1, $2, now()) returning id";
+        let insert = sqlx::query_scalar(insert).bind(title).bind(description);
+        insert.fetch_one(&self.pool).await.expect("the task is inserted")
+    }
+
+    /// Everything Postgres knows of a task, or null.
+    pub async fn row(&self, id: i64) -> Value {
+        let select = sqlx::query_scalar("select to_jsonb(tasks) from tasks where id = $1").bind(id);
+        let row = select.fetch_optional(&self.pool).await;
+        row.expect("the query is valid").unwrap_or_default()
+    }
+
+    /// What a query returns: an object for each row.
+    pub async fn rows(&self, query: &str) -> Vec<Value> {
+        let query = format!("select to_jsonb(asked) from ({query}) as asked");
+        let rows = sqlx::query_scalar(&query).fetch_all(&self.pool).await;
+        rows.unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, sql: &str) {
+        let done = sqlx::raw_sql(sql).execute(&self.pool).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        let url = std::mem::take(&mut self.database_url);
+        // In a thread with a runtime of its own: there is no waiting in a drop.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(Postgres::force_drop_database(&url))?;
+            anyhow::Ok(())
+        });
+        // What is left behind is in nobody's way.
+        let _ = dropped.join();
+    }
+}

@@ -1,0 +1,332 @@
+//! `make exercise` and `make exercise-reset`: an exercise is a branch with one commit, so that its history tells nothing.
+//! ([`crate::grade`] has `make grade`.)
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::git::{Git, Index};
+
+/// Where the briefs are, and what else a candidate may see.
+const BRIEFS: &str = "exercises";
+
+/// Where the answers are.
+const ANSWERS: &str = "interviewer";
+
+/// What is in the folder of the briefs and is no exercise.
+pub const GRADING: &str = "grading";
+
+/// An exercise of some commit.
+pub struct Exercise<'a> {
+    git: &'a Git,
+    /// `lost-messages`
+    pub name: String,
+    /// The commit that it is made from.
+    pub base: String,
+}
+
+/// A state of an exercise that there is a patch for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    /// What the candidate gets.
+    Start,
+    /// The reference solution.
+    Solution,
+}
+
+impl<'a> Exercise<'a> {
+    /// The exercise of this name in a commit.
+    pub fn find(git: &'a Git, name: &str, base: &str) -> Result<Self> {
+        let names = Self::names(git, base);
+        ensure!(
+            names.iter().any(|known| known == name),
+            "there is no exercise {name:?}, only these: {}",
+            names.join(", ")
+        );
+        let (name, base) = (name.to_owned(), base.to_owned());
+        Ok(Self { git, name, base })
+    }
+
+    /// The exercises of a commit.
+    pub fn names(git: &Git, base: &str) -> Vec<String> {
+        let mut names = git.folder(base, BRIEFS);
+        // The files of that folder are no folders.
+        names.retain(|name| name != GRADING && !name.contains('.'));
+        names
+    }
+
+    /// Where the brief is.
+    pub fn brief_path(&self) -> String {
+        format!("{BRIEFS}/{}/README.md", self.name)
+    }
+
+    /// The brief.
+    pub fn brief(&self) -> Result<String> {
+        let brief = self.git.file(&self.base, &self.brief_path());
+        brief.with_context(|| format!("there is no {}", self.brief_path()))
+    }
+
+    /// Where one of the answers is.
+    fn answer_path(&self, file: &str) -> String {
+        format!("{ANSWERS}/{}/{file}", self.name)
+    }
+
+    /// The hidden checks.
+    pub fn grader(&self) -> Result<String> {
+        let path = self.answer_path("grader.rs");
+        let grader = self.git.file(&self.base, &path);
+        grader.with_context(|| format!("there is no {path} in {}", self.base))
+    }
+
+    /// The tree of a state, without the answers.
+    pub fn tree(&self, state: State) -> Result<String> {
+        let index = self.git.index()?.of_tree(&self.base)?;
+        // To build something one starts from what there is.
+        if self.git.file(&self.base, &self.answer_path("start.patch")).is_some() {
+            self.apply(&index, "start.patch")?;
+        }
+        if state == State::Solution {
+            self.apply(&index, "solution.patch")?;
+        }
+        index.remove_folder(ANSWERS)?;
+        index.tree()
+    }
+
+    fn apply(&self, index: &Index, patch: &str) -> Result<()> {
+        let path = self.answer_path(patch);
+        let patch = self.git.file(&self.base, &path);
+        let patch = patch.with_context(|| format!("there is no {path} in {}", self.base))?;
+        let short = self.base.get(..10).unwrap_or_default();
+        index
+            .apply(&patch)
+            .with_context(|| format!("{path} does not fit the commit {short}"))
+    }
+
+    /// The same tree with the hidden checks in it, and with the crate that they use as it was in the beginning.
+    pub fn with_grader(&self, index: &Index) -> Result<String> {
+        let crate_folder = format!("{BRIEFS}/{GRADING}");
+        index.take_folder(&crate_folder, &self.base)?;
+        let to = format!("{crate_folder}/tests/grader.rs");
+        index.take_file(&self.base, &self.answer_path("grader.rs"), &to)?;
+        index.tree()
+    }
+}
+
+/// An exercise that was begun: its branch, and what git's settings say about it.
+pub struct Begun {
+    /// `lost-messages`
+    pub name: String,
+    /// The commit that it was made from.
+    pub base: String,
+    /// The one commit it began with.
+    start: String,
+    /// Where one was: a branch, or a commit.
+    from: String,
+}
+
+impl Begun {
+    /// The one of this name; without a name, the one whose branch is checked out.
+    pub fn find(git: &Git, name: Option<&str>) -> Result<Self> {
+        let branch = git.branch().unwrap_or_default();
+        let name = match (name, branch.strip_prefix("exercise/")) {
+            (Some(name), _) | (None, Some(name)) => name.to_owned(),
+            (None, None) => bail!(
+                "no exercise is checked out. To begin one: make exercise N=<name>. To go on: git switch exercise/<name>"
+            ),
+        };
+        let setting = |key: &str| git.setting(&setting(&name, key));
+        match (setting("base"), setting("start"), setting("from")) {
+            (Some(base), Some(start), Some(from)) => Ok(Self {
+                name,
+                base,
+                start,
+                from,
+            }),
+            _ => bail!("the exercise {name} has not begun: make exercise N={name}"),
+        }
+    }
+
+    /// Fails unless what is checked out comes from the exercise.
+    pub fn ensure_checked_out(&self, git: &Git) -> Result<()> {
+        let descends = git.ask(["merge-base", "--is-ancestor", &self.start, "HEAD"]).is_ok();
+        let branch = branch(&self.name);
+        ensure!(descends, "{branch} is not checked out: git switch {branch}");
+        Ok(())
+    }
+}
+
+fn branch(name: &str) -> String {
+    format!("exercise/{name}")
+}
+
+/// Where git keeps what it should remember of an exercise: with its branch, so that it goes with it.
+fn setting(name: &str, key: &str) -> String {
+    format!("branch.{}.{key}", branch(name))
+}
+
+/// Begins an exercise.
+pub fn begin(root: &Path, name: Option<&str>) -> Result<()> {
+    let git = Git::open(root)?;
+    if let Some(current) = git
+        .branch()
+        .as_deref()
+        .and_then(|branch| branch.strip_prefix("exercise/"))
+    {
+        bail!("you are in the exercise {current}: to end it first, `make exercise-reset`");
+    }
+    let base = git.commit("HEAD").context("there is no commit yet")?;
+    let names = Exercise::names(&git, &base);
+    let Some(name) = name else {
+        bail!(
+            "which one? Say for example `make exercise N=lost-messages`. There are: {}",
+            names.join(", ")
+        );
+    };
+    let exercise = Exercise::find(&git, name, &base)?;
+    exercise.grader()?;
+    let branch = branch(name);
+    ensure!(
+        git.commit(&branch).is_none(),
+        "the exercise {name} has begun already.\n\
+         To go on with it: git switch {branch}\n\
+         To begin anew:    make exercise-reset N={name}, then this again"
+    );
+    ensure_clean(&git)?;
+
+    let from = git.branch().unwrap_or_else(|| base.clone());
+    let start = git.make_commit(&exercise.tree(State::Start)?, None, &format!("The exercise {name}"))?;
+    git.ask(["branch", "--no-track", &branch, &start])?;
+    for (key, value) in [("base", &base), ("start", &start), ("from", &from)] {
+        git.ask(["config", "--local", &setting(name, key), value])?;
+    }
+    if let Err(error) = git.ask(["switch", "--quiet", &branch]) {
+        git.ask(["branch", "--quiet", "-D", &branch])?;
+        return Err(error);
+    }
+    let facts = Facts::of(&exercise.brief()?);
+    println!(
+        "
+The exercise {name} has begun, on the branch {branch}.
+
+  Brief      {}
+  Level      {}
+  Time box   {}
+
+  make grade            check what you have; as often as you like, committed or not
+  make exercise-reset   end it: back to {}, your work is kept as a commit
+",
+        exercise.brief_path(),
+        facts.level,
+        facts.time_box,
+        place(&git, &from),
+    );
+    Ok(())
+}
+
+/// A person's word for where one was.
+fn place(git: &Git, from: &str) -> String {
+    match git.commit(&format!("refs/heads/{from}")) {
+        Some(_) => from.to_owned(),
+        None => format!("the commit {}", from.get(..10).unwrap_or(from)),
+    }
+}
+
+fn ensure_clean(git: &Git) -> Result<()> {
+    const SHOWN: usize = 10;
+    let changes = git.changes()?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut list = String::new();
+    for change in changes.iter().take(SHOWN) {
+        list += &format!("\n  {change}");
+    }
+    if changes.len() > SHOWN {
+        list += &format!("\n  and {} more", changes.len() - SHOWN);
+    }
+    bail!(
+        "there are changes that are not committed, and they would get into the exercise:{list}\n\
+         Commit them, or put them aside: git stash --include-untracked"
+    );
+}
+
+/// What the brief says at its beginning and in its section about time.
+struct Facts {
+    level: String,
+    time_box: String,
+}
+
+impl Facts {
+    fn of(brief: &str) -> Self {
+        let level = brief.split_once("**Level:**").map(|(_, rest)| rest);
+        let level = level.and_then(|rest| rest.split(['\n', '·']).next());
+        Self {
+            level: level.unwrap_or("see the brief").trim().to_owned(),
+            time_box: section(brief, "Time box")
+                .and_then(|text| text.split_inclusive(['.', '\n']).next())
+                .map_or("see the brief", |line| line.trim().trim_end_matches('.'))
+                .to_owned(),
+        }
+    }
+}
+
+/// The text under a heading, up to the next one.
+pub fn section<'a>(document: &'a str, title: &str) -> Option<&'a str> {
+    let (_, text) = document.split_once(&format!("\n## {title}\n"))?;
+    Some(text.split("\n## ").next().unwrap_or_default().trim())
+}
+
+/// Ends an exercise: the one that is named, or else the one that is checked out.
+pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
+    let git = Git::open(root)?;
+    let begun = Begun::find(&git, name)?;
+    let branch = branch(&begun.name);
+    if git.branch().as_ref() == Some(&branch) {
+        keep_changes(&git, &begun)?;
+        // The branch that one came from may be gone by now.
+        match git.commit(&format!("refs/heads/{}", begun.from)) {
+            Some(_) => git.ask(["switch", "--quiet", &begun.from])?,
+            None => git.ask([
+                "switch",
+                "--quiet",
+                "--detach",
+                git.commit(&begun.from).as_ref().unwrap_or(&begun.base),
+            ])?,
+        };
+    }
+    let work = git.commit(&branch).context("the exercise's branch is gone")?;
+    // Its settings go with it.
+    git.ask(["branch", "--quiet", "-D", &branch])?;
+    let kept = if work == begun.start {
+        "Nothing was changed in it.".to_owned()
+    } else {
+        let id = git.ask(["rev-parse", "--short", &work])?;
+        format!(
+            "The work is kept, for a month at least, as the commit {id}:\n\n\
+             \x20 git diff {} {id}\n\
+             \x20 git branch my-{} {id}   to keep it for ever",
+            git.ask(["rev-parse", "--short", &begun.start])?,
+            begun.name,
+        )
+    };
+    println!(
+        "\nThe exercise {} has ended; you are on {}.\n{kept}\n",
+        begun.name,
+        git.branch().map_or_else(|| "a commit".to_owned(), |branch| branch),
+    );
+    Ok(())
+}
+
+/// Commits what has not been, whatever hooks there are.
+fn keep_changes(git: &Git, begun: &Begun) -> Result<()> {
+    if git.changes()?.is_empty() {
+        return Ok(());
+    }
+    git.ask(["add", "--all"])?;
+    let tree = git.ask(["write-tree"])?;
+    let message = format!("Work on the exercise {}", begun.name);
+    let commit = git.make_commit(&tree, git.commit("HEAD").as_deref(), &message)?;
+    git.ask(["update-ref", "HEAD", &commit])?;
+    Ok(())
+}
