@@ -1,0 +1,251 @@
+//! duplicate-processing: how often a task is worked on, whoever asks for it and when.
+// functions: task-processor
+
+use std::time::{Duration, Instant};
+
+use grading::{Function, Stand, TASK_QUEUE, events};
+use serde_json::Value;
+
+/// How long both workers may take until they wait for a row: less than they are ready to wait for it, which is a second.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// A stand that notes every claim of a task.
+async fn stand() -> Stand {
+    let stand = Stand::new().await;
+    stand
+        .execute(
+            "create table claims (task_id bigint, lease interval);
+             create function note_claim() returns trigger language plpgsql security definer as $$
+             begin
+                 insert into claims values (new.id, new.lease_expires_at - now());
+                 return null;
+             end $$;
+             create trigger note_claim after update on tasks for each row
+             when (new.fencing_token > old.fencing_token) execute function note_claim();",
+        )
+        .await;
+    stand
+}
+
+/// A processor that prints metrics, and whose failures are visible again at once.
+async fn processor(stand: &Stand) -> Function {
+    let processor = stand.function("task-processor").with("METRICS_NAMESPACE", "grading");
+    processor.with("RETRY_DELAY_SECONDS", "0").start().await
+}
+
+/// How often each of these tasks was claimed.
+async fn claims(stand: &Stand, ids: &[i64]) -> Vec<u64> {
+    let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+    let query = format!(
+        "select count(claims.task_id) as claims from unnest(array[{list}]) as asked (id)
+         left join claims on task_id = id group by id order by id"
+    );
+    let rows = stand.rows(&query).await;
+    rows.iter().filter_map(|row| row["claims"].as_u64()).collect()
+}
+
+/// The tasks that a processor has worked on.
+fn worked_on(processor: &Function) -> usize {
+    processor.metric("ProcessingTime").len()
+}
+
+/// Hands both processors the same tasks in such a way that both have begun to claim them before either can have one.
+async fn at_once(stand: &Stand, [one, two]: [&mut Function; 2], events: [Value; 2]) {
+    let mut held = stand.pool.begin().await.expect("a transaction");
+    let lock = sqlx::query("select from tasks for update").execute(&mut *held);
+    lock.await.expect("the rows are locked");
+    let release = async {
+        let deadline = Instant::now() + GRACE;
+        let waiting = "select count(*) as sessions from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        // Who does not wait for a row, but leaves it to others, is right, too.
+        while stand.rows(waiting).await[0]["sessions"] != 2 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        held.commit().await.expect("the rows are free");
+    };
+    // That everything is held by the other one may be an error of the invocation.
+    let _ = tokio::join!(one.invoke(&events[0]), two.invoke(&events[1]), release);
+}
+
+#[tokio::test]
+async fn a_task_is_claimed_once_worked_on_once_and_completed() {
+    let stand = stand().await;
+    let id = stand.task("t", "one two three").await;
+    stand.enqueue(&[id]).await;
+    let mut processor = processor(&stand).await;
+    let delivered = stand.deliver(&mut processor, 1).await;
+    assert_eq!(delivered.came_back, [""; 0], "messages that came back");
+    let row = stand.row(id).await;
+    assert_eq!(row["status"], "completed", "the task's status");
+    assert_eq!(row["attempts"], 1, "its attempts");
+    assert_eq!(claims(&stand, &[id]).await, [1], "its claims");
+    assert_eq!(worked_on(&processor), 1, "values of the metric ProcessingTime");
+    assert_eq!(processor.metric("TasksCompleted"), [1.0], "the metric TasksCompleted");
+}
+
+#[tokio::test]
+async fn two_messages_about_one_task_have_it_worked_on_once() {
+    let stand = stand().await;
+    let id = stand.task("t", "").await;
+    let mut processor = processor(&stand).await;
+    // In one batch, and once more afterwards.
+    for messages in [2, 1] {
+        stand.enqueue(&vec![id; messages]).await;
+        let delivered = stand.deliver(&mut processor, messages).await;
+        assert_eq!(delivered.came_back, [""; 0], "messages that came back");
+    }
+    assert_eq!(stand.row(id).await["status"], "completed", "the task's status");
+    assert_eq!(claims(&stand, &[id]).await, [1], "its claims");
+    assert_eq!(worked_on(&processor), 1, "values of the metric ProcessingTime");
+}
+
+/// A task as a worker leaves it that has claimed it for this long, and is at it or dead; its message has come back.
+async fn held(stand: &Stand, lease: &str) -> i64 {
+    let id = stand.task("held", "").await;
+    let claim = "status = 'processing', attempts = 1, fencing_token = 1, started_at = now()";
+    let lease = format!("lease_expires_at = now() + interval '{lease}'");
+    let claim = format!("update tasks set {claim}, {lease} where id = {id}; truncate claims");
+    stand.execute(&claim).await;
+    stand.enqueue(&[id]).await;
+    id
+}
+
+#[tokio::test]
+async fn a_task_that_another_worker_holds_is_left_to_it_and_its_message_comes_back() {
+    let stand = stand().await;
+    let id = held(&stand, "1 hour").await;
+    let mut processor = processor(&stand).await;
+    let delivered = stand.deliver(&mut processor, 1).await;
+    assert_eq!(delivered.came_back.len(), 1, "messages that came back");
+    assert_eq!(
+        claims(&stand, &[id]).await,
+        [0],
+        "claims of a task that another worker holds"
+    );
+    assert_eq!(stand.row(id).await["fencing_token"], 1, "its fencing token");
+}
+
+#[tokio::test]
+async fn a_task_whose_worker_died_is_taken_over_when_the_lease_has_ended() {
+    let stand = stand().await;
+    let id = held(&stand, "0 seconds").await;
+    let mut processor = processor(&stand).await;
+    stand.deliver(&mut processor, 1).await;
+    let row = stand.row(id).await;
+    assert_eq!(row["status"], "completed", "the task's status");
+    assert_eq!(row["attempts"], 2, "its attempts");
+    assert_eq!(stand.messages(TASK_QUEUE).await, 0, "messages in the queue");
+}
+
+#[tokio::test]
+async fn the_outcome_of_a_worker_that_has_lost_its_task_does_not_count() {
+    let stand = stand().await;
+    let id = stand.task("stolen", "").await;
+    stand.enqueue(&[id]).await;
+    // As if the next worker came right after the claim: it has a newer token.
+    stand
+        .execute(
+            "create function steal() returns trigger language plpgsql security definer as $$
+             begin
+                 update tasks set fencing_token = fencing_token + 1 where id = new.id;
+                 return null;
+             end $$;
+             create trigger steal after update on tasks for each row
+             when (new.fencing_token = 1 and old.fencing_token = 0) execute function steal();",
+        )
+        .await;
+    let mut processor = processor(&stand).await;
+    stand.deliver(&mut processor, 1).await;
+    let row = stand.row(id).await;
+    assert_eq!(
+        row["status"], "processing",
+        "the status of a task that its second worker still works on"
+    );
+    assert_eq!(row["fencing_token"], 2, "its fencing token");
+    assert_eq!(
+        processor.metric("TasksCompleted"),
+        [0.0],
+        "the metric TasksCompleted of the worker that lost the task"
+    );
+}
+
+#[tokio::test]
+async fn of_two_workers_that_want_a_task_at_the_same_moment_one_gets_it() {
+    let stand = stand().await;
+    let (mut one, mut two) = (processor(&stand).await, processor(&stand).await);
+    for _ in 0..3 {
+        let id = stand.task("wanted by two", "").await;
+        let event = events::sqs(&[id]);
+        at_once(&stand, [&mut one, &mut two], [event.clone(), event]).await;
+        let claims = claims(&stand, &[id]).await;
+        assert!(claims[0] <= 1, "both workers have claimed the task");
+        // If each has left it to the other, it is free.
+        let _ = one.invoke(&events::sqs(&[id])).await;
+        let row = stand.row(id).await;
+        assert_eq!(row["status"], "completed", "the task's status");
+        assert_eq!(row["attempts"], 1, "its attempts");
+    }
+    assert_eq!(
+        worked_on(&one) + worked_on(&two),
+        3,
+        "how often the two have worked on one of three tasks"
+    );
+}
+
+#[tokio::test]
+async fn of_two_workers_with_the_same_batch_each_task_goes_to_one_and_all_are_completed() {
+    let stand = stand().await;
+    let (mut one, mut two) = (processor(&stand).await, processor(&stand).await);
+    let mut ids = Vec::new();
+    for number in 0..10 {
+        ids.push(stand.task(&format!("task {number}"), "").await);
+    }
+    let reversed: Vec<i64> = ids.iter().rev().copied().collect();
+    at_once(
+        &stand,
+        [&mut one, &mut two],
+        [events::sqs(&ids), events::sqs(&reversed)],
+    )
+    .await;
+    let _ = one.invoke(&events::sqs(&ids)).await;
+
+    let open = stand.rows("select id from tasks where status <> 'completed'").await;
+    assert_eq!(open.len(), 0, "tasks that are not completed");
+    assert_eq!(claims(&stand, &ids).await, [1; 10], "the claims of each task");
+    let completed: f64 = [&one, &two]
+        .into_iter()
+        .flat_map(|worker| worker.metric("TasksCompleted"))
+        .sum();
+    assert_eq!(completed, 10.0, "the metric TasksCompleted of both together");
+    assert_eq!(
+        worked_on(&one) + worked_on(&two),
+        10,
+        "how often the two have worked on one of ten tasks"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_lasts_as_long_as_the_invocation_may() {
+    let stand = stand().await;
+    for seconds in [5_u64, 300] {
+        stand.execute("truncate claims").await;
+        let id = stand.task("t", "").await;
+        let processor = stand.function("task-processor").in_time(Duration::from_secs(seconds));
+        let answer = processor.start().await.invoke(&events::sqs(&[id])).await;
+        assert!(answer.is_ok(), "the batch failed: {answer:?}");
+        let lease = stand
+            .rows("select extract(epoch from lease)::float8 as seconds from claims")
+            .await;
+        let lease = lease
+            .first()
+            .and_then(|row| row["seconds"].as_f64())
+            .expect("the claim was noted");
+        let missing = seconds as f64 - lease;
+        // A moment passes before the claim, and one more or less does no harm after the deadline.
+        assert!(
+            (-30.0..3.0).contains(&missing),
+            "in an invocation that may take {seconds} s the lease lasts {lease:.0} s"
+        );
+    }
+}
