@@ -313,7 +313,7 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
     println!(
         "\nThe exercise {} has ended; you are on {}.\n{kept}\n",
         begun.name,
-        git.branch().map_or_else(|| "a commit".to_owned(), |branch| branch),
+        git.branch().unwrap_or_else(|| "a commit of no branch".to_owned()),
     );
     Ok(())
 }
