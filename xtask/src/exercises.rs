@@ -313,7 +313,7 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
     println!(
         "\nThe exercise {} has ended; you are on {}.\n{kept}\n",
         begun.name,
-        git.branch().map_or_else(|| "a commit".to_owned(), |branch| branch),
+        git.branch().unwrap_or_else(|| "a commit of no branch".to_owned()),
     );
     Ok(())
 }
@@ -329,4 +329,244 @@ fn keep_changes(git: &Git, begun: &Begun) -> Result<()> {
     let commit = git.make_commit(&tree, git.commit("HEAD").as_deref(), &message)?;
     git.ask(["update-ref", "HEAD", &commit])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf, process::Command};
+
+    use super::*;
+
+    const PATCH: &str = "\
+diff --git a/src.txt b/src.txt
+--- a/src.txt
++++ b/src.txt
+@@ -1 +1 @@
+-FROM
++TO
+";
+
+    fn run(folder: &Path, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.current_dir(folder)
+            .args(["-c", "user.name=t", "-c", "user.email=t"]);
+        let output = git.args(["-c", "commit.gpgSign=false"]).args(arguments).output();
+        let output = output.expect("git starts");
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert!(output.status.success(), "git {arguments:?}: {output:?}");
+        text
+    }
+
+    fn write(folder: &Path, path: &str, text: &str) {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().expect("a file")).expect("a folder");
+        fs::write(path, text).expect("written");
+    }
+
+    /// A repository with the exercise `broken`, in a folder of this test's own.
+    fn repository(test: &str) -> PathBuf {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/xtask-tests");
+        let folder = target.join("exercises").join(test);
+        let _ = fs::remove_dir_all(&folder);
+        for (path, text) in [
+            (".gitignore", "/.local/\n"),
+            ("src.txt", "right\n"),
+            ("exercises/README.md", "list\n"),
+            ("exercises/grading/lib.rs", "the graders' own\n"),
+            (
+                "exercises/broken/README.md",
+                "# Broken\n\n**Level:** mid (2-5 years) · **Kind:** debug\n\n## Time box\n\n60 minutes. Slowly.\n\n## Hints\n",
+            ),
+            ("interviewer/broken/grader.rs", "// functions: a\n"),
+            (
+                "interviewer/broken/start.patch",
+                &PATCH.replace("FROM", "right").replace("TO", "wrong"),
+            ),
+            (
+                "interviewer/broken/solution.patch",
+                &PATCH.replace("FROM", "wrong").replace("TO", "right again"),
+            ),
+        ] {
+            write(&folder, path, text);
+        }
+        run(&folder, &["init", "--quiet", "--initial-branch", "main"]);
+        run(&folder, &["add", "--all"]);
+        run(&folder, &["commit", "--quiet", "--message", "all"]);
+        folder
+    }
+
+    fn read(folder: &Path, path: &str) -> Option<String> {
+        fs::read_to_string(folder.join(path)).ok()
+    }
+
+    fn refusal<T>(result: Result<T>) -> String {
+        result.map(|_| ()).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn an_exercise_has_one_commit_without_the_answers_and_its_end_keeps_the_work() {
+        let folder = repository("whole");
+        begin(&folder, Some("broken")).expect("it begins");
+        assert_eq!(run(&folder, &["branch", "--show-current"]), "exercise/broken");
+        assert_eq!(run(&folder, &["rev-list", "--count", "HEAD"]), "1");
+        assert_eq!(read(&folder, "src.txt").as_deref(), Some("wrong\n"));
+        assert!(!folder.join("interviewer").exists());
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+
+        write(&folder, "src.txt", "mended\n");
+        write(&folder, "new/test.rs", "a test\n");
+        write(&folder, "exercises/grading/lib.rs", "cheating\n");
+        let git = Git::open(&folder).expect("a repository");
+        let begun = Begun::find(&git, None).expect("it is checked out");
+        begun.ensure_checked_out(&git).expect("it is");
+        let exercise = Exercise::find(&git, &begun.name, &begun.base).expect("it is there");
+        let index = git.index().expect("an index").of_working_tree().expect("what there is");
+        let graded = exercise.with_grader(&index).expect("a tree");
+        for (path, text) in [
+            ("src.txt", "mended\n"),
+            ("new/test.rs", "a test\n"),
+            ("exercises/grading/lib.rs", "the graders' own\n"),
+            ("exercises/grading/tests/grader.rs", "// functions: a\n"),
+        ] {
+            assert_eq!(git.file(&graded, path).as_deref(), Some(text), "{path}");
+        }
+        drop(index);
+        assert_eq!(
+            git.changes().expect("a list").len(),
+            3,
+            "nothing of that is staged or changed"
+        );
+
+        reset(&folder, None).expect("it ends");
+        assert_eq!(run(&folder, &["branch", "--list"]), "* main");
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+        assert_eq!(read(&folder, "src.txt").as_deref(), Some("right\n"));
+        assert!(!folder.join("new").exists() && folder.join("interviewer").exists());
+        let kept = run(&folder, &["rev-parse", "HEAD@{1}"]);
+        assert_eq!(git.file(&kept, "new/test.rs").as_deref(), Some("a test\n"));
+        assert_eq!(git.setting("branch.exercise/broken.base"), None);
+        begin(&folder, Some("broken")).expect("it begins anew");
+    }
+
+    #[test]
+    fn nothing_begins_that_would_mix_things_up() {
+        let folder = repository("refusals");
+        let unknown = refusal(begin(&folder, Some("brocken")));
+        assert!(
+            unknown.contains("\"brocken\"") && unknown.ends_with(": broken"),
+            "{unknown}"
+        );
+        assert!(refusal(begin(&folder, None)).contains("There are: broken"));
+        assert!(refusal(reset(&folder, None)).contains("no exercise is checked out"));
+        assert!(refusal(reset(&folder, Some("broken"))).contains("has not begun"));
+
+        write(&folder, "src.txt", "changed\n");
+        write(&folder, "stray file", "\n");
+        let dirty = refusal(begin(&folder, Some("broken")));
+        assert!(dirty.contains("\n   M src.txt\n  ?? \"stray file\"\n"), "{dirty}");
+        assert!(dirty.contains("git stash --include-untracked"), "{dirty}");
+        run(&folder, &["stash", "--quiet", "--include-untracked"]);
+
+        begin(&folder, Some("broken")).expect("it begins");
+        assert!(refusal(begin(&folder, Some("broken"))).contains("you are in the exercise broken"));
+        run(&folder, &["switch", "--quiet", "main"]);
+        assert!(refusal(begin(&folder, Some("broken"))).contains("git switch exercise/broken"));
+        let git = Git::open(&folder).expect("a repository");
+        let begun = Begun::find(&git, Some("broken")).expect("it has begun");
+        assert!(refusal(begun.ensure_checked_out(&git)).contains("git switch exercise/broken"));
+        // From where one is, too.
+        reset(&folder, Some("broken")).expect("it ends");
+        assert_eq!(run(&folder, &["branch", "--list"]), "* main");
+    }
+
+    #[test]
+    fn one_comes_back_to_where_one_was_whether_it_is_a_branch_or_a_commit() {
+        let folder = repository("detached");
+        let head = run(&folder, &["rev-parse", "HEAD"]);
+        run(&folder, &["switch", "--quiet", "--detach"]);
+        begin(&folder, Some("broken")).expect("it begins");
+        reset(&folder, None).expect("it ends");
+        assert_eq!(run(&folder, &["rev-parse", "HEAD"]), head);
+        assert_eq!(run(&folder, &["branch", "--show-current"]), "");
+
+        run(&folder, &["switch", "--quiet", "--create", "feature"]);
+        begin(&folder, Some("broken")).expect("it begins");
+        run(&folder, &["branch", "--quiet", "-D", "feature"]);
+        reset(&folder, None).expect("it ends");
+        assert_eq!(
+            run(&folder, &["rev-parse", "HEAD"]),
+            head,
+            "the branch is gone, the commit is not"
+        );
+    }
+
+    #[test]
+    fn a_patch_that_does_not_fit_is_named() {
+        let folder = repository("misfit");
+        let git = Git::open(&folder).expect("a repository");
+        let exercise = |base: &str| Exercise::find(&git, "broken", base).expect("it is there");
+        let solution = exercise("HEAD").tree(State::Solution).expect("it fits");
+        assert_eq!(git.file(&solution, "src.txt").as_deref(), Some("right again\n"));
+        write(&folder, "src.txt", "moved on\n");
+        run(&folder, &["commit", "--quiet", "--all", "--message", "main moves"]);
+        let misfit = refusal(exercise("HEAD").tree(State::Start));
+        assert!(
+            misfit.starts_with("interviewer/broken/start.patch does not fit"),
+            "{misfit}"
+        );
+    }
+
+    #[test]
+    fn a_folder_without_a_repository_of_its_own_is_refused() {
+        let folder = repository("none").join("src");
+        fs::create_dir_all(&folder).expect("a folder");
+        assert!(refusal(begin(&folder, Some("broken"))).contains("a part of another one"));
+    }
+
+    #[test]
+    fn only_what_differs_is_written_into_a_folder() {
+        let folder = repository("checkout");
+        let git = Git::open(&folder).expect("a repository");
+        let exercise = Exercise::find(&git, "broken", "HEAD").expect("it is there");
+        let to = folder.join(".local/copy");
+        git.check_out(&exercise.tree(State::Start).expect("a tree"), &to)
+            .expect("it is filled");
+        let modified = |path: &str| {
+            fs::metadata(to.join(path))
+                .and_then(|file| file.modified())
+                .expect("a file")
+        };
+        let before = ["src.txt", "exercises/README.md"].map(modified);
+        assert_eq!(read(&to, "src.txt").as_deref(), Some("wrong\n"));
+        write(&to, "target/built", "by cargo\n");
+        // As cargo may leave it.
+        write(&to, "exercises/broken/README.md", "changed\n");
+
+        git.check_out("HEAD", &to).expect("it is filled");
+        assert_eq!(read(&to, "src.txt").as_deref(), Some("right\n"));
+        assert!(to.join("interviewer").exists() && to.join("target/built").exists());
+        assert!(read(&to, "exercises/broken/README.md").is_some_and(|brief| brief.starts_with("# Broken")));
+        let after = ["src.txt", "exercises/README.md"].map(modified);
+        assert!(after[0] > before[0] && after[1] == before[1], "{before:?} {after:?}");
+        git.check_out(&exercise.tree(State::Start).expect("a tree"), &to)
+            .expect("it is filled");
+        assert!(!to.join("interviewer").exists());
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn what_the_brief_says_about_level_and_time_is_told_at_the_beginning() {
+        let facts = Facts::of(
+            "# T\n\n**Level:** mid (2-5 years) · **Kind:** debug\n\n## Time box\n\n60 minutes. Slowly.\n\n## Hints\n",
+        );
+        assert_eq!(
+            (facts.level.as_str(), facts.time_box.as_str()),
+            ("mid (2-5 years)", "60 minutes")
+        );
+        let facts = Facts::of("# T\n");
+        assert_eq!(
+            (facts.level.as_str(), facts.time_box.as_str()),
+            ("see the brief", "see the brief")
+        );
+    }
 }
