@@ -4,7 +4,7 @@
 //! zipped function), and by default reads every certificate authority of the machine, which is nine tenths of what a
 //! function computes in its cold start. This is the same hyper, with HTTP/1 and the authorities of Amazon.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aws_smithy_runtime_api::{
     client::{
@@ -29,8 +29,14 @@ use rustls::{
 /// Who signs the certificates of AWS: amazon-roots/README.md says where they come from.
 const AMAZON_ROOTS: &[u8] = include_bytes!("../amazon-roots/amazon-roots.pem");
 
-/// Speaks HTTPS with AWS, and with nobody else; HTTP where an endpoint says so, as a local one does.
+/// Speaks HTTPS with AWS, and with nobody else; HTTP where an endpoint says so, as a local one does. Set up by its first
+/// request: a function's init must not wait for that.
 pub fn client() -> SharedHttpClient {
+    let connector = OnceLock::new();
+    http_client_fn(move |_, _| connector.get_or_init(connector_to_aws).clone()).into_shared()
+}
+
+fn connector_to_aws() -> SharedHttpConnector {
     let mut tcp = connect::HttpConnector::new();
     tcp.enforce_http(false);
     // Otherwise a request in two segments waits for the acknowledgement of the first.
@@ -44,8 +50,7 @@ pub fn client() -> SharedHttpClient {
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .build(https);
-    let connector = SharedHttpConnector::new(Connector(client));
-    http_client_fn(move |_, _| connector.clone()).into_shared()
+    SharedHttpConnector::new(Connector(client))
 }
 
 fn tls() -> ClientConfig {
@@ -91,6 +96,6 @@ mod tests {
         let readme = include_str!("../amazon-roots/README.md");
         let sum = format!("{:x}", Sha256::digest(AMAZON_ROOTS));
         assert!(readme.contains(&sum), "amazon-roots.pem has the sum {sum}");
-        client();
+        tls();
     }
 }
