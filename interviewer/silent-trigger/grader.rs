@@ -321,8 +321,8 @@ async fn the_processor_does_its_work_when_it_is_called() {
     assert_eq!(stand.row(id).await["status"], "completed", "the task's status");
 }
 
-#[test]
-fn the_trigger_joins_the_queue_that_the_api_sends_to_and_the_processor() {
+#[tokio::test]
+async fn the_trigger_joins_the_queue_that_the_api_sends_to_and_the_processor() {
     for (environment, trigger) in triggers() {
         let template = Template::of(environment);
         for function in ["create-task", "process-task", "task-reconciler"] {
@@ -347,22 +347,22 @@ fn the_trigger_joins_the_queue_that_the_api_sends_to_and_the_processor() {
     }
 }
 
-#[test]
-fn the_trigger_is_switched_on_in_every_environment() {
+#[tokio::test]
+async fn the_trigger_is_switched_on_in_every_environment() {
     for (environment, trigger) in triggers() {
         let is_off = trigger["Enabled"] == json!(false) || trigger["Enabled"] == json!("false");
         assert!(!is_off, "{environment}: the event source mapping is not enabled");
     }
 }
 
-#[test]
-fn in_maintenance_messages_wait_in_the_queue_and_afterwards_they_are_processed() {
+#[tokio::test]
+async fn in_maintenance_messages_wait_in_the_queue_and_afterwards_they_are_processed() {
     assert!(!is_on("true"), "tasks are processed while Maintenance is \"true\"");
     assert!(is_on("false"), "no task is processed while Maintenance is \"false\"");
 }
 
-#[test]
-fn a_message_about_a_task_reaches_the_processor() {
+#[tokio::test]
+async fn a_message_about_a_task_reaches_the_processor() {
     for (environment, trigger) in triggers() {
         for body in [r#"{"task_id":7}"#, r#"{"task_id":7,"priority":1}"#] {
             assert!(hands_on(&trigger, body), "{environment}: {body} does not");
@@ -370,8 +370,8 @@ fn a_message_about_a_task_reaches_the_processor() {
     }
 }
 
-#[test]
-fn a_message_that_is_not_one_of_ours_is_not_deleted_unseen() {
+#[tokio::test]
+async fn a_message_that_is_not_one_of_ours_is_not_deleted_unseen() {
     for (environment, trigger) in triggers() {
         for body in [r#"{"taskId":7}"#, "{}", "not JSON"] {
             assert!(
@@ -382,8 +382,8 @@ fn a_message_that_is_not_one_of_ours_is_not_deleted_unseen() {
     }
 }
 
-#[test]
-fn the_role_of_the_processor_allows_what_the_trigger_needs() {
+#[tokio::test]
+async fn the_role_of_the_processor_allows_what_the_trigger_needs() {
     for environment in ENVIRONMENTS {
         let template = Template::of(environment);
         let queue = queue_name(&template, TASK_QUEUE);
@@ -396,8 +396,8 @@ fn the_role_of_the_processor_allows_what_the_trigger_needs() {
     }
 }
 
-#[test]
-fn the_role_of_the_processor_allows_nothing_more_in_sqs() {
+#[tokio::test]
+async fn the_role_of_the_processor_allows_nothing_more_in_sqs() {
     for environment in ENVIRONMENTS {
         let template = Template::of(environment);
         let queue = queue_name(&template, TASK_QUEUE);

@@ -261,8 +261,8 @@ async fn a_page_of_the_few_failed_tasks_of_a_caller_with_many_reads_few_blocks()
     );
 }
 
-#[test]
-fn migrations_that_have_run_are_as_they_were() {
+#[tokio::test]
+async fn migrations_that_have_run_are_as_they_were() {
     let mut versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     versions.sort_unstable();
     assert!(
@@ -278,8 +278,8 @@ fn migrations_that_have_run_are_as_they_were() {
     );
 }
 
-#[test]
-fn the_new_indexes_are_made_while_clients_go_on_writing() {
+#[tokio::test]
+async fn the_new_indexes_are_made_while_clients_go_on_writing() {
     let new = MIGRATIONS.iter().filter(|migration| migration.version > RELEASED);
     let mut made = 0;
     for migration in new {
