@@ -7,7 +7,7 @@ use std::path::Path;
 use grading::{Answer, Function, Stand, TASK_QUEUE, Template, events, eventually};
 use serde_json::{Value, json};
 use shared::store::{MIGRATIONS, ROLES};
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
 
 /// The last migration that there was before the exercise.
@@ -427,16 +427,13 @@ async fn an_idempotency_key_belongs_to_the_priority_too() {
 async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
     let stand = Stand::new().await;
     // A database as it is before the deployment, which is then migrated.
+    let own: PgConnectOptions = stand.database_url.parse().expect("a URL");
+    let name = format!("{}_before", own.get_database().expect("a database"));
     stand
-        .execute("create database before_the_exercise_of_priorities template template0")
+        .execute(&format!(r#"create database "{name}" template template0"#))
         .await;
-    let (server, _) = stand
-        .database_url
-        .rsplit_once('/')
-        .map(|(server, name)| (server.to_owned(), name.to_owned()))
-        .expect("a URL");
-    let url = format!("{server}/before_the_exercise_of_priorities");
-    let mut connection = PgConnection::connect(&url).await.expect("the database is there");
+    let other = own.database(&name);
+    let mut connection = PgConnection::connect_with(&other).await.expect("it is there");
     let mut before = Migrator::DEFAULT;
     let migrations = MIGRATIONS
         .iter()
@@ -453,13 +450,15 @@ async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
     migrated
         .await
         .unwrap_or_else(|error| panic!("a database with tasks cannot be migrated: {error:#}"));
-    let mut get_task = stand.function("get-task").with("DATABASE_URL", &url).start().await;
+    let mut get_task = stand
+        .function("get-task")
+        .with("DATABASE_URL", other.to_url_lossy().as_str())
+        .start()
+        .await;
     let old = get_task.call(&events::task("GET", 1, "")).await;
     drop(get_task);
     connection.close().await.expect("closed");
-    stand
-        .execute("drop database before_the_exercise_of_priorities with (force)")
-        .await;
+    stand.execute(&format!(r#"drop database "{name}" with (force)"#)).await;
     assert_eq!(old.json()["priority"], "normal", "a task that was there before");
 
     // Its statements, as the roles of its functions.
