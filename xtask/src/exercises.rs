@@ -6,7 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::git::{Git, Index};
+use crate::{
+    git::{Git, Index},
+    grade,
+};
 
 /// Where the briefs are, and what else a candidate may see.
 const BRIEFS: &str = "exercises";
@@ -14,8 +17,11 @@ const BRIEFS: &str = "exercises";
 /// Where the answers are.
 const ANSWERS: &str = "interviewer";
 
-/// What is in the folder of the briefs and is no exercise.
-pub const GRADING: &str = "grading";
+/// What is in the folder of the briefs and is no exercise: the crate that the checks use.
+const GRADING: &str = "grading";
+
+/// Where the checks are while they are compiled.
+pub const CHECKS: &str = "exercises/grading/tests/grader.rs";
 
 /// An exercise of some commit.
 pub struct Exercise<'a> {
@@ -105,10 +111,8 @@ impl<'a> Exercise<'a> {
 
     /// The same tree with the hidden checks in it, and with the crate that they use as it was in the beginning.
     pub fn with_grader(&self, index: &Index) -> Result<String> {
-        let crate_folder = format!("{BRIEFS}/{GRADING}");
-        index.take_folder(&crate_folder, &self.base)?;
-        let to = format!("{crate_folder}/tests/grader.rs");
-        index.take_file(&self.base, &self.answer_path("grader.rs"), &to)?;
+        index.take_folder(&format!("{BRIEFS}/{GRADING}"), &self.base)?;
+        index.take_file(&self.base, &self.answer_path("grader.rs"), CHECKS)?;
         index.tree()
     }
 }
@@ -204,6 +208,8 @@ pub fn begin(root: &Path, name: Option<&str>) -> Result<()> {
         git.ask(["branch", "--quiet", "-D", &branch])?;
         return Err(error);
     }
+    // Where `make test` may have left a solution.
+    git.forget_check_out(&grade::source(root))?;
     let facts = Facts::of(&exercise.brief()?);
     println!(
         "
@@ -426,7 +432,7 @@ diff --git a/src.txt b/src.txt
             ("src.txt", "mended\n"),
             ("new/test.rs", "a test\n"),
             ("exercises/grading/lib.rs", "the graders' own\n"),
-            ("exercises/grading/tests/grader.rs", "// functions: a\n"),
+            (CHECKS, "// functions: a\n"),
         ] {
             assert_eq!(git.file(&graded, path).as_deref(), Some(text), "{path}");
         }
@@ -552,6 +558,12 @@ diff --git a/src.txt b/src.txt
             .expect("it is filled");
         assert!(!to.join("interviewer").exists());
         assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+
+        git.forget_check_out(&to).expect("it is deleted");
+        assert!(!to.exists());
+        git.forget_check_out(&to).expect("twice is fine");
+        git.check_out("HEAD", &to).expect("it is filled");
+        assert_eq!(read(&to, "src.txt").as_deref(), Some("right\n"));
     }
 
     #[test]

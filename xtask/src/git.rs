@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -123,11 +124,30 @@ impl Git {
             .current_dir(folder)
             .env("GIT_DIR", self.ask(["rev-parse", "--absolute-git-dir"])?)
             .env("GIT_WORK_TREE", folder)
-            // Beside it. It knows which of the files are as git has written them.
-            .env("GIT_INDEX_FILE", folder.with_extension("index"));
+            // It knows which of the files are as git has written them.
+            .env("GIT_INDEX_FILE", index_of(folder));
         process::output(command.args(["read-tree", "--reset", "-u", tree]))
             .with_context(|| format!("cannot fill {}", folder.display()))?;
         Ok(())
+    }
+
+    /// Deletes such a folder, if it is there.
+    pub fn forget_check_out(&self, folder: &Path) -> Result<()> {
+        remove(fs::remove_file(index_of(folder)))?;
+        remove(fs::remove_dir_all(folder))
+    }
+}
+
+/// Beside a folder that was filled.
+fn index_of(folder: &Path) -> PathBuf {
+    folder.with_extension("index")
+}
+
+/// What was removed need not have been there.
+fn remove(removed: io::Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -209,10 +229,7 @@ impl Index<'_> {
     }
 
     fn remove(&self) -> Result<()> {
-        match fs::remove_file(&self.file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        remove(fs::remove_file(&self.file))
     }
 }
 

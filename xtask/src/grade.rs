@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     deploy,
-    exercises::{Begun, Exercise, State},
+    exercises::{self, Begun, Exercise, State},
     git::Git,
     process,
     report::{self, Check},
@@ -71,6 +71,11 @@ pub fn prove(settings: &Settings, name: &str, state: State) -> Result<()> {
     }
 }
 
+/// Where the tree is that is graded.
+pub fn source(root: &Path) -> PathBuf {
+    root.join(".local/grading")
+}
+
 /// Where things are built and checked: a copy of the tree, and a folder for what cargo makes of it. Both stay, so that
 /// next time only what changed is compiled.
 struct Workshop {
@@ -111,7 +116,7 @@ impl Workshop {
         }
         Ok(Self {
             tools: Tools::new(&settings.root),
-            source: logs.join("grading"),
+            source: source(&settings.root),
             target: settings.root.join("target/grading"),
             logs,
             _lock: lock,
@@ -147,6 +152,8 @@ impl Workshop {
             step.follows_cargo(line);
             lines.push(line.to_owned());
         });
+        // Compiled they are as good, and nobody comes across them.
+        fs::remove_file(self.source.join(exercises::CHECKS))?;
         if let Err(error) = compiled {
             return match report::first_errors(&lines) {
                 Some(errors) => Ok(Built::Broken(errors)),

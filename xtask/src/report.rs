@@ -89,7 +89,8 @@ fn comparison(what: &str, sides: &[&str]) -> String {
     let side = |name: &str| sides.iter().find_map(|line| line.strip_prefix(name)).unwrap_or("?");
     let [actual, expected] = ["left: ", "right: "].map(|name| plain(side(name)));
     let what = if what.is_empty() { "got" } else { what };
-    format!("{what}: {actual}, not {expected}")
+    // Within a list of texts, JSON is easier to read as it is.
+    format!("{what}: {actual}, not {expected}").replace("\\\"", "\"")
 }
 
 /// A JSON value without the words that Rust has for its kind: `String("a")` is `"a"`.
@@ -136,7 +137,10 @@ pub fn first_errors(lines: &[String]) -> Option<String> {
         if is_error(line) {
             errors += 1;
             inside = errors <= ERRORS;
-        } else if line.starts_with("warning") || line.starts_with("error") {
+        } else if ["warning", "error", "For more", "Some errors"]
+            .iter()
+            .any(|end| line.starts_with(end))
+        {
             inside = false;
         }
         if inside && shown.len() < LINES {
@@ -238,6 +242,7 @@ error[E0425]: cannot find value `x`
  --> a.rs:2:1
   |
 
+For more information about this error, try `rustc --explain E0425`.
 error: could not compile `a` (lib) due to 1 previous error; 1 warning emitted
 warning: build failed, waiting for other jobs to finish...";
         let expected = "error[E0425]: cannot find value `x`\n --> a.rs:2:1\n  |";
