@@ -562,10 +562,8 @@ async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_prior
         );
         let redrive = &queue["RedrivePolicy"];
         assert_eq!(number(&redrive["maxReceiveCount"]), 5, "maxReceiveCount of {name}");
-        let dead_letters = template.resources("AWS::SQS::Queue").into_keys();
-        let dead_letters = dead_letters
-            .filter(|queue| mentions(&redrive["deadLetterTargetArn"], queue))
-            .next();
+        let mut queues = template.resources("AWS::SQS::Queue").into_keys();
+        let dead_letters = queues.find(|queue| mentions(&redrive["deadLetterTargetArn"], queue));
         let dead_letters = dead_letters.unwrap_or_else(|| panic!("{name} has no dead-letter queue"));
         let sources = &properties(dead_letters)["RedriveAllowPolicy"];
         let taken = if dead_letters == "TaskDeadLetterQueue" { 2 } else { 1 };
