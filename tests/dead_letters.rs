@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use queue::DeadLetterQueue;
 use serde_json::{Value, json};
 
-use crate::support::{TestQueue, sdk_config_for, sqs_that_answers};
+use crate::support::{TestQueue, client_config, sqs_that_answers};
 
 fn bodies(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("body {number}")).collect()
@@ -14,7 +14,7 @@ fn bodies(count: usize) -> Vec<String> {
 #[tokio::test]
 async fn looking_shows_every_message_and_leaves_it_there() {
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
-    let letters = dead.as_dead_letter_queue_of(&source).await;
+    let letters = dead.as_dead_letter_queue_of(&source);
     assert_eq!(letters.list().await.expect("listed"), []);
     dead.send(&bodies(23)).await;
     for _ in 0..2 {
@@ -31,7 +31,7 @@ async fn looking_shows_every_message_and_leaves_it_there() {
 #[tokio::test]
 async fn a_redrive_moves_every_message_with_its_body() {
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
-    let letters = dead.as_dead_letter_queue_of(&source).await;
+    let letters = dead.as_dead_letter_queue_of(&source);
     assert_eq!(letters.redrive(|_| ()).await.expect("nothing to do"), 0);
     dead.send(&bodies(12)).await;
     letters.list().await.expect("looked at first, as people do");
@@ -53,7 +53,7 @@ async fn redrive(
 ) -> (Result<usize, String>, Vec<String>) {
     let (url, asked) = sqs_that_answers(answer).await;
     let letters = DeadLetterQueue::new(
-        &sdk_config_for(&url).await,
+        client_config().endpoint_url(&url),
         format!("{url}/1/dead"),
         format!("{url}/1/source"),
     );

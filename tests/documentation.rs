@@ -99,7 +99,7 @@ async fn forget_everything() {
         .expect("Postgres is there");
     let truncate = sqlx::query("truncate tasks, idempotency_keys restart identity");
     truncate.execute(&mut connection).await.expect("truncated");
-    let sqs = Client::new(&queue::sdk_config().await);
+    let sqs = Client::from_conf(queue::client_config().expect("the environment of `make test`").build());
     for queue in ["QUEUE_URL", "DEAD_LETTER_QUEUE_URL"] {
         let purge = sqs.purge_queue().queue_url(env(queue));
         purge.send().await.expect("purged");

@@ -1,12 +1,12 @@
 //! The deployed stack, over HTTP: API Gateway, Lambda, SQS and its event source mapping, Postgres.
 
-use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use aws_sdk_sqs::types::QueueAttributeName;
 use queue::DeadLetterQueue;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{env, eventually};
+use crate::support::{client_config, env, eventually, sqs};
 
 async fn call(method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
     let mut request = reqwest::Client::new().request(method, format!("{}{path}", env("API_URL")));
@@ -173,7 +173,7 @@ async fn every_route_is_deployed_and_speaks_the_contract() {
 
 #[tokio::test]
 async fn a_poison_message_ends_in_the_dead_letter_queue_and_its_neighbours_are_done_once() {
-    let sqs = Client::new(&queue::sdk_config().await);
+    let sqs = sqs();
     let poison = format!("poison {}", std::process::id());
     let sent = sqs
         .send_message()
@@ -238,15 +238,14 @@ async fn a_redriven_message_runs_its_failed_task_again() {
     let insert = "insert into tasks (title, status, result, attempts, enqueued_at, settled_at)
                   values ('failed', 'failed', 'it broke', 5, now(), now()) returning id";
     let id: i64 = sqlx::query_scalar(insert).fetch_one(&pool).await.expect("inserted");
-    let config = queue::sdk_config().await;
-    let sent = Client::new(&config)
+    let sent = sqs()
         .send_message()
         .queue_url(env("DEAD_LETTER_QUEUE_URL"))
         .message_body(json!({"task_id": id}).to_string())
         .send()
         .await;
     sent.expect("sent");
-    let letters = DeadLetterQueue::new(&config, env("DEAD_LETTER_QUEUE_URL"), env("QUEUE_URL"));
+    let letters = DeadLetterQueue::new(client_config(), env("DEAD_LETTER_QUEUE_URL"), env("QUEUE_URL"));
     // More than once: a test that looks at the queue hides what is in it for a while.
     let task = eventually(60, "the message is redriven, and its task completed", async || {
         letters.redrive(|_| ()).await.expect("redriven");

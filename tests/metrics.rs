@@ -130,10 +130,7 @@ async fn a_task_is_counted_when_it_is_created_and_not_when_the_answer_is_repeate
     let lines = MetricLines::default();
     let (database, metrics) = (database(&pool), lines.metrics("task-api"));
     // A task that is stored is created, whether its message was sent or not.
-    let queues = [
-        TestQueue::create().await.sender().await,
-        queue_nobody_serves(false).await,
-    ];
+    let queues = [TestQueue::create().await.sender(), queue_nobody_serves(false).await];
     let created = json!({"_aws": metadata(&[("TasksCreated", "Count")]), "TasksCreated": 1});
     let calls = [
         ("", json!({"title": "t"}), 201, true),
@@ -199,7 +196,7 @@ fn sorted(metric: &Value) -> Vec<f64> {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
     let lines = MetricLines::default();
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let mut ids = Vec::new();
     for description in ["one", "two", "fail: for good", "retry: later", "done before"] {
         let id = task(&pool, "t").await;

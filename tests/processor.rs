@@ -176,7 +176,7 @@ async fn handled(pool: &PgPool, queue: &TestQueue, event: SqsEvent) -> Result<Sq
         retry_delay_seconds: 1,
         ..SETTINGS
     };
-    let (database, sender) = (database(pool), queue.sender().await);
+    let (database, sender) = (database(pool), queue.sender());
     handle(&database, &sender, &NO_METRICS, settings, event, in_30_s()).await
 }
 

@@ -63,7 +63,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     )
     .await;
 
-    let (database, sender) = (database(&pool), queue.sender().await);
+    let (database, sender) = (database(&pool), queue.sender());
     let report = sweep(&database, &sender, &settings(1000), None).await.expect("swept");
     assert_eq!(
         report,
@@ -82,7 +82,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
     let queue = TestQueue::create().await;
-    let (database, sender) = (database(&pool), queue.sender().await);
+    let (database, sender) = (database(&pool), queue.sender());
     execute(
         &pool,
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 40)",
@@ -126,7 +126,7 @@ async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
 async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
     let queue = TestQueue::create().await;
     let (one, two) = (database(&pool), database(&pool));
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     execute(
         &pool,
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 100)",
@@ -157,7 +157,7 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
     // Still in the queue: somebody else's to settle.
     insert(&pool, "enqueued_at, attempts", "now() - interval '1 min', 10").await;
 
-    let swept = sweep(&database(&pool), &queue.sender().await, &settings(1000), None).await;
+    let swept = sweep(&database(&pool), &queue.sender(), &settings(1000), None).await;
     assert_eq!(
         swept.expect("swept"),
         Report {
@@ -180,7 +180,7 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn keys_that_have_expired_are_deleted_and_no_others(pool: PgPool) {
-    let queue = TestQueue::create().await.sender().await;
+    let queue = TestQueue::create().await.sender();
     execute(
         &pool,
         "insert into idempotency_keys (key, fingerprint, task_id, expires_at)

@@ -7,7 +7,7 @@ use crate::support::{Call, NO_METRICS, Proxy, TestQueue, task};
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_warm_request_asks_postgres_as_often_as_it_must(pool: PgPool) {
-    let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender().await);
+    let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender());
     let database = &proxy.database(&pool);
     let settings = create_task::Settings {
         idempotency_key_seconds: 60,

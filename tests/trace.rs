@@ -10,9 +10,7 @@ use sqlx::PgPool;
 use task_processor::{Settings, handle, perform, process};
 use task_reconciler::sweep;
 
-use crate::support::{
-    Call, LogLines, NO_METRICS, TestQueue, database, execute, sdk_config_for, sqs_that_answers, task,
-};
+use crate::support::{Call, LogLines, NO_METRICS, TestQueue, client_config, database, execute, sqs_that_answers, task};
 
 const TRACE_ID: &str = "1-5759e988-bd862e3fe1be46a994272793";
 const HEADER: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:2345:0";
@@ -54,7 +52,7 @@ fn said(lines: &[Value]) -> Vec<(&str, Option<&str>)> {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn from_the_request_to_the_batch_every_message_and_every_line_about_a_task_names_its_trace(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let (lines, _guard) = LogLines::start();
 
     let answer = create()
@@ -80,7 +78,7 @@ async fn from_the_request_to_the_batch_every_message_and_every_line_about_a_task
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn processing_again_and_with_a_key_are_traced_too(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let created = create()
         .header("idempotency-key", "k")
         .traced(HEADER)
@@ -98,7 +96,7 @@ async fn processing_again_and_with_a_key_are_traced_too(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn without_a_trace_or_with_one_that_is_none_everything_works_and_names_none(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let (lines, _guard) = LogLines::start();
     let calls = [
         create(),
@@ -181,7 +179,7 @@ async fn each_record_has_its_own_trace_and_of_several_about_a_task_the_latest_co
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn what_the_reconciler_sends_belongs_to_the_trace_of_its_sweep(pool: PgPool) {
     let (url, asked) = sqs_that_answers(|_, _| json!({"Successful": [], "Failed": []})).await;
-    let queue = TaskQueue::new(&sdk_config_for(&url).await, format!("{url}/1/queue"));
+    let queue = TaskQueue::new(client_config().endpoint_url(&url), format!("{url}/1/queue"));
     let settings = task_reconciler::Settings {
         lost_after_seconds: 3600,
         max_attempts: 10,

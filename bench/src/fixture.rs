@@ -50,8 +50,15 @@ impl Fixture {
         let mut connection = PgConnection::connect_with(&options).await?;
         MIGRATIONS.run(&mut connection).await?;
         sqlx::raw_sql(ROLES).execute(&mut connection).await?;
+        // Postgres reads a table that was empty when a statement was planned from one end to the other.
+        sqlx::query(
+            "insert into tasks (title, created_by) select 'Process user data', 'bench' from generate_series(1, 10000)",
+        )
+        .execute(&mut connection)
+        .await?;
+        sqlx::query("vacuum analyze tasks").execute(&mut connection).await?;
 
-        let sqs = Client::new(&queue::sdk_config().await);
+        let sqs = Client::from_conf(queue::client_config()?.build());
         let created = sqs.create_queue().queue_name("bench").send().await?;
         let queue_url = created.queue_url.context("a queue has a URL")?;
         let variables = [
@@ -83,8 +90,8 @@ impl Fixture {
     }
 
     /// The function's side of the queue.
-    pub async fn queue(&self) -> TaskQueue {
-        TaskQueue::new(&queue::sdk_config().await, self.queue_url.clone())
+    pub fn queue(&self) -> Result<TaskQueue> {
+        Ok(TaskQueue::new(queue::client_config()?, self.queue_url.clone()))
     }
 
     /// Leaves nothing behind.

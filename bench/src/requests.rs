@@ -135,7 +135,7 @@ async fn round_trips(fixture: &Fixture, event: &Value) -> Result<usize> {
 }
 
 async fn create_task(fixture: &mut Fixture) -> Result<Row> {
-    let (queue, metrics) = (fixture.queue().await, Metrics::none());
+    let (queue, metrics) = (fixture.queue()?, Metrics::none());
     let settings: Settings = config::from_env()?;
     let event = new_task();
     let handler = async || {

@@ -1,7 +1,9 @@
 //! `make dlq` and `make redrive`: what is in the dead-letter queue, and back to work with it.
 
+use aws_config::BehaviorVersion;
+use aws_sdk_sqs::config::Builder;
 use clap::{Parser, Subcommand};
-use queue::{DeadLetter, DeadLetterQueue, sdk_config};
+use queue::{DeadLetter, DeadLetterQueue};
 use shared::{
     domain::{Access, Status, TaskMessage},
     store::{Database, Login, tasks},
@@ -34,8 +36,16 @@ enum Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let config = sdk_config().await;
-    let queue = DeadLetterQueue::new(&config, arguments.dead_letter_queue_url, arguments.queue_url);
+    // Not the functions' own configuration: a person's credentials may be in files, too.
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(queue::https::client())
+        .load()
+        .await;
+    let queue = DeadLetterQueue::new(
+        Builder::from(&config),
+        arguments.dead_letter_queue_url,
+        arguments.queue_url,
+    );
     match arguments.command {
         Command::List => {
             let database = arguments.database_url.as_deref().map(str::parse::<Login>).transpose()?;

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use aws_config::SdkConfig;
 use aws_sdk_sqs::{
     Client,
+    config::Builder,
     error::ProvideErrorMetadata,
     types::{Message, MessageSystemAttributeName, QueueAttributeName},
 };
@@ -49,8 +49,8 @@ pub struct DeadLetterQueue {
 
 impl DeadLetterQueue {
     /// The queue at this URL, and its source.
-    pub fn new(config: &SdkConfig, url: String, source_url: String) -> Self {
-        let client = Client::new(config);
+    pub fn new(config: Builder, url: String, source_url: String) -> Self {
+        let client = Client::from_conf(config.build());
         Self {
             client,
             url,
@@ -59,9 +59,9 @@ impl DeadLetterQueue {
     }
 
     /// The queues that the environment names (`DEAD_LETTER_QUEUE_URL`, `QUEUE_URL`). Opens no connection yet.
-    pub async fn from_env() -> Result<Self, ConfigError> {
+    pub fn from_env() -> Result<Self, ConfigError> {
         let (url, source_url) = (crate::dead_letter_queue_url()?, crate::task_queue_url()?);
-        Ok(Self::new(&crate::sdk_config().await, url, source_url))
+        Ok(Self::new(crate::client_config()?, url, source_url))
     }
 
     /// Looks at all messages, oldest first, and leaves them where they are.

@@ -8,8 +8,8 @@ use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{
-    Answer, Call, Gateway, Proxy, TestQueue, database, database_that_is_down, execute, queue_nobody_serves,
-    sdk_config_for, task,
+    Answer, Call, Gateway, Proxy, TestQueue, client_config, database, database_that_is_down, execute,
+    queue_nobody_serves, task,
 };
 
 async fn status(pool: &PgPool, queue: &TaskQueue, dead: &TaskQueue) -> Answer {
@@ -21,7 +21,7 @@ async fn status(pool: &PgPool, queue: &TaskQueue, dead: &TaskQueue) -> Answer {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn without_tasks_the_status_is_complete_and_empty(pool: PgPool) {
-    let queue = TestQueue::create().await.sender().await;
+    let queue = TestQueue::create().await.sender();
     let answer = status(&pool, &queue, &queue).await;
     assert_eq!(answer.status, 200);
     let mut status = answer.json();
@@ -81,7 +81,7 @@ async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
     let held = "insert into tasks (title, status, lease_expires_at) values ('held', 'processing', now())";
     execute(&pool, held).await;
 
-    let status = status(&pool, &queue.sender().await, &dead.sender().await).await.json();
+    let status = status(&pool, &queue.sender(), &dead.sender()).await.json();
     let mut tasks = status["tasks"].clone();
     let oldest = tasks["oldest_pending_seconds"].take().as_f64().expect("a number");
     assert!((90.0..120.0).contains(&oldest), "{oldest}");
@@ -127,7 +127,7 @@ async fn the_last_failures_come_by_when_they_failed(pool: PgPool) {
          order by n % 5",
     )
     .await;
-    let queue = TestQueue::create().await.sender().await;
+    let queue = TestQueue::create().await.sender();
     let status = status(&pool, &queue, &queue).await.json();
     let failures = status["recent_failures"].as_array().expect("a list");
     let titles: Vec<&str> = failures.iter().filter_map(|task| task["title"].as_str()).collect();
@@ -143,7 +143,7 @@ async fn what_a_client_has_settled_by_hand_does_not_count_as_latency(pool: PgPoo
          values ('by hand', 'completed', now() - interval '1 day', now())",
     )
     .await;
-    let queue = TestQueue::create().await.sender().await;
+    let queue = TestQueue::create().await.sender();
     let status = status(&pool, &queue, &queue).await.json();
     let throughput = status["throughput"].as_array().expect("a list");
     let completed: Vec<&Value> = throughput.iter().filter(|minute| minute["completed"] == 1).collect();
@@ -171,7 +171,7 @@ async fn without_sqs_the_status_is_partial_and_says_so(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn the_status_is_one_round_trip(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
-    let (database, queue) = (proxy.database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (proxy.database(&pool), TestQueue::create().await.sender());
     let mut used = Vec::new();
     for _ in 0..3 {
         let before = proxy.round_trips();
@@ -185,7 +185,7 @@ async fn the_status_is_one_round_trip(pool: PgPool) {
 
 #[tokio::test]
 async fn without_a_database_there_is_no_status() {
-    let (database, queue) = (database_that_is_down(), TestQueue::create().await.sender().await);
+    let (database, queue) = (database_that_is_down(), TestQueue::create().await.sender());
     let call = Call::new("GET", "/admin/status");
     call.send(|request| admin_status::handle(&database, &queue, &queue, request))
         .await
@@ -244,7 +244,7 @@ async fn redrive(queue: &DeadLetterQueue) -> Answer {
 async fn a_redrive_is_202_and_moves_the_messages() {
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
     dead.send(&["a".to_owned(), "b".to_owned()]).await;
-    let queue = dead.as_dead_letter_queue_of(&source).await;
+    let queue = dead.as_dead_letter_queue_of(&source);
     let answer = redrive(&queue).await;
     assert_eq!(
         (answer.status, answer.json()),
@@ -255,9 +255,8 @@ async fn a_redrive_is_202_and_moves_the_messages() {
 
 #[tokio::test]
 async fn a_redrive_without_sqs_is_503() {
-    let config = sdk_config_for("http://127.0.0.1:1").await;
     let queue = DeadLetterQueue::new(
-        &config,
+        client_config().endpoint_url("http://127.0.0.1:1"),
         "http://127.0.0.1:1/d".to_owned(),
         "http://127.0.0.1:1/s".to_owned(),
     );
@@ -306,7 +305,7 @@ async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_
 async fn what_is_for_operators_is_403_for_others_and_changes_nothing(pool: PgPool) {
     let database = database(&pool);
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
-    let queue = source.sender().await;
+    let queue = source.sender();
     let id = task(&pool, "t").await;
     let call = Call::new("GET", "/admin/status").by_nobody_special();
     call.send(|request| admin_status::handle(&database, &queue, &queue, request))
@@ -318,7 +317,7 @@ async fn what_is_for_operators_is_403_for_others_and_changes_nothing(pool: PgPoo
         .assert_problem(403, "Forbidden");
 
     dead.send(&["a".to_owned()]).await;
-    let letters = dead.as_dead_letter_queue_of(&source).await;
+    let letters = dead.as_dead_letter_queue_of(&source);
     let call = Call::new("POST", "/admin/redrive").by_nobody_special();
     call.send(|request| admin_redrive::handle(&letters, request))
         .await

@@ -10,7 +10,7 @@ use crate::support::{Call, NO_METRICS, TestQueue, count, database, row, task};
 async fn a_route_that_lacks_the_authorizer_lets_nobody_in(pool: PgPool) {
     let database = database(&pool);
     let test_queue = TestQueue::create().await;
-    let queue = test_queue.sender().await;
+    let queue = test_queue.sender();
     let settings = Settings {
         idempotency_key_seconds: 60,
     };

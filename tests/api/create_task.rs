@@ -20,7 +20,7 @@ const SETTINGS: Settings = Settings {
 /// Creates with a queue that works, and asserts that nothing was stored or sent.
 async fn refused(pool: &PgPool, call: Call) -> Answer {
     let (database, queue) = (database(pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let answer = call
         .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request))
         .await;
@@ -39,7 +39,7 @@ fn post(body: &str) -> Call {
 async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
     for gateway in [Gateway::Rest, Gateway::Http] {
         let (database, queue) = (database(&pool), TestQueue::create().await);
-        let sender = queue.sender().await;
+        let sender = queue.sender();
         let call = Call::new("POST", "/tasks").json(&json!({"title": " Ship it 🚀", "description": "a\nb"}));
         let answer = call
             .send_via(gateway, |request| {
@@ -79,7 +79,7 @@ async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn the_description_is_optional(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     for body in [json!({"title": "t"}), json!({"title": "t", "description": null})] {
         let call = Call::new("POST", "/tasks").json(&body);
         let answer = call
@@ -95,7 +95,7 @@ async fn the_description_is_optional(pool: PgPool) {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let call = Call::new("POST", "/tasks").body(r#"{"title":"t"}"#);
     let typed = [
         "application/json; charset=utf-8",
@@ -117,7 +117,7 @@ async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_base64_body_is_decoded(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     for gateway in [Gateway::Rest, Gateway::Http] {
         // {"title":"t"}
         let call = post("eyJ0aXRsZSI6InQifQ==").base64();
@@ -211,7 +211,7 @@ async fn a_body_larger_than_anything_valid_is_413(pool: PgPool) {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn the_largest_valid_task_is_accepted(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let escaped = |characters: usize| "\\ud83d\\ude80".repeat(characters);
     let call = post(&format!(
         r#"{{"title":"{}","description":"{}"}}"#,
@@ -266,7 +266,7 @@ async fn without_sqs_the_task_is_stored_and_marked_as_not_enqueued(pool: PgPool)
 #[tokio::test]
 async fn without_the_database_nothing_is_sent_and_the_client_may_retry() {
     let queue = TestQueue::create().await;
-    let (database, sender) = (database_that_is_down(), queue.sender().await);
+    let (database, sender) = (database_that_is_down(), queue.sender());
     let call = Call::new("POST", "/tasks").json(&json!({"title": "t"}));
     let answer = call
         .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request))
@@ -286,7 +286,7 @@ async fn create_once(database: &Database, queue: &TaskQueue, key: &str, body: &V
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_repeated_request_gets_the_stored_response_and_creates_nothing(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let body = json!({"title": "t", "description": "d"});
     let first = create_once(&database, &sender, "key-1", &body).await;
     assert_eq!((first.status, first.header("idempotent-replayed")), (201, ""));
@@ -316,7 +316,7 @@ async fn a_repeated_request_gets_the_stored_response_and_creates_nothing(pool: P
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_key_with_another_body_is_422_and_creates_nothing(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let body = json!({"title": "t"});
     create_once(&database, &sender, "key", &body).await;
     for other in [json!({"title": "u"}), json!({"title": "t", "description": ""})] {
@@ -342,7 +342,7 @@ async fn a_key_that_is_none_is_422(pool: PgPool) {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_refused_request_does_not_use_its_key_up(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let refused = create_once(&database, &queue, "key", &json!({"title": ""})).await;
     assert_eq!(refused.status, 422);
     let answer = create_once(&database, &queue, "key", &json!({"title": "t"})).await;
@@ -351,7 +351,7 @@ async fn a_refused_request_does_not_use_its_key_up(pool: PgPool) {
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn an_expired_key_is_new_again_even_before_it_is_deleted(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let body = json!({"title": "t"});
     let first = create_once(&database, &queue, "key", &body).await;
     let expires = "select extract(epoch from expires_at - created_at)::bigint from idempotency_keys";
@@ -369,7 +369,7 @@ async fn an_expired_key_is_new_again_even_before_it_is_deleted(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_same(pool: PgPool) {
     let queue = TestQueue::create().await;
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let body = json!({"title": "t"});
     for key in ["a", "b", "c"] {
         let databases: Vec<_> = (0..8).map(|_| database(&pool)).collect();
@@ -392,7 +392,7 @@ async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_sa
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_after(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender().await);
+    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let mut first = pool.begin().await.expect("a transaction");
     let insert = r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
                     values ('key"tester', '', 1, now() + interval '1 min')"#;
@@ -412,7 +412,7 @@ async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_aft
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn a_key_costs_no_round_trip(pool: PgPool) {
-    let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender().await);
+    let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender());
     let database = proxy.database(&pool);
     let mut used = Vec::new();
     // The first one also connects and prepares the statements.

@@ -22,7 +22,7 @@ async fn put(database: &Database, id: i64) -> Answer {
 }
 
 async fn post(database: &Database, call: Call) -> Answer {
-    let queue = TestQueue::create().await.sender().await;
+    let queue = TestQueue::create().await.sender();
     let settings = create_task::Settings {
         idempotency_key_seconds: 60,
     };
@@ -184,6 +184,47 @@ async fn a_connection_whose_peer_vanished_while_it_was_idle_is_noticed_by_a_ping
             started.elapsed()
         );
     }
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_connection_that_was_begun_ahead_is_the_one_that_is_used(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let round_trips = async |ahead: bool| {
+        let proxy = Proxy::start(&pool).await;
+        let database = proxy.database(&pool);
+        let database = if ahead { database.connect_ahead() } else { database };
+        for _ in 0..2 {
+            assert_eq!(get(&database, id).await.status, 200);
+        }
+        proxy.round_trips()
+    };
+    assert_eq!(round_trips(true).await, round_trips(false).await);
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_connection_that_was_begun_ahead_and_never_came_does_not_hold_up_the_first_request(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let proxy = Proxy::start(&pool).await;
+    // As when the environment is frozen in the middle of it.
+    proxy.freeze();
+    let database = proxy.database(&pool).connect_ahead();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    proxy.strand();
+    proxy.open();
+    let started = Instant::now();
+    assert_eq!(get(&database, id).await.status, 200);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_database_that_was_down_when_the_function_started_is_asked_again(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let proxy = Proxy::start(&pool).await;
+    proxy.take_down().await;
+    let database = proxy.database(&pool).connect_ahead();
+    assert_unavailable(get(&database, id)).await;
+    proxy.open();
+    assert_eq!(get(&database, id).await.status, 200);
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]

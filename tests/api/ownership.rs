@@ -24,7 +24,7 @@ struct Functions {
 
 impl Functions {
     async fn new(database: Database, queue: &TestQueue) -> Self {
-        let queue = queue.sender().await;
+        let queue = queue.sender();
         Self { database, queue }
     }
 

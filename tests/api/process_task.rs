@@ -9,7 +9,7 @@ use crate::support::{Call, Gateway, TestQueue, database, execute, queue_nobody_s
 async fn a_task_becomes_pending_again_and_is_enqueued(pool: PgPool) {
     for gateway in [Gateway::Rest, Gateway::Http] {
         let (database, queue) = (database(&pool), TestQueue::create().await);
-        let sender = queue.sender().await;
+        let sender = queue.sender();
         let id = task(&pool, "t").await;
         execute(
             &pool,
@@ -43,7 +43,7 @@ async fn a_task_becomes_pending_again_and_is_enqueued(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn while_a_worker_holds_the_task_it_is_409_and_nothing_changes(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let id = task(&pool, "t").await;
     execute(
         &pool,
@@ -64,7 +64,7 @@ async fn while_a_worker_holds_the_task_it_is_409_and_nothing_changes(pool: PgPoo
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn unknown_and_impossible_ids_send_nothing(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender().await;
+    let sender = queue.sender();
     let process = |id: &'static str| {
         Call::task("POST", id, "/process").send(|request| process_task::handle(&database, &sender, request))
     };

@@ -48,12 +48,12 @@ pub struct Stack {
 
 impl Stack {
     pub async fn from_env() -> Result<Self> {
-        let config = queue::sdk_config().await;
+        let config = queue::client_config()?;
         let queue_url = env("QUEUE_URL")?;
         Ok(Self {
-            sqs: Client::new(&config),
-            queue: TaskQueue::new(&config, queue_url.clone()),
-            dead_letters: DeadLetterQueue::new(&config, env("DEAD_LETTER_QUEUE_URL")?, queue_url.clone()),
+            sqs: Client::from_conf(config.clone().build()),
+            queue: TaskQueue::new(config.clone(), queue_url.clone()),
+            dead_letters: DeadLetterQueue::new(config, env("DEAD_LETTER_QUEUE_URL")?, queue_url.clone()),
             queue_url,
             options: env("DATABASE_URL")?.parse()?,
             fail_postgres: env("FAIL_POSTGRES").ok(),

@@ -279,6 +279,36 @@ fn every_make_target_that_the_documents_name_exists() {
     }
 }
 
+/// The first lines of the blocks of shell commands that are neither run by a test nor say what it would need for that.
+/// (A `console` block is run, by `documentation.rs`.)
+fn unexplained_commands(document: &str) -> Vec<String> {
+    let (_, blocks) = without_code(document);
+    let blocks = blocks.iter().filter_map(|block| block.strip_prefix("```sh\n"));
+    let first_lines = blocks.map(|block| block.lines().next().unwrap_or_default().to_owned());
+    first_lines
+        .filter(|line| !["# needs an account", "# needs Docker"].contains(&line.as_str()))
+        .collect()
+}
+
+#[test]
+fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
+    for path in documents() {
+        let expected: &[&str] = match path.as_str() {
+            // The two that everything begins with: the second runs this test, after what the first does.
+            "README.md" => {
+                &["make up      # installs what is missing, starts everything, deploys template.yaml, prints the URLs"]
+            }
+            _ => &[],
+        };
+        assert_eq!(
+            unexplained_commands(&file(&path).expect("the document")),
+            expected,
+            "{path}"
+        );
+    }
+    assert_eq!(unexplained_commands("```sh\nmake it so\n```\n"), ["make it so"]);
+}
+
 #[test]
 fn a_link_that_leads_nowhere_is_noticed() {
     for wrong in [

@@ -12,7 +12,7 @@ pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
 pub use logs::LogLines;
 pub use metrics::{MetricLines, NO_METRICS};
-pub use queues::{TestQueue, queue_nobody_serves, sdk_config_for, sqs_that_answers};
+pub use queues::{TestQueue, client_config, queue_nobody_serves, sqs, sqs_that_answers};
 pub use recorder::Recorder;
 
 use std::{

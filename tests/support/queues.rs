@@ -5,10 +5,10 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use aws_config::SdkConfig;
 use aws_lambda_events::sqs::SqsEvent;
 use aws_sdk_sqs::{
     Client,
+    config::Builder,
     types::{Message, MessageSystemAttributeName},
 };
 use queue::{DeadLetterQueue, TaskQueue};
@@ -31,8 +31,7 @@ impl TestQueue {
     pub async fn create() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        super::env("AWS_ENDPOINT_URL");
-        let client = Client::new(&queue::sdk_config().await);
+        let client = sqs();
         let created = client
             .create_queue()
             .queue_name(name)
@@ -49,24 +48,23 @@ impl TestQueue {
     }
 
     /// The function's side of it.
-    pub async fn sender(&self) -> TaskQueue {
-        TaskQueue::new(&queue::sdk_config().await, self.url.clone())
+    pub fn sender(&self) -> TaskQueue {
+        TaskQueue::new(client_config(), self.url.clone())
     }
 
     /// The same, through a recorder.
-    pub async fn sender_through(&self, recorder: &Recorder) -> TaskQueue {
-        TaskQueue::new(&recorder.sdk_config().await, self.url.clone())
+    pub fn sender_through(&self, recorder: &Recorder) -> TaskQueue {
+        TaskQueue::new(recorder.client_config(), self.url.clone())
     }
 
     /// What an operator sees of it as the dead-letter queue of another one.
-    pub async fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
-        DeadLetterQueue::new(&queue::sdk_config().await, self.url.clone(), source.url.clone())
+    pub fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
+        DeadLetterQueue::new(client_config(), self.url.clone(), source.url.clone())
     }
 
     /// The same, through a recorder.
-    pub async fn as_dead_letter_queue_through(&self, recorder: &Recorder, source: &Self) -> DeadLetterQueue {
-        let config = recorder.sdk_config().await;
-        DeadLetterQueue::new(&config, self.url.clone(), source.url.clone())
+    pub fn as_dead_letter_queue_through(&self, recorder: &Recorder, source: &Self) -> DeadLetterQueue {
+        DeadLetterQueue::new(recorder.client_config(), self.url.clone(), source.url.clone())
     }
 
     /// Puts messages into it.
@@ -141,23 +139,20 @@ pub async fn queue_nobody_serves(accepts: bool) -> TaskQueue {
     }
     let endpoint = format!("http://{address}");
     TaskQueue::new(
-        &sdk_config_for(&endpoint).await,
+        client_config().endpoint_url(&endpoint),
         format!("{endpoint}/000000000000/none"),
     )
 }
 
-/// As for the stack's AWS, but for another endpoint.
-pub async fn sdk_config_for(endpoint: &str) -> SdkConfig {
-    let stack = queue::sdk_config().await;
-    // Made anew, without the service configuration: it has AWS_ENDPOINT_URL in it, which would win.
-    let mut config = SdkConfig::builder();
-    config
-        .set_behavior_version(stack.behavior_version())
-        .set_credentials_provider(stack.credentials_provider())
-        .set_http_client(stack.http_client())
-        .set_region(stack.region().cloned())
-        .set_sleep_impl(stack.sleep_impl());
-    config.endpoint_url(endpoint).build()
+/// How the functions speak with the stack's SQS.
+pub fn client_config() -> Builder {
+    super::env("AWS_ENDPOINT_URL");
+    queue::client_config().expect("the environment of `make test`")
+}
+
+/// The stack's SQS.
+pub fn sqs() -> Client {
+    Client::from_conf(client_config().build())
 }
 
 /// An SQS that answers each action as told, and notes what it was asked for. The local AWS cannot move messages

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use aws_config::SdkConfig;
+use aws_sdk_sqs::config::Builder;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
@@ -38,8 +38,8 @@ impl Recorder {
     }
 
     /// How to reach it.
-    pub async fn sdk_config(&self) -> SdkConfig {
-        super::sdk_config_for(&self.url).await
+    pub fn client_config(&self) -> Builder {
+        super::client_config().endpoint_url(&self.url)
     }
 
     /// The actions that it was asked for: "SendMessage".

@@ -27,7 +27,7 @@ fn assert_allowed(function: &str, called: BTreeSet<String>, besides: &[&str]) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn create_task(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
-    let (database, sender) = (database(&pool), queue.sender_through(&sqs).await);
+    let (database, sender) = (database(&pool), queue.sender_through(&sqs));
     let settings = create_task::Settings {
         idempotency_key_seconds: 60,
     };
@@ -41,7 +41,7 @@ async fn create_task(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn process_task(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
-    let (database, sender) = (database(&pool), queue.sender_through(&sqs).await);
+    let (database, sender) = (database(&pool), queue.sender_through(&sqs));
     let call = Call::task("POST", task(&pool, "t").await, "/process");
     let answer = call.send(|request| process_task::handle(&database, &sender, request));
     assert_eq!(answer.await.status, 202);
@@ -58,7 +58,7 @@ async fn task_processor(pool: PgPool) {
         max_receive_count: 5,
         retry_delay_seconds: 1,
     };
-    let (database, sender) = (database(&pool), queue.sender_through(&sqs).await);
+    let (database, sender) = (database(&pool), queue.sender_through(&sqs));
     let deadline = SystemTime::now() + Duration::from_secs(30);
     let outcome = task_processor::handle(&database, &sender, &NO_METRICS, settings, event, deadline).await;
     assert_eq!(outcome.expect("a partial success").batch_item_failures.len(), 1);
@@ -81,7 +81,7 @@ async fn task_reconciler(pool: PgPool) {
         max_attempts: 10,
         sweep_limit: 10,
     };
-    let (database, sender) = (database(&pool), queue.sender_through(&sqs).await);
+    let (database, sender) = (database(&pool), queue.sender_through(&sqs));
     let report = task_reconciler::sweep(&database, &sender, &settings, None).await;
     assert_eq!(report.expect("a sweep").sent, 1);
     assert_allowed("task-reconciler", sqs.actions(), &[]);
@@ -90,7 +90,7 @@ async fn task_reconciler(pool: PgPool) {
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
 async fn admin_status(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
-    let (database, queue) = (database(&pool), queue.sender_through(&sqs).await);
+    let (database, queue) = (database(&pool), queue.sender_through(&sqs));
     let call = Call::new("GET", "/admin/status");
     let answer = call.send(|request| admin_status::handle(&database, &queue, &queue, request));
     assert_eq!(answer.await.status, 200);
@@ -102,7 +102,7 @@ async fn admin_redrive() {
     let sqs = Recorder::start().await;
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
     dead.send(&["a message".to_owned()]).await;
-    let queue = dead.as_dead_letter_queue_through(&sqs, &source).await;
+    let queue = dead.as_dead_letter_queue_through(&sqs, &source);
     let call = Call::new("POST", "/admin/redrive");
     let answer = call.send(|request| admin_redrive::handle(&queue, request));
     assert_eq!(answer.await.status, 202);

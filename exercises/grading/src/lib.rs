@@ -27,7 +27,7 @@ mod webhooks;
 
 pub use bench::{Proxy, events};
 pub use function::{Answer, Function, Starting};
-pub use queues::{DEAD_LETTER_QUEUE, Delivered, Message, TASK_QUEUE};
+pub use queues::{DEAD_LETTER_QUEUE, Delivered, Depth, Message, TASK_QUEUE};
 pub use stand::Stand;
 pub use template::Template;
 pub use webhooks::{Call, Reply, Webhooks};

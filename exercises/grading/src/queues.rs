@@ -9,7 +9,6 @@ use aws_sdk_sqs::{
     Client,
     types::{MessageSystemAttributeName, QueueAttributeName},
 };
-use queue::{Depth, TaskQueue};
 use serde_json::{Map, Value, json};
 
 use crate::{Function, Stand, Template};
@@ -22,6 +21,18 @@ pub const DEAD_LETTER_QUEUE: &str = "TaskDeadLetterQueue";
 
 /// How long a message may take to be there.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many messages a queue has, approximately, as SQS says. Asked for here and not with the crate `queue`, which candidates
+/// change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Waiting to be received.
+    pub visible: u64,
+    /// Received, and neither deleted nor visible again.
+    pub in_flight: u64,
+    /// Not to be received yet.
+    pub delayed: u64,
+}
 
 /// A message that was received.
 #[derive(Clone, Debug)]
@@ -109,9 +120,23 @@ impl Stand {
 
     /// How many messages a queue has: visible, in flight, delayed.
     pub async fn depth(&self, queue: &str) -> Depth {
-        let url = self.queue_url(queue).to_owned();
-        let queue = TaskQueue::new(&queue::sdk_config().await, url);
-        queue.depth().await.expect("the queue can be asked")
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.sqs.get_queue_attributes().queue_url(self.queue_url(queue));
+        let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
+        let attributes = answer.expect("the queue can be asked").attributes.unwrap_or_default();
+        let [visible, in_flight, delayed] = names.map(|name| {
+            let count = attributes.get(&name).and_then(|count| count.parse().ok());
+            count.unwrap_or_default()
+        });
+        Depth {
+            visible,
+            in_flight,
+            delayed,
+        }
     }
 
     /// How many messages a queue has, whatever their state.

@@ -25,10 +25,12 @@ pub struct Webhooks {
 }
 
 /// How to answer a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Reply {
     /// With this status, and an empty body.
     Status(u16),
+    /// With 307, which has a client send the same to this URL.
+    Redirect(String),
     /// Never, while the connection stays open.
     Silence,
 }
@@ -108,11 +110,12 @@ async fn answer(
         noted.push(call);
         noted.len() - 1
     };
-    let reply = replies.get(earlier).or(replies.last()).copied();
-    let status = match reply.unwrap_or(Reply::Status(200)) {
-        Reply::Status(status) => status,
+    let reply = replies.get(earlier).or(replies.last()).cloned();
+    let response = match reply.unwrap_or(Reply::Status(200)) {
+        Reply::Status(status) => Response::builder().status(status),
+        Reply::Redirect(url) => Response::builder().status(307).header("location", url),
         Reply::Silence => std::future::pending().await,
     };
-    let response = Response::builder().status(status).body(Full::default());
+    let response = response.body(Full::default());
     Ok(response.expect("a status that there is"))
 }

@@ -6,6 +6,6 @@ use shared::telemetry;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    let queue = DeadLetterQueue::from_env().await?;
+    let queue = DeadLetterQueue::from_env()?;
     shared::http::serve(|request| admin_redrive::handle(&queue, request)).await
 }

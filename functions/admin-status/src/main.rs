@@ -6,10 +6,8 @@ use shared::{store::Database, telemetry};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    let dead_letter_queue_url = queue::dead_letter_queue_url()?;
-    let (database, config) = tokio::join!(Database::from_env(), queue::sdk_config());
-    let database = database?;
-    let queue = TaskQueue::new(&config, queue::task_queue_url()?);
-    let dead_letter_queue = TaskQueue::new(&config, dead_letter_queue_url);
+    let (database, config) = (Database::from_env()?, queue::client_config()?);
+    let queue = TaskQueue::new(config.clone(), queue::task_queue_url()?);
+    let dead_letter_queue = TaskQueue::new(config, queue::dead_letter_queue_url()?);
     shared::http::serve(|request| admin_status::handle(&database, &queue, &dead_letter_queue, request)).await
 }

@@ -5,6 +5,6 @@ use shared::{store::Database, telemetry};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    let database = Database::from_env().await?;
+    let database = Database::from_env()?;
     shared::http::serve(|request| admin_task::handle(&database, request)).await
 }

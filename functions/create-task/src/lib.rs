@@ -87,24 +87,25 @@ pub async fn handle(
     let key = http::idempotency_key(&request)?;
     let new: NewTask = http::json_body(&request)?;
     let (created_by, trace) = (&caller.subject, http::trace(&request));
-    let Some(key) = key else {
-        let insert = tasks::Insert { new: &new, created_by };
-        let task = database.run(&insert).await?;
-        metrics.task_created();
-        queue::enqueue(database, queue, task.id, trace.as_ref()).await;
-        return Ok(created(&task));
+    let outcome = match &key {
+        None => {
+            let insert = tasks::Insert { new: &new, created_by };
+            CreateOnceOutcome::Created(database.run(&insert).await?)
+        }
+        Some(key) => {
+            let create = CreateOnce {
+                key,
+                created_by,
+                keep: Duration::from_secs(settings.idempotency_key_seconds),
+                new: &new,
+            };
+            database.run(&create).await?
+        }
     };
-
-    let create = CreateOnce {
-        key: &key,
-        created_by,
-        keep: Duration::from_secs(settings.idempotency_key_seconds),
-        new: &new,
-    };
-    match database.run(&create).await? {
+    match outcome {
         CreateOnceOutcome::Created(task) => {
             metrics.task_created();
-            queue::enqueue(database, queue, task.id, trace.as_ref()).await;
+            queue::enqueue(database, queue, task.id, trace).await;
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {

@@ -8,7 +8,6 @@ use task_metrics::Metrics;
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let (settings, metrics) = (config::from_env()?, Metrics::from_env()?);
-    let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
-    let (database, queue) = (database?, queue?);
+    let (database, queue) = (Database::from_env()?, TaskQueue::from_env()?);
     shared::http::serve(|request| create_task::handle(&database, &queue, &metrics, &settings, request)).await
 }

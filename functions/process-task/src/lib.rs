@@ -41,7 +41,7 @@ pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) ->
     let id = http::task_id(&request)?;
     let access = caller.access();
     match database.run(&tasks::Reset { id, access }).await? {
-        ResetOutcome::Done => queue::enqueue(database, queue, id, http::trace(&request).as_ref()).await,
+        ResetOutcome::Done => queue::enqueue(database, queue, id, http::trace(&request)).await,
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
     }

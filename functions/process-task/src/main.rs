@@ -6,7 +6,6 @@ use shared::{store::Database, telemetry};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
-    let (database, queue) = (database?, queue?);
+    let (database, queue) = (Database::from_env()?, TaskQueue::from_env()?);
     shared::http::serve(|request| process_task::handle(&database, &queue, request)).await
 }

@@ -10,8 +10,7 @@ use task_processor::handle;
 async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
     let (settings, metrics) = (config::from_env()?, &Metrics::from_env()?);
-    let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
-    let (database, queue) = (&database?, &queue?);
+    let (database, queue) = (&Database::from_env()?, &TaskQueue::from_env()?);
     let handler = async |event: LambdaEvent<_>| {
         let deadline = event.context.deadline();
         handle(database, queue, metrics, settings, event.payload, deadline).await

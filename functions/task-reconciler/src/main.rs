@@ -9,8 +9,7 @@ use task_reconciler::{Settings, sweep};
 async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
     let settings: &Settings = &config::from_env()?;
-    let (database, queue) = tokio::join!(Database::from_env(), TaskQueue::from_env());
-    let (database, queue) = (&database?, &queue?);
+    let (database, queue) = (&Database::from_env()?, &TaskQueue::from_env()?);
     let handler = async |event: LambdaEvent<serde_json::Value>| {
         let trace = TraceHeader::of(&event.context);
         sweep(database, queue, settings, trace.as_ref()).await

@@ -42,8 +42,8 @@ pub fn query(request: &Request) -> Vec<(String, String)> {
 }
 
 /// The trace of this invocation, if there is one. Not from the header `X-Amzn-Trace-Id`, which a client may send.
-pub fn trace(request: &Request) -> Option<TraceHeader> {
-    request.lambda_context_ref().and_then(TraceHeader::of)
+pub fn trace(request: &Request) -> Option<&TraceHeader> {
+    request.extensions().get()
 }
 
 /// The `Idempotency-Key`, if there is one.

@@ -1,8 +1,13 @@
 //! Runs a handler under the Lambda runtime.
 
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
-    Adapter, Body, Error, LambdaEvent, Request, RequestExt, Response,
+    Adapter, Body, Error, IntoResponse, LambdaEvent, Request, RequestExt, Response,
     http::{HeaderMap, HeaderValue, header},
     request::LambdaRequest,
     service_fn,
@@ -49,17 +54,31 @@ where
         async move { Ok::<_, Error>(answer(handler, refusal, request).await) }
     });
     match cors {
-        Some(cors) => Adapter::from(cors.layer(answer)).oneshot(event).await,
-        None => Adapter::from(answer).oneshot(event).await,
+        Some(cors) => {
+            Adapter::from(cors.layer(answer).map_response(Ready))
+                .oneshot(event)
+                .await
+        }
+        None => Adapter::from(answer.map_response(Ready)).oneshot(event).await,
     }
 }
 
-async fn answer<H, F>(handler: &H, refusal: Option<String>, request: Request) -> Response<Body>
+/// A response whose body is text or bytes already. `lambda_http` would guess that from the content type and read the
+/// body once more, with the tables of all character sets of the web: 110 KB of each zipped function.
+struct Ready(Response<Body>);
+
+impl IntoResponse for Ready {
+    fn into_response(self) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        Box::pin(ready(self.0))
+    }
+}
+
+async fn answer<H, F>(handler: &H, refusal: Option<String>, mut request: Request) -> Response<Body>
 where
     H: Fn(Request) -> F,
     F: Future<Output = Result<Response<Body>, ApiError>>,
 {
-    let trace = super::trace(&request);
+    let trace = request.lambda_context_ref().and_then(TraceHeader::of);
     // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
     let span = tracing::info_span!(
         "request",
@@ -68,6 +87,10 @@ where
         taskId = Empty,
         traceId = trace.as_ref().map(TraceHeader::trace_id),
     );
+    if let Some(trace) = trace {
+        // For `trace`.
+        request.extensions_mut().insert(trace);
+    }
     async {
         let outcome = match refusal {
             Some(reason) => Err(ApiError::NotJson(reason)),

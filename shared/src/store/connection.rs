@@ -1,14 +1,14 @@
 //! The one connection of an execution environment.
 //!
 //! Lambda runs one request at a time in an execution environment, so a pool would only add round trips: it
-//! pings on release. Instead one connection is opened during the init phase, kept, and replaced when it is
+//! pings on release. Instead one connection is begun during the init phase, kept, and replaced when it is
 //! found dead. A connection frozen together with its environment may be dead on thaw, so it is pinged first
 //! when it has been idle for long.
 
 use std::time::{Duration, SystemTime};
 
 use sqlx::{Connection, PgConnection};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 
 use super::{Login, StoreError, error::sqlstate};
 use crate::{config::ConfigError, telemetry::chain};
@@ -56,19 +56,32 @@ impl Statement for Ping {
 pub struct Database {
     login: Login,
     ping_after: Duration,
-    idle: Mutex<Option<Idle>>,
+    kept: Mutex<Option<Kept>>,
 }
 
-struct Idle {
-    connection: PgConnection,
+/// What is there for the next call.
+struct Kept {
+    connection: Connecting,
     /// Wall-clock time: a monotonic clock may stand still while the environment is frozen.
     since: SystemTime,
 }
 
-impl Idle {
-    fn new(connection: PgConnection) -> Self {
+enum Connecting {
+    /// Begun during init, and perhaps not finished.
+    Begun(JoinHandle<Result<PgConnection, sqlx::Error>>),
+    /// Used before.
+    Done(PgConnection),
+}
+
+impl Kept {
+    fn new(connection: Connecting) -> Self {
         let since = SystemTime::now();
         Self { connection, since }
+    }
+
+    /// For how long; nothing if the clock was set back.
+    fn age(&self) -> Option<Duration> {
+        self.since.elapsed().ok()
     }
 }
 
@@ -92,7 +105,7 @@ impl Database {
         Self {
             login,
             ping_after: PING_AFTER,
-            idle: Mutex::new(None),
+            kept: Mutex::new(None),
         }
     }
 
@@ -101,26 +114,25 @@ impl Database {
         Self { ping_after, ..self }
     }
 
-    /// Prepares access as the environment says and opens the connection ahead of the first request.
-    pub async fn from_env() -> Result<Self, ConfigError> {
-        let database = Self::new(Login::from_env()?);
-        database.warm_up().await;
-        Ok(database)
+    /// Prepares access as the environment says, and begins to connect.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Ok(Self::new(Login::from_env()?).connect_ahead())
+    }
+
+    /// Begins to connect, ahead of the first call, within a runtime.
+    ///
+    /// Nobody waits for it here: the function asks for its first event meanwhile. A database that is down does not stop
+    /// the function from starting: the request that needs it answers 503, and one after recovery succeeds.
+    pub fn connect_ahead(mut self) -> Self {
+        let login = self.login.clone();
+        let begun = tokio::spawn(async move { login.connect().await });
+        *self.kept.get_mut() = Some(Kept::new(Connecting::Begun(begun)));
+        self
     }
 
     /// Asks the database whether it is there.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run(&Ping).await
-    }
-
-    /// Connects during the init phase, which Lambda runs at full CPU speed.
-    ///
-    /// A database that is down does not stop the function from starting: the request that needs it answers
-    /// 503, and one after recovery succeeds.
-    async fn warm_up(&self) {
-        if let Err(error) = self.ping().await {
-            tracing::warn!(error = chain(&error), "no database connection during init");
-        }
     }
 
     /// Runs a statement and returns its answer, connecting first if need be.
@@ -129,45 +141,64 @@ impl Database {
     /// might then run twice and must not, in which case it fails as [`StoreError::Unavailable`].
     pub async fn run<S: Statement>(&self, statement: &S) -> Result<S::Answer, StoreError> {
         timeout(DEADLINE, async {
-            let mut idle = self.idle.lock().await;
+            let mut kept = self.kept.lock().await;
             // Taken out, and put back only in a known state: a call that is cancelled half-way (deadline,
             // panic) drops the connection instead of leaving an unread answer on it.
-            if let Some(mut connection) = self.alive(idle.take()).await {
+            if let Some(mut connection) = self.alive(kept.take()).await {
                 match statement.run(&mut connection).await {
                     Err(error) if may_repeat(statement, &error) => {
                         tracing::info!(error = chain(&error), "reconnecting to the database");
                     }
                     outcome => {
-                        keep(&mut idle, connection, &outcome);
+                        keep(&mut kept, connection, &outcome);
                         return outcome.map_err(StoreError::from);
                     }
                 }
             }
             let mut connection = self.login.connect().await?;
             let outcome = statement.run(&mut connection).await;
-            keep(&mut idle, connection, &outcome);
+            keep(&mut kept, connection, &outcome);
             outcome.map_err(StoreError::from)
         })
         .await
         .unwrap_or(Err(StoreError::TimedOut))
     }
 
-    /// The kept connection, unless it has been idle for long and does not answer.
-    async fn alive(&self, idle: Option<Idle>) -> Option<PgConnection> {
-        let Idle { mut connection, since } = idle?;
-        let fresh = since.elapsed().is_ok_and(|elapsed| elapsed < self.ping_after);
+    /// The kept connection, unless it could not be opened, or has been idle for long and does not answer.
+    async fn alive(&self, kept: Option<Kept>) -> Option<PgConnection> {
+        let kept = kept?;
+        let age = kept.age();
+        let mut connection = match kept.connection {
+            Connecting::Done(connection) => connection,
+            Connecting::Begun(task) => {
+                // Frozen half-way: whoever was to answer has given up by now.
+                if !task.is_finished() && age.is_none_or(|age| age > DEADLINE) {
+                    task.abort();
+                    return None;
+                }
+                match task.await {
+                    Ok(Ok(connection)) => connection,
+                    Ok(Err(error)) => {
+                        tracing::warn!(error = chain(&error), "no database connection during init");
+                        return None;
+                    }
+                    Err(_) => return None,
+                }
+            }
+        };
+        let fresh = age.is_some_and(|age| age < self.ping_after);
         let alive = fresh || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())));
         alive.then_some(connection)
     }
 }
 
 /// Keeps the connection for the next call unless the outcome says that it is of no more use.
-fn keep<T>(idle: &mut Option<Idle>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
+fn keep<T>(kept: &mut Option<Kept>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
     if !outcome
         .as_ref()
         .is_err_and(|error| is_lost(error) || is_read_only(error))
     {
-        *idle = Some(Idle::new(connection));
+        *kept = Some(Kept::new(Connecting::Done(connection)));
     }
 }
 

@@ -1,0 +1,237 @@
+//! connection-exhaustion: each execution environment has one connection to Postgres, and loses none of its work.
+// functions: create-task, delete-task, get-task, task-processor, update-task
+
+use grading::{Answer, Function, Proxy, Stand, TASK_QUEUE, events};
+use serde_json::{Value, json};
+
+/// How often something is repeated whose connections are counted.
+const TIMES: usize = 8;
+
+fn new_task(title: &str) -> Value {
+    events::with_body(events::rest("POST", "/tasks", None), &json!({"title": title}))
+}
+
+/// A function behind a proxy of its own.
+async fn behind_proxy(stand: &Stand, function: &str) -> (Function, Proxy) {
+    let proxy = stand.proxy().await;
+    let function = stand.function(function).through(&proxy).start().await;
+    (function, proxy)
+}
+
+fn assert_success(answer: &Answer, what: &str) {
+    assert!(
+        (200..300).contains(&answer.status),
+        "{what}: {} {}",
+        answer.status,
+        answer.body
+    );
+}
+
+/// Pending tasks whose messages are in the queue.
+async fn enqueued(stand: &Stand, count: usize, description: &str) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for number in 0..count {
+        ids.push(stand.task(&format!("task {number}"), description).await);
+    }
+    stand.enqueue(&ids).await;
+    ids
+}
+
+async fn statuses(stand: &Stand, ids: &[i64]) -> Vec<String> {
+    let mut statuses = Vec::new();
+    for id in ids {
+        let row = stand.row(*id).await;
+        statuses.push(row["status"].as_str().unwrap_or("no such task").to_owned());
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn a_task_is_created_read_and_completed() {
+    let stand = Stand::new().await;
+    let mut create = stand.function("create-task").start().await;
+    let created = create.call(&new_task("Process user data")).await;
+    assert_eq!(created.status, 201, "the status of POST /tasks");
+    let id = created.json()["id"].as_i64().expect("a task has an id");
+    let mut processor = stand.function("task-processor").start().await;
+    let delivered = stand.deliver(&mut processor, 1).await;
+    assert!(delivered.came_back.is_empty(), "the message was not acknowledged");
+    let mut get = stand.function("get-task").start().await;
+    let found = get.call(&events::task("GET", id, "")).await;
+    assert_eq!(found.json()["status"], "completed", "the task's status");
+}
+
+#[tokio::test]
+async fn requests_that_read_share_one_connection_and_ask_once_each() {
+    let stand = Stand::new().await;
+    let id = stand.task("t", "").await;
+    let (mut get, proxy) = behind_proxy(&stand, "get-task").await;
+    assert_success(&get.call(&events::task("GET", id, "")).await, "GET");
+    let before = proxy.round_trips();
+    for _ in 0..TIMES {
+        assert_success(&get.call(&events::task("GET", id, "")).await, "GET");
+    }
+    assert_eq!(
+        proxy.round_trips() - before,
+        TIMES,
+        "the round trips of {TIMES} warm GETs"
+    );
+    assert_eq!(proxy.connections(), 1, "the connections that get-task has opened");
+}
+
+#[tokio::test]
+async fn requests_that_create_change_and_delete_share_one_connection_of_their_function() {
+    let stand = Stand::new().await;
+    let (mut create, through_create) = behind_proxy(&stand, "create-task").await;
+    let (mut update, through_update) = behind_proxy(&stand, "update-task").await;
+    let (mut delete, through_delete) = behind_proxy(&stand, "delete-task").await;
+    for number in 0..TIMES {
+        let mut new = new_task("t");
+        if number % 2 == 1 {
+            new = events::with_header(new, "Idempotency-Key", &format!("key-{number}"));
+        }
+        let created = create.call(&new).await;
+        assert_success(&created, "POST /tasks");
+        let id = created.json()["id"].as_i64().expect("a task has an id");
+        let change = events::with_body(events::task("PATCH", id, ""), &json!({"title": "u"}));
+        // Only for the version that the client knows.
+        let change = events::with_header(change, "If-Match", "\"1\"");
+        assert_success(&update.call(&change).await, "PATCH");
+        assert_success(&delete.call(&events::task("DELETE", id, "")).await, "DELETE");
+    }
+    let opened = [&through_create, &through_update, &through_delete].map(Proxy::connections);
+    assert_eq!(
+        opened, [1; 3],
+        "the connections that create-, update- and delete-task have opened for {TIMES} requests each"
+    );
+}
+
+#[tokio::test]
+async fn a_batch_of_ten_needs_one_connection() {
+    let stand = Stand::new().await;
+    let (mut processor, proxy) = behind_proxy(&stand, "task-processor").await;
+    for _ in 0..3 {
+        let ids = enqueued(&stand, 10, "").await;
+        let delivered = stand.deliver(&mut processor, 10).await;
+        assert!(
+            delivered.came_back.is_empty(),
+            "these came back: {:?}",
+            delivered.came_back
+        );
+        assert_eq!(statuses(&stand, &ids).await, ["completed"; 10], "the tasks of a batch");
+    }
+    assert_eq!(
+        proxy.connections(),
+        1,
+        "the connections that the processor has opened for 3 batches"
+    );
+}
+
+#[tokio::test]
+async fn a_batch_asks_postgres_twice_however_many_records_it_has() {
+    let stand = Stand::new().await;
+    let (mut processor, proxy) = behind_proxy(&stand, "task-processor").await;
+    let mut used = Vec::new();
+    // The first one prepares the statements.
+    for size in [1, 1, 10] {
+        enqueued(&stand, size, "").await;
+        let before = proxy.round_trips();
+        stand.deliver(&mut processor, size).await;
+        used.push(proxy.round_trips() - before);
+    }
+    assert_eq!(
+        used[1..],
+        [2, 2],
+        "the round trips of a warm batch of 1 and of one of 10"
+    );
+}
+
+#[tokio::test]
+async fn records_still_fail_alone() {
+    let stand = Stand::new().await;
+    let mut processor = stand.function("task-processor").start().await;
+    let mut ids = Vec::new();
+    for description in ["", "fail: never", "retry: not now", ""] {
+        ids.extend(enqueued(&stand, 1, description).await);
+    }
+    stand.send(TASK_QUEUE, "not one of ours").await;
+    let delivered = stand.deliver(&mut processor, 5).await;
+    let retried = json!({"task_id": ids[2]}).to_string();
+    let mut came_back = delivered.came_back;
+    came_back.sort();
+    assert_eq!(came_back, ["not one of ours", &retried], "what came back");
+    let statuses = statuses(&stand, &ids).await;
+    assert_eq!(statuses, ["completed", "failed", "pending", "completed"], "the tasks");
+}
+
+#[tokio::test]
+async fn a_connection_that_postgres_has_ended_is_replaced_by_one_and_no_request_fails() {
+    let stand = Stand::new().await;
+    let (mut create, through_create) = behind_proxy(&stand, "create-task").await;
+    let (mut get, through_get) = behind_proxy(&stand, "get-task").await;
+    let created = create.call(&new_task("before")).await;
+    let id = created.json()["id"].as_i64().expect("a task has an id");
+    assert_success(&get.call(&events::task("GET", id, "")).await, "GET before");
+    let before = (through_create.connections(), through_get.connections());
+    // As a failover does.
+    stand
+        .execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await;
+    for _ in 0..TIMES {
+        assert_success(
+            &create.call(&new_task("after")).await,
+            "POST after the connection was ended",
+        );
+        assert_success(
+            &get.call(&events::task("GET", id, "")).await,
+            "GET after the connection was ended",
+        );
+    }
+    let after = (through_create.connections(), through_get.connections());
+    let opened = (after.0 - before.0, after.1 - before.1);
+    assert_eq!(
+        opened,
+        (1, 1),
+        "the connections that create-task and get-task have opened since then"
+    );
+    let created = stand.rows("select count(*) from tasks where title = 'after'").await;
+    assert_eq!(
+        created[0]["count"],
+        json!(TIMES),
+        "the tasks that were created since then"
+    );
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_it_is_503_and_afterwards_all_is_well() {
+    let stand = Stand::new().await;
+    let id = stand.task("t", "").await;
+    let (mut get, proxy) = behind_proxy(&stand, "get-task").await;
+    let (mut processor, through_processor) = behind_proxy(&stand, "task-processor").await;
+    assert_success(&get.call(&events::task("GET", id, "")).await, "GET before");
+    proxy.take_down().await;
+    through_processor.take_down().await;
+    let answer = get.call(&events::task("GET", id, "")).await;
+    assert_eq!(answer.status, 503, "the status while the database is away");
+    assert!(!answer.header("retry-after").is_empty(), "a 503 has no Retry-After");
+    let failed = processor.invoke(&events::sqs(&[id])).await;
+    assert!(failed.is_err(), "a batch is acknowledged while the database is away");
+
+    proxy.open();
+    through_processor.open();
+    let connections = proxy.connections();
+    for _ in 0..TIMES {
+        assert_success(&get.call(&events::task("GET", id, "")).await, "GET afterwards");
+    }
+    assert_eq!(
+        proxy.connections() - connections,
+        1,
+        "the connections that get-task has opened since then"
+    );
+    let done = processor.invoke(&events::sqs(&[id])).await;
+    assert!(done.is_ok(), "the batch fails afterwards: {done:?}");
+    assert_eq!(statuses(&stand, &[id]).await, ["completed"], "the task");
+}

@@ -1,0 +1,406 @@
+//! The checks of the exercise rate-limiting.
+
+// functions: create-task, task-reconciler
+
+use std::path::Path;
+
+use grading::{Answer, Function, Stand, TASK_QUEUE, events, eventually};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// A window that does not end while a check runs, wherever windows begin.
+const LONG: u64 = 1_000_000;
+
+/// create-task with a limit.
+async fn create_task(stand: &Stand, limit: u64, window: u64) -> Function {
+    let starting = stand.function("create-task").with("RATE_LIMIT", &limit.to_string());
+    starting
+        .with("RATE_LIMIT_WINDOW_SECONDS", &window.to_string())
+        .start()
+        .await
+}
+
+fn post(caller: &str, body: &Value) -> Value {
+    let event = events::with_body(events::rest("POST", "/tasks", None), body);
+    events::by(event, caller, false)
+}
+
+/// A valid request.
+fn new_task(caller: &str) -> Value {
+    post(caller, &json!({"title": "Process user data"}))
+}
+
+fn with_key(event: Value, key: &str) -> Value {
+    events::with_header(event, "Idempotency-Key", key)
+}
+
+async fn tasks(stand: &Stand) -> usize {
+    stand.rows("select id from tasks").await.len()
+}
+
+/// Creates as many tasks as there may be.
+async fn use_up(function: &mut Function, caller: &str, limit: u64) {
+    for number in 1..=limit {
+        let answer = function.call(&new_task(caller)).await;
+        assert_eq!(
+            answer.status, 201,
+            "request {number} of {limit} allowed ones: {}",
+            answer.body
+        );
+    }
+}
+
+/// Asserts that this is the 429 of the brief, and returns its `Retry-After`.
+fn assert_refused(answer: &Answer, window: u64) -> u64 {
+    assert_eq!(answer.status, 429, "the status of a request over the limit");
+    let problem = answer.json();
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    assert_eq!(
+        (&problem["status"], &problem["title"], &problem["type"]),
+        (&json!(429), &json!("Too Many Requests"), &json!("about:blank")),
+        "the problem"
+    );
+    assert!(problem["detail"].is_string(), "the problem has no detail");
+    let seconds = answer.header("retry-after");
+    let seconds = seconds.parse().unwrap_or_else(|_| panic!("Retry-After is {seconds:?}"));
+    assert!(
+        (1..=window).contains(&seconds),
+        "Retry-After is {seconds}, the window {window} s"
+    );
+    seconds
+}
+
+/// The numbers in one of the two fields: an item of text with parameters (RFC 9651, section 3.3).
+fn parameter(answer: &Answer, field: &str, name: &str) -> u64 {
+    let value = answer.header(field);
+    let (item, parameters) = value.split_once(';').unwrap_or((value, ""));
+    let quoted = item.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    assert!(
+        quoted.is_some_and(|name| !name.is_empty()),
+        "{field} of a {} is {value:?}",
+        answer.status
+    );
+    let mut parameters = parameters
+        .split(';')
+        .filter_map(|parameter| parameter.trim().split_once('='));
+    let found = parameters.find_map(|(found, number)| (found == name).then(|| number.parse().ok())?);
+    found.unwrap_or_else(|| panic!("{field} of a {} has no {name}: {value:?}", answer.status))
+}
+
+#[tokio::test]
+async fn up_to_the_limit_all_is_as_before() {
+    let stand = Stand::new().await;
+    let mut function = create_task(&stand, 5, LONG).await;
+    let answer = function.call(&new_task("alice")).await;
+    assert_eq!(answer.status, 201);
+    let id = answer.json()["id"].as_i64().expect("an id");
+    let row = stand.row(id).await;
+    assert_eq!(
+        (&row["created_by"], &row["status"]),
+        (&json!("alice"), &json!("pending"))
+    );
+    assert!(row["enqueued_at"].is_string(), "its message was not sent");
+    assert_eq!(answer.header("location"), format!("tasks/{id}"));
+
+    let keyed = with_key(post("alice", &json!({"title": "t", "description": "d"})), "order-1");
+    let (first, again) = (function.call(&keyed).await, function.call(&keyed).await);
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(
+        (again.header("idempotent-replayed"), &again.body),
+        ("true", &first.body)
+    );
+    let other = with_key(new_task("alice"), "order-1");
+    assert_eq!(
+        function.call(&other).await.status,
+        422,
+        "another body under the same key"
+    );
+    assert_eq!(function.call(&post("alice", &json!({"title": ""}))).await.status, 422);
+    assert_eq!(
+        (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
+        (2, 2),
+        "tasks and messages"
+    );
+}
+
+#[tokio::test]
+async fn over_the_limit_a_request_is_a_429_that_stores_and_sends_nothing_and_other_callers_go_on() {
+    let stand = Stand::new().await;
+    let mut function = create_task(&stand, 3, LONG).await;
+    use_up(&mut function, "alice", 3).await;
+    for event in [new_task("alice"), with_key(new_task("alice"), "order-1")] {
+        assert_refused(&function.call(&event).await, LONG);
+    }
+    // An environment that knows nothing yet.
+    let mut another = create_task(&stand, 3, LONG).await;
+    assert_refused(&another.call(&new_task("alice")).await, LONG);
+    assert_eq!(
+        (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
+        (3, 3),
+        "tasks and messages"
+    );
+    let keys = stand.rows("select key from idempotency_keys").await;
+    assert!(keys.is_empty(), "a refused request has used its key up");
+    use_up(&mut function, "bob", 3).await;
+}
+
+#[tokio::test]
+async fn every_answer_that_counts_says_where_the_caller_stands() {
+    let stand = Stand::new().await;
+    let mut function = create_task(&stand, 3, LONG).await;
+    let events = [
+        new_task("alice"),
+        with_key(new_task("alice"), "order-1"),
+        new_task("alice"),
+        new_task("alice"),
+        with_key(new_task("alice"), "order-2"),
+    ];
+    for (event, (status, left)) in events.iter().zip([(201, 2), (201, 1), (201, 0), (429, 0), (429, 0)]) {
+        let answer = function.call(event).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(parameter(&answer, "RateLimit-Policy", "q"), 3, "q of a {status}");
+        assert_eq!(parameter(&answer, "RateLimit-Policy", "w"), LONG, "w of a {status}");
+        assert_eq!(parameter(&answer, "RateLimit", "r"), left, "r of a {status}");
+        assert!(parameter(&answer, "RateLimit", "t") <= LONG, "t of a {status}");
+    }
+}
+
+#[tokio::test]
+async fn of_fifty_requests_at_once_in_ten_environments_exactly_as_many_as_allowed_get_through() {
+    const LIMIT: usize = 17;
+    let stand = Stand::new().await;
+    let mut functions = Vec::new();
+    for _ in 0..10 {
+        functions.push(create_task(&stand, LIMIT as u64, LONG).await);
+    }
+    for (round, keyed) in [false, true].into_iter().enumerate() {
+        let caller = format!("caller {round}");
+        let mut environments = JoinSet::new();
+        for (environment, mut function) in functions.drain(..).enumerate() {
+            let caller = caller.clone();
+            environments.spawn(async move {
+                let mut created = 0;
+                for number in 0..5 {
+                    let event = new_task(&caller);
+                    let event = match keyed {
+                        true => with_key(event, &format!("{environment}-{number}")),
+                        false => event,
+                    };
+                    let answer = function.call(&event).await;
+                    match answer.status {
+                        201 => created += 1,
+                        _ => {
+                            assert_refused(&answer, LONG);
+                        }
+                    }
+                }
+                (function, created)
+            });
+        }
+        let mut created = 0;
+        for (function, those) in environments.join_all().await {
+            functions.push(function);
+            created += those;
+        }
+        let what = if keyed { "with a key" } else { "without a key" };
+        assert_eq!(created, LIMIT, "requests {what} that got through");
+        let there = (round + 1) * LIMIT;
+        assert_eq!(
+            (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
+            (there, there as u64)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_invalid_or_repeats_a_key_uses_nothing_up_and_is_answered_at_the_limit() {
+    let stand = Stand::new().await;
+    let (mut function, mut another) = (create_task(&stand, 2, LONG).await, create_task(&stand, 2, LONG).await);
+    let keyed = with_key(new_task("alice"), "order-1");
+    let first = function.call(&keyed).await;
+    assert_eq!(first.status, 201);
+    for _ in 0..2 {
+        assert_eq!(function.call(&post("alice", &json!({"title": ""}))).await.status, 422);
+        let other = with_key(post("alice", &json!({"title": "another"})), "order-1");
+        assert_eq!(
+            function.call(&other).await.status,
+            422,
+            "another body under the same key"
+        );
+        assert_eq!(another.call(&keyed).await.status, 201, "a repeated request");
+    }
+    use_up(&mut function, "alice", 1).await;
+    assert_refused(&function.call(&new_task("alice")).await, LONG);
+    let again = another.call(&keyed).await;
+    assert_eq!(
+        again.status, 201,
+        "a repeated request of a caller who has used up the limit"
+    );
+    assert_eq!(
+        (again.header("idempotent-replayed"), &again.body),
+        ("true", &first.body)
+    );
+    assert_eq!(function.call(&post("alice", &json!({"title": ""}))).await.status, 422);
+
+    // The first of two at once takes the last place; both are the same request.
+    for round in 0..10 {
+        let caller = format!("caller {round}");
+        use_up(&mut function, &caller, 1).await;
+        let keyed = with_key(new_task(&caller), "order-1");
+        let (one, two) = tokio::join!(function.call(&keyed), another.call(&keyed));
+        assert_eq!(
+            (one.status, two.status),
+            (201, 201),
+            "one request, sent twice at the same time"
+        );
+        assert_eq!(one.body, two.body);
+    }
+}
+
+#[tokio::test]
+async fn a_request_asks_postgres_at_most_once_more_than_before() {
+    let stand = Stand::new().await;
+    let proxy = stand.proxy().await;
+    let starting = stand.function("create-task").with("RATE_LIMIT", "4");
+    let starting = starting.with("RATE_LIMIT_WINDOW_SECONDS", &LONG.to_string());
+    let mut function = starting.through(&proxy).start().await;
+    for keyed in [false, true] {
+        let caller = format!("keyed: {keyed}");
+        for number in 0..7 {
+            let event = new_task(&caller);
+            let event = match keyed {
+                true => with_key(event, &number.to_string()),
+                false => event,
+            };
+            let before = proxy.round_trips();
+            let answer = function.call(&event).await;
+            let used = proxy.round_trips() - before;
+            let (status, most) = if number < 4 { (201, 3) } else { (429, 2) };
+            assert_eq!(answer.status, status, "request {number}");
+            // The first ones also prepare statements.
+            if number != 0 && number != 4 {
+                assert!(used <= most, "{used} round trips for a {status}, with a key: {keyed}");
+            }
+        }
+    }
+}
+
+/// How many rows there are in tables that the exercise has added.
+async fn left_behind(stand: &Stand) -> i64 {
+    let tables = "select table_name from information_schema.tables
+                  where table_schema = 'public' and table_type = 'BASE TABLE'
+                    and table_name not in ('tasks', 'idempotency_keys', '_sqlx_migrations')";
+    let mut rows = 0;
+    for table in stand.rows(tables).await {
+        let table = table["table_name"].as_str().expect("a name");
+        let counted = stand
+            .rows(&format!(r#"select count(*) as rows from public."{table}""#))
+            .await;
+        rows += counted[0]["rows"].as_i64().expect("a number");
+    }
+    rows
+}
+
+#[tokio::test]
+async fn after_the_wait_a_caller_may_go_on_and_the_reconciler_forgets_who_stays_away() {
+    const WINDOW: u64 = 3;
+    let stand = Stand::new().await;
+    let mut function = create_task(&stand, 2, WINDOW).await;
+    // Windows may end at any time: one of so many is refused.
+    let mut refused = None;
+    for _ in 0..50 {
+        let answer = function.call(&new_task("alice")).await;
+        if answer.status != 201 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("of 50 requests none was refused");
+    let wait = assert_refused(&refused, WINDOW);
+    let function = tokio::sync::Mutex::new(function);
+    eventually(
+        wait + 3,
+        "a request is accepted again, though others were refused meanwhile",
+        async || {
+            let answer = function.lock().await.call(&new_task("alice")).await;
+            (answer.status == 201).then_some(())
+        },
+    )
+    .await;
+
+    for number in 0..20 {
+        let caller = format!("caller {number}");
+        assert_eq!(function.lock().await.call(&new_task(&caller)).await.status, 201);
+    }
+    let starting = stand.function("task-reconciler").with("RATE_LIMIT", "2");
+    let starting = starting.with("RATE_LIMIT_WINDOW_SECONDS", &WINDOW.to_string());
+    let reconciler = tokio::sync::Mutex::new(starting.start().await);
+    eventually(
+        WINDOW + 12,
+        "sweeps delete what is known of callers that stay away",
+        async || {
+            let swept = reconciler.lock().await.invoke(&json!({})).await;
+            swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
+            (left_behind(&stand).await == 0).then_some(())
+        },
+    )
+    .await;
+}
+
+/// Follows a reference within the document.
+fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(reference) => document
+            .pointer(reference.trim_start_matches('#'))
+            .unwrap_or(&Value::Null),
+        None => value,
+    }
+}
+
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[tokio::test]
+async fn the_template_sets_the_limit_the_alarm_keeps_its_meaning_and_openapi_describes_the_429() {
+    let templates = std::env::var("TEMPLATES").expect("make grade sets it");
+    let template = read(&Path::new(&templates).join("sandbox.json"));
+    let parameter = &template["Parameters"]["RateLimit"]["Default"];
+    assert!(
+        parameter == 60 || parameter == "60",
+        "the default of the parameter RateLimit is {parameter}"
+    );
+    let variables = &template["Resources"]["CreateTaskFunction"]["Properties"]["Environment"]["Variables"];
+    assert_eq!(
+        variables["RATE_LIMIT"],
+        json!({"Ref": "RateLimit"}),
+        "RATE_LIMIT of create-task"
+    );
+
+    let filter = &template["Resources"]["ApiThrottledFilter"]["Properties"]["FilterPattern"];
+    let pattern = filter.as_str().unwrap_or_default();
+    let fields = pattern.split("$.").skip(1);
+    let fields = fields.filter_map(|rest| rest.split(|letter: char| !letter.is_alphanumeric()).next());
+    let others: Vec<&str> = fields.filter(|field| *field != "status").collect();
+    assert!(
+        !others.is_empty(),
+        "ApiThrottledAlarm goes off when one caller has used up their own limit: {pattern}"
+    );
+
+    let document = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi.json"));
+    let response = resolve(&document, &document["paths"]["/tasks"]["post"]["responses"]["429"]);
+    assert!(response.is_object(), "openapi.json describes no 429 of POST /tasks");
+    assert!(
+        response["content"]["application/problem+json"].is_object(),
+        "the 429 is a problem"
+    );
+    let headers = response["headers"].as_object().into_iter().flatten();
+    let headers: Vec<String> = headers.map(|(name, _)| name.to_ascii_lowercase()).collect();
+    for header in ["retry-after", "ratelimit", "ratelimit-policy"] {
+        assert!(
+            headers.iter().any(|name| name == header),
+            "the 429 has no {header} in openapi.json"
+        );
+    }
+}

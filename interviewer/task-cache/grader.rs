@@ -1,0 +1,326 @@
+//! What the exercise `task-cache` asks for.
+
+// functions: get-task, update-task
+
+use std::time::{Duration, Instant};
+
+use grading::{Answer, Function, Proxy, Stand, Starting, Template, events};
+use serde_json::{Value, json};
+
+/// A time to keep tasks for that no check outlasts.
+const HOUR: &str = "3600000";
+
+/// get-task, with everything between it and the database counted.
+struct Reader {
+    function: Function,
+    proxy: Proxy,
+}
+
+impl Reader {
+    /// One that keeps tasks for an hour.
+    async fn new(stand: &Stand) -> Self {
+        Self::start(stand, cached(stand, HOUR, "100")).await
+    }
+
+    async fn start(stand: &Stand, starting: Starting) -> Self {
+        let proxy = stand.proxy().await;
+        let function = starting.through(&proxy).start().await;
+        let mut reader = Self { function, proxy };
+        // The first reads also prepare what they ask. There is no such task, so that nothing can be kept of them.
+        for event in [get(999_999), anew(get(999_999)), known(get(999_999), "\"1\"")] {
+            assert_eq!(reader.read(&event).await.0.status, 404, "a task that there is not");
+        }
+        reader
+    }
+
+    /// The answer, and how many round trips to Postgres it took.
+    async fn read(&mut self, event: &Value) -> (Answer, usize) {
+        let before = self.proxy.round_trips();
+        let answer = self.function.call(event).await;
+        (answer, self.proxy.round_trips() - before)
+    }
+
+    /// The task, which is there; and the round trips.
+    async fn task(&mut self, event: &Value) -> (Value, usize) {
+        let (answer, round_trips) = self.read(event).await;
+        assert_eq!(answer.status, 200, "a read of a task: {}", answer.body);
+        (answer.json(), round_trips)
+    }
+}
+
+/// get-task with these settings.
+fn cached(stand: &Stand, milliseconds: &str, entries: &str) -> Starting {
+    stand
+        .function("get-task")
+        .with("TASK_CACHE_TTL_MILLISECONDS", milliseconds)
+        .with("TASK_CACHE_ENTRIES", entries)
+        .with("METRICS_NAMESPACE", "graded")
+}
+
+/// A read by alice.
+fn get(id: i64) -> Value {
+    events::by(events::task("GET", id, ""), "alice", false)
+}
+
+fn anew(event: Value) -> Value {
+    events::with_header(event, "Cache-Control", "no-cache")
+}
+
+/// A read by somebody who has this version.
+fn known(event: Value, etag: &str) -> Value {
+    events::with_header(event, "If-None-Match", etag)
+}
+
+/// A task of alice's.
+async fn task(stand: &Stand, title: &str) -> i64 {
+    let id = stand.task(title, "").await;
+    stand
+        .execute(&format!("update tasks set created_by = 'alice' where id = {id}"))
+        .await;
+    id
+}
+
+/// Changes the title by way of another function, and returns the new ETag.
+async fn rename(writer: &mut Function, id: i64, title: &str) -> String {
+    let event = events::by(events::task("PATCH", id, ""), "alice", false);
+    let answer = writer.call(&events::with_body(event, &json!({"title": title}))).await;
+    assert_eq!(answer.status, 200, "a change of the title: {}", answer.body);
+    answer.header("etag").to_owned()
+}
+
+#[tokio::test]
+async fn unless_it_is_turned_on_every_read_is_one_round_trip_as_before() {
+    let stand = Stand::new().await;
+    let id = task(&stand, "t").await;
+    for (what, starting) in [
+        ("as template.yaml has it on a laptop", stand.function("get-task")),
+        ("with a TTL of 0", cached(&stand, "0", "100")),
+        ("with room for 0 tasks", cached(&stand, HOUR, "0")),
+    ] {
+        let mut reader = Reader::start(&stand, starting).await;
+        for _ in 0..3 {
+            let (_, round_trips) = reader.task(&get(id)).await;
+            assert_eq!(round_trips, 1, "round trips of a read, {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_read_again_is_the_same_answer_without_a_round_trip() {
+    let stand = Stand::new().await;
+    let id = task(&stand, "t").await;
+    let mut reader = Reader::new(&stand).await;
+    let (first, round_trips) = reader.read(&get(id)).await;
+    assert_eq!(
+        (first.status, round_trips),
+        (200, 1),
+        "status and round trips of the first read"
+    );
+    for _ in 0..3 {
+        let (again, round_trips) = reader.read(&get(id)).await;
+        assert_eq!(round_trips, 0, "round trips of a further read");
+        assert_eq!(again.body, first.body, "the body of a further read");
+        for name in ["etag", "content-type", "cache-control"] {
+            assert_eq!(again.header(name), first.header(name), "{name} of a further read");
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_its_time_a_task_is_read_anew_however_often_it_was_asked_for() {
+    let stand = Stand::new().await;
+    let id = task(&stand, "before").await;
+    let mut writer = stand.function("update-task").start().await;
+    let mut reader = Reader::start(&stand, cached(&stand, "3000", "100")).await;
+    reader.task(&get(id)).await;
+    assert_eq!(reader.task(&get(id)).await.1, 0, "round trips of a second read at once");
+    rename(&mut writer, id, "after").await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // More often than it is kept: what starts its time anew with each read never gets there.
+    while reader.task(&get(id)).await.0["title"] != "after" {
+        assert!(
+            Instant::now() < deadline,
+            "20 s after its change a task that is kept for 3 s is still the old one"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_says_no_cache_or_if_none_match_is_told_what_is_so_and_who_asks_next_too() {
+    let stand = Stand::new().await;
+    let id = task(&stand, "first").await;
+    let mut writer = stand.function("update-task").start().await;
+    let mut reader = Reader::new(&stand).await;
+
+    // A directive is one of several, in upper or lower case (RFC 9111).
+    for directives in ["no-cache", "max-age=600, No-Cache"] {
+        reader.task(&get(id)).await;
+        rename(&mut writer, id, directives).await;
+        let event = events::with_header(get(id), "Cache-Control", directives);
+        let (now, round_trips) = reader.task(&event).await;
+        assert_eq!(
+            (now["title"].as_str(), round_trips),
+            (Some(directives), 1),
+            "title and round trips of a read with Cache-Control: {directives}"
+        );
+        let (next, round_trips) = reader.task(&get(id)).await;
+        assert_eq!(
+            (next["title"].as_str(), round_trips),
+            (Some(directives), 0),
+            "title and round trips of the read after one with Cache-Control: {directives}"
+        );
+    }
+
+    // The client has the version that its own change made; what is kept is the one before.
+    let own = rename(&mut writer, id, "own").await;
+    let (answer, _) = reader.read(&known(get(id), &own)).await;
+    assert_eq!(
+        (answer.status, answer.header("etag")),
+        (304, own.as_str()),
+        "status and ETag of a read with If-None-Match: {own}, which is the task's version"
+    );
+    let (next, round_trips) = reader.task(&get(id)).await;
+    assert_eq!(
+        (next["title"].as_str(), round_trips),
+        (Some("own"), 0),
+        "title and round trips of the read after one with If-None-Match"
+    );
+    // And now somebody else changes it.
+    let newer = rename(&mut writer, id, "newer").await;
+    let (answer, _) = reader.read(&known(get(id), &own)).await;
+    assert_eq!(
+        (answer.status, answer.header("etag")),
+        (200, newer.as_str()),
+        "status and ETag of a read with If-None-Match: {own}, when the task's version is {newer}"
+    );
+}
+
+#[tokio::test]
+async fn a_task_that_is_kept_is_still_not_somebody_elses() {
+    let stand = Stand::new().await;
+    let id = task(&stand, "t").await;
+    let mut reader = Reader::new(&stand).await;
+    let by = |subject, admin| events::by(events::task("GET", id, ""), subject, admin);
+    reader.task(&get(id)).await;
+    assert_eq!(
+        reader.task(&get(id)).await.1,
+        0,
+        "round trips of the owner's second read"
+    );
+    let (answer, _) = reader.read(&by("bob", false)).await;
+    assert_eq!(answer.status, 404, "bob's read of what alice has read");
+    assert_eq!(reader.task(&by("root", true)).await.0["id"], id, "an admin's read");
+    for subject in ["bob", "root"] {
+        let (answer, _) = reader.read(&by(subject, false)).await;
+        assert_eq!(
+            answer.status, 404,
+            "a read by {subject}, not an admin, of what an admin has read"
+        );
+    }
+    assert_eq!(reader.task(&get(id)).await.0["id"], id, "the owner's read in the end");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_remembered_and_what_is_gone_is_forgotten() {
+    let stand = Stand::new().await;
+    let mut reader = Reader::new(&stand).await;
+    let (answer, _) = reader.read(&get(4242)).await;
+    assert_eq!(answer.status, 404, "a read of a task that is not there yet");
+    let insert = "insert into tasks (id, title, created_by) overriding system value values (4242, 't', 'alice')";
+    stand.execute(insert).await;
+    reader.task(&get(4242)).await;
+    assert_eq!(
+        reader.task(&get(4242)).await.1,
+        0,
+        "round trips when it is there and was read"
+    );
+
+    stand.execute("delete from tasks").await;
+    let (answer, _) = reader.read(&anew(get(4242))).await;
+    assert_eq!(
+        answer.status, 404,
+        "a read of a deleted task with Cache-Control: no-cache"
+    );
+    let (answer, _) = reader.read(&get(4242)).await;
+    assert_eq!(answer.status, 404, "the read after one that has found the task deleted");
+
+    let id = task(&stand, "t").await;
+    reader.proxy.take_down().await;
+    let (answer, _) = reader.read(&get(id)).await;
+    assert_eq!(answer.status, 503, "a read without a database");
+    reader.proxy.open();
+    reader.task(&get(id)).await;
+    assert_eq!(
+        reader.task(&get(id)).await.1,
+        0,
+        "round trips when the database is back and the task was read"
+    );
+}
+
+#[tokio::test]
+async fn no_more_tasks_are_kept_than_there_is_room_for_and_an_old_one_makes_room() {
+    let stand = Stand::new().await;
+    let mut ids = Vec::new();
+    for number in 0..10 {
+        ids.push(task(&stand, &format!("task {number}")).await);
+    }
+    let mut reader = Reader::start(&stand, cached(&stand, HOUR, "3")).await;
+    for id in &ids {
+        reader.task(&get(*id)).await;
+        assert_eq!(reader.task(&get(*id)).await.1, 0, "round trips of what was just read");
+    }
+    // Each is read once now, so whatever is dropped for what: those that are here were kept from before.
+    let mut kept = 0;
+    for id in &ids {
+        let (task, round_trips) = reader.task(&get(*id)).await;
+        assert_eq!(task["id"], *id, "whose answer it is");
+        kept += usize::from(round_trips == 0);
+    }
+    assert!(kept <= 3, "{kept} of 10 tasks were kept, where there is room for 3");
+}
+
+#[tokio::test]
+async fn hits_and_misses_are_metrics_and_cloudwatch_gets_them_in_prod() {
+    let stand = Stand::new().await;
+    let id = task(&stand, "t").await;
+    let mut reader = Reader::new(&stand).await;
+    let sums = |reader: &Reader| {
+        ["TaskCacheHits", "TaskCacheMisses"].map(|name| reader.function.metric(name).iter().sum::<f64>())
+    };
+    let [hits, misses] = sums(&reader);
+    for event in [get(id), get(id), anew(get(id)), get(id), get(999_999)] {
+        reader.read(&event).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let [hits, misses] = [sums(&reader)[0] - hits, sums(&reader)[1] - misses];
+        if [hits, misses] == [2.0, 3.0] {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "after two reads from memory and three from the database: TaskCacheHits {hits}, TaskCacheMisses {misses}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let lines = reader.function.lines();
+    let directives: Vec<&Value> = lines.iter().map(|line| &line["_aws"]["CloudWatchMetrics"][0]).collect();
+    for name in ["TaskCacheHits", "TaskCacheMisses"] {
+        let metric = json!({"Name": name, "Unit": "Count"});
+        let is_declared = directives.iter().any(|directive| {
+            let metrics = directive["Metrics"].as_array().into_iter().flatten();
+            directive["Namespace"] == "graded" && metrics.into_iter().any(|one| *one == metric)
+        });
+        assert!(
+            is_declared,
+            "no line declares {metric} in the namespace of METRICS_NAMESPACE"
+        );
+    }
+    let prod = Template::of("prod");
+    let variables = &prod.function("get-task")["Environment"]["Variables"];
+    for name in ["METRICS_NAMESPACE", "TASK_CACHE_TTL_MILLISECONDS", "TASK_CACHE_ENTRIES"] {
+        let is_set = !variables[name].is_null() && variables[name] != "";
+        assert!(is_set, "GetTaskFunction has no {name} in prod");
+    }
+}

@@ -1,0 +1,654 @@
+//! The checks of the exercise task-priorities.
+
+// functions: admin-status, admin-task, create-task, get-task, list-tasks, process-task, task-processor, task-reconciler, update-task
+
+use std::path::Path;
+
+use grading::{Answer, Function, Stand, TASK_QUEUE, Template, events, eventually};
+use serde_json::{Value, json};
+use shared::store::{MIGRATIONS, ROLES};
+use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
+use tokio::sync::Mutex;
+
+/// The last migration that there was before the exercise.
+const LAST_MIGRATION: i64 = 8;
+
+/// True if a resource of this name is referred to.
+fn mentions(value: &Value, resource: &str) -> bool {
+    match value {
+        Value::Array(parts) => parts.iter().any(|part| mentions(part, resource)),
+        Value::Object(parts) => parts.values().any(|part| mentions(part, resource)),
+        Value::String(text) => text
+            .split(|letter: char| !letter.is_alphanumeric())
+            .any(|word| word == resource),
+        _ => false,
+    }
+}
+
+/// The event source mapping of the second queue.
+fn second_mapping(template: &Template) -> &Value {
+    let mappings = template.resources("AWS::Lambda::EventSourceMapping").into_values();
+    let second = mappings.map(|mapping| &mapping["Properties"]).find(|mapping| {
+        let function = &mapping["FunctionName"];
+        let triggers = ["TaskProcessorFunction", "TaskProcessorFunctionAliaslive"];
+        let of_processor = triggers.iter().any(|name| mentions(function, name));
+        of_processor && !mentions(&mapping["EventSourceArn"], TASK_QUEUE)
+    });
+    second.expect("template.yaml has no second event source mapping that triggers the task-processor")
+}
+
+/// The name of the queue for high priority.
+fn high_queue(template: &Template) -> String {
+    let source = &second_mapping(template)["EventSourceArn"];
+    let queues = template.resources("AWS::SQS::Queue");
+    let name = queues.into_keys().find(|name| mentions(source, name));
+    name.expect("the second event source mapping has no queue of the template")
+        .to_owned()
+}
+
+fn by_alice(event: Value) -> Value {
+    events::by(event, "alice", false)
+}
+
+fn post(body: &Value) -> Value {
+    by_alice(events::with_body(events::rest("POST", "/tasks", None), body))
+}
+
+fn high(title: &str) -> Value {
+    json!({"title": title, "priority": "high"})
+}
+
+fn id_of(answer: &Answer) -> i64 {
+    assert!(answer.status < 300, "{}: {}", answer.status, answer.body);
+    answer.json()["id"].as_i64().expect("an id")
+}
+
+async fn create(function: &mut Function, body: &Value) -> i64 {
+    id_of(&function.call(&post(body)).await)
+}
+
+/// Asserts that this is a 422 with one mistake, at this pointer.
+fn assert_invalid(answer: &Answer, pointer: &str, what: &Value) {
+    assert_eq!(answer.status, 422, "the status of {what}");
+    let errors = answer.json()["errors"].clone();
+    let pointers = errors.as_array().into_iter().flatten().map(|error| &error["pointer"]);
+    assert_eq!(pointers.collect::<Vec<_>>(), [pointer], "the mistakes in {what}");
+}
+
+/// Which tasks a queue's messages are about, in the order of their ids; the messages are deleted from sight for long enough.
+async fn sent(stand: &Stand, queue: &str) -> Vec<i64> {
+    let messages = stand.receive(queue, 100).await;
+    let ids = messages.iter().map(|message| {
+        let body: Value = serde_json::from_str(&message.body).expect("a message is JSON");
+        body["task_id"].as_i64().expect("a message has a task_id")
+    });
+    let mut ids: Vec<i64> = ids.collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[tokio::test]
+async fn a_task_has_the_priority_that_it_was_created_with_wherever_it_is_shown() {
+    let stand = Stand::new().await;
+    let mut create_task = stand.function("create-task").start().await;
+    let mut ids = Vec::new();
+    for (body, priority) in [
+        (json!({"title": "t"}), "normal"),
+        (
+            json!({"title": "t", "description": "d", "priority": "normal"}),
+            "normal",
+        ),
+        (high("t"), "high"),
+    ] {
+        let answer = create_task.call(&post(&body)).await;
+        assert_eq!(answer.status, 201, "the status of {body}");
+        assert_eq!(answer.json()["priority"], priority, "the answer to {body}");
+        ids.push((id_of(&answer), priority));
+    }
+    let mut get_task = stand.function("get-task").start().await;
+    let mut admin_task = stand.function("admin-task").start().await;
+    for (id, priority) in &ids {
+        let answer = get_task.call(&by_alice(events::task("GET", *id, ""))).await;
+        assert_eq!(answer.json()["priority"], *priority, "GET /tasks/{id}");
+        let event = events::rest("GET", &format!("/admin/tasks/{id}"), Some(*id));
+        let answer = admin_task.call(&event).await;
+        assert!(
+            answer.body.contains(&format!(r#""priority":"{priority}""#)),
+            "GET /admin/tasks/{id}: {}",
+            answer.body
+        );
+    }
+    let mut list_tasks = stand.function("list-tasks").start().await;
+    let mut admin_status = stand.function("admin-status").start().await;
+    let list = list_tasks
+        .call(&by_alice(events::rest("GET", "/tasks", None)))
+        .await
+        .json();
+    let status = admin_status.call(&events::rest("GET", "/admin/status", None)).await;
+    assert_eq!(status.status, 200, "GET /admin/status: {}", status.body);
+    for shown in [&list, &status.json()["recent_tasks"]] {
+        for (id, priority) in &ids {
+            let task = shown.as_array().into_iter().flatten().find(|task| task["id"] == *id);
+            assert_eq!(
+                task.map(|task| &task["priority"]),
+                Some(&json!(priority)),
+                "task {id} in {shown}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_priority_can_be_changed_and_what_is_none_is_a_422_at_its_place() {
+    let stand = Stand::new().await;
+    let mut create_task = stand.function("create-task").start().await;
+    let mut update_task = stand.function("update-task").start().await;
+    let id = create(&mut create_task, &json!({"title": "t", "description": "d"})).await;
+    let change = |method: &str, body: &Value| by_alice(events::with_body(events::task(method, id, ""), body));
+    let mut etags = vec!["\"1\"".to_owned()];
+    for (method, body, priority) in [
+        ("PATCH", json!({"priority": "high"}), "high"),
+        ("PATCH", json!({"title": "u"}), "high"),
+        ("PUT", json!({"title": "v", "priority": "normal"}), "normal"),
+        ("PUT", json!({"priority": "high"}), "high"),
+    ] {
+        let answer = update_task.call(&change(method, &body)).await;
+        assert_eq!(answer.status, 200, "{method} {body}");
+        let task = answer.json();
+        assert_eq!(task["priority"], priority, "the priority after {method} {body}");
+        assert_eq!(task["description"], "d", "what is not named");
+        let etag = answer.header("etag").to_owned();
+        assert!(!etags.contains(&etag), "the ETag after {method} {body}");
+        etags.push(etag);
+    }
+    let before = stand.row(id).await;
+    for bad in [
+        json!(null),
+        json!("HIGH"),
+        json!("urgent"),
+        json!(""),
+        json!(1),
+        json!(true),
+    ] {
+        let body = json!({"title": "t", "priority": bad});
+        assert_invalid(&create_task.call(&post(&body)).await, "#/priority", &body);
+        for method in ["PUT", "PATCH"] {
+            assert_invalid(&update_task.call(&change(method, &body)).await, "#/priority", &body);
+        }
+    }
+    assert_eq!(stand.row(id).await, before, "the task after changes that were refused");
+    assert_eq!(stand.rows("select id from tasks").await.len(), 1, "tasks");
+}
+
+/// How many rows Postgres has read of the tasks, in the table or its indexes, and how often it has looked.
+async fn reads(stand: &Stand) -> (i64, i64) {
+    let query = "select t.seq_tup_read + sum(i.idx_tup_read) as rows, t.seq_scan + sum(i.idx_scan) as scans
+                 from pg_stat_user_tables as t join pg_stat_user_indexes as i using (relid)
+                 where t.relname = 'tasks'
+                 group by t.seq_tup_read, t.seq_scan";
+    let read = stand.rows(query).await;
+    let number = |name: &str| read[0][name].as_f64().expect("a number") as i64;
+    (number("rows"), number("scans"))
+}
+
+#[tokio::test]
+async fn a_list_of_one_priority_is_complete_and_does_not_read_the_other() {
+    let stand = Stand::new().await;
+    let mut create_task = stand.function("create-task").start().await;
+    let mut expected = Vec::new();
+    for number in 0..10 {
+        expected.push(create(&mut create_task, &high(&format!("urgent {number}"))).await);
+    }
+    stand
+        .execute(
+            "insert into tasks (title, created_by, enqueued_at)
+             select 'import ' || n, 'alice', now() from generate_series(1, 30000) as n;
+             analyze tasks",
+        )
+        .await;
+    let list = || events::with_query(events::rest("GET", "/tasks", None), "priority", "high");
+    let ids = |answer: &Answer| -> Vec<i64> {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let list = answer.json();
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|task| task["id"].as_i64())
+            .collect()
+    };
+    let mut list_tasks = stand.function("list-tasks").start().await;
+    assert_eq!(ids(&list_tasks.call(&by_alice(list())).await), expected);
+    let page = events::with_query(events::with_query(list(), "limit", "4"), "count", "true");
+    let page = list_tasks.call(&by_alice(page)).await;
+    assert_eq!(ids(&page), expected[..4], "with a limit");
+    assert_eq!(page.header("x-total-count"), "10", "X-Total-Count");
+    assert!(
+        page.header("link").contains("priority=high"),
+        "the links keep the filter: {}",
+        page.header("link")
+    );
+    let newest = events::with_query(events::with_query(list(), "sort", "-id"), "limit", "2");
+    assert_eq!(
+        ids(&list_tasks.call(&by_alice(newest)).await),
+        [expected[9], expected[8]],
+        "the newest first"
+    );
+    let search = events::with_query(list(), "q", "GENT 7");
+    assert_eq!(ids(&list_tasks.call(&by_alice(search)).await), [expected[7]], "with q");
+    let none = events::with_query(list(), "status", "failed");
+    assert_eq!(ids(&list_tasks.call(&by_alice(none)).await), [0; 0], "with a status");
+    assert_eq!(
+        ids(&list_tasks.call(&events::by(list(), "bob", false)).await),
+        [0; 0],
+        "somebody else's"
+    );
+    let normal = events::with_query(events::rest("GET", "/tasks", None), "priority", "normal");
+    let normal = ids(&list_tasks.call(&by_alice(normal)).await);
+    assert!(
+        normal.len() == 100 && normal[0] == expected[9] + 1,
+        "those of normal priority: {normal:?}"
+    );
+    for bad in ["", "High", "urgent"] {
+        let event = events::with_query(events::rest("GET", "/tasks", None), "priority", bad);
+        assert_invalid(
+            &list_tasks.call(&by_alice(event)).await,
+            "#/query/priority",
+            &json!(bad),
+        );
+    }
+    drop(list_tasks);
+
+    for (whose, admin) in [("the caller's own", false), ("everybody's", true)] {
+        // Postgres tells what a session has read when it has ended, so that all before this must have ended, too.
+        let settled = Mutex::new((-1, -1));
+        eventually(30, "Postgres's statistics come to rest", async || {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            let (before, now) = (*settled.lock().await, reads(&stand).await);
+            *settled.lock().await = now;
+            (before == now).then_some(())
+        })
+        .await;
+        let (rows, scans) = reads(&stand).await;
+        let mut list_tasks = stand.function("list-tasks").start().await;
+        // More often than Postgres plans a statement anew each time.
+        for _ in 0..8 {
+            assert_eq!(
+                ids(&list_tasks.call(&events::by(list(), "alice", admin)).await),
+                expected
+            );
+        }
+        drop(list_tasks);
+        let read = eventually(30, "Postgres tells what was read", async || {
+            let (rows_now, scans_now) = reads(&stand).await;
+            (scans_now >= scans + 8).then_some(rows_now - rows)
+        })
+        .await;
+        assert!(read <= 8 * 100, "8 lists of ten tasks ({whose}) read {read} rows");
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_a_message_sends_it_to_the_queue_of_the_tasks_priority() {
+    let stand = Stand::new().await;
+    let queue = high_queue(&stand.template);
+    let mut create_task = stand.function("create-task").start().await;
+    let normal = create(&mut create_task, &json!({"title": "t"})).await;
+    let urgent = create(&mut create_task, &high("t")).await;
+    assert_eq!(
+        sent(&stand, &queue).await,
+        [urgent],
+        "what create-task has sent to {queue}"
+    );
+    assert_eq!(
+        sent(&stand, TASK_QUEUE).await,
+        [normal],
+        "what create-task has sent to {TASK_QUEUE}"
+    );
+
+    let mut process_task = stand.function("process-task").start().await;
+    for id in [normal, urgent] {
+        let answer = process_task.call(&by_alice(events::task("POST", id, "/process"))).await;
+        assert_eq!(answer.status, 202);
+    }
+    assert_eq!(
+        sent(&stand, &queue).await,
+        [urgent],
+        "what process-task has sent to {queue}"
+    );
+    assert_eq!(
+        sent(&stand, TASK_QUEUE).await,
+        [normal],
+        "what process-task has sent to {TASK_QUEUE}"
+    );
+
+    // A changed priority counts from the next message on, whoever sends it.
+    let mut update_task = stand.function("update-task").start().await;
+    let body = json!({"priority": "high"});
+    let change = by_alice(events::with_body(events::task("PATCH", normal, ""), &body));
+    assert_eq!(update_task.call(&change).await.status, 200);
+    let other = create(&mut create_task, &json!({"title": "t"})).await;
+    assert_eq!(sent(&stand, TASK_QUEUE).await, [other]);
+    stand
+        .execute("update tasks set enqueued_at = null, updated_at = now() - interval '1 hour'")
+        .await;
+    let mut reconciler = stand.function("task-reconciler").start().await;
+    let swept = reconciler.invoke(&json!({})).await;
+    swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
+    assert_eq!(
+        sent(&stand, &queue).await,
+        [normal, urgent],
+        "what the task-reconciler has sent to {queue}"
+    );
+    assert_eq!(
+        sent(&stand, TASK_QUEUE).await,
+        [other],
+        "what the task-reconciler has sent to {TASK_QUEUE}"
+    );
+    let unsent = stand.rows("select id from tasks where enqueued_at is null").await;
+    assert!(unsent.is_empty(), "not marked as enqueued: {unsent:?}");
+}
+
+#[tokio::test]
+async fn what_fails_in_the_second_queue_comes_back_there_after_its_retry_delay() {
+    let stand = Stand::new().await;
+    let queue = high_queue(&stand.template);
+    let mut create_task = stand.function("create-task").start().await;
+    let fails = json!({"title": "t", "description": "retry: not yet", "priority": "high"});
+    let (done, fails) = (
+        create(&mut create_task, &high("t")).await,
+        create(&mut create_task, &fails).await,
+    );
+    let (_, name) = stand.queue_url(&queue).rsplit_once('/').expect("a URL has a path");
+    let records = stand.receive_all(&queue, 2).await.into_iter().map(|message| {
+        let mut record = message.record();
+        record["eventSourceARN"] = json!(format!("arn:aws:sqs:us-east-1:000000000000:{name}"));
+        record
+    });
+    let event = events::batch(records.collect());
+    let starting = stand.function("task-processor").with("RETRY_DELAY_SECONDS", "1");
+    let mut processor = starting.start().await;
+    let answer = processor
+        .invoke(&event)
+        .await
+        .unwrap_or_else(|error| panic!("the batch fails: {error}"));
+    let failures = answer["batchItemFailures"].as_array().map(Vec::len);
+    assert_eq!(failures, Some(1), "of two records one fails: {answer}");
+    assert_eq!(stand.row(done).await["status"], "completed");
+    assert_eq!(stand.row(fails).await["status"], "pending");
+    let properties = &stand.template.resource(&queue)["Properties"];
+    let visibility = &properties["VisibilityTimeout"];
+    let what = format!("the message is visible again after a second, and not after {visibility} s");
+    let again = eventually(10, &what, async || {
+        stand
+            .receive(&queue, 10)
+            .await
+            .into_iter()
+            .find(|again| again.receives == 2)
+    });
+    let again = again.await;
+    assert_eq!(again.body, json!({"task_id": fails}).to_string(), "what came back");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_the_priority_too() {
+    let stand = Stand::new().await;
+    let mut create_task = stand.function("create-task").start().await;
+    let once = |body: &Value, key: &str| events::with_header(post(body), "Idempotency-Key", key);
+    for (key, body, others) in [
+        (
+            "a",
+            high("t"),
+            [json!({"title": "t"}), json!({"title": "t", "priority": "normal"})],
+        ),
+        ("b", json!({"title": "t"}), [high("t"), json!({"title": "u"})]),
+    ] {
+        let first = create_task.call(&once(&body, key)).await;
+        assert_eq!(first.status, 201, "{body}");
+        let again = create_task.call(&once(&body, key)).await;
+        assert_eq!(again.header("idempotent-replayed"), "true", "{body} repeated");
+        assert_eq!(again.body, first.body, "the answer to {body} repeated");
+        for other in others {
+            let answer = create_task.call(&once(&other, key)).await;
+            assert_invalid(&answer, "#/header/idempotency-key", &other);
+        }
+    }
+    let same = create_task
+        .call(&once(&json!({"title": "t", "priority": "normal"}), "b"))
+        .await;
+    assert_eq!(
+        same.header("idempotent-replayed"),
+        "true",
+        "normal says the same as nothing"
+    );
+    assert_eq!(stand.rows("select id from tasks").await.len(), 2, "tasks");
+}
+
+#[tokio::test]
+async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
+    let stand = Stand::new().await;
+    // A database as it is before the deployment, which is then migrated.
+    let own: PgConnectOptions = stand.database_url.parse().expect("a URL");
+    let name = format!("{}_before", own.get_database().expect("a database"));
+    stand
+        .execute(&format!(r#"create database "{name}" template template0"#))
+        .await;
+    let other = own.database(&name);
+    let mut connection = PgConnection::connect_with(&other).await.expect("it is there");
+    let mut before = Migrator::DEFAULT;
+    let migrations = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version <= LAST_MIGRATION);
+    before.migrations = migrations.cloned().collect::<Vec<_>>().into();
+    let migrated = async {
+        before.run(&mut connection).await?;
+        let insert = "insert into tasks (title, status, settled_at) values ('old', 'completed', now())";
+        sqlx::raw_sql(insert).execute(&mut connection).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        sqlx::raw_sql(ROLES).execute(&mut connection).await?;
+        anyhow::Ok(())
+    };
+    migrated
+        .await
+        .unwrap_or_else(|error| panic!("a database with tasks cannot be migrated: {error:#}"));
+    let mut get_task = stand
+        .function("get-task")
+        .with("DATABASE_URL", other.to_url_lossy().as_str())
+        .start()
+        .await;
+    let old = get_task.call(&events::task("GET", 1, "")).await;
+    drop(get_task);
+    connection.close().await.expect("closed");
+    stand.execute(&format!(r#"drop database "{name}" with (force)"#)).await;
+    assert_eq!(old.json()["priority"], "normal", "a task that was there before");
+
+    // Its statements, as the roles of its functions.
+    stand
+        .execute(
+            "begin;
+             set local role writer;
+             insert into tasks (title, description, created_by) values ('t', null, 'alice');
+             update tasks set enqueued_at = now() where id = 1;
+             commit;
+             begin;
+             set local role processor;
+             update tasks
+             set status = 'processing', result = null, attempts = attempts + 1, fencing_token = fencing_token + 1,
+                 lease_expires_at = now() + interval '1 s', requested_at = requested_at, started_at = now(),
+                 settled_at = null, version = version + 1, updated_at = now()
+             where id = 1;
+             update tasks
+             set status = 'completed', result = 'r', lease_expires_at = null, settled_at = now(), version = version + 1,
+                 updated_at = now()
+             where id = 1;
+             commit",
+        )
+        .await;
+    let mut get_task = stand.function("get-task").start().await;
+    let new = get_task.call(&by_alice(events::task("GET", 1, ""))).await;
+    assert_eq!(
+        (&new.json()["priority"], &new.json()["status"]),
+        (&json!("normal"), &json!("completed")),
+        "a task that the previous version has created and completed: {}",
+        new.body
+    );
+    // A key that it has stored: the fingerprint of title and description.
+    stand
+        .execute(
+            r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
+               select 'order-1"alice', sha256(convert_to(jsonb_build_array('t', 'd')::text, 'UTF8')), 7, now() + interval '1 h'"#,
+        )
+        .await;
+    let mut create_task = stand.function("create-task").start().await;
+    let repeated = events::with_header(
+        post(&json!({"title": "t", "description": "d"})),
+        "Idempotency-Key",
+        "order-1",
+    );
+    let repeated = create_task.call(&repeated).await;
+    assert_eq!(
+        (repeated.status, repeated.header("idempotent-replayed")),
+        (201, "true"),
+        "a request that was first answered by the previous version: {}",
+        repeated.body
+    );
+    assert_eq!(
+        (&repeated.json()["id"], &repeated.json()["priority"]),
+        (&json!(7), &json!("normal"))
+    );
+}
+
+fn number(value: &Value) -> u64 {
+    let text = value.as_str().and_then(|text| text.parse().ok());
+    value.as_u64().or(text).unwrap_or_default()
+}
+
+fn list(value: &Value) -> Vec<&Value> {
+    value
+        .as_array()
+        .map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+/// What a function's role allows on a resource.
+fn allowed(template: &Template, function: &str, resource: &str) -> Vec<String> {
+    let role = template.resource(&format!("{function}Role"));
+    let policies = role["Properties"]["Policies"].as_array().into_iter().flatten();
+    let statements = policies.flat_map(|policy| list(&policy["PolicyDocument"]["Statement"]));
+    let statements = statements.filter(|statement| mentions(&statement["Resource"], resource));
+    let actions = statements.flat_map(|statement| list(&statement["Action"]));
+    actions
+        .filter_map(|action| action.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[tokio::test]
+async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_priority() {
+    let templates = std::env::var("TEMPLATES").expect("make grade sets it");
+    let capacity = read(&Path::new(&templates).join("sandbox.json"))["Mappings"]["Capacity"].clone();
+    for environment in ["sandbox", "prod"] {
+        let template = &Template::of(environment);
+        let name = &high_queue(template);
+        let properties = |name: &str| &template.resource(name)["Properties"];
+        let (queue, first) = (properties(name), properties(TASK_QUEUE));
+        let encrypted = queue["SqsManagedSseEnabled"] == true || !queue["KmsMasterKeyId"].is_null();
+        assert!(encrypted, "{name} is not encrypted");
+        assert!(
+            number(&queue["VisibilityTimeout"]) >= number(&first["VisibilityTimeout"]),
+            "messages of {name} come back while they are worked on"
+        );
+        let redrive = &queue["RedrivePolicy"];
+        assert_eq!(number(&redrive["maxReceiveCount"]), 5, "maxReceiveCount of {name}");
+        let dead_letters = template.resources("AWS::SQS::Queue").into_keys();
+        let dead_letters = dead_letters
+            .filter(|queue| mentions(&redrive["deadLetterTargetArn"], queue))
+            .next();
+        let dead_letters = dead_letters.unwrap_or_else(|| panic!("{name} has no dead-letter queue"));
+        let sources = &properties(dead_letters)["RedriveAllowPolicy"];
+        let taken = if dead_letters == "TaskDeadLetterQueue" { 2 } else { 1 };
+        let lets_in = sources["redrivePermission"] != "byQueue" || list(&sources["sourceQueueArns"]).len() >= taken;
+        assert!(lets_in, "{dead_letters} takes no messages of {name}");
+
+        let mapping = second_mapping(template);
+        assert!(
+            list(&mapping["FunctionResponseTypes"]).contains(&&json!("ReportBatchItemFailures")),
+            "one failed record of {name} brings its whole batch back"
+        );
+        let concurrency = |mapping: &Value| number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
+        assert!(concurrency(mapping) >= 2, "the concurrency of {name} is not bounded");
+        let limits = &properties("ApiStage")["MethodSettings"][0];
+        let most = number(&limits["ThrottlingBurstLimit"])
+            + 6 * number(&limits["ThrottlingRateLimit"])
+            + concurrency(mapping)
+            + concurrency(template.trigger(TASK_QUEUE, "task-processor"))
+            + 2;
+        let available = number(&capacity[environment]["MaxConnections"]);
+        assert!(
+            most <= available,
+            "{environment} needs {most} connections and has {available}"
+        );
+
+        for (function, actions) in [
+            ("CreateTaskFunction", &["sqs:SendMessage"][..]),
+            ("ProcessTaskFunction", &["sqs:SendMessage"]),
+            ("TaskReconcilerFunction", &["sqs:SendMessage"]),
+            ("AdminRedriveFunction", &["sqs:SendMessage"]),
+            (
+                "TaskProcessorFunction",
+                &[
+                    "sqs:ReceiveMessage",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:ChangeMessageVisibility",
+                ],
+            ),
+        ] {
+            let allowed = allowed(template, function, name);
+            for action in actions {
+                assert!(
+                    allowed.iter().any(|known| known == action),
+                    "{function} may not {action} on {name}"
+                );
+            }
+            assert!(
+                !allowed.iter().any(|action| action.contains('*')),
+                "{function} may {allowed:?} on {name}"
+            );
+        }
+        assert!(
+            mentions(&properties("QueuePolicy")["Queues"], name),
+            "{name} may be used without TLS"
+        );
+        let endpoint = &properties("QueueEndpoint")["PolicyDocument"];
+        assert!(
+            mentions(endpoint, name),
+            "the functions cannot reach {name} through QueueEndpoint"
+        );
+        let mut alarms = template.resources("AWS::CloudWatch::Alarm").into_values();
+        let alarm = alarms.find(|alarm| {
+            let alarm = &alarm["Properties"];
+            alarm["MetricName"] == "ApproximateAgeOfOldestMessage" && mentions(&alarm["Dimensions"], name)
+        });
+        let alarm = alarm.unwrap_or_else(|| panic!("no alarm watches the age of the messages of {name}"));
+        assert!(
+            mentions(&alarm["Properties"]["AlarmActions"], "AlarmTopic"),
+            "nobody hears of that alarm"
+        );
+    }
+
+    let document = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi.json"));
+    let task = document["components"]["schemas"]["Task"]["properties"]["priority"].is_object();
+    assert!(task, "openapi.json knows no priority of a task");
+    let parameters = document["paths"]["/tasks"]["get"]["parameters"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let mut names = parameters.map(|parameter| &parameter["name"]);
+    assert!(
+        names.any(|name| name == "priority"),
+        "openapi.json knows no parameter priority of GET /tasks"
+    );
+}

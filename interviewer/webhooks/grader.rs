@@ -1,0 +1,589 @@
+//! What the exercise `webhooks` asks for.
+
+// functions: create-task, get-task, task-processor, task-reconciler, webhook-sender
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use grading::{Answer, Call, Function, Reply, Stand, Starting, Webhooks, events};
+use hmac::{Hmac, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+const SECRET: &str = "what only the receiver and the sender know";
+
+/// What EventBridge sends when it is time.
+fn scheduled() -> Value {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}})
+}
+
+/// The sender, with an hour between attempts: none is repeated unless the check says so.
+fn sender(stand: &Stand) -> Starting {
+    stand
+        .function("webhook-sender")
+        .with("WEBHOOK_SECRET", SECRET)
+        .with("WEBHOOK_ALLOW_LOCAL", "true")
+        .with("WEBHOOK_RETRY_DELAY_SECONDS", "3600")
+        .with("WEBHOOK_TIMEOUT_SECONDS", "5")
+        .with("WEBHOOK_MAX_ATTEMPTS", "4")
+        .in_time(Duration::from_secs(60))
+}
+
+async fn invoke(sender: &mut Function) -> Result<Value, String> {
+    sender.invoke(&scheduled()).await
+}
+
+async fn run(sender: &mut Function) {
+    let outcome = invoke(sender).await;
+    assert!(outcome.is_ok(), "webhook-sender has failed: {outcome:?}");
+}
+
+/// create-task.
+async fn creator(stand: &Stand, allow_local: bool) -> Function {
+    let starting = stand.function("create-task");
+    starting
+        .with("WEBHOOK_ALLOW_LOCAL", &allow_local.to_string())
+        .start()
+        .await
+}
+
+async fn create(creator: &mut Function, body: &Value, key: Option<&str>) -> Answer {
+    let event = events::by(events::rest("POST", "/tasks", None), "alice", false);
+    let event = events::with_body(event, body);
+    let event = key
+        .into_iter()
+        .fold(event, |event, key| events::with_header(event, "Idempotency-Key", key));
+    creator.call(&event).await
+}
+
+/// A task with a webhook, whose message is in the queue; its id.
+async fn task(creator: &mut Function, description: &str, url: &str) -> i64 {
+    let body = json!({"title": "Process user data", "description": description, "webhook_url": url});
+    let answer = create(creator, &body, None).await;
+    assert_eq!(answer.status, 201, "POST /tasks with a webhook_url: {}", answer.body);
+    answer.json()["id"].as_i64().expect("an id")
+}
+
+/// Tasks that a processor has completed.
+async fn completed(stand: &Stand, urls: &[String]) {
+    let (mut creator, mut processor) = (
+        creator(stand, true).await,
+        stand.function("task-processor").start().await,
+    );
+    for url in urls {
+        task(&mut creator, "", url).await;
+    }
+    work(stand, &mut processor, urls.len()).await;
+}
+
+/// Has the processor work on the messages that there are.
+async fn work(stand: &Stand, processor: &mut Function, count: usize) {
+    let mut left = count;
+    while left > 0 {
+        let batch = left.min(10);
+        let delivered = stand.deliver(processor, batch).await;
+        assert_eq!(delivered.error, None, "the processor's error");
+        left -= batch;
+    }
+}
+
+/// The table, in the order of the tasks.
+async fn deliveries(stand: &Stand) -> Vec<Value> {
+    stand
+        .rows(
+            "select task_id, status::text as status, attempts, last_error,
+                    extract(epoch from next_attempt_at - now())::float8 as in_seconds
+             from webhook_deliveries order by task_id",
+        )
+        .await
+}
+
+/// As if what waits had waited long enough.
+async fn make_due(stand: &Stand) {
+    stand
+        .execute(
+            "update webhook_deliveries set next_attempt_at = now() - interval '1 s' where status::text = 'pending'",
+        )
+        .await;
+}
+
+/// A task with its times in one spelling: Postgres and Rust end a fraction of a second each in their own way.
+fn spelled(mut task: Value) -> Value {
+    for name in ["created_at", "updated_at"] {
+        let time = task[name].as_str().unwrap_or_default().trim_end_matches('Z');
+        let time = time.trim_end_matches('0').trim_end_matches('.').to_owned();
+        task[name] = json!(time);
+    }
+    task
+}
+
+fn header<'a>(call: &'a Call, name: &str) -> &'a str {
+    call.headers.get(name).map_or("", String::as_str)
+}
+
+fn id(call: &Call) -> String {
+    header(call, "webhook-id").to_owned()
+}
+
+fn assert_signed(call: &Call) {
+    let timestamp = header(call, "webhook-timestamp");
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970");
+    let sent: u64 = timestamp
+        .parse()
+        .unwrap_or_else(|_| panic!("Webhook-Timestamp is {timestamp:?}"));
+    assert!(
+        now.as_secs().abs_diff(sent) < 300,
+        "Webhook-Timestamp is {timestamp}, not the time in seconds"
+    );
+    let mut mac: Hmac<Sha256> = Mac::new_from_slice(SECRET.as_bytes()).expect("a key");
+    mac.update(format!("{}.{timestamp}.{}", id(call), call.body).as_bytes());
+    let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(header(call, "webhook-signature"), expected, "Webhook-Signature");
+}
+
+/// Waits until the receiver has been called so often.
+async fn wait_for(receiver: &Webhooks, calls: usize, what: &str) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while receiver.calls().len() < calls {
+        let there = receiver.calls().len();
+        assert!(
+            Instant::now() < deadline,
+            "{what}: {there} of {calls} calls within 15 s"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_completed_task_is_posted_to_its_url_signed_and_with_an_event_id() {
+    let stand = Stand::new().await;
+    let receiver = Webhooks::start(&[Reply::Status(204)]).await;
+    let (mut creator, mut sender) = (creator(&stand, true).await, sender(&stand).start().await);
+    let id = task(
+        &mut creator,
+        "Count the words of this",
+        &receiver.url("/hook?customer=7"),
+    )
+    .await;
+    run(&mut sender).await;
+    assert_eq!(receiver.calls().len(), 0, "calls while the task is pending");
+
+    let mut processor = stand.function("task-processor").start().await;
+    work(&stand, &mut processor, 1).await;
+    let mut reader = stand.function("get-task").start().await;
+    let event = events::by(events::task("GET", id, ""), "alice", false);
+    let shown = reader.call(&event).await.json();
+    assert_eq!(shown["status"], "completed", "the task's status");
+    run(&mut sender).await;
+    run(&mut sender).await;
+
+    let calls = receiver.calls();
+    assert_eq!(calls.len(), 1, "calls of the receiver");
+    let call = &calls[0];
+    assert_eq!(
+        (call.method.as_str(), call.path.as_str()),
+        ("POST", "/hook?customer=7"),
+        "what was called"
+    );
+    let content_type = header(call, "content-type");
+    assert!(
+        content_type.starts_with("application/json"),
+        "the content-type is {content_type:?}"
+    );
+    assert_eq!(spelled(call.json()), spelled(shown), "the task as it was sent");
+    assert_ne!(header(call, "webhook-id"), "", "Webhook-Id");
+    assert_signed(call);
+    let rows = deliveries(&stand).await;
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| (&row["task_id"], &row["status"], &row["attempts"]))
+        .collect();
+    assert_eq!(
+        seen,
+        [(&json!(id), &json!("delivered"), &json!(1))],
+        "webhook_deliveries"
+    );
+}
+
+#[tokio::test]
+async fn a_url_that_is_not_https_or_leads_inside_is_refused_and_so_is_another_one_under_the_same_key() {
+    let stand = Stand::new().await;
+    let mut strict = creator(&stand, false).await;
+    let body = |url: Value| json!({"title": "t", "webhook_url": url});
+    for url in [
+        "",
+        "not a url",
+        "http://example.com/",
+        "ftp://example.com/",
+        "https://user:password@example.com/",
+        "https://localhost/",
+        "https://LOCALHOST:8443/",
+        "http://localhost:8080/",
+        "http://127.0.0.1:8080/",
+        "https://127.0.0.1/",
+        "https://10.1.2.3/",
+        "https://172.16.0.1/",
+        "https://192.168.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://100.64.0.1/",
+        "https://0.0.0.0/",
+        "https://[::1]/",
+        "https://[fd00::1]/",
+        "https://[fe80::1]/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "https://017700000001/",
+        "https://intranet/",
+    ] {
+        let answer = create(&mut strict, &body(json!(url)), None).await;
+        assert_eq!(answer.status, 422, "the status for {url}");
+        let pointer = &answer.json()["errors"][0]["pointer"];
+        assert_eq!(pointer, "#/webhook_url", "the pointer of the mistake for {url}");
+    }
+    assert_eq!(
+        stand.rows("select id from tasks").await.len(),
+        0,
+        "tasks stored with a refused URL"
+    );
+    for url in [
+        json!(null),
+        json!("https://example.com"),
+        json!("https://example.com:8443/hook?customer=7"),
+        json!("https://93.184.216.34/"),
+    ] {
+        let answer = create(&mut strict, &body(url.clone()), None).await;
+        assert_eq!(answer.status, 201, "the status for {url}: {}", answer.body);
+    }
+
+    let mut lenient = creator(&stand, true).await;
+    for (url, status) in [
+        ("http://127.0.0.1:8080/", 201),
+        ("http://localhost:8080/", 201),
+        ("http://10.0.0.1/", 422),
+        ("http://example.com/", 422),
+        ("https://192.168.0.1/", 422),
+    ] {
+        let answer = create(&mut lenient, &body(json!(url)), None).await;
+        assert_eq!(
+            answer.status, status,
+            "the status for {url} with WEBHOOK_ALLOW_LOCAL=true"
+        );
+    }
+
+    let (one, other) = (json!("https://example.com/1"), json!("https://example.com/2"));
+    for (key, first, second, status) in [
+        ("same", &one, &one, 201),
+        ("other", &one, &other, 422),
+        ("added", &json!(null), &one, 422),
+        ("removed", &one, &json!(null), 422),
+        ("none", &json!(null), &json!(null), 201),
+    ] {
+        let answer = create(&mut strict, &body(first.clone()), Some(key)).await;
+        assert_eq!(answer.status, 201, "the status of the first request with a key");
+        let again = create(&mut strict, &body(second.clone()), Some(key)).await;
+        let what = format!("{first}, then {second} under the same Idempotency-Key");
+        assert_eq!(again.status, status, "the status of {what}");
+        if status == 201 {
+            assert_eq!(again.json(), answer.json(), "the answer to {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_sent_is_stored_by_the_statement_that_settles_and_the_processor_calls_nobody() {
+    let stand = Stand::new().await;
+    let variables = &stand.template.function("task-processor")["Environment"]["Variables"];
+    assert_eq!(variables["DATABASE_ROLE"], "processor", "the processor's role");
+    let dead = Webhooks::start(&[Reply::Silence]).await;
+    let proxy = stand.proxy().await;
+    let mut processor = stand.function("task-processor").through(&proxy).start().await;
+    let mut creator = creator(&stand, true).await;
+    // The first batch prepares the statements.
+    for (batch, size) in [1, 4].into_iter().enumerate() {
+        for _ in 0..size {
+            task(&mut creator, "", &dead.url("/")).await;
+        }
+        let before = proxy.round_trips();
+        work(&stand, &mut processor, size).await;
+        if batch > 0 {
+            assert_eq!(proxy.round_trips() - before, 2, "round trips of a warm batch");
+        }
+    }
+    assert_eq!(dead.calls().len(), 0, "calls by the processor");
+    let together = stand
+        .rows(
+            "select task.status::text as task, delivery.status::text as delivery, delivery.attempts,
+                    task.xmin::text = delivery.xmin::text as same_transaction
+             from tasks as task left join webhook_deliveries as delivery on delivery.task_id = task.id",
+        )
+        .await;
+    let expected = json!({"task": "completed", "delivery": "pending", "attempts": 0, "same_transaction": true});
+    assert_eq!(
+        together,
+        vec![expected; 5],
+        "each task, its delivery, and whether one transaction has stored both"
+    );
+    let may = "select action from unnest(array['update', 'delete', 'truncate']) as action
+               where has_table_privilege('processor', 'webhook_deliveries', action)";
+    assert_eq!(
+        stand.rows(may).await,
+        [json!(null); 0],
+        "what the role processor may do with deliveries and need not"
+    );
+}
+
+#[tokio::test]
+async fn every_end_of_a_task_is_announced_whoever_ends_it_and_nothing_else() {
+    let stand = Stand::new().await;
+    let receiver = Webhooks::start(&[]).await;
+    let (mut creator, mut sender) = (creator(&stand, true).await, sender(&stand).start().await);
+    let mut processor = stand.function("task-processor").start().await;
+    let url = receiver.url("/");
+    let failed = task(&mut creator, "fail: no such user", &url).await;
+    task(&mut creator, "retry: the service is away", &url).await;
+    work(&stand, &mut processor, 2).await;
+    // Ten workers have died of this one.
+    let given_up = task(&mut creator, "", &url).await;
+    stand
+        .execute(&format!(
+            "update tasks set attempts = 10, enqueued_at = null, updated_at = now() - interval '1 hour' where id = {given_up}"
+        ))
+        .await;
+    let mut reconciler = stand.function("task-reconciler").start().await;
+    let swept = reconciler.invoke(&scheduled()).await;
+    assert!(swept.is_ok(), "the reconciler has failed: {swept:?}");
+    let rows = [stand.row(failed).await, stand.row(given_up).await];
+    for row in &rows {
+        assert_eq!(row["status"], "failed", "the status of task {}", row["id"]);
+    }
+    // What has ended has ended.
+    stand.execute(&format!("delete from tasks where id = {given_up}")).await;
+    run(&mut sender).await;
+    let calls = receiver.calls();
+    let mut told: Vec<(Value, Value, Value)> = calls
+        .iter()
+        .map(Call::json)
+        .map(|task| (task["id"].clone(), task["status"].clone(), task["result"].clone()))
+        .collect();
+    told.sort_by_key(|(id, ..)| id.as_i64());
+    let expected = rows.map(|row| (row["id"].clone(), row["status"].clone(), row["result"].clone()));
+    assert_eq!(told, expected, "what was announced: id, status and result");
+
+    stand
+        .execute(&format!(
+            "update tasks set status = 'pending', result = null, settled_at = null where id = {failed}"
+        ))
+        .await;
+    // Not from the queue, where there are others.
+    let outcome = processor.invoke(&events::sqs(&[failed])).await;
+    assert!(outcome.is_ok(), "the processor has failed: {outcome:?}");
+    assert_eq!(
+        stand.row(failed).await["status"],
+        "failed",
+        "the status when it was processed again"
+    );
+    run(&mut sender).await;
+    let ids: BTreeSet<String> = receiver.calls().iter().map(id).collect();
+    assert_eq!(
+        ids.len(),
+        3,
+        "different values of Webhook-Id when one of two tasks has ended twice"
+    );
+}
+
+#[tokio::test]
+async fn what_may_get_better_is_tried_again_ever_later_with_the_same_id_and_given_up_in_the_end() {
+    let stand = Stand::new().await;
+    let receiver = Webhooks::start(&[
+        Reply::Status(503),
+        Reply::Silence,
+        Reply::Status(429),
+        Reply::Status(500),
+    ])
+    .await;
+    completed(&stand, &[receiver.url("/")]).await;
+    let mut sender = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "1").start().await;
+    for (attempt, seconds) in [(1, 3600.0), (2, 7200.0), (3, 14400.0)] {
+        run(&mut sender).await;
+        run(&mut sender).await;
+        assert_eq!(
+            receiver.calls().len(),
+            attempt,
+            "calls when retry {attempt} is not due yet"
+        );
+        let row = &deliveries(&stand).await[0];
+        assert_eq!(row["status"], "pending", "the status after attempt {attempt}");
+        assert_eq!(row["attempts"], attempt, "the attempts");
+        assert!(
+            row["last_error"].as_str().is_some_and(|error| !error.is_empty()),
+            "there is no last_error: {row}"
+        );
+        let in_seconds = row["in_seconds"].as_f64().unwrap_or_default();
+        // Since the attempt began some seconds may have passed.
+        assert!(
+            in_seconds > seconds - 60.0,
+            "retry {attempt} is due in {in_seconds} s instead of {seconds}"
+        );
+        make_due(&stand).await;
+    }
+    run(&mut sender).await;
+    make_due(&stand).await;
+    run(&mut sender).await;
+    let calls = receiver.calls();
+    assert_eq!(calls.len(), 4, "calls where WEBHOOK_MAX_ATTEMPTS is 4");
+    for call in &calls {
+        assert_eq!(
+            (id(call), &call.body),
+            (id(&calls[0]), &calls[0].body),
+            "Webhook-Id and body of every attempt"
+        );
+        assert_signed(call);
+    }
+    let row = &deliveries(&stand).await[0];
+    assert_eq!(
+        (&row["status"], &row["attempts"]),
+        (&json!("failed"), &json!(4)),
+        "status and attempts in the end"
+    );
+    assert!(row["last_error"].is_string(), "there is no last_error: {row}");
+
+    // Nobody listens there; then somebody does.
+    let recovering = Webhooks::start(&[Reply::Status(502), Reply::Status(200)]).await;
+    stand.execute("delete from webhook_deliveries").await;
+    completed(&stand, &["http://127.0.0.1:1/".to_owned(), recovering.url("/")]).await;
+    run(&mut sender).await;
+    make_due(&stand).await;
+    run(&mut sender).await;
+    let rows = deliveries(&stand).await;
+    let seen: Vec<_> = rows.iter().map(|row| (&row["status"], &row["attempts"])).collect();
+    let two = &json!(2);
+    assert_eq!(
+        seen,
+        [(&json!("pending"), two), (&json!("delivered"), two)],
+        "status and attempts where nobody listens, and where the second attempt succeeds"
+    );
+}
+
+#[tokio::test]
+async fn what_will_not_get_better_is_given_up_at_once_and_no_redirect_or_row_leads_the_sender_inside() {
+    let stand = Stand::new().await;
+    let inside = Webhooks::start(&[]).await;
+    let gone = Webhooks::start(&[Reply::Status(404)]).await;
+    let redirecting = Webhooks::start(&[Reply::Redirect(inside.url("/"))]).await;
+    completed(&stand, &[gone.url("/"), redirecting.url("/")]).await;
+    let mut lenient = sender(&stand).start().await;
+    run(&mut lenient).await;
+    make_due(&stand).await;
+    run(&mut lenient).await;
+    assert_eq!(inside.calls().len(), 0, "calls where a receiver has redirected to");
+    assert_eq!(
+        (gone.calls().len(), redirecting.calls().len()),
+        (1, 1),
+        "calls of a receiver with 404 and of one with 307"
+    );
+    for row in deliveries(&stand).await {
+        assert_eq!(row["status"], "failed", "the status after 404, or 307");
+        assert!(row["last_error"].is_string(), "there is no last_error: {row}");
+    }
+
+    // create-task has taken them, by other settings; this sender must not.
+    let by_name = inside.url("/").replace("127.0.0.1", "localhost");
+    completed(&stand, &[inside.url("/"), by_name]).await;
+    let mut strict = sender(&stand).with("WEBHOOK_ALLOW_LOCAL", "false").start().await;
+    for _ in 0..2 {
+        run(&mut strict).await;
+        make_due(&stand).await;
+    }
+    assert_eq!(
+        inside.calls().len(),
+        0,
+        "calls of 127.0.0.1 and localhost by a sender without WEBHOOK_ALLOW_LOCAL"
+    );
+    let delivered = stand
+        .rows("select task_id from webhook_deliveries where status::text = 'delivered'")
+        .await;
+    assert_eq!(delivered.len(), 0, "deliveries that count as delivered");
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_holds_up_nobody_and_a_sender_that_dies_loses_nothing() {
+    let stand = Stand::new().await;
+    let (dead, living) = (Webhooks::start(&[Reply::Silence]).await, Webhooks::start(&[]).await);
+    completed(
+        &stand,
+        &[dead.url("/1"), dead.url("/2"), dead.url("/3"), living.url("/")],
+    )
+    .await;
+    let mut dying = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "20").start().await;
+    tokio::select! {
+        outcome = invoke(&mut dying) => panic!("it did not wait for receivers that do not answer: {outcome:?}"),
+        () = async {
+            wait_for(&dead, 3, "three webhooks of a receiver that does not answer").await;
+            wait_for(&living, 1, "a webhook beside three that are not answered").await;
+        } => {}
+    }
+    // Killed.
+    drop(dying);
+    let first: BTreeSet<String> = dead.calls().iter().map(id).collect();
+    make_due(&stand).await;
+    let mut next = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "1").start().await;
+    run(&mut next).await;
+    let calls = dead.calls();
+    let again: BTreeSet<String> = calls[3..].iter().map(id).collect();
+    assert_eq!(
+        again, first,
+        "Webhook-Id of what the next sender sends, and of what the dead one was sending"
+    );
+    let ids: BTreeSet<String> = living.calls().iter().map(id).collect();
+    assert_eq!(
+        ids.len(),
+        1,
+        "different values of Webhook-Id at the receiver that answers"
+    );
+    let rows = deliveries(&stand).await;
+    let statuses: Vec<&Value> = rows.iter().map(|row| &row["status"]).collect();
+    assert_eq!(
+        statuses,
+        ["pending", "pending", "pending", "delivered"],
+        "the status of all four"
+    );
+}
+
+#[tokio::test]
+async fn two_senders_at_once_never_send_the_same() {
+    let stand = Stand::new().await;
+    let silent = Webhooks::start(&[Reply::Silence]).await;
+    completed(&stand, &[silent.url("/")]).await;
+    let sender = || sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "20").start();
+    let (mut one, mut other) = (sender().await, sender().await);
+    tokio::select! {
+        outcome = invoke(&mut one) => panic!("it did not wait for a receiver that does not answer: {outcome:?}"),
+        () = async {
+            wait_for(&silent, 1, "a webhook").await;
+            run(&mut other).await;
+        } => {}
+    }
+    assert_eq!(
+        silent.calls().len(),
+        1,
+        "calls while one sender waits for the answer and another one runs"
+    );
+    drop(one);
+
+    let receiver = Webhooks::start(&[]).await;
+    completed(&stand, &vec![receiver.url("/"); 30]).await;
+    let mut one = sender().await;
+    tokio::join!(run(&mut one), run(&mut other));
+    let ids: BTreeSet<String> = receiver.calls().iter().map(id).collect();
+    assert_eq!(
+        (receiver.calls().len(), ids.len()),
+        (30, 30),
+        "calls and events of 30 tasks and two senders"
+    );
+}
