@@ -359,7 +359,8 @@ async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool)
         "slow" => std::future::pending().await,
         _ => Ok("done".to_owned()),
     };
-    let deadline = SystemTime::now() + Duration::from_millis(500);
+    // A tenth of it is kept for storing, which takes a busy machine its time.
+    let deadline = SystemTime::now() + Duration::from_secs(4);
     let event = event(&[message(slow), message(fast)]);
     let retries = process(&database(&pool), event, deadline, SETTINGS, work).await;
     assert!(SystemTime::now() < deadline, "the outcomes were stored too late");
