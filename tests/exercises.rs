@@ -122,8 +122,13 @@ fn mistakes(name: &str) -> Vec<String> {
     if !(5..=most).contains(&checks) {
         wrong.push(format!("the grader has {checks} checks, not 5 to {most}"));
     }
-    if Path::new(&format!("../interviewer/{name}/start.patch")).exists() != *starts_with_patch {
+    let start = file(&format!("interviewer/{name}/start.patch"));
+    if start.is_some() != *starts_with_patch {
         wrong.push("what it begins with is not as its kind wants it".to_owned());
+    }
+    let shown = file(&format!("exercises/{name}/pull-request.diff"));
+    if shown.is_some() && shown != start {
+        wrong.push("the pull request that the candidate reads is not the one that they get".to_owned());
     }
     wrong
 }
