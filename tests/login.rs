@@ -19,6 +19,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnect
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, time::sleep};
 
+use crate::support::{CERTIFICATES, make_certificates};
+
 /// A server with a certificate for `localhost`, signed by an authority of its own. Ends with the test.
 struct TlsServer {
     home: PathBuf,
@@ -45,7 +47,10 @@ impl TlsServer {
         };
         fs::create_dir(&server.home).expect("a new folder");
         chown(&server.home, Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
-        server.make_certificates();
+        make_certificates(&server.home);
+        for file in CERTIFICATES {
+            chown(server.home.join(file), Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
+        }
         let (home, data) = (server.home.display(), server.home.join("data"));
         server.run(
             "initdb",
@@ -71,33 +76,6 @@ impl TlsServer {
             ],
         );
         server
-    }
-
-    fn make_certificates(&self) {
-        for (name, extensions, signer) in [
-            ("ca", "basicConstraints=critical,CA:TRUE", None),
-            ("server", "subjectAltName=DNS:localhost", Some("ca")),
-        ] {
-            let subject = format!("/CN=test {name}");
-            let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
-            let mut openssl = Command::new("openssl");
-            openssl.args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-noenc",
-            ]);
-            openssl.args(["-subj", &subject, "-days", "2", "-addext", extensions]);
-            openssl.args(["-keyout", &key, "-out", &certificate]);
-            if let Some(signer) = signer {
-                openssl.args(["-CA", &format!("{signer}.crt"), "-CAkey", &format!("{signer}.key")]);
-                openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-            }
-            self.execute(&mut openssl);
-        }
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {

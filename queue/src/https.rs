@@ -32,17 +32,22 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("../amazon-roots/amazon-roots.pem");
 /// Speaks HTTPS with AWS, and with nobody else; HTTP where an endpoint says so, as a local one does. Set up by its first
 /// request: a function's init must not wait for that.
 pub fn client() -> SharedHttpClient {
-    let connector = OnceLock::new();
-    http_client_fn(move |_, _| connector.get_or_init(connector_to_aws).clone()).into_shared()
+    client_trusting(AMAZON_ROOTS)
 }
 
-fn connector_to_aws() -> SharedHttpConnector {
+/// The same with other authorities, in PEM; a test is its own.
+pub fn client_trusting(authorities: &'static [u8]) -> SharedHttpClient {
+    let connector = OnceLock::new();
+    http_client_fn(move |_, _| connector.get_or_init(|| connector_trusting(authorities)).clone()).into_shared()
+}
+
+fn connector_trusting(authorities: &[u8]) -> SharedHttpConnector {
     let mut tcp = connect::HttpConnector::new();
     tcp.enforce_http(false);
     // Otherwise a request in two segments waits for the acknowledgement of the first.
     tcp.set_nodelay(true);
     let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls())
+        .with_tls_config(tls(authorities))
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);
@@ -53,11 +58,11 @@ fn connector_to_aws() -> SharedHttpConnector {
     SharedHttpConnector::new(Connector(client))
 }
 
-fn tls() -> ClientConfig {
+fn tls(authorities: &[u8]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(AMAZON_ROOTS) {
-        let root = root.expect("a certificate of ours");
-        roots.add(root).expect("a certificate of ours");
+    for root in CertificateDer::pem_slice_iter(authorities) {
+        let root = root.expect("the authorities are ours");
+        roots.add(root).expect("the authorities are ours");
     }
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -96,6 +101,6 @@ mod tests {
         let readme = include_str!("../amazon-roots/README.md");
         let sum = format!("{:x}", Sha256::digest(AMAZON_ROOTS));
         assert!(readme.contains(&sum), "amazon-roots.pem has the sum {sum}");
-        tls();
+        tls(AMAZON_ROOTS);
     }
 }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod call;
+mod certificates;
 mod logs;
 mod metrics;
 mod queues;
@@ -10,6 +11,7 @@ mod recorder;
 pub use bench::Proxy;
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
+pub use certificates::{CERTIFICATES, make_certificates};
 pub use logs::LogLines;
 pub use metrics::{MetricLines, NO_METRICS};
 pub use queues::{TestQueue, client_config, queue_nobody_serves, sqs, sqs_that_answers};

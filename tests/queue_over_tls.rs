@@ -1,0 +1,90 @@
+//! SQS over HTTPS, as it is on AWS: here the stack's, behind TLS.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use queue::{TaskQueue, https};
+use shared::{domain::TaskId, telemetry::chain};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use crate::support::{TestQueue, client_config, env, make_certificates};
+
+/// The certificates of a test. Gone with it.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Serves the stack's SQS over TLS, as `localhost`; returns the URL, and the authority that has signed for it.
+async fn sqs_over_tls() -> (String, Vec<u8>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let folder = Folder(std::env::temp_dir().join(format!("tls-sqs-{}-{port}", std::process::id())));
+    fs::create_dir(&folder.0).expect("a new folder");
+    make_certificates(&folder.0);
+    let read = |file: &str| fs::read(folder.0.join(file)).expect("it was made");
+    let certificate = CertificateDer::from_pem_slice(&read("server.crt")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the versions of ring")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they belong together");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let upstream = env("AWS_ENDPOINT_URL").replace("http://", "");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            // Fails where the client does not trust the certificate.
+            if let Ok(mut client) = acceptor.accept(client).await {
+                let mut server = TcpStream::connect(&upstream).await.expect("SQS is there");
+                tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+            }
+        }
+    });
+    (format!("https://localhost:{port}"), read("ca.crt"))
+}
+
+fn id() -> TaskId {
+    TaskId::try_from(7).expect("an id")
+}
+
+#[tokio::test]
+async fn a_message_is_sent_over_tls_to_whom_the_authorities_vouch_for() {
+    let (url, authority) = sqs_over_tls().await;
+    let queue = TestQueue::create().await;
+    let config = client_config().endpoint_url(&url);
+    let sender = TaskQueue::new(
+        config.http_client(https::client_trusting(authority.leak())),
+        queue.url().to_owned(),
+    );
+    // The second one by the same connection.
+    for _ in 0..2 {
+        sender.send(id(), None).await.expect("it is sent");
+    }
+    assert_eq!(queue.bodies().await, [r#"{"task_id":7}"#; 2]);
+}
+
+#[tokio::test]
+async fn a_server_that_amazon_has_not_signed_for_gets_no_message() {
+    let (url, _) = sqs_over_tls().await;
+    let queue = TestQueue::create().await;
+    let sender = TaskQueue::new(client_config().endpoint_url(&url), queue.url().to_owned());
+    let error = sender.send(id(), None).await.expect_err("nobody vouches for it");
+    let error = chain(&error);
+    assert!(error.contains("UnknownIssuer"), "{error}");
+    assert_eq!(queue.bodies().await, [""; 0]);
+}

@@ -1,0 +1,36 @@
+//! An authority of a test's own.
+
+use std::{path::Path, process::Command};
+
+/// The files that [`make_certificates`] makes.
+pub const CERTIFICATES: [&str; 4] = ["ca.key", "ca.crt", "server.key", "server.crt"];
+
+/// Makes a certificate for `localhost`, and the authority that has signed it, in a folder.
+pub fn make_certificates(folder: &Path) {
+    for (name, extensions, signer) in [
+        ("ca", "basicConstraints=critical,CA:TRUE", None),
+        ("server", "subjectAltName=DNS:localhost", Some("ca")),
+    ] {
+        let subject = format!("/CN=test {name}");
+        let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(folder).args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-noenc",
+        ]);
+        openssl.args(["-subj", &subject, "-days", "2", "-addext", extensions]);
+        openssl.args(["-keyout", &key, "-out", &certificate]);
+        if let Some(signer) = signer {
+            openssl.args(["-CA", &format!("{signer}.crt"), "-CAkey", &format!("{signer}.key")]);
+            openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        }
+        let output = openssl.output().expect("openssl can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{openssl:?}: {said}");
+    }
+}
