@@ -7,6 +7,10 @@ use aws_lambda_events::sqs::SqsEvent;
 use bench::{Proxy, events};
 use create_task::Settings;
 use lambda_http::{Context, LambdaEvent, Request, request::LambdaRequest};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use serde_json::Value;
 use shared::{
     config::{self, Auth},
@@ -14,7 +18,7 @@ use shared::{
     http::respond,
     store::{Database, Statement, tasks::Find},
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use task_metrics::Metrics;
 use task_processor::{perform, process};
 
@@ -31,9 +35,31 @@ const TASKS: i64 = 1_000_000;
 /// The most that a page has.
 const PAGE: i64 = 100;
 
+/// Asks which process of Postgres answers.
+struct BackendPid;
+
+impl Statement for BackendPid {
+    type Answer = i32;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+        sqlx::query_scalar("select pg_backend_pid()")
+            .fetch_one(connection)
+            .await
+    }
+}
+
 /// Warm requests, batches, pages.
 pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
+    // On one CPU: who is woken on another one, and who is not, is the scheduler's choice, and twice the time.
+    let everywhere = sched_getaffinity(Pid::this())?;
+    let mut one = CpuSet::new();
+    one.set(0)?;
+    let backend = |pid: i32| sched_setaffinity(Pid::from_raw(pid), &one);
+    backend(fixture.database.run(&BackendPid).await?)?;
+    backend(BackendPid.run(&mut fixture.connection).await?)?;
+    sched_setaffinity(Pid::this(), &one)?;
     let mut rows = get_task(fixture).await?;
+    sched_setaffinity(Pid::this(), &everywhere)?;
     rows.push(create_task(fixture).await?);
     for size in [10, 1000] {
         rows.push(batches(fixture, size).await?);

@@ -5,7 +5,7 @@ pub mod https;
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue, Redrive};
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
@@ -104,7 +104,8 @@ pub fn client_config() -> Result<Builder, ConfigError> {
 
 /// The queue that triggers the task-processor.
 pub struct TaskQueue {
-    client: Client,
+    /// Made for the first call: a function's init must not wait for that.
+    client: LazyLock<Client, Box<dyn FnOnce() -> Client + Send>>,
     url: String,
 }
 
@@ -120,7 +121,8 @@ impl TaskQueue {
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let client = Client::from_conf(config.timeout_config(timeouts).build());
+        let config = config.timeout_config(timeouts);
+        let client = LazyLock::new(Box::new(|| Client::from_conf(config.build())) as Box<_>);
         Self { client, url }
     }
 
