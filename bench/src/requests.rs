@@ -59,8 +59,8 @@ pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
     backend(BackendPid.run(&mut fixture.connection).await?)?;
     sched_setaffinity(Pid::this(), &one)?;
     let mut rows = get_task(fixture).await?;
-    sched_setaffinity(Pid::this(), &everywhere)?;
     rows.push(create_task(fixture).await?);
+    sched_setaffinity(Pid::this(), &everywhere)?;
     for size in [10, 1000] {
         rows.push(batches(fixture, size).await?);
     }
