@@ -1,7 +1,7 @@
 //! How the SDK's requests reach AWS.
 //!
-//! The SDK's own client, aws-smithy-http-client, cannot be built without HTTP/2, which SQS does not speak (100 KB of each
-//! zipped function), and by default reads every certificate authority of the machine, which is nine tenths of what a
+//! The SDK's own client, aws-smithy-http-client, cannot be built without HTTP/2, which SQS does not speak (226 KB of each
+//! function, not zipped), and by default reads every certificate authority of the machine, which is nine tenths of what a
 //! function computes in its cold start. This is the same hyper, with HTTP/1 and the authorities of Amazon.
 
 use std::sync::{Arc, OnceLock};

@@ -83,7 +83,7 @@ struct EndpointConfig {
 
 /// What a function's SQS clients are made from: what Lambda puts into its environment.
 ///
-/// Not by `aws_config`, which would look for files, containers and EC2 first: a sixth of the function's size.
+/// Not by `aws_config`, which would look for files, containers and EC2 first, and bring along the code to do so.
 pub fn client_config() -> Result<Builder, ConfigError> {
     let identity: AwsIdentity = config::from_env()?;
     let credentials = Credentials::new(
