@@ -2,8 +2,12 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use queue::{TaskQueue, https};
-use shared::{domain::TaskId, telemetry::chain};
+use aws_sdk_sqs::{
+    Client,
+    config::{Builder, retry::RetryConfig},
+};
+use queue::https;
+use shared::telemetry::chain;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -58,32 +62,33 @@ async fn sqs_over_tls() -> (String, Vec<u8>) {
     (format!("https://localhost:{port}"), read("ca.crt"))
 }
 
-fn id() -> TaskId {
-    TaskId::try_from(7).expect("an id")
+/// A client that tries once, for as long as it takes: how often and how long else is not what is asked here.
+fn client(config: Builder, url: &str) -> Client {
+    let config = config.endpoint_url(url).retry_config(RetryConfig::disabled());
+    Client::from_conf(config.build())
 }
 
 #[tokio::test]
 async fn a_message_is_sent_over_tls_to_whom_the_authorities_vouch_for() {
     let (url, authority) = sqs_over_tls().await;
     let queue = TestQueue::create().await;
-    let config = client_config().endpoint_url(&url);
-    let sender = TaskQueue::new(
-        config.http_client(https::client_trusting(authority.leak())),
-        queue.url().to_owned(),
-    );
+    let trusting = client_config().http_client(https::client_trusting(authority.leak()));
+    let client = client(trusting, &url);
     // The second one by the same connection.
-    for _ in 0..2 {
-        sender.send(id(), None).await.expect("it is sent");
+    for body in ["1", "2"] {
+        let request = client.send_message().queue_url(queue.url()).message_body(body);
+        request.send().await.expect("it is sent");
     }
-    assert_eq!(queue.bodies().await, [r#"{"task_id":7}"#; 2]);
+    assert_eq!(queue.bodies().await, ["1", "2"]);
 }
 
 #[tokio::test]
 async fn a_server_that_amazon_has_not_signed_for_gets_no_message() {
     let (url, _) = sqs_over_tls().await;
     let queue = TestQueue::create().await;
-    let sender = TaskQueue::new(client_config().endpoint_url(&url), queue.url().to_owned());
-    let error = sender.send(id(), None).await.expect_err("nobody vouches for it");
+    let client = client(client_config(), &url);
+    let request = client.send_message().queue_url(queue.url()).message_body("1");
+    let error = request.send().await.expect_err("nobody vouches for it");
     let error = chain(&error);
     assert!(error.contains("UnknownIssuer"), "{error}");
     assert_eq!(queue.bodies().await, [""; 0]);

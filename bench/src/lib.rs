@@ -2,10 +2,12 @@
 //! and round trips, and for the graders of the exercises.
 
 pub mod events;
+mod eventually;
 mod function;
 pub mod instructions;
 mod proxy;
 mod runtime_api;
 
+pub use eventually::eventually;
 pub use function::{Answer, Failure, Function, Sandbox, TIME};
 pub use proxy::Proxy;

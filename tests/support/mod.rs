@@ -8,7 +8,7 @@ mod metrics;
 mod queues;
 mod recorder;
 
-pub use bench::Proxy;
+pub use bench::{Proxy, eventually};
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
 pub use certificates::{CERTIFICATES, make_certificates};
@@ -17,10 +17,7 @@ pub use metrics::{MetricLines, NO_METRICS};
 pub use queues::{TestQueue, client_config, queue_nobody_serves, sqs, sqs_that_answers};
 pub use recorder::Recorder;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use local_issuer::LocalIssuer;
 use serde_json::Value;
@@ -82,16 +79,4 @@ pub async fn count(pool: &PgPool) -> i64 {
 /// Changes the test's database.
 pub async fn execute(pool: &PgPool, sql: &str) {
     sqlx::query(sql).execute(pool).await.expect("the statement is valid");
-}
-
-/// Asks until the answer is `Some`, every 50 ms, for at most `seconds`.
-pub async fn eventually<T>(seconds: u64, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

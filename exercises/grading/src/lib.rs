@@ -25,28 +25,14 @@ mod stand;
 mod template;
 mod webhooks;
 
-pub use bench::{Proxy, events};
+pub use bench::{Proxy, events, eventually};
 pub use function::{Answer, Function, Starting};
 pub use queues::{DEAD_LETTER_QUEUE, Delivered, Depth, Message, TASK_QUEUE};
 pub use stand::Stand;
 pub use template::Template;
 pub use webhooks::{Call, Reply, Webhooks};
 
-use std::time::{Duration, Instant};
-
 /// A variable that `make grade` sets.
 fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the checks with `make grade`"))
-}
-
-/// Asks until the answer is `Some`, every 50 ms, for at most `seconds`.
-pub async fn eventually<T>(seconds: u64, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
