@@ -3,9 +3,44 @@
 use std::fs;
 
 use serde_json::Value;
-use sqlx::PgPool;
+use shared::{
+    domain::TaskId,
+    store::{Statement, tasks::MarkEnqueued},
+};
+use sqlx::{PgConnection, PgPool};
 
-use crate::support::execute;
+use crate::support::{execute, task};
+
+/// The text of each statement that was compiled into a function, and how many arguments it has.
+fn statements() -> Vec<(String, usize)> {
+    let statement = |entry: std::io::Result<fs::DirEntry>| {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
+        let statement: Value = serde_json::from_str(&text).expect("JSON");
+        let query = statement["query"].as_str().expect("a query").to_owned();
+        let arguments = statement["describe"]["parameters"]["Left"].as_array().expect("types");
+        (query, arguments.len())
+    };
+    fs::read_dir("../.sqlx").expect(".sqlx").map(statement).collect()
+}
+
+/// The plan of a statement that was run so often that Postgres no longer looks at its arguments.
+async fn plan(query: &str, arguments: usize, connection: &mut PgConnection) -> Value {
+    let nulls = vec!["null"; arguments].join(", ");
+    let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+    let mut run = async |sql: &str| {
+        let done = sqlx::raw_sql(sql).execute(&mut *connection).await;
+        done.expect("the statement is valid");
+    };
+    run("set plan_cache_mode = force_generic_plan").await;
+    run(&format!("prepare statement as {query}")).await;
+    let plan: Value = sqlx::query_scalar(&format!("explain (format json) execute statement {nulls}"))
+        .fetch_one(&mut *connection)
+        .await
+        .expect("a plan");
+    let done = sqlx::raw_sql("deallocate statement").execute(connection).await;
+    done.expect("it was prepared");
+    plan[0]["Plan"].clone()
+}
 
 /// What the statements have in them that look at every row, because they count them.
 const COUNTS: [&str; 2] = ["or bigrams(title) @> bigrams($2)", "by_status as ("];
@@ -37,36 +72,51 @@ async fn no_statement_reads_a_whole_table_except_to_count_it(pool: PgPool) {
     .await;
     execute(&pool, "vacuum analyze").await;
     let mut connection = pool.acquire().await.expect("a connection");
-    // As for a statement that was run so often that Postgres no longer looks at its arguments.
-    let prepare = "set plan_cache_mode = force_generic_plan";
-    sqlx::raw_sql(prepare).execute(&mut *connection).await.expect("valid");
     let mut checked = 0;
-    // The statements as they were compiled into the functions.
-    for entry in fs::read_dir("../.sqlx").expect(".sqlx") {
-        let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
-        let statement: Value = serde_json::from_str(&text).expect("JSON");
-        let query = statement["query"].as_str().expect("a query");
-        let arguments = statement["describe"]["parameters"]["Left"].as_array().expect("types");
-        let arguments = vec!["null"; arguments.len()].join(", ");
-        let arguments = if arguments.is_empty() {
-            arguments
-        } else {
-            format!("({arguments})")
-        };
-        let prepare = format!("prepare statement as {query}");
-        sqlx::raw_sql(&prepare).execute(&mut *connection).await.expect("valid");
-        let plan: Value = sqlx::query_scalar(&format!("explain (format json) execute statement {arguments}"))
-            .fetch_one(&mut *connection)
-            .await
-            .expect("a plan");
-        sqlx::raw_sql("deallocate statement")
-            .execute(&mut *connection)
-            .await
-            .expect("valid");
-        let scanned = scanned(&plan[0]["Plan"]);
+    for (query, arguments) in statements() {
+        let scanned = scanned(&plan(&query, arguments, &mut connection).await);
         let counts = COUNTS.iter().any(|count| query.contains(count));
         assert!(counts || scanned.is_empty(), "{scanned:?}: {query}");
         checked += usize::from(!counts);
     }
     assert!(checked > 25, "only {checked} statements");
+}
+
+/// By what a plan finds rows of `tasks`: the conditions of its indexes.
+fn conditions(plan: &Value) -> Vec<String> {
+    let below = plan["Plans"].as_array().into_iter().flatten().flat_map(conditions);
+    let reads = plan["Relation Name"] == "tasks" && plan["Node Type"] != "ModifyTable";
+    let own = reads.then(|| plan["Index Cond"].as_str().unwrap_or_default().to_owned());
+    own.into_iter().chain(below).collect()
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn outcomes_find_their_tasks_by_id_though_hardly_any_task_seems_to_be_processing(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, settled_at) select 'done', 'completed', now() from generate_series(1, 10000)",
+    )
+    .await;
+    execute(&pool, "vacuum analyze").await;
+    let settle = |(query, _): &(String, usize)| query.contains("as outcome (");
+    let (query, arguments) = statements().into_iter().find(settle).expect("it is called so");
+    let mut connection = pool.acquire().await.expect("a connection");
+    let plan = plan(&query, arguments, &mut connection).await;
+    // Beginning with what is processing, it would look for each of a thousand tasks in all outcomes.
+    let found = conditions(&plan);
+    let by_id = |condition: &String| condition.contains("id = ");
+    assert!(found.len() == 2 && found.iter().all(by_id), "{found:?} in {plan:#}");
+}
+
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn the_note_that_a_message_was_sent_writes_to_no_index(pool: PgPool) {
+    let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
+    let mut transaction = pool.begin().await.expect("a transaction");
+    MarkEnqueued(id).run(&mut transaction).await.expect("it is noted");
+    let updates: (i64, i64) =
+        sqlx::query_as("select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relname = 'tasks'")
+            .fetch_one(&mut *transaction)
+            .await
+            .expect("Postgres counts");
+    assert_eq!(updates, (1, 1), "updates, and those that are heap-only");
 }

@@ -175,13 +175,20 @@ impl Statement for Settle<'_> {
                    select *
                    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
                         as outcome (id, fencing_token, status, result)
-               ), current as (
-                   select tasks.id, outcome.status, outcome.result
-                   from tasks join outcome using (id, fencing_token)
-                   where tasks.status = 'processing'
                    -- The order in which claims lock, too.
-                   order by tasks.id
-                   for update of tasks
+                   order by id
+               ), current as (
+                   select task.id, outcome.status, outcome.result
+                   -- Lateral, that is one by one: Postgres, who has hardly ever seen a task that is processing, would
+                   -- begin with all of those, and compare each with all outcomes.
+                   from outcome cross join lateral (
+                       select tasks.id
+                       from tasks
+                       where tasks.id = outcome.id
+                         and tasks.fencing_token = outcome.fencing_token
+                         and tasks.status = 'processing'
+                       for update
+                   ) as task
                )
                update tasks
                set status = current.status::task_status,
