@@ -16,7 +16,7 @@ const BULK: &str = "shared/src/store/bulk.rs";
 const CLEAR: &str = "functions/delete-task/src/clear.rs";
 const EXPORT: &str = "functions/list-tasks/src/export.rs";
 const IMPORT: &str = "functions/create-task/src/import.rs";
-const MIGRATION: &str = "migrations/0010_imports.sql";
+const MIGRATION: &str = "migrations/0011_imports.sql";
 const PROCESSOR: &str = "functions/task-processor/src/batch.rs";
 const TEMPLATE: &str = "template.yaml";
 

@@ -10,7 +10,7 @@ use shared::store::{MIGRATIONS, ROLES};
 use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 
 /// The last migration that there was before the exercise.
-const LAST_MIGRATION: i64 = 9;
+const LAST_MIGRATION: i64 = 10;
 
 /// True if a resource of this name is referred to.
 fn mentions(value: &Value, resource: &str) -> bool {

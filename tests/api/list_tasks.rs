@@ -213,6 +213,27 @@ async fn filters_choose_tasks_and_stay_in_the_links(pool: PgPool) {
     assert_eq!(list(&pool, &[]).await.header("x-total-count"), "", "only when asked");
 }
 
+#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+async fn a_title_has_the_pairs_of_each_of_its_parts_and_no_others(pool: PgPool) {
+    for title in ["a", "Ab", "abab", "Ü🚀x", "50% & Ö?", &"é".repeat(255)] {
+        let (parts, missing): (i64, i64) = sqlx::query_as(
+            "select count(*), count(*) filter (where not bigrams($1) @> bigrams(substr($1, first, length)))
+             from generate_series(1, char_length($1)) as first, generate_series(1, char_length($1)) as length",
+        )
+        .bind(title)
+        .fetch_one(&pool)
+        .await
+        .expect("the query is valid");
+        let length = i64::try_from(title.chars().count()).expect("short");
+        assert_eq!((parts, missing), (length * length, 0), "{title}");
+    }
+    let pairs: Vec<String> = sqlx::query_scalar("select bigrams('aÖÖ A')")
+        .fetch_one(&pool)
+        .await
+        .expect("the query is valid");
+    assert_eq!(pairs, ["aö", "öö", "ö ", " a"]);
+}
+
 /// All nodes of a plan.
 fn nodes(plan: &Value) -> Vec<String> {
     let below = plan["Plans"].as_array().into_iter().flatten().flat_map(nodes);
