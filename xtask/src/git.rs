@@ -2,14 +2,13 @@
 
 use std::{
     env, fs,
-    io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process;
+use crate::{files, process};
 
 /// The project's repository.
 pub struct Git {
@@ -133,22 +132,14 @@ impl Git {
 
     /// Deletes such a folder, if it is there.
     pub fn forget_check_out(&self, folder: &Path) -> Result<()> {
-        remove(fs::remove_file(index_of(folder)))?;
-        remove(fs::remove_dir_all(folder))
+        files::removed(fs::remove_file(index_of(folder)))?;
+        Ok(files::removed(fs::remove_dir_all(folder))?)
     }
 }
 
 /// Beside a folder that was filled.
 fn index_of(folder: &Path) -> PathBuf {
     folder.with_extension("index")
-}
-
-/// What was removed need not have been there.
-fn remove(removed: io::Result<()>) -> Result<()> {
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// A list of files that becomes a tree. What a person has staged is in another one.
@@ -229,7 +220,7 @@ impl Index<'_> {
     }
 
     fn remove(&self) -> Result<()> {
-        remove(fs::remove_file(&self.file))
+        Ok(files::removed(fs::remove_file(&self.file))?)
     }
 }
 

@@ -6,6 +6,7 @@ mod dead_letters;
 mod deploy;
 mod emulator;
 mod exercises;
+mod files;
 mod git;
 mod grade;
 mod openapi;

@@ -18,6 +18,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::files;
+
 /// How many of the last lines of a failed program are shown.
 const TAIL: usize = 30;
 
@@ -130,10 +132,7 @@ impl Daemon {
             wait_until(Duration::from_secs(5), || killpg(group, None).is_err())
                 .with_context(|| format!("process group {group} does not end"))?;
         }
-        match fs::remove_file(&self.pid_file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(files::removed(fs::remove_file(&self.pid_file))?)
     }
 
     fn group(&self) -> Option<Pid> {

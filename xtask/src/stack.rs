@@ -19,6 +19,7 @@ use crate::{
     containers::{self, Containers, Service},
     deploy::{self, Local},
     emulator::Emulator,
+    files,
     postgres::Postgres,
     process, sandbox,
     settings::{Auth, LocalAws, Settings},
@@ -185,12 +186,7 @@ impl Stack {
         }
         self.stop()?;
         for home in Postgres::homes(&self.root, &self.folder) {
-            match fs::remove_dir_all(&home) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot delete {}", home.display()));
-                }
-                _ => {}
-            }
+            files::removed(fs::remove_dir_all(&home)).with_context(|| format!("cannot delete {}", home.display()))?;
         }
         Ok(())
     }

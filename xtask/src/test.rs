@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
-    io::{ErrorKind, Read},
+    io::Read,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    dead_letters, deploy,
+    dead_letters, deploy, files,
     openapi::{self, Thoroughness},
     packages::{CHROMIUM, VALGRIND},
     process,
@@ -99,7 +99,7 @@ pub fn refresh_queries(settings: &Settings) -> Result<()> {
     with_stack(settings, |stack| {
         let fresh = describe_queries(stack, &stack::database(stack)?)?;
         let committed = stack.root.join(".sqlx");
-        remove(&committed)?;
+        files::removed(fs::remove_dir_all(&committed))?;
         fs::rename(fresh, committed)?;
         Ok(())
     })
@@ -119,7 +119,7 @@ fn check_queries(stack: &Stack, database_url: &str) -> Result<()> {
 fn describe_queries(stack: &Stack, database_url: &str) -> Result<std::path::PathBuf> {
     let step = Step::start("queries", "checking them against the schema");
     let fresh = stack.folder.join("sqlx");
-    remove(&fresh)?;
+    files::removed(fs::remove_dir_all(&fresh))?;
     fs::create_dir_all(&fresh)?;
     // The macros ask while their crate is compiled, and cargo compiles it only if it looks changed.
     let source = File::options()
@@ -148,13 +148,6 @@ fn contents(folder: &Path) -> Result<BTreeMap<OsString, String>> {
             Ok((entry.file_name(), fs::read_to_string(entry.path())?))
         })
         .collect()
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// Gives `work` the stack of the tests, without a past, and stops it however this process ends.
