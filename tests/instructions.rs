@@ -126,9 +126,7 @@ impl Functions {
             ("AWS_ENDPOINT_URL", &env("AWS_ENDPOINT_URL")),
             ("DATABASE_URL", &format!("postgres://postgres@{host}:{port}/{database}")),
             ("DEAD_LETTER_QUEUE_URL", dead_letters.url()),
-            ("HOME", "/var/task"),
             ("MAX_RECEIVE_COUNT", "5"),
-            ("PGUSER", "nobody"),
             ("QUEUE_URL", queue.url()),
             ("RETRY_DELAY_SECONDS", "20"),
             // Instead of the machine's trust roots, of which each system has others.

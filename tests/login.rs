@@ -19,7 +19,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnect
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, time::sleep};
 
-use crate::support::{CERTIFICATES, make_certificates};
+use crate::support::make_certificates;
 
 /// A server with a certificate for `localhost`, signed by an authority of its own. Ends with the test.
 struct TlsServer {
@@ -48,8 +48,9 @@ impl TlsServer {
         fs::create_dir(&server.home).expect("a new folder");
         chown(&server.home, Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
         make_certificates(&server.home);
-        for file in CERTIFICATES {
-            chown(server.home.join(file), Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
+        for file in fs::read_dir(&server.home).expect("it is there") {
+            let file = file.expect("a certificate or a key").path();
+            chown(file, Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
         }
         let (home, data) = (server.home.display(), server.home.join("data"));
         server.run(

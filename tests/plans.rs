@@ -1,7 +1,5 @@
 //! How Postgres finds the rows of each statement. (The pages of lists, in detail: `api::list_tasks`.)
 
-use std::fs;
-
 use serde_json::Value;
 use shared::{
     domain::TaskId,
@@ -9,19 +7,7 @@ use shared::{
 };
 use sqlx::{PgConnection, PgPool};
 
-use crate::support::{execute, task};
-
-/// The text of each statement that was compiled into a function, and how many arguments it has.
-fn statements() -> Vec<(String, usize)> {
-    let statement = |entry: std::io::Result<fs::DirEntry>| {
-        let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
-        let statement: Value = serde_json::from_str(&text).expect("JSON");
-        let query = statement["query"].as_str().expect("a query").to_owned();
-        let arguments = statement["describe"]["parameters"]["Left"].as_array().expect("types");
-        (query, arguments.len())
-    };
-    fs::read_dir("../.sqlx").expect(".sqlx").map(statement).collect()
-}
+use crate::support::{execute, plan_nodes, statements, task};
 
 /// The plan of a statement that was run so often that Postgres no longer looks at its arguments.
 async fn plan(query: &str, arguments: usize, connection: &mut PgConnection) -> Value {
@@ -46,11 +32,13 @@ async fn plan(query: &str, arguments: usize, connection: &mut PgConnection) -> V
 const COUNTS: [&str; 2] = ["or bigrams(title) @> bigrams($2)", "by_status as ("];
 
 /// The tables that a plan reads from one end to the other.
-fn scanned(plan: &Value) -> Vec<String> {
-    let below = plan["Plans"].as_array().into_iter().flatten().flat_map(scanned);
-    let is_scan = plan["Node Type"] == "Seq Scan";
-    let own = is_scan.then(|| plan["Relation Name"].as_str().expect("a table").to_owned());
-    own.into_iter().chain(below).collect()
+fn scanned(plan: &Value) -> Vec<&str> {
+    let scans = plan_nodes(plan)
+        .into_iter()
+        .filter(|node| node["Node Type"] == "Seq Scan");
+    scans
+        .map(|node| node["Relation Name"].as_str().expect("a table"))
+        .collect()
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
@@ -74,7 +62,8 @@ async fn no_statement_reads_a_whole_table_except_to_count_it(pool: PgPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let mut checked = 0;
     for (query, arguments) in statements() {
-        let scanned = scanned(&plan(&query, arguments, &mut connection).await);
+        let plan = plan(&query, arguments, &mut connection).await;
+        let scanned = scanned(&plan);
         let counts = COUNTS.iter().any(|count| query.contains(count));
         assert!(counts || scanned.is_empty(), "{scanned:?}: {query}");
         checked += usize::from(!counts);
@@ -83,11 +72,12 @@ async fn no_statement_reads_a_whole_table_except_to_count_it(pool: PgPool) {
 }
 
 /// By what a plan finds rows of `tasks`: the conditions of its indexes.
-fn conditions(plan: &Value) -> Vec<String> {
-    let below = plan["Plans"].as_array().into_iter().flatten().flat_map(conditions);
-    let reads = plan["Relation Name"] == "tasks" && plan["Node Type"] != "ModifyTable";
-    let own = reads.then(|| plan["Index Cond"].as_str().unwrap_or_default().to_owned());
-    own.into_iter().chain(below).collect()
+fn conditions(plan: &Value) -> Vec<&str> {
+    let reads = |node: &&Value| node["Relation Name"] == "tasks" && node["Node Type"] != "ModifyTable";
+    let nodes = plan_nodes(plan).into_iter().filter(reads);
+    nodes
+        .map(|node| node["Index Cond"].as_str().unwrap_or_default())
+        .collect()
 }
 
 #[sqlx::test(migrator = "shared::store::MIGRATIONS")]
@@ -104,7 +94,7 @@ async fn outcomes_find_their_tasks_by_id_though_hardly_any_task_seems_to_be_proc
     let plan = plan(&query, arguments, &mut connection).await;
     // Beginning with what is processing, it would look for each of a thousand tasks in all outcomes.
     let found = conditions(&plan);
-    let by_id = |condition: &String| condition.contains("id = ");
+    let by_id = |condition: &&str| condition.contains("id = ");
     assert!(found.len() == 2 && found.iter().all(by_id), "{found:?} in {plan:#}");
 }
 

@@ -65,8 +65,6 @@ impl Fixture {
             ("AUTH", "closed"),
             ("AWS_ENDPOINT_URL", &variable("AWS_ENDPOINT_URL")?),
             ("DATABASE_URL", url.as_str()),
-            ("HOME", "/var/task"),
-            ("PGUSER", "nobody"),
             ("QUEUE_URL", &queue_url),
         ];
         let sandbox = |folder: &str| -> Result<Sandbox> {

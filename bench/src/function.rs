@@ -139,6 +139,9 @@ impl Sandbox {
             .env("LANG", "en_US.UTF-8")
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("TZ", ":UTC")
+            // As template.yaml does for each function.
+            .env("HOME", "/var/task")
+            .env("PGUSER", "nobody")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&folder)
             .stdin(Stdio::null())

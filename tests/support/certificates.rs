@@ -2,10 +2,8 @@
 
 use std::{path::Path, process::Command};
 
-/// The files that [`make_certificates`] makes.
-pub const CERTIFICATES: [&str; 4] = ["ca.key", "ca.crt", "server.key", "server.crt"];
-
-/// Makes a certificate for `localhost`, and the authority that has signed it, in a folder.
+/// Makes a certificate for `localhost`, and the authority that has signed it, in an empty folder: `.crt` and `.key` of
+/// `server` and of `ca`.
 pub fn make_certificates(folder: &Path) {
     for (name, extensions, signer) in [
         ("ca", "basicConstraints=critical,CA:TRUE", None),

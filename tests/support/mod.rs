@@ -5,15 +5,17 @@ mod call;
 mod certificates;
 mod logs;
 mod metrics;
+mod plans;
 mod queues;
 mod recorder;
 
 pub use bench::{Proxy, eventually};
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
-pub use certificates::{CERTIFICATES, make_certificates};
+pub use certificates::make_certificates;
 pub use logs::LogLines;
 pub use metrics::{MetricLines, NO_METRICS};
+pub use plans::{plan_nodes, statements};
 pub use queues::{TestQueue, client_config, queue_nobody_serves, sqs, sqs_that_answers};
 pub use recorder::Recorder;
 
