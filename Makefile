@@ -2,30 +2,38 @@
 
 .DEFAULT_GOAL := help
 
-XTASK = test -x target/debug/xtask || echo "  … runner     compiling xtask (a minute, once)"; cargo xtask
+RUNNER = target/debug/xtask
+BUILD_RUNNER = test -x $(RUNNER) || echo "  … runner     compiling xtask (a minute, once)" >&2; cargo build --quiet --bin xtask
+XTASK = $(BUILD_RUNNER) && $(RUNNER)
+# For what must not wait for a cargo that compiles: as the runner is, if there is one.
+XTASK_NOW = test -x $(RUNNER) || { $(BUILD_RUNNER); }; $(RUNNER)
 
-.PHONY: help up down clean-data logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token test chaos contract bench bench-counts coverage lint sqlx openapi fmt exercise grade exercise-reset
+.PHONY: help up down clean-data url logs dev sam-local deploy-sandbox destroy-sandbox dlq redrive token check test verify chaos contract bench bench-counts coverage lint sqlx openapi fmt exercise grade exercise-reset
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: AWS_PORT (4566), POSTGRES_PORT (55432), DEV_PORT (9000), DATABASE_URL, RUST_LOG, STACK, AUTH (open),"
-	@echo "  AWS (ministack, or localstack), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too),"
-	@echo "  N (exercise: which one, as in exercises/)"
+	@echo "  Settings that make up keeps for the next commands: AWS_PORT (4566), POSTGRES_PORT (55432), DATABASE_URL,"
+	@echo "  AUTH (open), AWS (ministack, or localstack). Others: PROFILE (local, or release), RUST_LOG, STACK, T (test: only"
+	@echo "  those with this in their name), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too), N (exercise:"
+	@echo "  which one, as in exercises/)"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs (AWS=localstack: in Docker)
 	@$(XTASK) up
 
 down: ## Stop everything; the data stays
-	@$(XTASK) down
+	@$(XTASK_NOW) down
 
 clean-data: ## Stop everything and forget the data
 	@$(XTASK) clean-data
 
-logs: ## Follow the functions' logs
-	@$(XTASK) logs
+url: ## Print the API's URL: export API=$$(make url)
+	@$(XTASK_NOW) url
 
-dev: ## Serve the routes on http://localhost:9000 with hot reload
+logs: ## Follow the functions' logs
+	@$(XTASK_NOW) logs
+
+dev: ## Bring the stack up; then compile each change and swap it in
 	@$(XTASK) dev
 
 sam-local: ## Serve the routes on http://127.0.0.1:3000 in AWS's Lambda image (needs Docker)
@@ -40,14 +48,20 @@ destroy-sandbox: ## Ask, and delete all that deploy-sandbox made
 dlq: ## List the dead-letter queue, and why its tasks failed
 	@$(XTASK) dlq
 
-redrive: ## Send what is in the dead-letter queue to the task queue again
+redrive: ## Show the dead-letter queue, ask, and send what is in it to the task queue again
 	@$(XTASK) redrive
 
 token: ## Print a token for `make up AUTH=closed` (SUBJECT, SCOPE)
-	@$(XTASK) token
+	@$(XTASK_NOW) token
 
-test: ## Install what is missing, run every test against a real Postgres and SQS
+check: ## Format, lints, and the tests that need no deployment: a minute
+	@$(XTASK) check
+
+test: ## Install what is missing, run every test against a real Postgres and SQS (T=…: some)
 	@$(XTASK) test
+
+verify: ## What needs release builds or much time: sizes, instructions, exercises, the whole contract, faults
+	@$(XTASK) verify
 
 chaos: ## Create 2,000 tasks while everything fails in turn; count what is lost or done twice (TASKS, SEED)
 	@$(XTASK) chaos

@@ -60,7 +60,7 @@ const FUNCTIONS: [&str; 13] = [
 
 type Counts = BTreeMap<String, Count>;
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_request_takes_the_instructions_that_it_took(pool: PgPool) {
     let functions = Functions::new(&pool).await;
     let text = fs::read_to_string(FILE).unwrap_or_default();

@@ -13,7 +13,7 @@ use std::{
 
 use shared::{
     config::AwsIdentity,
-    store::{Database, Login, ROLES, StoreError, auth_token},
+    store::{Database, Login, StoreError, auth_token},
 };
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use time::OffsetDateTime;
@@ -159,7 +159,7 @@ fn refusal<T>(outcome: Result<T, sqlx::Error>) -> String {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn each_connection_signs_its_own_token_and_only_the_named_server_gets_it(pool: PgPool) {
     let tls = "select setting like '%ssl%' from pg_config where name = 'CONFIGURE'";
     if !sqlx::query_scalar::<_, bool>(tls)
@@ -180,7 +180,7 @@ async fn each_connection_signs_its_own_token_and_only_the_named_server_gets_it(p
     .execute(&mut administrator)
     .await
     .expect("tables like ours");
-    sqlx::raw_sql(ROLES)
+    sqlx::raw_sql(migrator::ROLES)
         .execute(&mut administrator)
         .await
         .expect("the roles are set up");

@@ -122,7 +122,7 @@ fn standard_output_that_is_closed_stops_nothing() {
     Metrics::new("task-api".to_owned(), Closed).task_created();
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_is_counted_when_it_is_created_and_not_when_the_answer_is_repeated_or_refused(pool: PgPool) {
     let settings = create_task::Settings {
         idempotency_key_seconds: 60,
@@ -193,7 +193,7 @@ fn sorted(metric: &Value) -> Vec<f64> {
     values
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
     let lines = MetricLines::default();
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
@@ -257,7 +257,7 @@ async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_was_taken_away_meanwhile_is_not_counted_and_what_failed_for_the_last_time_is(pool: PgPool) {
     let (lost, last) = (task(&pool, "lost").await, task(&pool, "last").await);
     let work = async |task: &shared::domain::Task| match task.title.as_str() {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use migrator::MIGRATIONS;
 use migrator::{AnswerError, MigratorError, Request, handle, migrate};
 use serde_json::{Value, json};
-use shared::store::{Login, MIGRATIONS};
+use shared::store::Login;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -172,7 +173,7 @@ async fn a_migration_that_fails_is_undone_and_the_reason_is_what_postgres_says(p
     assert_eq!((left, migrations(&pool).await), (0, 0));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_migration_that_was_changed_after_it_ran_is_refused(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     execute(
@@ -190,7 +191,7 @@ async fn a_migration_that_was_changed_after_it_ran_is_refused(pool: PgPool) {
 }
 
 /// As when a deployment is rolled back after its migration: CloudFormation asks the former version once more.
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_database_that_is_ahead_of_the_migrator_is_ready_and_stays_as_it_is(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     execute(
@@ -277,7 +278,7 @@ async fn what_takes_too_long_is_answered_before_lambda_ends_the_migrator(pool: P
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_the_migrator_leaves_behind_in_postgres_ends_by_itself(pool: PgPool) {
     // As before the first migration, which is to meet the type that somebody else is about to create.
     execute(&pool, "drop schema public cascade").await;
@@ -298,7 +299,7 @@ async fn what_the_migrator_leaves_behind_in_postgres_ends_by_itself(pool: PgPool
     .await;
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn when_the_stack_is_deleted_nothing_happens_to_the_data(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     task(&pool, "t").await;

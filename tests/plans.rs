@@ -41,7 +41,7 @@ fn scanned(plan: &Value) -> Vec<&str> {
         .collect()
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn no_statement_reads_a_whole_table_except_to_count_it(pool: PgPool) {
     // As after a while: nearly everything is done.
     execute(
@@ -80,7 +80,7 @@ fn conditions(plan: &Value) -> Vec<&str> {
         .collect()
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn outcomes_find_their_tasks_by_id_though_hardly_any_task_seems_to_be_processing(pool: PgPool) {
     execute(
         &pool,
@@ -98,7 +98,7 @@ async fn outcomes_find_their_tasks_by_id_though_hardly_any_task_seems_to_be_proc
     assert!(found.len() == 2 && found.iter().all(by_id), "{found:?} in {plan:#}");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_note_that_a_message_was_sent_writes_to_no_index(pool: PgPool) {
     let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
     let mut transaction = pool.begin().await.expect("a transaction");

@@ -90,7 +90,7 @@ fn is(status: &str, result: &str) -> (String, Value) {
     )
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_batch_is_completed_and_acknowledged(pool: PgPool) {
     let (one, two) = (task(&pool, "Process user data").await, task(&pool, "t").await);
     execute(&pool, "update tasks set description = 'Count the words' where id = 1").await;
@@ -106,12 +106,12 @@ async fn a_batch_is_completed_and_acknowledged(pool: PgPool) {
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn an_empty_batch_is_done(pool: PgPool) {
     assert_eq!(run(&pool, &[], perform).await.expect("done"), [""; 0]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn each_record_has_its_own_outcome(pool: PgPool) {
     let mut ids = Vec::new();
     for title in [
@@ -180,7 +180,7 @@ async fn handled(pool: &PgPool, queue: &TestQueue, event: SqsEvent) -> Result<Sq
     handle(&database, &sender, &NO_METRICS, settings, event, in_30_s()).await
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeout(pool: PgPool) {
     let queue = TestQueue::create().await;
     let bodies = [message(task(&pool, "t").await), "not a task".to_owned()];
@@ -194,7 +194,7 @@ async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeou
     again.await;
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the_delay_too(pool: PgPool) {
     let queue = TestQueue::create().await;
     let event = received(&queue, &["{}".to_owned()]).await;
@@ -203,7 +203,7 @@ async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the
     eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
     let (good, queue) = (task(&pool, "t").await, queue_nobody_serves(true).await);
     let event = event(&[message(good), "not a task".to_owned()]);
@@ -213,7 +213,7 @@ async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
     assert_eq!(status(&pool, good).await.0, "completed");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_delay_grows_with_every_receive(pool: PgPool) {
     let id = task(&pool, "t").await;
     let fail = async |_: &Task| Err(TaskError::Transient("not now".to_owned()));
@@ -230,7 +230,7 @@ async fn the_delay_grows_with_every_receive(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_late_duplicate(pool: PgPool) {
     let id = task(&pool, "t").await;
     let failed = "update tasks set status = 'failed', result = 'it broke', attempts = 5, settled_at = now()";
@@ -258,7 +258,7 @@ async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_la
     assert_eq!(count.into_inner(), 1);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes_to_the_dead_letter_queue(
     pool: PgPool,
 ) {
@@ -276,7 +276,7 @@ async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claimed(pool: PgPool) {
     let id = task(&pool, "t").await;
     for missing in [json!(null), json!("")] {
@@ -289,7 +289,7 @@ async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claime
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_a_database_the_batch_fails(pool: PgPool) {
     let id = task(&pool, "t").await;
     let outcome = process(
@@ -303,7 +303,7 @@ async fn without_a_database_the_batch_fails(pool: PgPool) {
     assert!(matches!(outcome, Err(BatchError::Store(_))), "{outcome:?}");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn two_messages_about_one_task_run_it_once(pool: PgPool) {
     let id = task(&pool, "t").await;
     let performed = AtomicUsize::new(0);
@@ -320,7 +320,7 @@ async fn two_messages_about_one_task_run_it_once(pool: PgPool) {
     assert_eq!(performed.load(Ordering::SeqCst), 1);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn two_workers_with_the_same_batch_run_each_task_once(pool: PgPool) {
     for _ in 0..20 {
         let bodies = [message(task(&pool, "a").await), message(task(&pool, "b").await)];
@@ -336,7 +336,7 @@ async fn two_workers_with_the_same_batch_run_each_task_once(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_records_of_a_batch_run_concurrently(pool: PgPool) {
     let mut bodies = Vec::new();
     for _ in 0..10 {
@@ -352,7 +352,7 @@ async fn the_records_of_a_batch_run_concurrently(pool: PgPool) {
     assert_eq!(batch.await.expect("they meet").expect("done"), [""; 0]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool) {
     let (slow, fast) = (task(&pool, "slow").await, task(&pool, "fast").await);
     let work = async |task: &Task| match task.title.as_str() {
@@ -369,7 +369,7 @@ async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool)
     assert_eq!(status(&pool, fast).await, is("completed", "done"));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(pool: PgPool) {
     let (deleted, changed) = (task(&pool, "deleted").await, task(&pool, "changed").await);
     let interfere = async |task: &Task| {
@@ -393,7 +393,7 @@ async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(
     assert_eq!(status(&pool, changed).await, is("failed", "by hand"));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_worker_that_lost_its_lease_cannot_overwrite_its_successors_result(pool: PgPool) {
     let id = task(&pool, "t").await;
     let (database, ids) = (database(&pool), [TaskId::try_from(id).expect("an id")]);
@@ -433,7 +433,7 @@ async fn a_worker_that_lost_its_lease_cannot_overwrite_its_successors_result(poo
     assert_eq!(status(&pool, id).await, is("completed", "right"));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_batch_is_two_statements_however_large(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let database = proxy.database(&pool);

@@ -320,7 +320,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn whatever_happens_to_a_task_one_worker_holds_it_and_only_its_outcome_counts(pool: PgPool) {
     check(&pool, vec(event(), 1..40), claims_and_outcomes_follow_the_model).await;
 }
@@ -457,7 +457,7 @@ async fn each_record_is_either_done_with_or_comes_back(
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn no_record_is_both_acknowledged_and_failed(pool: PgPool) {
     check(&pool, batch(), each_record_is_either_done_with_or_comes_back).await;
 }
@@ -582,7 +582,7 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, 
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_that_exists_throughout_is_on_exactly_one_page(pool: PgPool) {
     check(&pool, reading(), what_stays_is_read_once).await;
 }

@@ -36,7 +36,7 @@ async fn sent(queue: &TestQueue) -> Vec<i64> {
     ids
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     let queue = TestQueue::create().await;
     // 1 to 3: due.
@@ -79,7 +79,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     assert_eq!(sent(&queue).await, [0; 0]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
     let queue = TestQueue::create().await;
     let (database, sender) = (database(&pool), queue.sender());
@@ -100,7 +100,7 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
     assert_eq!(sent(&queue).await, (1..=25).collect::<Vec<_>>());
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
     let report = sweep(
@@ -122,7 +122,7 @@ async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
     assert_eq!(row(&pool, 1).await["enqueued_at"], json!(null));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
     let queue = TestQueue::create().await;
     let (one, two) = (database(&pool), database(&pool));
@@ -146,7 +146,7 @@ async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
     assert_eq!(sent(&queue).await, (1..=100).collect::<Vec<_>>());
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(pool: PgPool) {
     let queue = TestQueue::create().await;
     let columns = "status, enqueued_at, lease_expires_at, attempts";
@@ -178,7 +178,7 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
     assert_eq!(row(&pool, 3).await["status"], "pending");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn keys_that_have_expired_are_deleted_and_no_others(pool: PgPool) {
     let queue = TestQueue::create().await.sender();
     execute(

@@ -8,7 +8,7 @@ use shared::{
         Title,
     },
     store::{
-        Database, LIMITS, ROLES, Statement, StoreError,
+        Database, LIMITS, Statement, StoreError,
         idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, Outcome, Request, Settle},
@@ -22,7 +22,10 @@ use crate::support::{execute, task};
 
 /// Sets up the roles and logs in as one.
 async fn log_in(pool: &PgPool, role: &str) -> Database {
-    sqlx::raw_sql(ROLES).execute(pool).await.expect("the roles are set up");
+    sqlx::raw_sql(migrator::ROLES)
+        .execute(pool)
+        .await
+        .expect("the roles are set up");
     let database = Database::new((*pool.connect_options()).clone().username(role));
     database.ping().await.expect("the role may log in");
     database
@@ -122,7 +125,7 @@ fn take_due() -> TakeDue {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let reader = log_in(&pool, "reader").await;
@@ -163,7 +166,7 @@ async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
     let writer = log_in(&pool, "writer").await;
     let new = new_task();
@@ -250,7 +253,7 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_processor_claims_and_settles_and_nothing_else(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let processor = log_in(&pool, "processor").await;
@@ -288,7 +291,7 @@ async fn a_processor_claims_and_settles_and_nothing_else(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn grants_that_are_no_longer_wanted_go_and_new_tables_are_covered_at_once(pool: PgPool) {
     let (reader, writer) = (log_in(&pool, "reader").await, log_in(&pool, "writer").await);
     execute(&pool, "grant update on tasks to reader").await;
@@ -303,7 +306,7 @@ async fn grants_that_are_no_longer_wanted_go_and_new_tables_are_covered_at_once(
 }
 
 /// Through RDS Proxy a connection cannot bring them along.
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn every_role_has_the_limits_of_a_session_by_itself(pool: PgPool) {
     for role in ["reader", "writer", "processor"] {
         log_in(&pool, role).await;
@@ -320,7 +323,7 @@ async fn every_role_has_the_limits_of_a_session_by_itself(pool: PgPool) {
 }
 
 /// As on RDS, where the role `rds_iam` is what makes Postgres take tokens.
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn where_there_is_rds_iam_the_roles_are_its_members(pool: PgPool) {
     let mut transaction = pool.begin().await.expect("a transaction");
     // Undone in the end: roles belong to the server, not to the test's database.
@@ -329,7 +332,7 @@ async fn where_there_is_rds_iam_the_roles_are_its_members(pool: PgPool) {
         .await
         .expect("a role");
     for _ in 0..2 {
-        sqlx::raw_sql(ROLES)
+        sqlx::raw_sql(migrator::ROLES)
             .execute(&mut *transaction)
             .await
             .expect("the roles are set up");

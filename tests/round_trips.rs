@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use crate::support::{Call, NO_METRICS, Proxy, TestQueue, task};
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_warm_request_asks_postgres_as_often_as_it_must(pool: PgPool) {
     let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender());
     let database = &proxy.database(&pool);

@@ -4,15 +4,12 @@
 use std::path::Path;
 
 use local_issuer::LocalIssuer;
+use migrator::MIGRATIONS;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use shared::store::MIGRATIONS;
 use sqlx::PgPool;
 
-use crate::{
-    authorizer::issuer::Server,
-    support::{env, eventually, token},
-};
+use crate::support::{env, eventually, issuer::Server, token};
 
 /// The issuer, where the stack was told that it is.
 async fn issuer() -> Server {

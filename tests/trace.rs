@@ -49,7 +49,7 @@ fn said(lines: &[Value]) -> Vec<(&str, Option<&str>)> {
     said
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn from_the_request_to_the_batch_every_message_and_every_line_about_a_task_names_its_trace(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -75,7 +75,7 @@ async fn from_the_request_to_the_batch_every_message_and_every_line_about_a_task
     assert_eq!(completed.expect("logged")["taskId"], answer.json()["id"]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn processing_again_and_with_a_key_are_traced_too(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -93,7 +93,7 @@ async fn processing_again_and_with_a_key_are_traced_too(pool: PgPool) {
     assert_eq!(header(&queue.receive_as_event(1).await.records[0]), Some(OTHER_HEADER));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_a_trace_or_with_one_that_is_none_everything_works_and_names_none(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -140,7 +140,7 @@ fn message(id: i64) -> String {
     json!({"task_id": id}).to_string()
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn each_record_has_its_own_trace_and_of_several_about_a_task_the_latest_counts(pool: PgPool) {
     let (twice, lost) = (task(&pool, "twice").await, task(&pool, "lost").await);
     let messages = [
@@ -176,7 +176,7 @@ async fn each_record_has_its_own_trace_and_of_several_about_a_task_the_latest_co
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_the_reconciler_sends_belongs_to_the_trace_of_its_sweep(pool: PgPool) {
     let (url, asked) = sqs_that_answers(|_, _| json!({"Successful": [], "Failed": []})).await;
     let queue = TaskQueue::new(client_config().endpoint_url(&url), format!("{url}/1/queue"));

@@ -5,8 +5,9 @@ use std::{env, path::PathBuf};
 use anyhow::{Context, Result};
 use aws_sdk_sqs::Client;
 use bench::{Sandbox, TIME};
+use migrator::{MIGRATIONS, ROLES};
 use queue::TaskQueue;
-use shared::store::{Database, MIGRATIONS, ROLES};
+use shared::store::Database;
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
 
 use crate::report::Row;

@@ -2,8 +2,8 @@
 // functions: list-tasks
 
 use grading::{Answer, Function, Stand, events, eventually};
+use migrator::MIGRATIONS;
 use serde_json::Value;
-use shared::store::MIGRATIONS;
 use sqlx::{Connection, PgConnection};
 
 /// How many tasks the large table has. Every fifth is one of `big`, and of those every thousandth has failed; of the others

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use grading::{Answer, Function, Stand, TASK_QUEUE, Template, events, eventually};
+use migrator::{MIGRATIONS, ROLES};
 use serde_json::{Value, json};
-use shared::store::{MIGRATIONS, ROLES};
 use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 
 /// The last migration that there was before the exercise.

@@ -19,7 +19,7 @@ async fn status(pool: &PgPool, queue: &TaskQueue, dead: &TaskQueue) -> Answer {
         .await
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_tasks_the_status_is_complete_and_empty(pool: PgPool) {
     let queue = TestQueue::create().await.sender();
     let answer = status(&pool, &queue, &queue).await;
@@ -52,7 +52,7 @@ async fn without_tasks_the_status_is_complete_and_empty(pool: PgPool) {
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
     let (queue, dead) = (TestQueue::create().await, TestQueue::create().await);
     queue.send(&["a".to_owned(), "b".to_owned(), "c".to_owned()]).await;
@@ -118,7 +118,7 @@ async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
     assert!(recent.is_sorted_by_key(|task| -task["id"].as_i64().expect("an id")));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_last_failures_come_by_when_they_failed(pool: PgPool) {
     execute(
         &pool,
@@ -135,7 +135,7 @@ async fn the_last_failures_come_by_when_they_failed(pool: PgPool) {
     assert_eq!(titles, expected);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_a_client_has_settled_by_hand_does_not_count_as_latency(pool: PgPool) {
     execute(
         &pool,
@@ -150,7 +150,7 @@ async fn what_a_client_has_settled_by_hand_does_not_count_as_latency(pool: PgPoo
     assert_eq!((completed.len(), &completed[0]["p99_seconds"]), (1, &Value::Null));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_the_status_is_partial_and_says_so(pool: PgPool) {
     task(&pool, "t").await;
     let answer = status(
@@ -168,7 +168,7 @@ async fn without_sqs_the_status_is_partial_and_says_so(pool: PgPool) {
     assert_eq!(status["problems"].as_array().map(Vec::len), Some(2), "{status}");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_status_is_one_round_trip(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let (database, queue) = (proxy.database(&pool), TestQueue::create().await.sender());
@@ -192,7 +192,7 @@ async fn without_a_database_there_is_no_status() {
         .assert_problem(503, "Service Unavailable");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_comes_with_its_timeline(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -301,7 +301,7 @@ async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_is_for_operators_is_403_for_others_and_changes_nothing(pool: PgPool) {
     let database = database(&pool);
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);

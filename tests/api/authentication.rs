@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::support::{Call, NO_METRICS, TestQueue, count, database, row, task};
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_route_that_lacks_the_authorizer_lets_nobody_in(pool: PgPool) {
     let database = database(&pool);
     let test_queue = TestQueue::create().await;

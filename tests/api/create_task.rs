@@ -35,7 +35,7 @@ fn post(body: &str) -> Call {
         .body(body)
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
     for gateway in [Gateway::Rest, Gateway::Http] {
         let (database, queue) = (database(&pool), TestQueue::create().await);
@@ -77,7 +77,7 @@ async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_description_is_optional(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     for body in [json!({"title": "t"}), json!({"title": "t", "description": null})] {
@@ -93,7 +93,7 @@ async fn the_description_is_optional(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let call = Call::new("POST", "/tasks").body(r#"{"title":"t"}"#);
@@ -115,7 +115,7 @@ async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_base64_body_is_decoded(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     for gateway in [Gateway::Rest, Gateway::Http] {
@@ -130,7 +130,7 @@ async fn a_base64_body_is_decoded(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_is_not_json_is_400(pool: PgPool) {
     let bodies = [
         "",
@@ -157,7 +157,7 @@ async fn what_is_not_json_is_400(pool: PgPool) {
         .assert_problem(400, "Bad Request");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_body_that_claims_to_be_base64_and_is_not_is_400(pool: PgPool) {
     for body in ["not base64!", r#"{"title":"t"}"#, "eyJ0aXRsZSI6InQifQ"] {
         refused(&pool, post(body).base64())
@@ -166,7 +166,7 @@ async fn a_body_that_claims_to_be_base64_and_is_not_is_400(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_is_json_but_not_a_task_is_422_with_every_mistake(pool: PgPool) {
     let cases: [(Value, &[&str]); 16] = [
         (json!(null), &["#"]),
@@ -203,13 +203,13 @@ async fn what_is_json_but_not_a_task_is_422_with_every_mistake(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_body_larger_than_anything_valid_is_413(pool: PgPool) {
     let call = post(&json!({"title": "x".repeat(1024 * 1024)}).to_string());
     refused(&pool, call).await.assert_problem(413, "Payload Too Large");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_largest_valid_task_is_accepted(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let escaped = |characters: usize| "\\ud83d\\ude80".repeat(characters);
@@ -224,7 +224,7 @@ async fn the_largest_valid_task_is_accepted(pool: PgPool) {
     assert_eq!(answer.status, 201, "{answer:?}");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn another_media_type_is_415(pool: PgPool) {
     for media_type in [
         "text/plain",
@@ -240,7 +240,7 @@ async fn another_media_type_is_415(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_the_task_is_stored_and_marked_as_not_enqueued(pool: PgPool) {
     for accepts in [false, true] {
         let (database, queue) = (database(&pool), queue_nobody_serves(accepts).await);
@@ -283,7 +283,7 @@ async fn create_once(database: &Database, queue: &TaskQueue, key: &str, body: &V
         .await
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_repeated_request_gets_the_stored_response_and_creates_nothing(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -313,7 +313,7 @@ async fn a_repeated_request_gets_the_stored_response_and_creates_nothing(pool: P
     assert_ne!(other.json()["id"], id, "another key is another request");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_key_with_another_body_is_422_and_creates_nothing(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -331,7 +331,7 @@ async fn a_key_with_another_body_is_422_and_creates_nothing(pool: PgPool) {
     assert_eq!((count(&pool).await, queue.bodies().await.len()), (1, 1));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_key_that_is_none_is_422(pool: PgPool) {
     for key in ["", "\"\"", "a b", "k\u{e9}", "k".repeat(256).as_str()] {
         let answer = refused(&pool, post(r#"{"title":"t"}"#).header("idempotency-key", key)).await;
@@ -340,7 +340,7 @@ async fn a_key_that_is_none_is_422(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_refused_request_does_not_use_its_key_up(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let refused = create_once(&database, &queue, "key", &json!({"title": ""})).await;
@@ -349,7 +349,7 @@ async fn a_refused_request_does_not_use_its_key_up(pool: PgPool) {
     assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, ""));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn an_expired_key_is_new_again_even_before_it_is_deleted(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let body = json!({"title": "t"});
@@ -366,7 +366,7 @@ async fn an_expired_key_is_new_again_even_before_it_is_deleted(pool: PgPool) {
     assert_eq!(count(&pool).await, 2);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_same(pool: PgPool) {
     let queue = TestQueue::create().await;
     let sender = queue.sender();
@@ -390,7 +390,7 @@ async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_sa
     assert_eq!((count(&pool).await, queue.bodies().await.len()), (3, 3));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_after(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let mut first = pool.begin().await.expect("a transaction");
@@ -410,7 +410,7 @@ async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_aft
     assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, ""));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_key_costs_no_round_trip(pool: PgPool) {
     let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender());
     let database = proxy.database(&pool);

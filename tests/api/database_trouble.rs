@@ -72,7 +72,7 @@ async fn without_a_database_every_route_is_503_with_retry_after() {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_statement_that_hangs_is_503_within_the_functions_time(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -93,7 +93,7 @@ async fn a_statement_that_hangs_is_503_within_the_functions_time(pool: PgPool) {
     assert_eq!((answer.status, &answer.json()["title"]), (200, &json!("after")));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_bug_of_ours_is_500_without_internals(pool: PgPool) {
     let database = database(&pool);
     execute(&pool, "alter table tasks rename column title to name").await;
@@ -104,7 +104,7 @@ async fn a_bug_of_ours_is_500_without_internals(pool: PgPool) {
     assert_eq!(answer.json()["detail"], "Something went wrong on our side.");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn after_postgres_ends_the_session_the_next_request_succeeds(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -120,7 +120,7 @@ async fn after_postgres_ends_the_session_the_next_request_succeeds(pool: PgPool)
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn while_postgres_is_paused_or_gone_it_is_503_and_afterwards_all_is_well(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let database = proxy.database(&pool);
@@ -142,7 +142,7 @@ async fn while_postgres_is_paused_or_gone_it_is_503_and_afterwards_all_is_well(p
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_connection_that_broke_between_two_requests_is_replaced_where_a_repetition_is_safe(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let database = proxy.database(&pool);
@@ -167,7 +167,7 @@ async fn a_connection_that_broke_between_two_requests_is_replaced_where_a_repeti
     assert_eq!(post(&database, Call::new("POST", "/tasks")).await.status, 201);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_connection_whose_peer_vanished_while_it_was_idle_is_noticed_by_a_ping(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let database = proxy.database(&pool).ping_after(Duration::ZERO);
@@ -186,7 +186,7 @@ async fn a_connection_whose_peer_vanished_while_it_was_idle_is_noticed_by_a_ping
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_connection_that_was_begun_ahead_is_the_one_that_is_used(pool: PgPool) {
     let id = task(&pool, "t").await;
     let round_trips = async |ahead: bool| {
@@ -201,7 +201,7 @@ async fn the_connection_that_was_begun_ahead_is_the_one_that_is_used(pool: PgPoo
     assert_eq!(round_trips(true).await, round_trips(false).await);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_connection_that_was_begun_ahead_and_never_came_does_not_hold_up_the_first_request(pool: PgPool) {
     let id = task(&pool, "t").await;
     let proxy = Proxy::start(&pool).await;
@@ -216,7 +216,7 @@ async fn a_connection_that_was_begun_ahead_and_never_came_does_not_hold_up_the_f
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_database_that_was_down_when_the_function_started_is_asked_again(pool: PgPool) {
     let id = task(&pool, "t").await;
     let proxy = Proxy::start(&pool).await;
@@ -227,7 +227,7 @@ async fn a_database_that_was_down_when_the_function_started_is_asked_again(pool:
     assert_eq!(get(&database, id).await.status, 200);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_postgres_that_accepts_and_never_answers_is_503(pool: PgPool) {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = silent.local_addr().expect("an address").port();
@@ -235,7 +235,7 @@ async fn a_postgres_that_accepts_and_never_answers_is_503(pool: PgPool) {
     assert_unavailable(get(&database, 1)).await;
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_read_only_database_is_503_for_writers_until_it_is_writable_again(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -245,8 +245,12 @@ async fn a_read_only_database_is_503_for_writers_until_it_is_writable_again(pool
         .expect("a name");
     let set = async |value: &str| {
         let alter = format!(r#"alter database "{name}" set default_transaction_read_only = {value}"#);
-        execute(&pool, "set default_transaction_read_only = off").await;
-        execute(&pool, &alter).await;
+        // On one session: another one of the pool may be read-only.
+        let mut session = pool.acquire().await.expect("a session");
+        for statement in ["set default_transaction_read_only = off", &alter] {
+            let done = sqlx::query(statement).execute(&mut *session).await;
+            done.expect("the statement is valid");
+        }
     };
     // Holds for new sessions, as after a failover.
     set("on").await;
@@ -259,7 +263,7 @@ async fn a_read_only_database_is_503_for_writers_until_it_is_writable_again(pool
     assert_eq!(post(&database, Call::new("POST", "/tasks")).await.status, 201);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn too_many_connections_are_503_until_there_are_fewer(pool: PgPool) {
     let id = task(&pool, "t").await;
     let role = format!("limited_{}", std::process::id());
@@ -292,7 +296,7 @@ impl Statement for Show {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_session_limits_statements_locks_and_idle_transactions(pool: PgPool) {
     let database = database(&pool);
     for (setting, value) in [

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use crate::support::{Call, Gateway, count, database, row, task};
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_is_deleted_once(pool: PgPool) {
     let database = database(&pool);
     let kept = task(&pool, "kept").await;
@@ -26,7 +26,7 @@ async fn a_task_is_deleted_once(pool: PgPool) {
     assert_eq!(row(&pool, kept).await["title"], "kept");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn of_two_deletes_at_once_one_succeeds(pool: PgPool) {
     for _ in 0..20 {
         let id = task(&pool, "t").await;
@@ -41,7 +41,7 @@ async fn of_two_deletes_at_once_one_succeeds(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_is_not_an_id_is_422(pool: PgPool) {
     let database = database(&pool);
     for id in ["0", "abc", "9223372036854775808"] {
@@ -52,7 +52,7 @@ async fn what_is_not_an_id_is_422(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn with_if_match_only_the_version_that_was_seen_is_deleted(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use crate::support::{Call, Gateway, Proxy, database, execute, task};
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_is_answered_as_it_is(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -40,7 +40,7 @@ async fn a_task_is_answered_as_it_is(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn an_id_may_be_percent_encoded_once(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -55,7 +55,7 @@ async fn an_id_may_be_percent_encoded_once(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn an_unknown_task_is_404(pool: PgPool) {
     let database = database(&pool);
     for id in [1, i64::MAX] {
@@ -66,7 +66,7 @@ async fn an_unknown_task_is_404(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_is_not_an_id_is_422(pool: PgPool) {
     let database = database(&pool);
     for id in [
@@ -89,7 +89,7 @@ async fn what_is_not_an_id_is_422(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_warm_request_is_one_round_trip_to_postgres(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let database = proxy.database(&pool);
@@ -104,7 +104,7 @@ async fn a_warm_request_is_one_round_trip_to_postgres(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_the_client_has_already_is_304_until_it_changes(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;

@@ -16,7 +16,7 @@ fn assert_protected(answer: &Answer) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_browser_may_make_no_more_of_an_answer_than_it_is(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "<script>alert(1)</script>").await;

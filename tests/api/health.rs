@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use crate::support::{Call, Gateway, database, database_that_is_down};
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn with_a_database_it_is_healthy(pool: PgPool) {
     let database = database(&pool);
     for gateway in [Gateway::Rest, Gateway::Http] {

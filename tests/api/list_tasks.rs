@@ -19,13 +19,13 @@ pub fn ids(answer: &Answer) -> Vec<i64> {
     tasks.iter().map(|task| task["id"].as_i64().expect("an id")).collect()
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_tasks_the_list_is_empty(pool: PgPool) {
     let answer = list(&pool, &[]).await;
     assert_eq!((answer.status, answer.json()), (200, json!([])));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn tasks_come_whole_and_by_ascending_id(pool: PgPool) {
     for title in ["a", "b", "c"] {
         task(&pool, title).await;
@@ -56,7 +56,7 @@ async fn tasks_come_whole_and_by_ascending_id(pool: PgPool) {
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn skip_and_limit_choose_a_page(pool: PgPool) {
     execute(
         &pool,
@@ -71,7 +71,7 @@ async fn skip_and_limit_choose_a_page(pool: PgPool) {
     assert_eq!(list(&pool, &[("skip", "9223372036854775807")]).await.json(), json!([]));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn both_gateways_hand_on_the_query(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 5)").await;
     let database = database(&pool);
@@ -84,7 +84,7 @@ async fn both_gateways_hand_on_the_query(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn values_outside_the_contract_are_422(pool: PgPool) {
     for (name, value) in [
         ("skip", "-1"),
@@ -144,7 +144,7 @@ async fn read_all(pool: &PgPool, query: &[(&str, &str)], between: impl AsyncFn(u
     all
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_links_lead_through_the_whole_list_and_end_with_it(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
     for limit in ["1", "2", "3", "6", "7", "8", "100"] {
@@ -155,7 +155,7 @@ async fn the_links_lead_through_the_whole_list_and_end_with_it(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn links_lead_back_as_well_and_to_the_beginning(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
     for (sort, all) in [("id", [1, 2, 3, 4, 5, 6, 7]), ("-id", [7, 6, 5, 4, 3, 2, 1])] {
@@ -177,7 +177,7 @@ async fn links_lead_back_as_well_and_to_the_beginning(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn filters_choose_tasks_and_stay_in_the_links(pool: PgPool) {
     execute(
         &pool,
@@ -213,7 +213,7 @@ async fn filters_choose_tasks_and_stay_in_the_links(pool: PgPool) {
     assert_eq!(list(&pool, &[]).await.header("x-total-count"), "", "only when asked");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_title_has_the_pairs_of_each_of_its_parts_and_no_others(pool: PgPool) {
     for title in ["a", "Ab", "abab", "Ü🚀x", "50% & Ö?", &"é".repeat(255)] {
         let (parts, missing): (i64, i64) = sqlx::query_as(
@@ -234,7 +234,7 @@ async fn a_title_has_the_pairs_of_each_of_its_parts_and_no_others(pool: PgPool) 
     assert_eq!(pairs, ["aö", "öö", "ö ", " a"]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(pool: PgPool) {
     // Filling it row by row would take minutes.
     execute(&pool, "drop index tasks_title_bigrams").await;
@@ -334,7 +334,7 @@ async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(p
     );
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn while_rows_are_updated_deleted_and_created_between_pages_none_that_stays_is_missing_or_repeated(pool: PgPool) {
     const ROWS: i64 = 1000;
     // Those divisible by 5 or 7 come and go: on pages that were read, and on pages still to come.

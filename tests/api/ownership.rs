@@ -98,7 +98,7 @@ async fn insert(pool: &PgPool, (columns, values): (&str, &str), created_by: Opti
     .expect("the task is inserted")
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_of_somebody_else_is_404_just_as_one_that_does_not_exist(pool: PgPool) {
     // So that an id is no part of any other number.
     execute(&pool, "alter table tasks alter column id restart with 7000000").await;
@@ -127,7 +127,7 @@ async fn a_task_of_somebody_else_is_404_just_as_one_that_does_not_exist(pool: Pg
     assert_eq!(queue.bodies().await, [""; 0]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn an_owner_and_an_admin_do_everything_with_a_task(pool: PgPool) {
     let queue = TestQueue::create().await;
     let functions = Functions::new(database(&pool), &queue).await;
@@ -174,7 +174,7 @@ async fn an_owner_and_an_admin_do_everything_with_a_task(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_is_its_creators_as_the_authorizer_names_them(pool: PgPool) {
     let queue = TestQueue::create().await;
     let functions = Functions::new(database(&pool), &queue).await;
@@ -206,7 +206,7 @@ async fn a_task_is_its_creators_as_the_authorizer_names_them(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_body_that_names_a_creator_is_422(pool: PgPool) {
     let functions = Functions::new(database(&pool), &TestQueue::create().await).await;
     let id = insert(&pool, STATES[0], Some("alice")).await;
@@ -247,7 +247,7 @@ async fn read_there_and_back(list: impl AsyncFn(Vec<(String, String)>) -> Answer
 /// Whether a filter lets the task with an id through.
 type Matches = fn(i64) -> bool;
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_list_has_ones_own_tasks_only_and_an_admins_has_all(pool: PgPool) {
     execute(
         &pool,
@@ -315,7 +315,7 @@ async fn a_list_has_ones_own_tasks_only_and_an_admins_has_all(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn the_same_idempotency_key_of_two_callers_is_two_requests(pool: PgPool) {
     let queue = TestQueue::create().await;
     let functions = Functions::new(database(&pool), &queue).await;
@@ -359,7 +359,7 @@ async fn the_same_idempotency_key_of_two_callers_is_two_requests(pool: PgPool) {
     post("alice", "new", "t").await.assert_problem(409, "Conflict");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_the_previous_version_has_stored_belongs_to_nobody(pool: PgPool) {
     let functions = Functions::new(database(&pool), &TestQueue::create().await).await;
     // As it does, also after the migration.
@@ -385,7 +385,7 @@ async fn what_the_previous_version_has_stored_belongs_to_nobody(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn others_do_not_notice_that_a_task_is_locked(pool: PgPool) {
     let functions = Functions::new(database(&pool), &TestQueue::create().await).await;
     let id = insert(&pool, STATES[0], Some("alice")).await;
@@ -400,7 +400,7 @@ async fn others_do_not_notice_that_a_task_is_locked(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn whose_a_task_is_costs_no_round_trip(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let functions = Functions::new(proxy.database(&pool), &TestQueue::create().await).await;

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use crate::support::{Call, Gateway, TestQueue, database, execute, queue_nobody_serves, row, task};
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_becomes_pending_again_and_is_enqueued(pool: PgPool) {
     for gateway in [Gateway::Rest, Gateway::Http] {
         let (database, queue) = (database(&pool), TestQueue::create().await);
@@ -40,7 +40,7 @@ async fn a_task_becomes_pending_again_and_is_enqueued(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn while_a_worker_holds_the_task_it_is_409_and_nothing_changes(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -61,7 +61,7 @@ async fn while_a_worker_holds_the_task_it_is_409_and_nothing_changes(pool: PgPoo
     assert_eq!(process().await.status, 202, "the worker let its lease expire");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn unknown_and_impossible_ids_send_nothing(pool: PgPool) {
     let (database, queue) = (database(&pool), TestQueue::create().await);
     let sender = queue.sender();
@@ -73,7 +73,7 @@ async fn unknown_and_impossible_ids_send_nothing(pool: PgPool) {
     assert_eq!(queue.bodies().await, [""; 0]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_the_task_is_marked_as_not_enqueued(pool: PgPool) {
     let (database, queue) = (database(&pool), queue_nobody_serves(false).await);
     let id = task(&pool, "t").await;

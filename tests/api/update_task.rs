@@ -17,7 +17,7 @@ async fn update(pool: &PgPool, id: i64, body: &Value) -> Answer {
         .await
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn only_the_members_that_were_sent_change(pool: PgPool) {
     let id = task(&pool, "old").await;
     execute(
@@ -66,7 +66,7 @@ async fn only_the_members_that_were_sent_change(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn nothing_sent_nothing_changed(pool: PgPool) {
     let id = task(&pool, "t").await;
     let before = row(&pool, id).await;
@@ -75,7 +75,7 @@ async fn nothing_sent_nothing_changed(pool: PgPool) {
     assert_eq!(row(&pool, id).await, before);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn every_status_can_be_set_and_a_lease_exists_only_while_processing(pool: PgPool) {
     let id = task(&pool, "t").await;
     for status in ["processing", "completed", "processing", "failed", "pending"] {
@@ -84,7 +84,7 @@ async fn every_status_can_be_set_and_a_lease_exists_only_while_processing(pool: 
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn invalid_changes_are_422_and_change_nothing(pool: PgPool) {
     let id = task(&pool, "t").await;
     let before = row(&pool, id).await;
@@ -107,7 +107,7 @@ async fn invalid_changes_are_422_and_change_nothing(pool: PgPool) {
     assert_eq!(row(&pool, id).await, before);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn bodies_and_ids_are_checked_as_everywhere(pool: PgPool) {
     let database = database(&pool);
     let id = task(&pool, "t").await;
@@ -132,7 +132,7 @@ async fn bodies_and_ids_are_checked_as_everywhere(pool: PgPool) {
     send(large).await.assert_problem(413, "Payload Too Large");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn racing_with_a_delete_is_200_or_404(pool: PgPool) {
     for _ in 0..20 {
         let id = task(&pool, "t").await;
@@ -150,7 +150,7 @@ async fn racing_with_a_delete_is_200_or_404(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn with_if_match_only_the_version_that_was_seen_changes(pool: PgPool) {
     let id = task(&pool, "t").await;
     let database = database(&pool);
@@ -177,7 +177,7 @@ async fn with_if_match_only_the_version_that_was_seen_changes(pool: PgPool) {
     assert_eq!((answer.status, answer.header("etag")), (200, "\"3\""));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn of_many_changes_for_one_version_exactly_one_is_made(pool: PgPool) {
     let id = task(&pool, "t").await;
     let databases: Vec<_> = (0..8).map(|_| database(&pool)).collect();
@@ -197,7 +197,7 @@ async fn of_many_changes_for_one_version_exactly_one_is_made(pool: PgPool) {
     assert_eq!(row(&pool, id).await["title"], made[0].1["title"]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn while_a_worker_holds_the_task_other_members_change_and_its_outcome_still_counts(pool: PgPool) {
     let id = task(&pool, "t").await;
     let hold = "update tasks set status = 'processing', fencing_token = 7, lease_expires_at = now() + interval '1 min'";
@@ -222,7 +222,7 @@ async fn while_a_worker_holds_the_task_other_members_change_and_its_outcome_stil
     assert_eq!((&row["status"], &row["result"]), (&json!("failed"), &Value::Null));
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_that_is_made_pending_by_hand_is_asked_for_from_then_on(pool: PgPool) {
     let id = task(&pool, "t").await;
     let settle = "update tasks set status = 'completed', settled_at = now(), requested_at = now() - interval '1 day'";

@@ -1,7 +1,6 @@
 //! The authorizer, called with the events that API Gateway sends: real keys, and a real server that publishes them.
 
 mod caller;
-pub mod issuer;
 mod keys;
 mod local;
 mod policy;
@@ -12,14 +11,7 @@ mod tokens;
 use authorizer::{AuthError, Authorizer, Event, Jwks, JwksUrl, Refusal, Settings, handle};
 use serde_json::{Value, json};
 
-/// Who issues the tests' tokens.
-const ISSUER: &str = "https://issuer.example";
-
-/// Whom they are for.
-const AUDIENCE: &str = "tasks";
-
-/// When the tests take place, in seconds since 1970: in 2027.
-const NOW: u64 = 1_800_000_000;
+use crate::support::issuer::{self, AUDIENCE, ISSUER, NOW};
 
 /// What is called.
 const METHOD: &str = "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7";

@@ -345,7 +345,7 @@ fn a_link_that_leads_nowhere_is_noticed() {
         "[`tasks_closed`](migrations/0002_reconciler.sql)",
         "[`tasks.fencing`](migrations/0001_tasks.sql)",
         "[`postgres`](migrations/roles.sql)",
-        "[`profile.dev`](Cargo.toml)",
+        "[`profile.fast`](Cargo.toml)",
         "[`profile`](README.md)",
     ] {
         assert_eq!(wrong_links("README.md", wrong).len(), 1, "{wrong}");

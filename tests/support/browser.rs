@@ -113,7 +113,7 @@ impl Browser {
             }
             if Instant::now() > deadline {
                 let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
-                let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.png"));
+                let path = Path::new("../target/tmp").join(format!("{test}.png"));
                 self.screenshot(&path).await;
                 panic!(
                     "not within {seconds} s: {expression}\nthe page: {}\nits errors: {:#?}",

@@ -91,7 +91,7 @@ pub fn public_routes(template: &Value) -> BTreeSet<Route> {
     public.map(|(route, _)| route).collect()
 }
 
-/// The routes of `make dev`.
+/// The routes of `cargo lambda watch`.
 fn router_routes() -> BTreeMap<Route, String> {
     let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("TOML");
     let router = manifest["workspace"]["metadata"]["lambda"]["watch"]["router"]

@@ -24,7 +24,7 @@ fn assert_allowed(function: &str, called: BTreeSet<String>, besides: &[&str]) {
     assert_eq!(Some(&needed), allowed.get(function), "{function}");
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn create_task(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
     let (database, sender) = (database(&pool), queue.sender_through(&sqs));
@@ -38,7 +38,7 @@ async fn create_task(pool: PgPool) {
     assert_allowed("create-task", sqs.actions(), &[]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn process_task(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
     let (database, sender) = (database(&pool), queue.sender_through(&sqs));
@@ -48,7 +48,7 @@ async fn process_task(pool: PgPool) {
     assert_allowed("process-task", sqs.actions(), &[]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn task_processor(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
     let bodies = [json!({"task_id": task(&pool, "t").await}).to_string(), "{}".to_owned()];
@@ -68,7 +68,7 @@ async fn task_processor(pool: PgPool) {
     assert_allowed("task-processor", sqs.actions(), &mapping);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn task_reconciler(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
     execute(
@@ -87,7 +87,7 @@ async fn task_reconciler(pool: PgPool) {
     assert_allowed("task-reconciler", sqs.actions(), &[]);
 }
 
-#[sqlx::test(migrator = "shared::store::MIGRATIONS")]
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn admin_status(pool: PgPool) {
     let (sqs, queue) = (Recorder::start().await, TestQueue::create().await);
     let (database, queue) = (database(&pool), queue.sender_through(&sqs));

@@ -1,8 +1,9 @@
 //! `make bench` and `make bench-counts`; bench/ measures.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Instant, SystemTime},
 };
@@ -11,20 +12,22 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     deploy,
-    packages::VALGRIND,
+    functions::{self, Profile},
     process,
+    programs::VALGRIND,
     settings::Settings,
     stack::{self, Stack},
-    test::{self, with_stack},
+    suite::{self, TestProgram},
+    test::{self, TEST, with_stack},
     ui::Step,
 };
 
 /// Measures against a stack of its own; the builds, too, if asked to.
 pub fn run(settings: &Settings, builds: bool) -> Result<()> {
-    with_stack(settings, |stack| {
+    with_stack(settings, TEST, |stack| {
         let seconds = builds.then(|| build_seconds(stack)).transpose()?;
-        let deployed = stack::up(stack)?;
-        let references = deploy::build_references(stack)?;
+        let (deployed, _) = stack::start_and_deploy(stack, Profile::Release)?;
+        let references = build_references(stack)?;
         let program = build(stack)?;
         let mut bench = Command::new(program);
         bench.current_dir(&stack.root);
@@ -46,31 +49,40 @@ pub fn run(settings: &Settings, builds: bool) -> Result<()> {
 
 /// Writes the numbers of instructions that `make test` compares with.
 pub fn write_counts(settings: &Settings) -> Result<()> {
-    with_stack(settings, |stack| {
+    with_stack(settings, TEST, |stack| {
         let valgrind = VALGRIND.find_or_install(&stack.log("packages"))?;
-        let deployed = stack::up(stack)?;
-        let mut command = test::cargo(stack, &deployed)?;
-        command.env("VALGRIND", valgrind).env("WRITE_INSTRUCTIONS", "1");
-        test::succeed(command.args([
-            "test",
-            "--package",
-            "tests",
-            "--test",
-            "tests",
-            "--quiet",
-            "instructions",
-        ]))
+        let (deployed, _) = stack::start_and_deploy(stack, Profile::Release)?;
+        let tests = suite::build(&stack.root, &["--test", "release"], &stack.log("tests-build"))?;
+        let totals = TestProgram::find(&tests, "release")?.run(&stack.log("release"), |command| {
+            test::environment_of(command, stack, &deployed);
+            command
+                .env("VALGRIND", valgrind)
+                .env("WRITE_INSTRUCTIONS", "1")
+                .arg("instructions");
+        })?;
+        totals.conclude()
     })
+}
+
+/// Builds what the functions are measured against, in the same way, and returns the folder.
+fn build_references(stack: &Stack) -> Result<PathBuf> {
+    let folder = stack.root.join("target/lambda-references");
+    let arguments = ["--package", "empty", "--lambda-dir"].map(OsStr::new);
+    let arguments = [&arguments[..], &[folder.as_os_str()]].concat();
+    functions::build_release(&stack.tools, &stack.root, &arguments, &stack.log("build"))?;
+    Ok(folder)
 }
 
 /// Builds the measuring program as the functions are built, and returns where it is.
 fn build(stack: &Stack) -> Result<std::path::PathBuf> {
     let step = Step::start("build", "compiling the measuring program (some minutes the first time)");
-    let mut build = process::cargo("cargo");
-    build
-        .current_dir(&stack.root)
-        .args(["build", "--release", "--package", "bench"]);
-    process::run(&mut build, &stack.log("bench"), |line| step.follows_cargo(line))?;
+    let mut build = process::cargo("cargo", &stack.root);
+    build.args(["build", "--release", "--package", "bench"]);
+    process::run(&mut build, &stack.log("bench"), |line| {
+        if line.trim_start().starts_with("Compiling") {
+            step.says(line.trim_start());
+        }
+    })?;
     let program = stack.root.join("target/release/bench");
     step.done("target/release/bench");
     Ok(program)
@@ -87,9 +99,8 @@ fn build_seconds(stack: &Stack) -> Result<String> {
     process::run(&mut git, &log, |_| {})?;
     let ports = [process::free_port()?, process::free_port()?];
     let make = |target: &str| -> Result<f64> {
-        let mut make = process::cargo("make");
-        make.current_dir(&clone)
-            .args(["--no-print-directory", target])
+        let mut make = process::cargo("make", &clone);
+        make.args(["--no-print-directory", target])
             .env("AWS_PORT", ports[0].to_string())
             .env("POSTGRES_PORT", ports[1].to_string())
             // What it has is its own.

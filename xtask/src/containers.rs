@@ -5,12 +5,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::{
-    process,
-    settings::{LocalAws, Settings},
-};
+use crate::{process, settings::LocalAws};
 
 /// The name of the network in docker-compose.yml.
 pub const NETWORK: &str = "task-api";
@@ -36,11 +33,11 @@ pub struct Containers {
 
 impl Containers {
     /// The project's containers, on the ports that the settings name.
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(root: &Path, aws_port: u16, postgres_port: u16) -> Self {
         Self {
-            root: settings.root.clone(),
-            aws_port: settings.aws_port,
-            postgres_port: settings.postgres_port,
+            root: root.to_owned(),
+            aws_port,
+            postgres_port,
         }
     }
 
@@ -49,7 +46,7 @@ impl Containers {
         format!("postgres://postgres:postgres@127.0.0.1:{}/tasks", self.postgres_port)
     }
 
-    /// Starts the service and waits until it is healthy; returns at once if it is.
+    /// Starts the service and waits until it is healthy; returns at once if it is. One that runs on another port is moved.
     pub fn start(&self, service: Service, log: &Path, on_line: impl FnMut(&str)) -> Result<()> {
         if !self.is_running(service)? {
             match service {
@@ -64,11 +61,33 @@ impl Containers {
         )
     }
 
-    /// True if the service runs.
+    /// True if the service runs on its port. Fails if it is that of another folder: docker-compose.yml names its project, so
+    /// that all clones have the same containers.
     pub fn is_running(&self, service: Service) -> Result<bool> {
-        let mut command = self.compose();
-        command.args(["ps", "--status", "running", "--quiet", service.name()]);
-        Ok(!process::output(&mut command)?.trim().is_empty())
+        let port = match service {
+            Service::Postgres => self.postgres_port,
+            Service::LocalStack => self.aws_port,
+        };
+        let mut list = Command::new("docker");
+        list.args(["ps", "--filter", "label=com.docker.compose.project=task-api"]);
+        list.args([
+            "--filter",
+            &format!("label=com.docker.compose.service={}", service.name()),
+        ]);
+        list.args([
+            "--format",
+            r#"{{.Label "com.docker.compose.project.working_dir"}}|{{.Ports}}"#,
+        ]);
+        let running = process::output(&mut list)?;
+        let Some((folder, ports)) = running.lines().next().and_then(|line| line.split_once('|')) else {
+            return Ok(false);
+        };
+        ensure!(
+            Path::new(folder) == self.root,
+            "the {} that runs belongs to {folder}; there: make down AWS=localstack",
+            service.name()
+        );
+        Ok(publishes(ports, port))
     }
 
     /// Stops both; the data stays.
@@ -137,6 +156,15 @@ pub fn ensure_docker(what: &str) -> Result<()> {
     Ok(())
 }
 
+/// True if a container with these ports (`127.0.0.1:55432->5432/tcp, …`) is reached on this one.
+fn publishes(ports: &str, port: u16) -> bool {
+    ports.split(", ").any(|ports| {
+        ports
+            .split_once("->")
+            .is_some_and(|(host, _)| host.ends_with(&format!(":{port}")))
+    })
+}
+
 /// Of lines with the id of a container and its compose project, the ids that have none.
 fn not_of_compose(containers: &str) -> impl Iterator<Item = &str> {
     containers
@@ -151,7 +179,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_compose_started_is_left_to_compose() {
+    fn a_published_port_is_found() {
+        let ports = "127.0.0.1:55433->5432/tcp, 4510-4559/tcp, [::1]:4566->4566/tcp";
+        assert!(publishes(ports, 55433) && publishes(ports, 4566));
+        assert!(!publishes(ports, 5432) && !publishes(ports, 5433) && !publishes("", 4566));
+    }
+
+    #[test]
+    fn containers_of_compose_are_left_to_compose() {
         let containers = "0a6a3b94ee08 task-api\n96ac84bec19c \nfe628e54e24b \n";
         assert_eq!(
             not_of_compose(containers).collect::<Vec<_>>(),

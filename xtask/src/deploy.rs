@@ -1,22 +1,28 @@
-//! Builds the functions and deploys template.yaml, with the SAM CLI as for AWS.
+//! Deploys template.yaml into the local AWS: with the SAM CLI, as to AWS, when the template, its parameters or the set of
+//! functions changed ([`template`]); and the code of the functions that changed through the Lambda API, as `sam sync --code`
+//! does ([`code`]). Nothing, if nothing changed.
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsStr,
-    fs,
+    env, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    openapi, process,
+    aws::{Aws, CloudFormationStack},
+    files,
+    functions::{self, Programs},
+    openapi, package, process,
     settings::Auth,
-    stack::{self, Stack},
+    stack::Stack,
     tools::{Tool, Tools},
     ui::Step,
 };
@@ -30,78 +36,255 @@ pub const REGION: &str = "us-east-1";
 /// The web pages that may call the local API.
 const LOCAL_ORIGINS: &str = "http://localhost:*";
 
-/// Builds what changed since the last time, for this machine.
-pub fn build(stack: &Stack) -> Result<()> {
-    compile(stack, &[] as &[&str], "the functions are in target/lambda")
+/// A deployment of template.yaml.
+pub struct Deployment<'a> {
+    /// The name of its CloudFormation stack.
+    pub name: &'a str,
+    /// All of its parameters, as SAM takes them: of those that are not named, the values of the last time would stay.
+    pub parameters: Vec<String>,
+    /// The shape of the template, if it is not the local one.
+    pub emulated_sandbox: Option<EmulatedSandbox<'a>>,
+    /// For people: how it differs from others.
+    pub shape: &'a str,
 }
 
-/// The same for AWS's arm64, into the same folders: cargo-lambda fills them anew at each build, so that whoever deploys
-/// builds first.
-pub fn build_for_arm64(stack: &Stack) -> Result<()> {
-    compile(stack, &["--arm64"], "the functions are in target/lambda")
+/// The sandbox's shape, as far as the emulator goes: tools/emulated_sandbox.py.
+pub struct EmulatedSandbox<'a> {
+    /// What its functions connect to.
+    pub database_url: &'a str,
+    /// The migrator's program, which runs while the stack is created.
+    pub migrator: &'a Path,
 }
 
-/// Builds what the functions are measured against, in the same way, and returns the folder.
-pub fn build_references(stack: &Stack) -> Result<PathBuf> {
-    let folder = stack.root.join("target/lambda-references");
-    let arguments = ["--package", "empty", "--lambda-dir"].map(OsStr::new);
-    let arguments = [&arguments[..], &[folder.as_os_str()]].concat();
-    compile(stack, &arguments, "the empty function is in target/lambda-references")?;
-    Ok(folder)
+/// What is known of a deployment: nothing, while SAM works on it or after it failed.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// A digest of all but the code.
+    inputs: String,
+    /// When CloudFormation saw it last. Another time is another deployment, or an older state of a local AWS that was
+    /// killed.
+    updated: String,
+    outputs: BTreeMap<String, String>,
+    /// The functions' names in Lambda.
+    names: BTreeMap<String, String>,
+    /// Their code, as far as it has been replaced since SAM deployed.
+    code: BTreeMap<String, Code>,
 }
 
-fn compile(stack: &Stack, options: &[impl AsRef<OsStr>], done: &str) -> Result<()> {
-    let step = Step::start("build", "compiling the functions (some minutes the first time)");
-    let mut command = process::cargo(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
-    command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
-    process::run(
-        command.args(["lambda", "build", "--release"]).args(options),
-        &stack.log("build"),
-        |line| step.follows_cargo(line),
-    )?;
-    step.done(done);
-    Ok(())
+/// The code of a function.
+#[derive(Serialize, Deserialize)]
+struct Code {
+    /// The digest of its program, here.
+    program: String,
+    /// The digest of its package, in Lambda.
+    package: String,
 }
 
-/// Deploys a template into the emulator, as the stack `name`, and returns the stack's outputs. `shape` is for people.
-pub fn deploy(
-    stack: &Stack,
-    name: &str,
-    template: &Path,
-    parameters: &[String],
-    shape: &str,
-) -> Result<BTreeMap<String, String>> {
+/// Brings all but the code up to date. The functions may still be compiled meanwhile: those that are new get a placeholder.
+/// True if something had changed.
+pub fn template(stack: &Stack, deployment: &Deployment) -> Result<bool> {
+    let functions = functions::names(&stack.root)?;
+    let inputs = inputs(stack, deployment, &functions)?;
+    let aws = Aws::new(stack.emulator.url());
+    let file = record_of(stack, deployment);
+    let there = aws.stack(deployment.name)?;
+    if let (Some(record), Some(there)) = (Record::read(&file)?, &there)
+        && record.describes(&inputs, there)
+        && record.has_all(&aws)?
+    {
+        return Ok(false);
+    }
     let step = Step::start("deploy", "template.yaml");
-    mark_packages(&stack.root, parameters)?;
+    files::remove_if_exists(fs::remove_file(&file))?;
+    let folder = stack.folder.join("deployments").join(deployment.name);
+    let sandbox = deployment.emulated_sandbox.as_ref();
+    let at_once = sandbox.map(|sandbox| ("migrator", sandbox.migrator));
+    let mut template = package::prepare(&folder, &stack.root, &functions, at_once)?;
+    if let Some(sandbox) = sandbox {
+        template = emulated_sandbox(stack, &template, sandbox.database_url)?;
+    }
+    sam_deploy(stack, deployment, &template, |doing| step.says(doing))?;
+    let there = aws.stack(deployment.name)?;
+    let there = there.with_context(|| format!("SAM has deployed no stack {}", deployment.name))?;
+    Record::of(inputs, there, &functions).write(&file)?;
+    step.done(&format!("template.yaml is deployed, {}", deployment.shape));
+    Ok(true)
+}
+
+/// Replaces the code of the functions whose programs changed. Returns which these were, and the stack's outputs.
+pub fn code(
+    stack: &Stack,
+    deployment: &Deployment,
+    programs: &Programs,
+) -> Result<(Vec<String>, BTreeMap<String, String>)> {
+    let file = record_of(stack, deployment);
+    let mut record = Record::read(&file)?.context("template.yaml was not deployed")?;
+    let aws = Aws::new(stack.emulator.url());
+    let changed = record.changed(&aws, programs)?;
+    let swapped = record.swap(&aws, programs, &changed);
+    record.write(&file)?;
+    swapped?;
+    Ok((
+        changed.into_iter().map(|(function, _)| function).collect(),
+        record.outputs,
+    ))
+}
+
+fn record_of(stack: &Stack, deployment: &Deployment) -> PathBuf {
+    let folder = stack.folder.join("deployments");
+    folder.join(deployment.name).join("deployed.json")
+}
+
+/// A digest of what makes a deployment, without the code of the functions.
+fn inputs(stack: &Stack, deployment: &Deployment, functions: &[String]) -> Result<String> {
+    let mut digest = Sha256::new();
+    for file in ["template.yaml", "samconfig.toml", "tools/emulated_sandbox.py"] {
+        digest.update(fs::read(stack.root.join(file)).with_context(|| format!("cannot read {file}"))?);
+    }
+    for text in deployment.parameters.iter().chain(functions) {
+        digest.update(text);
+        digest.update("\n");
+    }
+    Ok(format!("{:x}", digest.finalize()))
+}
+
+fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, says: impl Fn(&str)) -> Result<()> {
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
     // With its whole path, because SAM would look for it beside the template.
     command.arg("--config-file").arg(stack.root.join("samconfig.toml"));
     command.args(["--config-env", "local"]);
     // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
     command.arg("--template-file").arg(template);
-    command
-        .args(["--stack-name", name, "--parameter-overrides"])
-        .args(parameters);
+    command.args(["--stack-name", deployment.name, "--parameter-overrides"]);
+    command.args(&deployment.parameters);
     into_emulator(&mut command, stack);
-    process::run(&mut command, &stack.log("deploy"), |line| {
+    let log = stack.log(&format!("deploy-{}", deployment.name));
+    process::run(&mut command, &log, |line| {
         if line.starts_with("Uploading") || line.starts_with("Waiting") {
-            step.says(line);
+            says(line);
         }
-    })?;
-
-    step.says("reading the outputs");
-    let outputs = outputs(stack, name)?;
-    step.done(&format!("template.yaml is deployed, {shape}"));
-    Ok(outputs)
+    })
 }
 
-/// The sandbox's shape of template.yaml, as far as the emulator goes: tools/emulated_sandbox.py.
-pub fn emulated_sandbox(stack: &Stack, database_url: &str) -> Result<PathBuf> {
-    let template = stack.folder.join("emulated-sandbox.json");
+impl Record {
+    fn of(inputs: String, there: CloudFormationStack, functions: &[String]) -> Self {
+        // The template decides which of them it has: the local one has no migrator.
+        let names = functions.iter().filter_map(|function| {
+            let name = there.functions.get(&logical_id(function))?;
+            Some((function.clone(), name.clone()))
+        });
+        Self {
+            inputs,
+            names: names.collect(),
+            updated: there.updated,
+            outputs: there.outputs,
+            code: BTreeMap::new(),
+        }
+    }
+
+    fn read(file: &Path) -> Result<Option<Self>> {
+        match fs::read(file) {
+            // What cannot be read is no record: then all is deployed anew.
+            Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let new = file.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(&new, file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// True if it is what CloudFormation has, and what is wanted.
+    fn describes(&self, inputs: &str, there: &CloudFormationStack) -> bool {
+        self.inputs == inputs && there.is_complete() && self.updated == there.updated
+    }
+
+    /// True if Lambda has every function.
+    fn has_all(&self, aws: &Aws) -> Result<bool> {
+        for name in self.names.values() {
+            if aws.code(name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The functions whose program is another one than Lambda has, with its digest.
+    fn changed(&self, aws: &Aws, programs: &Programs) -> Result<Vec<(String, String)>> {
+        let is_current = |function: &str, program: &str, package: Option<String>| {
+            let code = self.code.get(function);
+            code.is_some_and(|code| code.program == program && Some(&code.package) == package.as_ref())
+        };
+        let look = |(function, name): (&String, &String)| -> Result<Option<(String, String)>> {
+            let program = package::digest_of_program(program(programs, function)?)?;
+            let package = aws.code(name)?;
+            Ok((!is_current(function, &program, package)).then(|| (function.clone(), program)))
+        };
+        let looked: Vec<Result<_>> = side_by_side(self.names.iter().map(|named| move || look(named)));
+        let mut changed = Vec::new();
+        for function in looked {
+            changed.extend(function?);
+        }
+        Ok(changed)
+    }
+
+    /// Replaces the code of these functions, side by side; notes those for which it went well.
+    fn swap(&mut self, aws: &Aws, programs: &Programs, changed: &[(String, String)]) -> Result<()> {
+        let swap = |function: &str| {
+            let zip = package::zip_program(program(programs, function)?)?;
+            aws.replace_code(&self.names[function], &zip)
+        };
+        let swapped: Vec<Result<String>> = side_by_side(changed.iter().map(|(function, _)| move || swap(function)));
+        let mut outcome = Ok(());
+        for ((function, program), package) in changed.iter().zip(swapped) {
+            match package {
+                Ok(package) => {
+                    let program = program.clone();
+                    self.code.insert(function.clone(), Code { program, package });
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+}
+
+/// Does all of these at the same time, and returns what came of them.
+fn side_by_side<T: Send>(work: impl Iterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = work.map(|work| scope.spawn(work)).collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn program<'a>(programs: &'a Programs, function: &str) -> Result<&'a Path> {
+    match programs.get(function) {
+        Some(program) => Ok(program),
+        None => bail!("there is no function {function}"),
+    }
+}
+
+/// What template.yaml calls a function: `get-task` is `GetTaskFunction`.
+fn logical_id(function: &str) -> String {
+    let words = function.split('-').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    words.collect::<String>() + "Function"
+}
+
+fn emulated_sandbox(stack: &Stack, template: &Path, database_url: &str) -> Result<PathBuf> {
+    let output = template.with_file_name("emulated-sandbox.json");
     let mut python = Command::new(stack.tools.bin(Tool::Sam).join("python"));
     python.current_dir(&stack.root).arg("tools/emulated_sandbox.py");
-    process::output(python.arg("template.yaml").arg(&template).arg(database_url))?;
-    Ok(template)
+    process::output(python.arg(template).arg(&output).arg(database_url))?;
+    Ok(output)
 }
 
 /// What a local deployment needs to be told.
@@ -115,7 +298,6 @@ pub struct Local<'a> {
 /// The parameters of a local deployment, as SAM takes them.
 pub fn local_parameters(stack: &Stack, local: &Local) -> Result<Vec<String>> {
     let Local { database_url, auth } = local;
-    // All of them each time: of those that are not named, the values of the last time would stay.
     Ok(vec![
         "Environment=local".to_owned(),
         format!("Architecture={}", architecture()),
@@ -133,18 +315,15 @@ pub fn local_parameters(stack: &Stack, local: &Local) -> Result<Vec<String>> {
     ])
 }
 
-/// The outputs of what is deployed in the emulator.
-pub fn outputs(stack: &Stack, name: &str) -> Result<BTreeMap<String, String>> {
-    let mut command = sam(&stack.tools, &stack.root, "list")?;
-    command.args(["stack-outputs", "--stack-name", name, "--output", "json"]);
-    into_emulator(&mut command, stack);
-    parse_outputs(&process::output(&mut command)?)
-}
-
 /// The outputs of a stack in the AWS account that the caller is logged in to; in their default region if none is named.
-pub fn outputs_on_aws(stack: &Stack, name: &str, region: Option<&str>) -> Result<BTreeMap<String, String>> {
-    let mut command = Command::new(stack.tools.bin(Tool::Sam).join("sam"));
-    command.current_dir(&stack.root).env("SAM_CLI_TELEMETRY", "0");
+pub fn outputs_on_aws(
+    tools: &Tools,
+    root: &Path,
+    name: &str,
+    region: Option<&str>,
+) -> Result<BTreeMap<String, String>> {
+    let mut command = Command::new(tools.bin(Tool::Sam).join("sam"));
+    command.current_dir(root).env("SAM_CLI_TELEMETRY", "0");
     if let Some(region) = region {
         command.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region);
     }
@@ -173,32 +352,10 @@ pub fn follow_logs(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Serves the routes with `cargo lambda watch`: a changed file rebuilds, the next request sees it.
-pub fn dev(stack: &Stack, port: u16) -> Result<()> {
-    process::ensure_free(port, "DEV_PORT", "the development server")?;
-    let deployed = stack::up(stack)?;
-    println!("\nServing http://localhost:{port} with hot reload (the first request of each route compiles it).\n");
-    let mut command = process::cargo(stack.tools.bin(Tool::CargoLambda).join("cargo-lambda"));
-    command.current_dir(&stack.root).env("PATH", stack.tools.path()?);
-    command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--concurrency", "4"]);
-    command.args(["--invoke-port", &port.to_string()]);
-    into_emulator(&mut command, stack);
-    command
-        .env("DATABASE_URL", &deployed.database_url)
-        .env("QUEUE_URL", &deployed.task_queue_url)
-        .env("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url)
-        .env("CORS_ALLOW_ORIGINS", LOCAL_ORIGINS)
-        // It asks no authorizer.
-        .env("AUTH", Auth::Open.as_str());
-    let status = command.status().context("cannot start cargo-lambda")?;
-    anyhow::ensure!(status.success(), "cargo lambda watch ended: {status}");
-    Ok(())
-}
-
 /// Checks template.yaml, what CloudFormation gets of it for each environment, and openapi.json.
 pub fn lint(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
-    tools.install(&[Tool::CargoLambda, Tool::Checkov, Tool::Sam])?;
+    tools.install(&[Tool::Checkov, Tool::Sam])?;
     let step = Step::start("lint", "sam validate --lint");
     let log = stack.log("lint");
     let run = |command: &mut Command| process::run(command.current_dir(root), &log, |_| {});
@@ -230,28 +387,6 @@ pub fn templates(stack: &Stack) -> PathBuf {
     stack.folder.join("templates")
 }
 
-/// Puts a digest of template.yaml and its parameters into each package.
-///
-/// What a function's alias points to is a version, which keeps the environment that it was published with, and SAM
-/// publishes another only when the package has changed. Without this a changed parameter would not reach the functions.
-pub fn mark_packages(root: &Path, parameters: &[String]) -> Result<()> {
-    let mut digest = Sha256::new_with_prefix(fs::read(root.join("template.yaml"))?);
-    for parameter in parameters {
-        digest.update(parameter);
-        digest.update("\n");
-    }
-    let digest = format!("{:x}\n", digest.finalize());
-    for package in fs::read_dir(root.join("target/lambda"))? {
-        let mark = package?.path().join("parameters.sha256");
-        // The same content is the same package.
-        if fs::read_to_string(&mark).is_ok_and(|marked| marked == digest) {
-            continue;
-        }
-        fs::write(&mark, &digest).with_context(|| format!("cannot write {}", mark.display()))?;
-    }
-    Ok(())
-}
-
 /// A SAM command in the project's folder.
 pub fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
     let mut sam = Command::new(tools.bin(Tool::Sam).join("sam"));
@@ -263,12 +398,17 @@ pub fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
     Ok(sam)
 }
 
-/// Sends every AWS call of the command into the emulator, whatever account the user is logged in to.
+/// Sends every AWS call of the command into the stack's AWS, whatever account the user is logged in to.
 pub fn into_emulator(command: &mut Command, stack: &Stack) {
+    into_aws_at(command, &stack.emulator.url());
+}
+
+/// Sends every AWS call of the command to this address.
+pub fn into_aws_at(command: &mut Command, url: &str) {
     command
         .env_remove("AWS_PROFILE")
         .env_remove("AWS_SESSION_TOKEN")
-        .env("AWS_ENDPOINT_URL", stack.emulator.url())
+        .env("AWS_ENDPOINT_URL", url)
         .env("AWS_ACCESS_KEY_ID", "local")
         .env("AWS_SECRET_ACCESS_KEY", "local")
         .env("AWS_REGION", REGION)
@@ -280,5 +420,34 @@ pub fn architecture() -> &'static str {
     match env::consts::ARCH {
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn template_names_each_function_after_its_folder() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let template = fs::read_to_string(root.join("template.yaml")).expect("a template");
+        for function in crate::functions::names(&root).expect("names") {
+            let (_, resource) = template
+                .split_once(&format!("\n  {}:\n", logical_id(&function)))
+                .unwrap_or_else(|| panic!("{function} is not there"));
+            let code = resource.lines().find_map(|line| line.trim().strip_prefix("CodeUri: "));
+            assert_eq!(code, Some(format!("target/lambda/{function}").as_str()));
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_none() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/xtask-tests/record");
+        fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("deployed.json");
+        let _ = fs::remove_file(&file);
+        assert!(Record::read(&file).expect("no file").is_none());
+        fs::write(&file, "{\"inputs\":").expect("written");
+        assert!(Record::read(&file).expect("half a file").is_none());
     }
 }

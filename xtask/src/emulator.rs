@@ -1,14 +1,13 @@
 //! The local AWS: ministack, which runs our functions as processes and our queue in memory.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
+use ureq::Agent;
 
 use crate::{
     process::{self, Daemon},
@@ -37,9 +36,12 @@ impl Emulator {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// True if it runs and answers on its port.
+    /// True if it runs and what responds on its port is this one, not another stack's.
     pub fn is_running(&self) -> bool {
-        self.daemon.is_running() && self.answers()
+        self.daemon.is_running()
+            && self
+                .folder_of_the_one_that_responds()
+                .is_some_and(|folder| folder == self.folder)
     }
 
     /// Starts it and waits until it answers. Its state survives [`Emulator::stop`].
@@ -66,13 +68,24 @@ impl Emulator {
             .env("STATE_DIR", self.folder.join("state"))
             .env("S3_PERSIST", "1")
             .env("S3_DATA_DIR", self.folder.join("s3"))
+            // For how many seconds more than one idle environment of a function is kept.
+            .env("LAMBDA_WARM_TTL_SECONDS", "60")
             .env("TMPDIR", &temporary)
             .env("PYTHONUNBUFFERED", "1");
         self.daemon.start(&mut command, &log)?;
-        process::wait_until(Duration::from_secs(30), || self.answers() || !self.daemon.is_running())?;
-        if !self.answers() {
+        let started = process::wait_until(Duration::from_secs(30), || {
+            self.is_running() || !self.daemon.is_running()
+        });
+        if !self.is_running() {
             let _ = self.daemon.stop();
-            anyhow::bail!("the emulator ended at once; its log: {}", log.display());
+            bail!(
+                "the emulator does not start ({}); its log: {}",
+                match started {
+                    Ok(()) => "it ended at once",
+                    Err(_) => "no response within 30 s",
+                },
+                log.display()
+            );
         }
         Ok(())
     }
@@ -82,15 +95,13 @@ impl Emulator {
         self.daemon.stop()
     }
 
-    fn answers(&self) -> bool {
-        let ask = || -> Result<bool> {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            stream.write_all(b"GET /_ministack/health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).context("no answer")?;
-            Ok(answer.lines().next().is_some_and(|status| status.contains(" 200")))
-        };
-        ask().unwrap_or(false)
+    /// The folder of the stack whose emulator responds on the port: tools/emulator.py.
+    fn folder_of_the_one_that_responds(&self) -> Option<PathBuf> {
+        let config = Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(2)))
+            .build();
+        let agent = Agent::from(config);
+        let mut response = agent.get(format!("{}/_task-api/folder", self.url())).call().ok()?;
+        response.body_mut().read_to_string().ok().map(PathBuf::from)
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 /// What was removed need not have been there.
-pub fn removed(outcome: io::Result<()>) -> io::Result<()> {
+pub fn remove_if_exists(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         outcome => outcome,

@@ -132,8 +132,8 @@ impl Git {
 
     /// Deletes such a folder, if it is there.
     pub fn forget_check_out(&self, folder: &Path) -> Result<()> {
-        files::removed(fs::remove_file(index_of(folder)))?;
-        Ok(files::removed(fs::remove_dir_all(folder))?)
+        files::remove_if_exists(fs::remove_file(index_of(folder)))?;
+        Ok(files::remove_if_exists(fs::remove_dir_all(folder))?)
     }
 }
 
@@ -220,7 +220,7 @@ impl Index<'_> {
     }
 
     fn remove(&self) -> Result<()> {
-        Ok(files::removed(fs::remove_file(&self.file))?)
+        Ok(files::remove_if_exists(fs::remove_file(&self.file))?)
     }
 }
 

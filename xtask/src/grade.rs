@@ -18,7 +18,7 @@ use crate::{
     report::{self, Check},
     settings::Settings,
     stack,
-    test::with_stack_of,
+    test::with_stack,
     tools::{Tool, Tools},
     ui::Step,
 };
@@ -39,7 +39,7 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
             return Ok(());
         }
     };
-    with_stack_of(settings, "grader", |stack| {
+    with_stack(settings, "grader", |stack| {
         let database_url = stack::postgres_and_aws(stack)?;
         let mut command = Command::new(&grader.program);
         deploy::into_emulator(&mut command, stack);
@@ -135,9 +135,8 @@ impl Workshop {
             false => "compiling (some minutes, once)",
         };
         let step = Step::start("build", doing);
-        let mut cargo = process::cargo("cargo");
+        let mut cargo = process::cargo("cargo", &self.source);
         cargo
-            .current_dir(&self.source)
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("CARGO_INCREMENTAL", "1")
@@ -149,7 +148,9 @@ impl Workshop {
         }
         let mut lines = Vec::new();
         let compiled = process::run(&mut cargo, &self.logs.join("grading-build.log"), |line| {
-            step.follows_cargo(line);
+            if line.trim_start().starts_with("Compiling") {
+                step.says(line.trim_start());
+            }
             lines.push(line.to_owned());
         });
         // Compiled they are as good, and nobody comes across them.

@@ -1,26 +1,34 @@
 //! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
 
+mod aws;
 mod bench;
+mod check;
 mod containers;
 mod dead_letters;
 mod deploy;
+mod dev;
 mod emulator;
 mod exercises;
 mod files;
+mod functions;
 mod git;
 mod grade;
 mod openapi;
-mod packages;
+mod package;
 mod postgres;
 mod process;
+mod programs;
+mod queries;
 mod report;
 mod sam_local;
 mod sandbox;
 mod settings;
 mod stack;
+mod suite;
 mod test;
 mod tools;
 mod ui;
+mod verify;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -41,9 +49,11 @@ enum Command {
     Down,
     /// Forget the data: stop, then delete the database and the emulator's state
     CleanData,
+    /// Print the API's URL
+    Url,
     /// Follow the functions' logs
     Logs,
-    /// Serve the routes with hot reload, against the Postgres and the SQS of `up`
+    /// Bring the stack up; then compile each change and swap it in
     Dev,
     /// Serve the routes in containers of AWS's Lambda image (`sam local start-api`)
     SamLocal,
@@ -64,11 +74,16 @@ enum Command {
         #[arg(long, env = "SCOPE", default_value = "admin")]
         scope: String,
     },
+    /// Format, lints, and the tests that need no deployment
+    Check,
     /// Run every test against a stack of its own
     Test {
-        /// Passed on to `cargo test`
-        arguments: Vec<String>,
+        /// Only the tests whose name has this in it
+        #[arg(long, env = "T")]
+        filter: Option<String>,
     },
+    /// What needs release builds or much time: sizes, instructions, exercises, the whole contract, faults
+    Verify,
     /// Create tasks while the processor, Postgres and SQS are made to fail; count what is lost or done twice
     Chaos {
         /// How many tasks
@@ -89,7 +104,12 @@ enum Command {
     BenchCounts,
     /// Make the test stack's Postgres fail
     #[command(hide = true)]
-    FailPostgres { fault: PostgresFault },
+    FailPostgres {
+        fault: PostgresFault,
+        /// Of which stack
+        #[arg(long, env = "TEST_STACK", default_value = "test")]
+        of: String,
+    },
     /// Run the tests with coverage: a table here, HTML in coverage/
     Coverage,
     /// Refresh .sqlx after a change of a query or a migration
@@ -149,24 +169,25 @@ fn main() {
 fn run(command: Command) -> Result<()> {
     let settings = Settings::from_env()?;
     match command {
-        Command::Up => stack::up(&Stack::local(&settings)?).map(|deployed| deployed.announce()),
+        Command::Up => stack::up(&Stack::local(&settings)?, settings.profile),
         Command::Down => stack::down(&Stack::local(&settings)?),
         Command::CleanData => stack::clean_data(&Stack::local(&settings)?),
-        Command::Logs => deploy::follow_logs(&Stack::local(&settings)?),
-        Command::Dev => deploy::dev(&Stack::local(&settings)?, settings.dev_port),
+        Command::Url => stack::deployed(&Stack::started(&settings)?).map(|deployed| deployed.print_url()),
+        Command::Logs => deploy::follow_logs(&Stack::started(&settings)?),
+        Command::Dev => dev::run(&Stack::local(&settings)?),
         Command::SamLocal => sam_local::serve(&settings),
         Command::DeploySandbox => sandbox::deploy(&settings),
         Command::DestroySandbox => sandbox::destroy(&settings),
-        Command::Dlq => dead_letters::run(&settings, "list"),
-        Command::Redrive => dead_letters::run(&settings, "redrive"),
-        Command::Token { subject, scope } => stack::token(&Stack::local(&settings)?, &subject, &scope),
-        Command::Test { arguments } => test::run(&settings, &arguments),
+        Command::Dlq => dead_letters::list(&settings),
+        Command::Redrive => dead_letters::redrive(&settings),
+        Command::Token { subject, scope } => stack::token(&Stack::started(&settings)?, &subject, &scope),
+        Command::Check => check::run(&settings),
+        Command::Test { filter } => test::run(&settings, filter.as_deref()),
+        Command::Verify => verify::run(&settings),
         Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
         Command::Bench { build } => bench::run(&settings, build),
         Command::BenchCounts => bench::write_counts(&settings),
-        Command::FailPostgres { fault } => {
-            Stack::of_its_own(&settings, test::TEST).and_then(|stack| stack.fail_postgres(fault))
-        }
+        Command::FailPostgres { fault, of } => Stack::of_its_own(&settings, &of)?.fail_postgres(fault),
         Command::Coverage => test::coverage(&settings),
         Command::Sqlx => test::refresh_queries(&settings),
         Command::Contract => test::contract(&settings),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::{
     process,
@@ -14,10 +14,8 @@ use crate::{
 /// Writes openapi.json, as the `openapi` crate makes it from the functions.
 pub fn refresh(root: &Path) -> Result<()> {
     let step = Step::start("openapi", "collecting it from the functions");
-    let mut command = process::cargo("cargo");
-    command
-        .current_dir(root)
-        .args(["run", "--quiet", "--package", "openapi"]);
+    let mut command = process::cargo("cargo", root);
+    command.args(["run", "--quiet", "--bin", "openapi"]);
     fs::write(root.join("openapi.json"), process::output(&mut command)?)?;
     step.done("openapi.json is up to date");
     Ok(())
@@ -35,9 +33,9 @@ pub fn lint(tools: &Tools, root: &Path, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How many requests [`hold`] sends.
+/// How many requests [`contract_test`] sends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Thoroughness {
+pub enum Depth {
     /// Some 700, the same each time; a minute.
     Short,
     /// Thousands, others each time; four minutes. Schemathesis ends by naming the seed.
@@ -46,7 +44,7 @@ pub enum Thoroughness {
 
 /// Holds a closed API against openapi.json: sends what the document allows and what it forbids, follows its links, and
 /// compares every answer with it.
-pub fn hold(stack: &Stack, api_url: &str, thoroughness: Thoroughness) -> Result<()> {
+pub fn contract_test(stack: &Stack, api_url: &str, depth: Depth) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Contract])?;
     let mut command = Command::new(tools.bin(Tool::Contract).join("schemathesis"));
@@ -63,14 +61,17 @@ pub fn hold(stack: &Stack, api_url: &str, thoroughness: Thoroughness) -> Result<
     command.args(["--url", api_url]);
     let token = stack.issuer()?.token("schemathesis", "admin", TOKEN_LIFETIME);
     command.args(["--header", &format!("Authorization: Bearer {token}")]);
-    match thoroughness {
-        Thoroughness::Short => command.args(["--seed", "1", "--max-examples", "15"]),
-        Thoroughness::Long => command.args(["--max-examples", "50", "--max-time", "240"]),
+    match depth {
+        Depth::Short => command.args(["--seed", "1", "--max-examples", "15"]),
+        Depth::Long => command.args(["--max-examples", "50", "--max-time", "240"]),
     };
-    let status = command.status()?;
-    ensure!(
-        status.success(),
-        "the API does not do what openapi.json says: see above"
-    );
+    let step = Step::start("contract", "sending requests");
+    let log = stack.log("contract");
+    let tested = process::run(&mut command, &log, |_| {});
+    tested.context("the API does not do what openapi.json says")?;
+    step.done(&format!(
+        "the API does what openapi.json says; its requests: {}",
+        log.display()
+    ));
     Ok(())
 }

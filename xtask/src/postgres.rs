@@ -15,6 +15,9 @@ use nix::{
     unistd::{Pid, User, geteuid},
 };
 
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
+
 use crate::{
     process,
     tools::{Tool, Tools},
@@ -101,6 +104,21 @@ impl Postgres {
         let pid_file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
         pid_file.lines().nth(3) == Some(&self.port.to_string())
             && process::output(self.program("pg_ctl").arg("status").arg("-D").arg(&self.data)).is_ok()
+            && self.responds()
+    }
+
+    /// True if the server that responds on the port has this data: after a crash, the port may be another server's by now,
+    /// and so may the process id.
+    #[tokio::main(flavor = "current_thread")]
+    async fn responds(&self) -> bool {
+        let folder = async {
+            let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+            sqlx::query_scalar::<_, String>("show data_directory")
+                .fetch_one(&mut connection)
+                .await
+        };
+        let folder = timeout(Duration::from_secs(5), folder).await;
+        folder.is_ok_and(|folder| folder.is_ok_and(|folder| Path::new(&folder) == self.data))
     }
 
     /// Starts the server and waits until it accepts connections. Creates the data if there is none; moves the
@@ -119,8 +137,8 @@ impl Postgres {
             process::run(initdb.arg("-D").arg(&self.data), log, |_| {})?;
         }
         let durability = match self.durable {
-            // Loses the last moments on a power cut, never corrupts.
-            true => "-c synchronous_commit=off",
+            // Postgres's own settings: what was acknowledged is on disk.
+            true => "",
             // Survives a crash of the server, as the fault tests demand, but not one of the machine.
             false => "-F -c full_page_writes=off",
         };
@@ -195,10 +213,18 @@ fn resume(server: Pid) {
     }
 }
 
-/// The process id of the server that runs on this data.
+/// The process id of the server that runs on this data. A file that a crash has left may name what is another process now;
+/// a server's own folder is that of its data.
 fn pid_in(data: &Path) -> Option<Pid> {
     let pid_file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    pid_file.lines().next()?.trim().parse().ok().map(Pid::from_raw)
+    let pid: i32 = pid_file.lines().next()?.trim().parse().ok()?;
+    let proc = Path::new("/proc");
+    let is_this = match proc.join("self").exists() {
+        true => fs::read_link(proc.join(pid.to_string()).join("cwd"))
+            .is_ok_and(|folder| data.canonicalize().is_ok_and(|data| folder == data)),
+        false => true,
+    };
+    is_this.then(|| Pid::from_raw(pid))
 }
 
 /// Where root keeps what another user must reach.
@@ -279,4 +305,109 @@ fn major_version(programs: &Path) -> Result<u32> {
         .nth(2)
         .and_then(|version| version.split('.').next()?.parse().ok());
     number.with_context(|| format!("cannot read the version of {}: {text}", programs.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// Stores tasks one by one until told to stop, reconnecting whenever Postgres crashes. Returns what it was told is stored.
+    #[tokio::main(flavor = "current_thread")]
+    async fn write(url: &str, stop: &AtomicBool) -> Vec<i64> {
+        let mut stored = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let Ok(mut connection) = PgConnection::connect(url).await else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            let insert = "insert into tasks default values returning id";
+            while let Ok(id) = sqlx::query_scalar(insert).fetch_one(&mut connection).await {
+                stored.push(id);
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        }
+        stored
+    }
+
+    #[tokio::main(flavor = "current_thread")]
+    async fn query(url: &str, sql: &str) -> Vec<i64> {
+        let mut connection = PgConnection::connect(url).await.expect("Postgres runs");
+        sqlx::query_scalar(sql)
+            .fetch_all(&mut connection)
+            .await
+            .expect("a valid query")
+    }
+
+    /// The server of `make up`, without a past.
+    fn local_server(name: &str) -> Postgres {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .canonicalize()
+            .expect("a folder");
+        let folder = root.join("target/xtask-tests").join(name);
+        for home in Postgres::homes(&root, &folder) {
+            Postgres::stop_all(&home).expect("stopped");
+            let _ = fs::remove_dir_all(home);
+        }
+        fs::create_dir_all(&folder).expect("a folder");
+        let port = process::free_port().expect("a port");
+        Postgres::find(&Tools::new(&root), &root, &folder, port, true).expect("the programs")
+    }
+
+    #[test]
+    fn acknowledged_tasks_survive_crashes() {
+        let server = local_server("crashes");
+        let log = server.home.join("start.log");
+        server.start(&log).expect("it starts");
+        let url = server.url("postgres");
+        query(
+            &url,
+            "create table tasks (id bigint generated always as identity primary key)",
+        );
+        let stop = AtomicBool::new(false);
+        let stored: Vec<i64> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..10).map(|_| scope.spawn(|| write(&url, &stop))).collect();
+            for _ in 0..8 {
+                thread::sleep(Duration::from_millis(250));
+                server.restart(true, &log).expect("it recovers");
+            }
+            stop.store(true, Ordering::Relaxed);
+            writers
+                .into_iter()
+                .flat_map(|writer| writer.join().expect("no panic"))
+                .collect()
+        });
+        assert!(stored.len() > 100, "{} tasks in two seconds", stored.len());
+        let there: std::collections::HashSet<i64> = query(&url, "select id from tasks").into_iter().collect();
+        let lost: Vec<&i64> = stored.iter().filter(|id| !there.contains(id)).collect();
+        let distinct: std::collections::HashSet<&i64> = stored.iter().collect();
+        Postgres::stop_all(&server.home).expect("stopped");
+        assert!(lost.is_empty(), "{} of {} were lost", lost.len(), stored.len());
+        assert_eq!(distinct.len(), stored.len(), "an id was handed out twice");
+    }
+
+    #[test]
+    fn server_on_other_data_is_not_running() {
+        let (one, other) = (local_server("one"), local_server("other"));
+        one.start(&one.home.join("start.log")).expect("it starts");
+        assert!(one.is_running());
+        // As after a crash: another server's process id and port in this one's file.
+        fs::create_dir_all(&other.data).expect("a folder");
+        fs::copy(one.data.join("postmaster.pid"), other.data.join("postmaster.pid")).expect("copied");
+        let other = Postgres {
+            port: one.port,
+            ..other
+        };
+        assert!(!other.is_running());
+        Postgres::stop_all(&other.home).expect("nothing to stop");
+        assert!(one.is_running());
+        Postgres::stop_all(&one.home).expect("stopped");
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -23,9 +24,9 @@ use crate::files;
 /// How many of the last lines of a failed program are shown.
 const TAIL: usize = 30;
 
-/// A cargo command as from a terminal. `cargo run` has put variables about this crate into our environment,
-/// on which some build scripts depend: handed on, they would make cargo compile half of the tree again.
-pub fn cargo(program: impl AsRef<OsStr>) -> Command {
+/// A cargo command in the project's folder, as from a terminal. `cargo run` has put variables about this crate into our
+/// environment, on which some build scripts depend: handed on, they would make cargo compile half of the tree again.
+pub fn cargo(program: impl AsRef<OsStr>, root: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -33,11 +34,32 @@ pub fn cargo(program: impl AsRef<OsStr>) -> Command {
             command.env_remove(&name);
         }
     }
+    // Where this runner and template.yaml look for what was built.
+    command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target"));
     command
 }
 
+/// The programs that [`run`] waits for; none any more once they are terminated.
+static RUNNING: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
+
+fn running() -> MutexGuard<'static, Option<Vec<Pid>>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the programs that [`run`] waits for, and lets it start no others: this command has failed.
+pub fn terminate() {
+    for pid in running().take().into_iter().flatten() {
+        let _ = kill(pid, Signal::SIGTERM);
+    }
+}
+
+/// True after [`terminate`].
+pub fn are_terminated() -> bool {
+    running().is_none()
+}
+
 /// Runs a program to its end. Its output goes to `log`, line by line also to `on_line`; if it fails, the end
-/// of it is part of the error.
+/// of it is part of the error. A line that the program overwrites (its progress) goes to `on_line` only.
 pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     fs::create_dir_all(log.parent().context("a log is in a folder")?)?;
@@ -54,14 +76,25 @@ pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> 
     // The command keeps its ends of the pipe open; without this we would wait for ourselves.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
+    let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id is a small number")?);
+    match running().as_mut() {
+        Some(running) => running.push(pid),
+        None => kill(pid, Signal::SIGTERM)?,
+    }
+
     let mut lines = Vec::new();
-    for line in BufReader::new(reader).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
-        writeln!(file, "{line}")?;
+    let mut reader = BufReader::new(reader);
+    while let Some((line, is_whole)) = next_line(&mut reader)? {
         on_line(&line);
-        lines.push(line);
+        if is_whole {
+            writeln!(file, "{line}")?;
+            lines.push(line);
+        }
     }
     let status = child.wait()?;
+    if let Some(running) = running().as_mut() {
+        running.retain(|running| *running != pid);
+    }
     if !status.success() {
         let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
         bail!(
@@ -70,6 +103,27 @@ pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> 
         );
     }
     Ok(())
+}
+
+/// The next line, and whether it is one that stays: false for one that ends with a carriage return alone, which the next
+/// one overwrites.
+fn next_line(reader: &mut impl BufRead) -> Result<Option<(String, bool)>> {
+    let mut line = Vec::new();
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            let rest = String::from_utf8_lossy(&line).trim_end().to_owned();
+            return Ok((!line.is_empty()).then_some((rest, true)));
+        }
+        let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        line.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+        let is_whole = end.is_some_and(|end| bytes[end] == b'\n');
+        let used = end.map_or(bytes.len(), |end| end + 1);
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(Some((String::from_utf8_lossy(&line).trim_end().to_owned(), is_whole)));
+        }
+    }
 }
 
 /// Runs a program to its end and returns what it wrote to its standard output.
@@ -120,7 +174,7 @@ impl Daemon {
         self.group().is_some_and(|group| killpg(group, None).is_ok())
     }
 
-    /// Ends the program and all it started; politely first.
+    /// Terminates the process group: SIGTERM, then SIGKILL.
     pub fn stop(&self) -> Result<()> {
         if let Some(group) = self.group() {
             // The leader alone gets the polite signal: it ends its children itself, after saving its state.
@@ -132,7 +186,7 @@ impl Daemon {
             wait_until(Duration::from_secs(5), || killpg(group, None).is_err())
                 .with_context(|| format!("process group {group} does not end"))?;
         }
-        Ok(files::removed(fs::remove_file(&self.pid_file))?)
+        Ok(files::remove_if_exists(fs::remove_file(&self.pid_file))?)
     }
 
     fn group(&self) -> Option<Pid> {
@@ -214,12 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn the_output_of_a_program_goes_to_the_log_and_line_by_line_to_the_caller() {
+    fn output_goes_to_the_log_and_line_by_line_to_the_caller() {
         let log = folder("output").join("deep/log");
         let mut lines = Vec::new();
-        let script = "echo one; echo two >&2; printf 'not \\377 UTF-8'";
+        let script = "echo one; printf '1/2\\r2/2\\r'; echo two >&2; printf 'not \\377 UTF-8'";
         run(&mut sh(script), &log, |line| lines.push(line.to_owned())).expect("it succeeds");
-        assert_eq!(lines, ["one", "two", "not \u{fffd} UTF-8"]);
+        assert_eq!(lines, ["one", "1/2", "2/2", "two", "not \u{fffd} UTF-8"]);
         assert_eq!(
             fs::read_to_string(log).expect("a log"),
             "one\ntwo\nnot \u{fffd} UTF-8\n"

@@ -8,8 +8,9 @@ use serde_json::json;
 use crate::{
     containers::{self, NETWORK},
     deploy::{self, Local},
+    functions::{self, Profile},
     process,
-    settings::{Auth, Settings},
+    settings::{Auth, Settings, StackSettings},
     stack::{self, Stack},
     tools::Tool,
 };
@@ -18,10 +19,11 @@ use crate::{
 pub fn serve(settings: &Settings) -> Result<()> {
     containers::ensure_docker("make sam-local")?;
     process::ensure_free(settings.sam_port, "SAM_PORT", "sam local")?;
-    let stack = Stack::in_containers(settings)?;
-    stack.tools.install(&[Tool::CargoLambda, Tool::Sam])?;
+    let stack = Stack::in_containers(&settings.root, StackSettings::of_the_local_stack(&settings.root)?)?;
+    stack.tools.install(&[Tool::Sam])?;
     stack::database(&stack)?;
-    deploy::build(&stack)?;
+    // AWS's image has an older libc than this machine may have.
+    functions::build(&stack.tools, &stack.root, Profile::Release, &stack.log("build"))?;
 
     let port = settings.sam_port.to_string();
     println!(
@@ -44,13 +46,13 @@ There is no queue: a created task stays pending, and its row keeps enqueued_at n
     let values = json!({"DATABASE_URL": containers::DATABASE_URL, "METRICS_NAMESPACE": deploy::STACK_NAME});
     fs::write(&variables, json!({"Parameters": values}).to_string())?;
     command.arg("--env-vars").arg(&variables);
-    if stack.auth == Auth::Open {
+    if stack.settings.auth == Auth::Open {
         // SAM answers 401 to a request without a token before it asks an authorizer; here none is asked.
         command.arg("--disable-authorizer");
     }
     let local = Local {
         database_url: containers::DATABASE_URL,
-        auth: stack.auth,
+        auth: stack.settings.auth,
     };
     command
         .arg("--parameter-overrides")

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, BufRead, ErrorKind, Write},
+    io::{BufRead, ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    deploy, process,
+    deploy, functions, package, process,
     settings::Settings,
     stack::Stack,
     tools::{Tool, Tools},
-    ui::Step,
+    ui::{Step, Terminal},
 };
 
 /// The name of the CloudFormation stack, as in samconfig.toml.
@@ -82,13 +82,14 @@ pub fn deploy(settings: &Settings) -> Result<()> {
         return Ok(());
     }
 
-    deploy::build_for_arm64(&stack)?;
+    functions::build_release(&stack.tools, &stack.root, &["--arm64"], &stack.log("build"))?;
     let step = Step::start(
         "deploy",
         "template.yaml (Aurora takes a quarter of an hour the first time)",
     );
     let parameters = parameters(&answers);
-    deploy::mark_packages(&stack.root, &parameters)?;
+    let mark = package::digest_of_parameters(&stack.root, &parameters)?;
+    package::mark_all(&stack.root.join("target/lambda"), &mark)?;
     let mut command = aws_command(Command::new(stack.tools.bin(Tool::Sam).join("sam")), region(&answers)?);
     command.current_dir(&stack.root).env("SAM_CLI_TELEMETRY", "0");
     command.args(["deploy", "--template-file", "template.yaml", "--config-env", "sandbox"]);
@@ -100,7 +101,7 @@ pub fn deploy(settings: &Settings) -> Result<()> {
         }
     })
     .context("`make destroy-sandbox` removes what there is of it")?;
-    let outputs = deploy::outputs_on_aws(&stack, STACK_NAME, Some(region(&answers)?))?;
+    let outputs = deploy::outputs_on_aws(&stack.tools, &stack.root, STACK_NAME, Some(region(&answers)?))?;
     step.done("template.yaml is deployed");
     announce(&outputs, &answers)
 }
@@ -338,117 +339,12 @@ fn complain_unless(fine: bool, complaint: &'static str) -> Option<&'static str> 
     (!fine).then_some(complaint)
 }
 
-/// Where a person is asked.
-struct Terminal<I, O> {
-    input: I,
-    output: O,
-}
-
-impl Terminal<io::StdinLock<'static>, io::Stdout> {
-    fn new() -> Self {
-        Self {
-            input: io::stdin().lock(),
-            output: io::stdout(),
-        }
-    }
-}
-
-impl<I: BufRead, O: Write> Terminal<I, O> {
-    /// Asks until nobody complains about the answer. An empty one takes the default, if there is one.
-    fn ask(
-        &mut self,
-        question: &str,
-        default: Option<&str>,
-        complaint: impl Fn(&str) -> Option<&'static str>,
-    ) -> Result<String> {
-        loop {
-            match default {
-                None | Some("") => write!(self.output, "{question}: ")?,
-                Some(default) => write!(self.output, "{question} [{default}]: ")?,
-            }
-            let line = self
-                .line()?
-                .context("this needs an answer, and there is nobody to give one")?;
-            let answer = match default {
-                Some(default) if line.is_empty() => default,
-                None if line.is_empty() => continue,
-                _ => &line,
-            };
-            match complaint(answer) {
-                None => return Ok(answer.to_owned()),
-                Some(complaint) => writeln!(self.output, "  {complaint}")?,
-            }
-        }
-    }
-
-    /// Asks for a yes; everything else is a no.
-    fn agree(&mut self, question: &str) -> Result<bool> {
-        write!(self.output, "{question} [y/N] ")?;
-        let line = self.line()?.unwrap_or_default();
-        Ok(["y", "yes"].contains(&line.to_lowercase().as_str()))
-    }
-
-    /// What is typed next; nothing at the end.
-    fn line(&mut self) -> Result<Option<String>> {
-        self.output.flush()?;
-        let mut line = String::new();
-        let read = self.input.read_line(&mut line)?;
-        Ok((read > 0).then(|| line.trim().to_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn root() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-    }
-
-    fn terminal(typed: &str) -> Terminal<&[u8], Vec<u8>> {
-        Terminal {
-            input: typed.as_bytes(),
-            output: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn only_a_yes_is_a_yes() {
-        for yes in ["y\n", "Y\n", "yes\n", " YES \n", "y"] {
-            assert!(terminal(yes).agree("Deploy it?").expect("an answer"), "{yes:?}");
-        }
-        for no in ["", "\n", "n\n", "no\n", "yep\n", "\ny\n"] {
-            assert!(!terminal(no).agree("Deploy it?").expect("an answer"), "{no:?}");
-        }
-    }
-
-    #[test]
-    fn a_question_is_repeated_until_the_answer_is_valid_and_an_empty_one_takes_the_default() {
-        let number = |text: &str| complain_unless(text.parse::<u8>().is_ok(), "A number.");
-        let mut asked = terminal("x\n\n 7 \nnext\n");
-        assert_eq!(asked.ask("How many", None, number).expect("an answer"), "7");
-        assert_eq!(
-            String::from_utf8(asked.output).expect("text"),
-            "How many:   A number.\nHow many: How many: "
-        );
-        assert_eq!(asked.input, b"next\n", "only its own lines are read");
-
-        let mut asked = terminal("\n");
-        assert_eq!(asked.ask("How many", Some("3"), number).expect("3"), "3");
-        assert_eq!(asked.output, b"How many [3]: ");
-        let mut asked = terminal("\n");
-        assert_eq!(asked.ask("For whom", Some(""), |_| None).expect("nobody"), "");
-        assert_eq!(asked.output, b"For whom: ");
-    }
-
-    #[test]
-    fn a_question_that_nobody_answers_is_an_error() {
-        for end in ["", "x\n"] {
-            let error = terminal(end)
-                .ask("How many", Some("3"), |_| Some("No."))
-                .expect_err("an end");
-            assert!(error.to_string().contains("nobody"), "{error}");
-        }
     }
 
     #[test]

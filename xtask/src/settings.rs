@@ -1,35 +1,53 @@
-//! What can be set from outside, and where things are.
+//! What can be set from outside, where things are, and what `make up` was told the last time.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::functions::Profile;
 
 /// The settings of a command, from environment variables (`make up AWS_PORT=4567` sets one).
 pub struct Settings {
     /// The project's folder.
     pub root: PathBuf,
-    /// Where the local AWS listens.
+    /// A Postgres to use instead of starting one.
+    pub database_url: Option<String>,
+    /// A deployed CloudFormation stack to use instead of the local one.
+    pub stack: Option<String>,
+    /// Where `make sam-local` serves.
+    pub sam_port: u16,
+    /// True if the questions before something that costs, sends or deletes are answered with yes.
+    pub yes: bool,
+    /// How the functions are built.
+    pub profile: Profile,
+}
+
+/// The settings that make a stack the one that it is. `make up` keeps them, so that the other commands, and the next
+/// `make up`, mean the same stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackSettings {
+    /// What is AWS on this machine.
+    pub aws: LocalAws,
+    /// Where it listens.
     pub aws_port: u16,
     /// Where Postgres listens.
     pub postgres_port: u16,
-    /// Where `make dev` serves.
-    pub dev_port: u16,
     /// A Postgres to use instead of starting one.
     pub database_url: Option<String>,
-    /// Who may call the local API: everybody (`open`), or who has a token (`closed`).
+    /// Who may call the API.
     pub auth: Auth,
-    /// A deployed CloudFormation stack to use instead of the local one.
-    pub stack: Option<String>,
-    /// What is AWS on this machine.
-    pub local_aws: LocalAws,
-    /// Where `make sam-local` serves.
-    pub sam_port: u16,
-    /// True if the questions before something that costs or deletes are answered with yes.
-    pub yes: bool,
 }
 
 /// What is AWS on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LocalAws {
     /// ministack, which needs no Docker.
     Ministack,
@@ -48,11 +66,12 @@ impl LocalAws {
 }
 
 /// Who may call an API: template.yaml's parameter `Auth`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// Everybody, as an anonymous admin.
+    /// Unauthenticated; one admin.
     Open,
-    /// Who has a token: `make token`.
+    /// With a token: `make token`.
     Closed,
 }
 
@@ -69,41 +88,151 @@ impl Auth {
 impl Settings {
     /// Reads the environment.
     pub fn from_env() -> Result<Self> {
-        let manifest = env::var("CARGO_MANIFEST_DIR").context("run it with `make` or `cargo xtask`")?;
-        let root = PathBuf::from(manifest).join("..").canonicalize()?;
         Ok(Self {
-            root,
-            aws_port: port("AWS_PORT", 4566)?,
-            postgres_port: port("POSTGRES_PORT", 55432)?,
-            dev_port: port("DEV_PORT", 9000)?,
+            root: root()?,
             database_url: text("DATABASE_URL"),
-            auth: match text("AUTH").as_deref() {
-                None | Some("open") => Auth::Open,
-                Some("closed") => Auth::Closed,
-                Some(other) => bail!("AUTH must be open or closed, not {other:?}"),
-            },
             stack: text("STACK"),
-            local_aws: match text("AWS").as_deref() {
-                None | Some("ministack") => LocalAws::Ministack,
-                Some("localstack") => LocalAws::LocalStack,
-                Some(other) => bail!("AWS must be ministack or localstack, not {other:?}"),
-            },
-            sam_port: port("SAM_PORT", 3000)?,
+            sam_port: port("SAM_PORT")?.unwrap_or(3000),
             yes: text("YES").is_some_and(|text| text == "1"),
+            profile: match text("PROFILE").as_deref() {
+                None | Some("local") => Profile::Local,
+                Some("release") => Profile::Release,
+                Some(other) => bail!("PROFILE must be local or release, not {other:?}"),
+            },
         })
     }
 }
 
+/// The project's folder: the one that we are in, or below. Not the one where this program was compiled, as that may have
+/// been copied or moved since.
+fn root() -> Result<PathBuf> {
+    let here = env::current_dir().context("cannot tell the current folder")?;
+    let root = here.ancestors().find(|folder| folder.join("xtask/Cargo.toml").exists());
+    Ok(root
+        .context("run it with `make`, in the project's folder")?
+        .canonicalize()?)
+}
+
+impl StackSettings {
+    /// What the environment says, else what `make up` was told the last time, else the default. A variable that is set to
+    /// nothing (`make up DATABASE_URL=`) takes the default.
+    pub fn of_the_local_stack(root: &Path) -> Result<Self> {
+        let kept = Self::kept(root)?.unwrap_or_default();
+        let default = Self::default();
+        let is_set = |variable: &str| env::var_os(variable).is_some();
+        Ok(Self {
+            aws: match text("AWS").as_deref() {
+                None if is_set("AWS") => default.aws,
+                None => kept.aws,
+                Some("ministack") => LocalAws::Ministack,
+                Some("localstack") => LocalAws::LocalStack,
+                Some(other) => bail!("AWS must be ministack or localstack, not {other:?}"),
+            },
+            aws_port: match port("AWS_PORT")? {
+                Some(port) => port,
+                None if is_set("AWS_PORT") => default.aws_port,
+                None => kept.aws_port,
+            },
+            postgres_port: match port("POSTGRES_PORT")? {
+                Some(port) => port,
+                None if is_set("POSTGRES_PORT") => default.postgres_port,
+                None => kept.postgres_port,
+            },
+            database_url: match is_set("DATABASE_URL") {
+                true => text("DATABASE_URL"),
+                false => kept.database_url,
+            },
+            auth: match text("AUTH").as_deref() {
+                None if is_set("AUTH") => default.auth,
+                None => kept.auth,
+                Some("open") => Auth::Open,
+                Some("closed") => Auth::Closed,
+                Some(other) => bail!("AUTH must be open or closed, not {other:?}"),
+            },
+        })
+    }
+
+    /// What `make up` was told the last time; none before the first, and after `make clean-data`.
+    pub fn kept(root: &Path) -> Result<Option<Self>> {
+        let file = Self::file(root);
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                let kept = toml::from_str(&text).with_context(|| format!("{} is not readable", file.display()))?;
+                Ok(Some(kept))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+
+    /// Keeps them for the commands after this one.
+    pub fn keep(&self, root: &Path) -> Result<()> {
+        let file = Self::file(root);
+        let folder = file.parent().context("a file is in a folder")?;
+        fs::create_dir_all(folder)?;
+        // A DATABASE_URL may have a password in it.
+        let new = file.with_extension("new");
+        crate::files::remove_if_exists(fs::remove_file(&new))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&new)?.write_all(toml::to_string(self)?.as_bytes())?;
+        fs::rename(&new, &file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    fn file(root: &Path) -> PathBuf {
+        root.join(".local/local/settings.toml")
+    }
+}
+
+impl Default for StackSettings {
+    fn default() -> Self {
+        Self {
+            aws: LocalAws::Ministack,
+            aws_port: 4566,
+            postgres_port: 55432,
+            database_url: None,
+            auth: Auth::Open,
+        }
+    }
+}
+
+/// A variable's text, unless that is empty.
 fn text(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
-fn port(variable: &'static str, default: u16) -> Result<u16> {
-    match env::var(variable) {
-        Err(_) => Ok(default),
-        Ok(text) => match text.parse() {
-            Ok(port) if port > 0 => Ok(port),
+fn port(variable: &'static str) -> Result<Option<u16>> {
+    match text(variable) {
+        None => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(port) if port > 0 => Ok(Some(port)),
             _ => bail!("{variable} must be a port from 1 to 65535, not {text:?}"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_settings_are_read_back_and_private() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/xtask-tests/settings");
+        let _ = fs::remove_dir_all(&root);
+        assert_eq!(StackSettings::kept(&root).expect("no file is no error"), None);
+        let settings = StackSettings {
+            aws: LocalAws::LocalStack,
+            aws_port: 4567,
+            postgres_port: 55433,
+            database_url: Some("postgres://me:secret@127.0.0.1/tasks".to_owned()),
+            auth: Auth::Closed,
+        };
+        settings.keep(&root).expect("kept");
+        settings.keep(&root).expect("kept once more");
+        assert_eq!(StackSettings::kept(&root).expect("read"), Some(settings));
+        let mode = fs::metadata(StackSettings::file(&root)).expect("a file").permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use aws_sdk_sqs::Client;
 use bench::Proxy;
+use migrator::{MIGRATIONS, ROLES};
 use serde_json::Value;
-use shared::store::{MIGRATIONS, ROLES};
 use sqlx::{
     ConnectOptions, PgPool, Postgres,
     migrate::MigrateDatabase,

@@ -17,7 +17,7 @@ use shared::telemetry;
 use tokio::time::timeout;
 
 pub use answer::AnswerError;
-pub use migrate::{MigratorError, PATIENCE, migrate};
+pub use migrate::{MIGRATIONS, MigratorError, PATIENCE, ROLES, migrate};
 
 /// The part of the invocation that is kept free at its end, to answer CloudFormation.
 const RESERVE: Duration = Duration::from_secs(15);

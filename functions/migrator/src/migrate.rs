@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use shared::{
-    config::ConfigError,
-    store::{Login, MIGRATIONS, ROLES},
-    telemetry::chain,
-};
+use shared::{config::ConfigError, store::Login, telemetry::chain};
 use sqlx::{
     Connection, PgConnection,
     migrate::{MigrateError, Migrator},
 };
 use tokio::time::{sleep, timeout};
+
+/// The schema. Here, because a new migration would otherwise link every function anew.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// The roles of the functions and what each may do: run after the migrations, every time.
+pub const ROLES: &str = include_str!("../../../migrations/roles.sql");
 
 /// How long to try to connect: a sleeping database wakes within half a minute, and a new IAM policy is not known
 /// everywhere at once.

@@ -24,28 +24,46 @@ use crate::{
     trace::TraceHeader,
 };
 
+/// A handler without its type, so that all below is compiled here, once, and not again in every function.
+type Handler<'a> = dyn Fn(Request) -> BoxFuture<'a> + Sync + 'a;
+
+type BoxFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, ApiError>> + Send + 'a>>;
+
 /// Serves requests until Lambda ends the execution environment.
-pub async fn serve<H, F>(handler: H) -> Result<(), Error>
+pub async fn serve<'a, H, F>(handler: H) -> Result<(), Error>
 where
-    H: Fn(Request) -> F + Sync,
-    F: Future<Output = Result<Response<Body>, ApiError>> + Send,
+    H: Fn(Request) -> F + Sync + 'a,
+    F: Future<Output = Result<Response<Body>, ApiError>> + Send + 'a,
 {
+    run(&|request| Box::pin(handler(request))).await
+}
+
+async fn run(handler: &Handler<'_>) -> Result<(), Error> {
     let auth = config::from_env::<AuthConfig>()?.auth;
     let cors = &cors::from_env()?;
-    lambda_http::lambda_runtime::run(service_fn(|event| respond(&handler, auth, cors.as_ref(), event))).await
+    lambda_http::lambda_runtime::run(service_fn(|event| respond_to(handler, auth, cors.as_ref(), event))).await
 }
 
 /// Answers one API Gateway event. The answer serialises to what API Gateway expects.
-pub async fn respond<H, F>(
-    handler: &H,
+pub async fn respond<'a, H, F>(
+    handler: &'a H,
     auth: Auth,
     cors: Option<&CorsLayer>,
-    mut event: LambdaEvent<LambdaRequest>,
+    event: LambdaEvent<LambdaRequest>,
 ) -> Result<impl Serialize, Error>
 where
     H: Fn(Request) -> F + Sync,
-    F: Future<Output = Result<Response<Body>, ApiError>> + Send,
+    F: Future<Output = Result<Response<Body>, ApiError>> + Send + 'a,
 {
+    respond_to(&|request| Box::pin(handler(request)), auth, cors, event).await
+}
+
+async fn respond_to(
+    handler: &Handler<'_>,
+    auth: Auth,
+    cors: Option<&CorsLayer>,
+    mut event: LambdaEvent<LambdaRequest>,
+) -> Result<impl Serialize + use<>, Error> {
     let refusal = refuse_malformed_base64(&mut event.payload);
     let answer = service_fn(|mut request: Request| {
         // For `caller`.
@@ -73,11 +91,7 @@ impl IntoResponse for Ready {
     }
 }
 
-async fn answer<H, F>(handler: &H, refusal: Option<String>, mut request: Request) -> Response<Body>
-where
-    H: Fn(Request) -> F,
-    F: Future<Output = Result<Response<Body>, ApiError>>,
-{
+async fn answer(handler: &Handler<'_>, refusal: Option<String>, mut request: Request) -> Response<Body> {
     let trace = request.lambda_context_ref().and_then(TraceHeader::of);
     // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
     let span = tracing::info_span!(

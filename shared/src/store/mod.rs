@@ -17,9 +17,3 @@ pub mod tasks;
 pub use connection::{Database, LIMITS, Statement};
 pub use error::StoreError;
 pub use login::{Login, auth_token};
-
-/// The schema, for whoever deploys and for the tests.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
-
-/// The roles of the functions and what each may do: run after the migrations, every time.
-pub const ROLES: &str = include_str!("../../../migrations/roles.sql");

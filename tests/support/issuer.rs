@@ -19,7 +19,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{AUDIENCE, ISSUER, NOW};
+/// The issuer of the tests' tokens.
+pub const ISSUER: &str = "https://issuer.example";
+
+/// Their audience.
+pub const AUDIENCE: &str = "tasks";
+
+/// When the tests take place, in seconds since 1970: in 2027.
+pub const NOW: u64 = 1_800_000_000;
 
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -43,7 +50,7 @@ impl Key {
 
     /// The one there is.
     pub fn rs256() -> Self {
-        let key = RsaKeyPair::from_der(include_bytes!("keys/rsa-2048.der"));
+        let key = RsaKeyPair::from_der(include_bytes!("../authorizer/keys/rsa-2048.der"));
         Self::Rs256(Box::new(key.expect("a key")))
     }
 

@@ -1,5 +1,5 @@
 //! Compiles again when there is a new migration, which `sqlx::migrate!` cannot notice.
 
 fn main() {
-    println!("cargo:rerun-if-changed=../migrations");
+    println!("cargo:rerun-if-changed=../../migrations");
 }
