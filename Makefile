@@ -15,7 +15,7 @@ help: ## List the targets
 	@echo
 	@echo "  Settings that make up keeps for the next commands: AWS_PORT (4566), POSTGRES_PORT (55432), DATABASE_URL,"
 	@echo "  AUTH (open), AWS (ministack, or localstack). Others: PROFILE (local, or release), RUST_LOG, STACK, T (test: only"
-	@echo "  those with this in their name), SAM_PORT (3000), YES=1 (asks nothing), BUILD=1 (bench: builds, too), N (exercise:"
+	@echo "  those with this in their name), SAM_PORT (3000), YES=1 (asks nothing), LOOP=1 (bench: how long a person waits), N (exercise:"
 	@echo "  which one, as in exercises/)"
 
 up: ## Install what is missing, start everything, deploy template.yaml, print the URLs (AWS=localstack: in Docker)
@@ -69,7 +69,7 @@ chaos: ## Create 2,000 tasks while everything fails in turn; count what is lost 
 contract: ## Hold the running API against openapi.json, with thousands of requests
 	@$(XTASK) contract
 
-bench: ## Measure cold starts, requests, batches, pages: a table, and docs/performance.md (BUILD=1: builds, too)
+bench: ## Measure cold starts, requests, batches, pages: a table, and docs/performance.md (LOOP=1: how long a person waits)
 	@$(XTASK) bench
 
 bench-counts: ## Refresh the instruction counts that `make test` compares with

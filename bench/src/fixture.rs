@@ -10,8 +10,6 @@ use queue::TaskQueue;
 use shared::store::Database;
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
 
-use crate::report::Row;
-
 /// A database and a queue of our own, and the functions.
 pub struct Fixture {
     /// How to connect.
@@ -103,26 +101,4 @@ impl Fixture {
         Postgres::force_drop_database(self.options.to_url_lossy().as_str()).await?;
         Ok(())
     }
-}
-
-/// The builds that were measured, if that was asked for: their seconds, and what they may take.
-pub fn builds() -> Result<Vec<Row>> {
-    let Ok(seconds) = env::var("BUILD_SECONDS") else {
-        return Ok(Vec::new());
-    };
-    let figures = [
-        ("`make up` in a fresh clone: tools, build, deployment", 480.0),
-        ("`make up` after a change of one function", 60.0),
-    ];
-    let seconds = seconds.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>()?;
-    let rows = figures.into_iter().zip(seconds);
-    Ok(rows
-        .map(|((figure, budget), seconds)| Row {
-            figure: figure.to_owned(),
-            reference: "its budget in seconds",
-            ratio: Some(seconds / budget),
-            goal: Some(1.0),
-            absolute: format!("{seconds:.0} of {budget:.0} s"),
-        })
-        .collect())
 }

@@ -27,12 +27,6 @@ async fn main() -> Result<()> {
     println!("\n{table}\n{machine}");
     let document = Path::new("docs/performance.md");
     report::write(document, "make bench", &format!("\n{table}\n{machine}\n\n"))?;
-    let builds = fixture::builds()?;
-    if !builds.is_empty() {
-        let table = report::table(&builds);
-        println!("\n{table}");
-        report::write(document, "make bench BUILD=1", &format!("\n{table}\n{machine}\n\n"))?;
-    }
     println!("Written to {}.", document.display());
     Ok(())
 }

@@ -1,12 +1,6 @@
 //! `make bench` and `make bench-counts`; bench/ measures.
 
-use std::{
-    ffi::OsStr,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Instant, SystemTime},
-};
+use std::{ffi::OsStr, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -22,10 +16,9 @@ use crate::{
     ui::Step,
 };
 
-/// Measures against a stack of its own; the builds, too, if asked to.
-pub fn run(settings: &Settings, builds: bool) -> Result<()> {
+/// Measures against a stack of its own.
+pub fn run(settings: &Settings) -> Result<()> {
     with_stack(settings, TEST, |stack| {
-        let seconds = builds.then(|| build_seconds(stack)).transpose()?;
         let (deployed, _) = stack::start_and_deploy(stack, Profile::Release)?;
         let references = build_references(stack)?;
         let program = build(stack)?;
@@ -37,9 +30,6 @@ pub fn run(settings: &Settings, builds: bool) -> Result<()> {
             .env("DATABASE_URL", &deployed.database_url)
             .env("FUNCTIONS", stack.root.join("target/lambda"))
             .env("REFERENCES", references);
-        if let Some(seconds) = seconds {
-            bench.env("BUILD_SECONDS", seconds);
-        }
         eprintln!("  … measuring, three minutes; leave the machine alone");
         let status = bench.status().context("cannot start the measuring program")?;
         ensure!(status.success(), "the measuring program ended with {status}");
@@ -86,51 +76,4 @@ fn build(stack: &Stack) -> Result<std::path::PathBuf> {
     let program = stack.root.join("target/release/bench");
     step.done("target/release/bench");
     Ok(program)
-}
-
-/// How many seconds `make up` takes in a fresh clone of what is committed, and then, after one function was touched;
-/// separated by a comma.
-fn build_seconds(stack: &Stack) -> Result<String> {
-    let clone = stack.folder.join("clone");
-    let log = stack.log("clone");
-    let mut git = Command::new("git");
-    git.args(["clone", "--quiet", "--no-hardlinks"])
-        .args([&stack.root, &clone]);
-    process::run(&mut git, &log, |_| {})?;
-    let ports = [process::free_port()?, process::free_port()?];
-    let make = |target: &str| -> Result<f64> {
-        let mut make = process::cargo("make", &clone);
-        make.args(["--no-print-directory", target])
-            .env("AWS_PORT", ports[0].to_string())
-            .env("POSTGRES_PORT", ports[1].to_string())
-            // What it has is its own.
-            .env_remove("CARGO_TARGET_DIR")
-            .env_remove("DATABASE_URL");
-        let started = Instant::now();
-        process::run(&mut make, &log, |_| {})?;
-        Ok(started.elapsed().as_secs_f64())
-    };
-    let step = Step::start("builds", "make up in a fresh clone (some minutes)");
-    let measured = (|| {
-        let fresh = make("up")?;
-        step.says("once more, after a change of one function");
-        touch(&clone.join("functions/get-task/src/lib.rs"))?;
-        anyhow::Ok((fresh, make("up")?))
-    })();
-    // Also if it failed.
-    make("clean-data")?;
-    fs::remove_dir_all(&clone)?;
-    let (fresh, touched) = measured?;
-    step.done(&format!(
-        "{fresh:.0} s, and {touched:.0} s after a change of one function"
-    ));
-    Ok(format!("{fresh},{touched}"))
-}
-
-fn touch(source: &Path) -> Result<()> {
-    File::options()
-        .append(true)
-        .open(source)?
-        .set_modified(SystemTime::now())?;
-    Ok(())
 }

@@ -215,5 +215,15 @@ mod tests {
             names.len() >= 17 && names.iter().any(|name| name == "get-task"),
             "{names:?}"
         );
+        let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
+        let manifest: toml::Table = manifest.parse().expect("TOML");
+        let built = &manifest["workspace"]["metadata"]["lambda"]["build"]["packages"];
+        let built: Vec<&str> = built
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|name| name.as_str())
+            .collect();
+        assert_eq!(built, names, "what cargo-lambda builds for AWS");
     }
 }

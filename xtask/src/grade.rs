@@ -17,8 +17,8 @@ use crate::{
     process,
     report::{self, Check},
     settings::Settings,
-    stack,
-    test::with_stack,
+    stack::{self, side_by_side},
+    test::{self, with_stack},
     tools::{Tool, Tools},
     ui::Step,
 };
@@ -31,16 +31,26 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
     let exercise = Exercise::find(&git, &begun.name, &begun.base)?;
     let tree = exercise.with_grader(&git.index()?.of_working_tree()?)?;
     let workshop = Workshop::open(settings)?;
-    let grader = match workshop.build(&git, &exercise, &tree)? {
-        Built::Grader(grader) => grader,
-        Built::Broken(errors) => {
-            println!("\nIt does not compile, so nothing could be checked:\n\n{errors}\n");
-            println!("The same, and what follows: cargo check --workspace --all-targets\n");
-            return Ok(());
-        }
-    };
     with_stack(settings, "grader", |stack| {
-        let database_url = stack::postgres_and_aws(stack)?;
+        let (mut built, mut database_url) = (None, String::new());
+        side_by_side([
+            &mut || {
+                built = Some(workshop.build(&git, &exercise, &tree)?);
+                Ok(())
+            },
+            &mut || {
+                database_url = stack::postgres_and_aws(stack)?;
+                Ok(())
+            },
+        ])?;
+        let grader = match built.context("it was built")? {
+            Built::Grader(grader) => grader,
+            Built::Broken(errors) => {
+                println!("\nIt does not compile, so nothing could be checked:\n\n{errors}\n");
+                println!("The same, and what follows: cargo check --all-targets\n");
+                return Ok(());
+            }
+        };
         let mut command = Command::new(&grader.program);
         deploy::into_emulator(&mut command, stack);
         command.env("DATABASE_URL", database_url);
@@ -130,21 +140,16 @@ impl Workshop {
         let mut functions = functions_of(&source)?;
         // A function that the exercise asks for may not be there yet; its checks then say so.
         functions.retain(|function| self.source.join("functions").join(function).is_dir());
-        let doing = match self.target.exists() {
-            true => "compiling what has changed",
-            false => "compiling (some minutes, once)",
-        };
-        let step = Step::start("build", doing);
+        self.seed()?;
+        let step = Step::start("build", "compiling what has changed");
         let mut cargo = process::cargo("cargo", &self.source);
         cargo
             .env("CARGO_TARGET_DIR", &self.target)
-            .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .env("CARGO_INCREMENTAL", "1")
             .args(["build", "--message-format", "json-render-diagnostics"])
-            // All at once, so that they share what they depend on.
-            .args(["--package", "grading", "--test", "grader"]);
+            // No package is selected, so that the dependencies of `make up` serve.
+            .args(["--test", "grader"]);
         for function in &functions {
-            cargo.args(["--package", function, "--bin", function]);
+            cargo.args(["--bin", function]);
         }
         let mut lines = Vec::new();
         let compiled = process::run(&mut cargo, &self.logs.join("grading-build.log"), |line| {
@@ -174,16 +179,56 @@ impl Workshop {
                 &grader.functions.join(function),
             )?;
         }
-        step.says("translating template.yaml");
-        if let Err(error) = self.translate(&grader.templates) {
+        if let Err(error) = self.translate(&grader.templates, &step) {
             return Ok(Built::Broken(format!("template.yaml: {error:#}")));
         }
         step.done("the checks, and the functions that they need");
         Ok(Built::Grader(grader))
     }
 
-    /// Makes of the tree's template what CloudFormation gets.
-    fn translate(&self, templates: &Path) -> Result<()> {
+    /// Begins with what cargo has compiled for `make up`, so that only the project's own crates are compiled. A copy: cargo
+    /// takes the crates of two checkouts for the same, and would compile them in turn.
+    fn seed(&self) -> Result<()> {
+        let root = self
+            .target
+            .ancestors()
+            .nth(2)
+            .context("target/grading is in the project")?;
+        let wanted = fs::read(root.join("Cargo.lock"))?;
+        let mark = self.target.join("seeded-for.lock");
+        if fs::read(&mark).is_ok_and(|seeded| seeded == wanted) {
+            return Ok(());
+        }
+        let step = Step::start("build", "copying the compiled dependencies");
+        let (from, to) = (root.join("target/debug"), self.target.join("debug"));
+        test::empty_folder(&self.target)?;
+        fs::create_dir_all(to.join("deps"))?;
+        for folder in [".fingerprint", "build"] {
+            if from.join(folder).exists() {
+                process::output(Command::new("cp").arg("-Rp").arg(from.join(folder)).arg(&to))?;
+            }
+        }
+        for entry in fs::read_dir(from.join("deps")).into_iter().flatten() {
+            let (file, entry) = (to.join("deps"), entry?);
+            let is_library = |name: &str| name.starts_with("lib") || name.ends_with(".d");
+            if is_library(&entry.file_name().to_string_lossy()) {
+                copy(&entry.path(), &file.join(entry.file_name()))?;
+            }
+        }
+        fs::write(mark, wanted)?;
+        step.done("copied the compiled dependencies");
+        Ok(())
+    }
+
+    /// Makes of the tree's template what CloudFormation gets, unless that is there already.
+    fn translate(&self, templates: &Path, step: &Step) -> Result<()> {
+        let sources = ["template.yaml", "tools/translate.py"].map(|file| fs::read(self.source.join(file)));
+        let [template, translator] = sources.map(Result::unwrap_or_default);
+        let (wanted, mark) = ([template, translator].concat(), templates.join("of"));
+        if fs::read(&mark).is_ok_and(|translated| translated == wanted) {
+            return Ok(());
+        }
+        step.says("translating template.yaml");
         self.tools.install(&[Tool::Sam])?;
         let mut python = Command::new(self.tools.bin(Tool::Sam).join("python"));
         python
@@ -194,7 +239,8 @@ impl Workshop {
             python.args(["tools/translate.py", "template.yaml"]).arg(templates),
             &log,
             |_| {},
-        )
+        )?;
+        Ok(fs::write(mark, wanted)?)
     }
 
     /// Runs the checks, with the stack in the command's environment.
@@ -240,6 +286,13 @@ fn executable(line: &str, target: &str) -> Option<PathBuf> {
     found
         .then(|| message["executable"].as_str().map(PathBuf::from))
         .flatten()
+}
+
+/// A copy with the time of the original, by which cargo tells whether it is up to date.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot write {}", to.display()))?;
+    let modified = fs::metadata(from)?.modified()?;
+    Ok(File::options().write(true).open(to)?.set_modified(modified)?)
 }
 
 /// A folder of a function, with its program as Lambda calls it.

@@ -13,6 +13,7 @@ mod files;
 mod functions;
 mod git;
 mod grade;
+mod local_loop;
 mod openapi;
 mod package;
 mod postgres;
@@ -95,10 +96,10 @@ enum Command {
     },
     /// Measure cold starts, requests, batches and more; print a table and write docs/performance.md
     Bench {
-        /// Measures `make up` in a fresh clone, too, and a change of one function
-        #[arg(long, env = "BUILD", value_parser = clap::builder::BoolishValueParser::new(), default_value = "0",
+        /// Measures instead how long a person waits: `make up`, `check`, `test`, `grade` after typical changes
+        #[arg(long, env = "LOOP", value_parser = clap::builder::BoolishValueParser::new(), default_value = "0",
             action = clap::ArgAction::Set)]
-        build: bool,
+        local_loop: bool,
     },
     /// Count the functions' instructions; write what `make test` compares with
     BenchCounts,
@@ -185,7 +186,8 @@ fn run(command: Command) -> Result<()> {
         Command::Test { filter } => test::run(&settings, filter.as_deref()),
         Command::Verify => verify::run(&settings),
         Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
-        Command::Bench { build } => bench::run(&settings, build),
+        Command::Bench { local_loop: false } => bench::run(&settings),
+        Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchCounts => bench::write_counts(&settings),
         Command::FailPostgres { fault, of } => Stack::of_its_own(&settings, &of)?.fail_postgres(fault),
         Command::Coverage => test::coverage(&settings),
