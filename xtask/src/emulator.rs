@@ -44,6 +44,19 @@ impl Emulator {
                 .is_some_and(|folder| folder == self.folder)
     }
 
+    /// Fails if the emulator of another stack responds on the port.
+    pub fn ensure_no_other_stacks(&self) -> Result<()> {
+        match self.folder_of_the_one_that_responds() {
+            Some(folder) if folder != self.folder => bail!(
+                "port {} is the local AWS of another stack, {}.\nChoose another port: make up AWS_PORT={}",
+                self.port,
+                folder.display(),
+                self.port + 1
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts it and waits until it answers. Its state survives [`Emulator::stop`].
     pub fn start(&self, tools: &Tools) -> Result<()> {
         let temporary = self.folder.join("tmp");
@@ -103,5 +116,59 @@ impl Emulator {
         let agent = Agent::from(config);
         let mut response = agent.get(format!("{}/_task-api/folder", self.url())).call().ok()?;
         response.body_mut().read_to_string().ok().map(PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        process::Command,
+        thread,
+    };
+
+    use super::*;
+
+    /// Answers every request as the emulator of the stack in `folder` does.
+    fn respond_as(folder: &'static str) -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let _ = stream.read(&mut [0; 4096]);
+                let length = folder.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{folder}"
+                );
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn emulator_of_another_clone_is_not_taken_for_ones_own() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/xtask-tests/emulator");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        // Its own process runs, as in a clone that is up on another port.
+        let own = Emulator::new(&folder, respond_as("/another/clone/.local/local"));
+        let mut sleep = Command::new("sleep");
+        own.daemon
+            .start(sleep.arg("60"), &folder.join("log"))
+            .expect("it starts");
+        assert!(own.daemon.is_running());
+        assert!(!own.is_running());
+        let error = own.ensure_no_other_stacks().expect_err("it is refused").to_string();
+        assert!(
+            error.contains("/another/clone") && error.contains("AWS_PORT="),
+            "{error}"
+        );
+        assert!(own.daemon.is_running(), "it goes on where it is");
+        own.stop().expect("it stops");
+
+        let here = Emulator::new(Path::new("/here/.local/local"), respond_as("/here/.local/local"));
+        assert_eq!(here.folder_of_the_one_that_responds(), Some(here.folder.clone()));
     }
 }

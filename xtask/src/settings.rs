@@ -92,7 +92,10 @@ impl Settings {
             root: root()?,
             database_url: text("DATABASE_URL"),
             stack: text("STACK"),
-            sam_port: port("SAM_PORT")?.unwrap_or(3000),
+            sam_port: match text("SAM_PORT") {
+                None => 3000,
+                Some(text) => parse_port("SAM_PORT", &text)?,
+            },
             yes: text("YES").is_some_and(|text| text == "1"),
             profile: match text("PROFILE").as_deref() {
                 None | Some("local") => Profile::Local,
@@ -117,34 +120,36 @@ impl StackSettings {
     /// What the environment says, else what `make up` was told the last time, else the default. A variable that is set to
     /// nothing (`make up DATABASE_URL=`) takes the default.
     pub fn of_the_local_stack(root: &Path) -> Result<Self> {
-        let kept = Self::kept(root)?.unwrap_or_default();
+        Self::kept(root)?
+            .unwrap_or_default()
+            .changed_by(|variable| env::var(variable).ok())
+    }
+
+    /// These, but for what the variables say.
+    fn changed_by(self, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let default = Self::default();
-        let is_set = |variable: &str| env::var_os(variable).is_some();
+        let port = |name: &'static str, kept: u16, default: u16| match variable(name) {
+            None => Ok(kept),
+            Some(text) if text.is_empty() => Ok(default),
+            Some(text) => parse_port(name, &text),
+        };
         Ok(Self {
-            aws: match text("AWS").as_deref() {
-                None if is_set("AWS") => default.aws,
-                None => kept.aws,
+            aws: match variable("AWS").as_deref() {
+                None => self.aws,
+                Some("") => default.aws,
                 Some("ministack") => LocalAws::Ministack,
                 Some("localstack") => LocalAws::LocalStack,
                 Some(other) => bail!("AWS must be ministack or localstack, not {other:?}"),
             },
-            aws_port: match port("AWS_PORT")? {
-                Some(port) => port,
-                None if is_set("AWS_PORT") => default.aws_port,
-                None => kept.aws_port,
+            aws_port: port("AWS_PORT", self.aws_port, default.aws_port)?,
+            postgres_port: port("POSTGRES_PORT", self.postgres_port, default.postgres_port)?,
+            database_url: match variable("DATABASE_URL") {
+                None => self.database_url,
+                Some(url) => Some(url).filter(|url| !url.is_empty()),
             },
-            postgres_port: match port("POSTGRES_PORT")? {
-                Some(port) => port,
-                None if is_set("POSTGRES_PORT") => default.postgres_port,
-                None => kept.postgres_port,
-            },
-            database_url: match is_set("DATABASE_URL") {
-                true => text("DATABASE_URL"),
-                false => kept.database_url,
-            },
-            auth: match text("AUTH").as_deref() {
-                None if is_set("AUTH") => default.auth,
-                None => kept.auth,
+            auth: match variable("AUTH").as_deref() {
+                None => self.auth,
+                Some("") => default.auth,
                 Some("open") => Auth::Open,
                 Some("closed") => Auth::Closed,
                 Some(other) => bail!("AUTH must be open or closed, not {other:?}"),
@@ -201,13 +206,10 @@ fn text(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
-fn port(variable: &'static str) -> Result<Option<u16>> {
-    match text(variable) {
-        None => Ok(None),
-        Some(text) => match text.parse() {
-            Ok(port) if port > 0 => Ok(Some(port)),
-            _ => bail!("{variable} must be a port from 1 to 65535, not {text:?}"),
-        },
+fn parse_port(variable: &str, text: &str) -> Result<u16> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => bail!("{variable} must be a port from 1 to 65535, not {text:?}"),
     }
 }
 
@@ -234,5 +236,40 @@ mod tests {
         assert_eq!(StackSettings::kept(&root).expect("read"), Some(settings));
         let mode = fs::metadata(StackSettings::file(&root)).expect("a file").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn variables_change_kept_settings() {
+        let kept = StackSettings {
+            aws: LocalAws::Ministack,
+            aws_port: 4567,
+            postgres_port: 55433,
+            database_url: Some("postgres://127.0.0.1/tasks".to_owned()),
+            auth: Auth::Closed,
+        };
+        let changed = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            kept.clone().changed_by(variable)
+        };
+        assert_eq!(changed(&[]).expect("valid"), kept, "nothing is said");
+        let other = changed(&[("AWS_PORT", "4568"), ("AUTH", "open")]).expect("valid");
+        assert_eq!(
+            (other.aws_port, other.postgres_port, other.auth),
+            (4568, 55433, Auth::Open)
+        );
+        let empty = ["AWS", "AWS_PORT", "POSTGRES_PORT", "DATABASE_URL", "AUTH"].map(|name| (name, ""));
+        assert_eq!(changed(&empty).expect("valid"), StackSettings::default());
+        for wrong in [
+            ("AWS_PORT", "0"),
+            ("POSTGRES_PORT", "x"),
+            ("AUTH", "ajar"),
+            ("AWS", "azure"),
+        ] {
+            let error = changed(&[wrong]).expect_err("it is refused").to_string();
+            assert!(error.contains(wrong.0) && error.contains(wrong.1), "{error}");
+        }
     }
 }

@@ -119,6 +119,14 @@ impl Stack {
         self.folder.file_name().unwrap_or_default()
     }
 
+    /// Keeps the settings of the stack of `make up` for the commands after this one, once its AWS has started with them.
+    fn keep_settings(&self) -> Result<()> {
+        match self.durable {
+            true => self.settings.keep(&self.root),
+            false => Ok(()),
+        }
+    }
+
     /// Says which stack it is.
     fn introduce(&self) {
         let postgres = match &self.settings.database_url {
@@ -256,7 +264,6 @@ pub struct Deployed {
 /// `make up`
 pub fn up(stack: &Stack, profile: Profile) -> Result<()> {
     let lock = stack.lock()?;
-    stack.settings.keep(&stack.root)?;
     let (deployed, _) = start_and_deploy(stack, profile)?;
     drop(lock);
     deployed.announce();
@@ -274,6 +281,7 @@ pub fn start_and_deploy(stack: &Stack, profile: Profile) -> Result<(Deployed, Pr
         &mut || {
             stack.tools.install(&Tool::ALWAYS)?;
             start_emulator(stack)?;
+            stack.keep_settings()?;
             deploy::template(stack, &deployment).map(drop)
         },
         &mut || {
@@ -505,6 +513,7 @@ fn start_emulator(stack: &Stack) -> Result<()> {
     } else if stack.emulator.is_running() {
         step.done(&format!("already running on {}", stack.emulator.url()));
     } else {
+        stack.emulator.ensure_no_other_stacks()?;
         stack.emulator.stop()?;
         process::ensure_free(stack.settings.aws_port, "AWS_PORT", "the local AWS")?;
         stack.emulator.start(&stack.tools)?;
@@ -641,5 +650,55 @@ Create a task, and see it completed a moment later:
   make down    stop everything (the data stays)
 "
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A stack in a folder of this test's own.
+    fn stack(test: &str) -> Stack {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join("target/xtask-tests")
+            .join(test);
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(&root).expect("a folder");
+        let root = root.canonicalize().expect("it is there");
+        Stack::new(&root, "local", StackSettings::default(), true)
+    }
+
+    #[test]
+    fn two_commands_take_turns() {
+        let (one, other) = (stack("turns"), AtomicBool::new(false));
+        let lock = one.lock().expect("the first one gets it");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _lock = one.lock().expect("the second one gets it later");
+                other.store(true, Ordering::SeqCst);
+            });
+            thread::sleep(Duration::from_millis(200));
+            assert!(!other.load(Ordering::SeqCst), "the second one waits");
+            // As `make clean-data` does while it holds the lock.
+            let _ = fs::remove_dir_all(&one.folder);
+            drop(lock);
+        });
+        assert!(other.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn data_is_deleted_only_for_a_changed_migration() {
+        let advice = |error: anyhow::Error| cannot_migrate(&error);
+        assert!(advice(MigrateError::VersionMismatch(3).into()).contains("make clean-data"));
+        assert!(!advice(MigrateError::VersionMissing(12).into()).contains("clean-data"));
+        let crowded = advice(anyhow::anyhow!("FATAL: sorry, too many clients already"));
+        assert!(
+            crowded.contains("make down") && !crowded.contains("clean-data"),
+            "{crowded}"
+        );
+        assert!(!advice(anyhow::anyhow!("connection refused")).contains("clean-data"));
     }
 }
