@@ -1,7 +1,9 @@
 """Starts ministack, and teaches it what this project needs and it lacks (as of 1.5.33).
 
 Environments are bounded: at the bound the one that has been idle longest makes room. ministack keeps idle ones for minutes
-and has no bound, but each has a connection to Postgres, and Postgres has 200 of those.
+and has no bound, but each has a connection to Postgres, and Postgres has 200 of those. Invocations are bounded, too: those
+of a burst wait for their turn, and are throttled (429) only after most of API Gateway's 29 seconds. Started all at once, they
+would take so long on a laptop that Postgres seemed unavailable to them.
 
 `/_task-api/folder` says whose emulator this is, so that a stack does not take another one's for its own.
 
@@ -13,20 +15,26 @@ import them.
 """
 
 import os
+import threading
 from pathlib import Path
 
 from ministack import app as application
 from ministack.core import lambda_runtime
 from ministack.services import apigateway_v1, lambda_svc
 
-# More than the 64 requests that ministack works on at a time, the five processors and the reconciler of a stack; with each
-# connected once, half of Postgres's connections stay free.
+# With each connected once, half of Postgres's connections stay free.
 MAX_ENVIRONMENTS = 100
+
+# As many as two cores start within the two seconds that a function waits for a connection.
+MAX_INVOCATIONS = 16
+LONGEST_WAIT_SECONDS = 20
 
 ANY_IN_OPENAPI = "x-amazon-apigateway-any-method"
 GATEWAY_RESPONSES_IN_OPENAPI = "x-amazon-apigateway-gateway-responses"
 
+turns = threading.BoundedSemaphore(MAX_INVOCATIONS)
 acquire_worker = lambda_runtime.acquire_worker
+execute = lambda_svc._execute_function_provided_warm
 serve = application.app
 import_path_item = apigateway_v1._import_path_item
 import_rest_api = apigateway_v1._import_rest_api
@@ -37,6 +45,18 @@ def acquire_worker_within_bound(*function, **options):
     if reason == "spawn":
         lambda_runtime.kill_workers(take_surplus())
     return worker, reason
+
+
+def execute_in_turn(function, event, request_id):
+    if not turns.acquire(timeout=LONGEST_WAIT_SECONDS):
+        return lambda_svc._throttle_response(
+            reason_code="ConcurrentInvocationLimitExceeded",
+            msg=f"{MAX_INVOCATIONS} invocations run, as many as there may be at a time",
+        )
+    try:
+        return execute(function, event, request_id)
+    finally:
+        turns.release()
 
 
 def take_surplus():
@@ -73,6 +93,7 @@ def import_rest_api_with_gateway_responses(spec, *base_data):
 
 
 lambda_svc.acquire_worker = acquire_worker_within_bound
+lambda_svc._execute_function_provided_warm = execute_in_turn
 application.app = serve_with_folder
 apigateway_v1._OPENAPI_HTTP_METHODS.add("any")
 apigateway_v1._import_path_item = import_path_item_with_any
