@@ -150,7 +150,7 @@ fn every_exercise_is_whole() {
 
 /// What came of the checks of a state: of each its name, and why it failed, if it did.
 fn checks(name: &str, state: &str) -> Result<Vec<(String, Option<String>)>, String> {
-    let xtask = std::env::var("XTASK").expect("XTASK is not set: run the tests with `make test`");
+    let xtask = std::env::var("XTASK").expect("XTASK is not set: run the tests with `make verify`");
     let output = run(&xtask, &["prove-exercise", name, state]);
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr);
