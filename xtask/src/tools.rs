@@ -32,7 +32,7 @@ pub enum Tool {
 
 impl Tool {
     /// What every stack needs.
-    pub const ALWAYS: [Self; 3] = [Self::CargoLambda, Self::Emulator, Self::Sam];
+    pub const ALWAYS: [Self; 2] = [Self::Emulator, Self::Sam];
 
     fn name(self) -> &'static str {
         match self {
@@ -66,7 +66,10 @@ impl Tools {
 
     /// A PATH with the tools in front.
     pub fn path(&self) -> Result<std::ffi::OsString> {
-        let own = Tool::ALWAYS.map(Tool::name).into_iter().chain(["cargo-llvm-cov"]);
+        let own = Tool::ALWAYS
+            .map(Tool::name)
+            .into_iter()
+            .chain([Tool::CargoLambda.name(), "cargo-llvm-cov"]);
         path_behind(own.map(|name| self.folder(name).join("bin")))
     }
 
