@@ -106,7 +106,8 @@ pub fn cargo_build<'a>(root: &Path, targets: impl IntoIterator<Item = &'a str>, 
 pub fn build_release(tools: &Tools, root: &Path, options: &[impl AsRef<OsStr>], log: &Path) -> Result<()> {
     let step = Step::start("build", "compiling for AWS, in the profile release (some minutes)");
     let mut command = process::cargo(tools.bin(Tool::CargoLambda).join("cargo-lambda"), root);
-    command.env("PATH", tools.path()?);
+    // First, because zig is started by its Python.
+    command.env("PATH", tools.path_with(Tool::CargoLambda)?);
     if std::env::var_os("HOME").is_none() {
         // zig keeps its cache there, and fails without.
         command.env("HOME", root.join(".local"));

@@ -66,10 +66,7 @@ impl Tools {
 
     /// A PATH with the tools in front.
     pub fn path(&self) -> Result<std::ffi::OsString> {
-        let own = Tool::ALWAYS
-            .map(Tool::name)
-            .into_iter()
-            .chain([Tool::CargoLambda.name(), "cargo-llvm-cov"]);
+        let own = Tool::ALWAYS.map(Tool::name).into_iter().chain(["cargo-llvm-cov"]);
         path_behind(own.map(|name| self.folder(name).join("bin")))
     }
 
