@@ -51,7 +51,7 @@ const TARGETS: [&str; 13] = [
 /// The test programs that need a deployment, or a translated template, or a stack to themselves.
 const NOT_IN_PROCESS: [&str; 4] = ["infrastructure", "deployed", "documentation", "chaos"];
 
-/// Runs every test, on fresh stacks, with the functions in the profile `local`. All that can happen at the same time does:
+/// Runs every test, on fresh stacks, with the functions in the profile `local`. Stacks, compiling and linting go side by side:
 /// each part begins as soon as what it needs is there.
 pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
     if let Some(filter) = filter {
@@ -64,6 +64,7 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
             let root = &settings.root;
             let (built, tests) = (Handover::<Built>::default(), Handover::<Vec<TestProgram>>::default());
             let (services, deployed) = (Handover::<InProcess>::default(), Handover::<Environment>::default());
+            let (linted, documented) = (Handover::<()>::default(), Handover::<Deployed>::default());
             side_by_side([
                 &mut || {
                     let programs = functions::build(&stack.tools, root, Profile::Local, &stack.log("build"))?;
@@ -90,36 +91,32 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
                         environment_of(command, alone, &deployed);
                         command.env("DEAD_LETTERS", &built.dead_letters);
                     })?);
-                    chaos_run(alone, &deployed, TestProgram::find(tests, "chaos")?)?;
-                    add(Totals::one_passed());
+                    documented.give(deployed);
                     Ok(())
                 },
                 &mut || {
-                    let (tests, services) = (tests.take()?, services.take()?);
+                    deploy::lint(stack)?;
+                    linted.give(());
+                    Ok(())
+                },
+                // One after the other, as they look at clocks; only the documents' commands, which mostly wait, run beside.
+                &mut || {
+                    linted.take()?;
+                    let (tests, services, environment) = (tests.take()?, services.take()?, deployed.take()?);
                     for test in tests
                         .iter()
                         .filter(|test| !NOT_IN_PROCESS.contains(&test.name.as_str()))
                     {
                         add(run_in_process(test, stack, None, |command| services.set(command))?);
                     }
-                    Ok(())
-                },
-                &mut || {
-                    let (tests, environment) = (tests.take()?, deployed.take()?);
-                    let test = TestProgram::find(tests, "deployed")?;
-                    add(test.run(&stack.log("deployed"), |command| environment.set(command))?);
+                    for name in ["infrastructure", "deployed"] {
+                        let test = TestProgram::find(tests, name)?;
+                        add(test.run(&stack.log(name), |command| environment.set(command))?);
+                    }
                     openapi::contract_test(stack, &environment.closed.api_url, Depth::Short)?;
+                    chaos_run(alone, documented.take()?, TestProgram::find(tests, "chaos")?)?;
                     add(Totals::one_passed());
-                    Ok(())
-                },
-                &mut || {
-                    deploy::lint(stack)?;
-                    let (tests, services) = (tests.take()?, services.take()?);
-                    let test = TestProgram::find(tests, "infrastructure")?;
-                    add(test.run(&stack.log("infrastructure"), |command| {
-                        services.set(command);
-                        command.env("TEMPLATES", deploy::templates(stack));
-                    })?);
+                    add(Totals::one_passed());
                     Ok(())
                 },
             ])

@@ -15,7 +15,7 @@ use crate::{
     stack::{self, side_by_side},
     suite::{self, TestProgram, Totals},
     test::{Environment, TEST, chaos_run, with_stack},
-    ui::{self, Step},
+    ui,
 };
 
 /// What [`suite::build`] builds.
@@ -91,19 +91,9 @@ fn build_for_arm64(settings: &Settings) -> Result<()> {
     functions::build_release(&tools, root, &["--arm64"], &root.join(".local/logs/arm64.log"))
 }
 
-/// True if Rust can compile for arm64, or rustup could fetch what it needs for it.
+/// True if Rust can compile for arm64.
 fn has_target(root: &Path) -> bool {
-    let is_there = || {
-        let mut sysroot = Command::new("rustc");
-        let sysroot = process::output(sysroot.current_dir(root).args(["--print", "sysroot"])).unwrap_or_default();
-        Path::new(sysroot.trim()).join("lib/rustlib").join(ARM64).exists()
-    };
-    if !is_there() {
-        let step = Step::start("arm64", "fetching Rust's standard library for it");
-        let mut rustup = Command::new("rustup");
-        if process::output(rustup.current_dir(root).args(["target", "add", ARM64])).is_ok() {
-            step.done("fetched Rust's standard library for it");
-        }
-    }
-    is_there()
+    let mut rustc = Command::new("rustc");
+    let sysroot = process::output(rustc.current_dir(root).args(["--print", "sysroot"])).unwrap_or_default();
+    Path::new(sysroot.trim()).join("lib/rustlib").join(ARM64).exists()
 }
