@@ -5,6 +5,7 @@ use std::{
     io::{Cursor, Write},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result};
@@ -42,13 +43,18 @@ pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option
 
 /// A function's package as Lambda takes it: without the symbols, as in the profile `release`, which halves it.
 pub fn zip_program(program: &Path) -> Result<Vec<u8>> {
-    let stripped = program.with_extension("stripped");
+    // Two deployments may pack the same program at the same time.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let stripped = program.with_extension(format!("{}-{number}.stripped", std::process::id()));
     let mut strip = Command::new("strip");
     // It comes with the linker. Where there is none, the package is larger.
-    match process::output(strip.arg("-o").arg(&stripped).arg(program)) {
+    let package = match process::output(strip.arg("-o").arg(&stripped).arg(program)) {
         Ok(_) => zip(&read(&stripped)?),
         Err(_) => zip(&read(program)?),
-    }
+    };
+    files::remove_if_exists(fs::remove_file(&stripped))?;
+    package
 }
 
 /// A digest of a function's program.

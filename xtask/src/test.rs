@@ -158,7 +158,7 @@ fn run_some(settings: &Settings, filter: &str) -> Result<()> {
                     Some(environment) => environment.set(command),
                     None => in_process.set(command),
                 }
-                command.arg(filter);
+                command.env("TEMPLATES", deploy::templates(stack)).arg(filter);
             })?;
         }
         Ok(())
