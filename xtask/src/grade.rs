@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     deploy,
     exercises::{self, Begun, Exercise, State},
+    files,
     git::Git,
     process,
     report::{self, Check},
@@ -118,12 +119,9 @@ struct Grader {
 impl Workshop {
     fn open(settings: &Settings) -> Result<Self> {
         let logs = settings.root.join(".local");
-        fs::create_dir_all(&logs)?;
-        let lock = File::create(logs.join("grading.lock"))?;
-        if lock.try_lock().is_err() {
+        let lock = files::lock(&logs.join("grading.lock"), || {
             eprintln!("waiting for another command that grades");
-            lock.lock()?;
-        }
+        })?;
         Ok(Self {
             tools: Tools::new(&settings.root),
             source: source(&settings.root),

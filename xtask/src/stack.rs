@@ -160,17 +160,13 @@ impl Stack {
     /// Keeps two commands from changing the stack at the same time; for as long as the value lives.
     pub fn lock(&self) -> Result<File> {
         // Beside the folder, which `make clean-data` deletes.
-        let path = self.folder.with_extension("lock");
-        fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
-        let file = File::create(&path)?;
-        if file.try_lock().is_err() {
+        let lock = files::lock(&self.folder.with_extension("lock"), || {
             ui::say(&format!(
                 "  … waiting    for another command that uses {}",
                 self.folder.display()
             ));
-            file.lock()?;
-        }
-        Ok(file)
+        });
+        Ok(lock?)
     }
 
     /// Stops everything; the data stays.

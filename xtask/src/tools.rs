@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{process, ui::Step};
+use crate::{files, process, ui::Step};
 
 /// A tool, by the name of its lock file in tools/.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,24 +83,21 @@ impl Tools {
             return Ok(());
         }
         let step = Step::start("tools", "preparing (once)");
-        if !self.is_current("uv") {
-            self.create("uv", |environment, lock| {
-                let mut command = Command::new("python3");
-                command.args(["-m", "venv", "--clear"]).arg(environment);
-                self.logged(&mut command).context(
-                    "python3 (3.11 or newer, with its venv module) is needed; Debian: apt install python3-venv",
-                )?;
-                let mut command = Command::new(environment.join("bin/pip"));
-                command.args([
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    "--require-hashes",
-                    "-r",
-                ]);
-                self.logged(command.arg(lock))
-            })?;
-        }
+        self.create("uv", |environment, lock| {
+            let mut command = Command::new("python3");
+            command.args(["-m", "venv", "--clear"]).arg(environment);
+            self.logged(&mut command)
+                .context("python3 (3.11 or newer, with its venv module) is needed; Debian: apt install python3-venv")?;
+            let mut command = Command::new(environment.join("bin/pip"));
+            command.args([
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "-r",
+            ]);
+            self.logged(command.arg(lock))
+        })?;
         let uv = self.folder("uv").join("bin/uv");
         for name in &missing {
             step.says(&format!("installing {name}"));
@@ -164,8 +161,13 @@ impl Tools {
         matches!((stamp, fs::read(self.lock(name))), (Ok(installed), Ok(wanted)) if installed == wanted)
     }
 
-    fn create(&self, name: &str, install: impl Fn(&Path, &Path) -> Result<()>) -> Result<()> {
+    /// Installs a tool, unless it is current. Steps that run side by side, and other commands, wait for one another.
+    fn create(&self, name: &str, install: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
         let folder = self.folder(name);
+        let _lock = files::lock(&folder.with_extension("lock"), || {})?;
+        if self.is_current(name) {
+            return Ok(());
+        }
         fs::create_dir_all(&folder)?;
         install(&folder, &self.lock(name)).with_context(|| format!("cannot install {name}"))?;
         // Last, so that an interrupted installation is done again.
@@ -196,4 +198,38 @@ fn path_behind(own: impl IntoIterator<Item = PathBuf>) -> Result<std::ffi::OsStr
     let inherited = std::env::var_os("PATH").unwrap_or_default();
     let all = own.into_iter().chain(std::env::split_paths(&inherited));
     std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn parallel_steps_install_a_tool_once() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/xtask-tests/install");
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("tools")).expect("a folder");
+        fs::write(root.join("tools/uv.txt"), "uv==1.0.0").expect("a lock file");
+        let (tools, installed) = (Tools::new(&root), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let install = |_: &Path, _: &Path| {
+                        installed.fetch_add(1, Ordering::SeqCst);
+                        thread::sleep(Duration::from_millis(100));
+                        Ok(())
+                    };
+                    tools.create("uv", install).expect("it is installed");
+                });
+            }
+        });
+        assert_eq!(installed.into_inner(), 1);
+        assert!(tools.is_current("uv"));
+    }
 }
