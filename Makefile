@@ -1,4 +1,4 @@
-# The few commands a person types; xtask/ does the work. `make up AWS_PORT=4567` hands it a setting.
+# The few commands a person types; dev/xtask/ does the work. `make up AWS_PORT=4567` hands it a setting.
 
 .DEFAULT_GOAL := help
 

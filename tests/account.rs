@@ -1,4 +1,4 @@
-//! What tools/account.py does for `make deploy-sandbox` and `make destroy-sandbox`. Here in the emulator, under other names.
+//! What dev/tools/account.py does for `make deploy-sandbox` and `make destroy-sandbox`. Here in the emulator, under other names.
 
 use std::{path::Path, process::Command};
 
@@ -120,9 +120,9 @@ fn aws(calls: &Value) -> Value {
     serde_json::from_str(&python(&["-c", CALL, &calls.to_string()])).expect("JSON")
 }
 
-/// Runs tools/account.py as xtask does; returns what it says.
+/// Runs dev/tools/account.py as xtask does; returns what it says.
 fn account(arguments: &[&str]) -> String {
-    let script = [concat!(env!("CARGO_MANIFEST_DIR"), "/../tools/account.py")];
+    let script = [concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/tools/account.py")];
     python(&[&script, arguments].concat())
 }
 

@@ -21,7 +21,7 @@ use sqlx::PgPool;
 use crate::support::{TestQueue, env, execute};
 
 /// Where the numbers are, for each CPU architecture and function.
-const FILE: &str = "../bench/instructions.toml";
+const FILE: &str = "../dev/bench/instructions.toml";
 
 /// What is at its beginning.
 const COMMENT: &str = "\
@@ -120,7 +120,7 @@ impl Functions {
         let options = pool.connect_options();
         let database = options.get_database().expect("a test has its own");
         let (host, port) = (options.get_host(), options.get_port());
-        let roots = fs::canonicalize("../shared/rds-ca/rds-ca.pem").expect("certificates");
+        let roots = fs::canonicalize("../shared/core/rds-ca/rds-ca.pem").expect("certificates");
         let variables = [
             ("AUTH", "closed"),
             ("AWS_ENDPOINT_URL", &env("AWS_ENDPOINT_URL")),

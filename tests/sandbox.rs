@@ -1,4 +1,4 @@
-//! The sandbox's shape, deployed into the local AWS as far as that goes (tools/emulated_sandbox.py): the migrator as
+//! The sandbox's shape, deployed into the local AWS as far as that goes (dev/tools/emulated_sandbox.py): the migrator as
 //! CloudFormation's custom resource, roles, versions behind aliases, an issuer that publishes its keys.
 
 use std::path::Path;

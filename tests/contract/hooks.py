@@ -11,7 +11,7 @@ from schemathesis.core.parameters import ParameterLocation
 
 
 def cursor(id: int) -> str:
-    """A place in a list, as shared/src/domain/page.rs writes it. The document only says that it is opaque."""
+    """A place in a list, as shared/core/src/domain/page.rs writes it. The document only says that it is opaque."""
     place = id.to_bytes(8, "big")
     checksum = hashlib.sha256(b"task cursor 1" + place).digest()[:4]
     return base64.urlsafe_b64encode(place + checksum).decode().rstrip("=")

@@ -227,7 +227,7 @@ fn what_is_wrong_with_a_question_or_a_plan_is_noticed() {
         ("**Follow-up.** ", ""),
         ("**Code:** ", "Code: "),
         (
-            "[`check`](shared/src/domain/text.rs),\n[`tasks_title_length`](migrations/0001_tasks.sql)",
+            "[`check`](shared/core/src/domain/text.rs),\n[`tasks_title_length`](migrations/0001_tasks.sql)",
             "",
         ),
         ("(#rust-and-async): 1 to 7", "(#rust-and-async): 1 to 6"),

@@ -114,7 +114,7 @@ fn normal(path: &str) -> String {
     parts.join("/")
 }
 
-/// The name of an item, if the link is to one: `[`Database::run`](shared/src/store/connection.rs)`.
+/// The name of an item, if the link is to one: `[`Database::run`](shared/core/src/store/connection.rs)`.
 fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
     let name = text.strip_prefix('`')?.strip_suffix('`')?;
     let is_name = name
@@ -316,7 +316,7 @@ fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
             "exercises/README.md" => {
                 &["make exercise N=lost-messages   # begins: a branch of its own, with one commit"]
             }
-            "interviewer/README.md" => &["make exercise N=lost-messages && make grade && make exercise-reset"],
+            "interview/README.md" => &["make exercise N=lost-messages && make grade && make exercise-reset"],
             _ => &[],
         };
         assert_eq!(
@@ -335,10 +335,10 @@ fn a_link_that_leads_nowhere_is_noticed() {
         "[there](#nowhere)",
         "[there](docs/decisions.md#nowhere)",
         // Used there, or a part of a name that is defined there.
-        "[`timeout`](shared/src/store/connection.rs)",
-        "[`Data`](shared/src/store/connection.rs)",
-        "[`Database::may_repeat`](shared/src/store/connection.rs)",
-        "[`StoreError::Gone`](shared/src/store/error.rs)",
+        "[`timeout`](shared/core/src/store/connection.rs)",
+        "[`Data`](shared/core/src/store/connection.rs)",
+        "[`Database::may_repeat`](shared/core/src/store/connection.rs)",
+        "[`StoreError::Gone`](shared/core/src/store/error.rs)",
         "[`Visibility`](template.yaml)",
         "[`Globals.Memory`](template.yaml)",
         "[`Outputs.MemorySize`](template.yaml)",

@@ -636,7 +636,7 @@ fn the_database_is_private_encrypted_and_backed_up(templates: &Value) {
         assert_eq!(instances.len(), if environment == "prod" { 2 } else { 1 });
         for (name, instance) in instances {
             assert_eq!(instance["Properties"]["PubliclyAccessible"], false, "{name}");
-            // Whose certificates are in shared/rds-ca.
+            // Whose certificates are in shared/core/rds-ca.
             assert_eq!(
                 instance["Properties"]["CACertificateIdentifier"], "rds-ca-rsa2048-g1",
                 "{name}"

@@ -15,7 +15,7 @@ use crate::support::{Call, env};
 /// A route: "GET /tasks/{id}".
 type Route = String;
 
-/// All of `make lint`'s templates (see tools/translate.py): for each environment what is there, and under `translated`
+/// All of `make lint`'s templates (see dev/tools/translate.py): for each environment what is there, and under `translated`
 /// also the conditions, parameters and mappings.
 pub fn templates() -> Value {
     let folder = env("TEMPLATES");

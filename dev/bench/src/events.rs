@@ -1,0 +1,76 @@
+//! The events that functions are invoked with.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+/// What API Gateway's REST API sends for a request by an admin. The id is the path parameter of that name.
+pub fn rest(method: &str, path: &str, id: Option<i64>) -> Value {
+    let mut event: Value = serde_json::from_str(include_str!("../../../tests/events/rest.json")).expect("JSON");
+    event["httpMethod"] = json!(method);
+    event["path"] = json!(path);
+    event["requestContext"]["httpMethod"] = json!(method);
+    event["requestContext"]["path"] = json!(format!("/sandbox{path}"));
+    event["requestContext"]["authorizer"] = json!({"sub": "bench", "admin": "true"});
+    if let Some(id) = id {
+        event["pathParameters"] = json!({"id": id.to_string()});
+    }
+    event
+}
+
+/// The same for `/tasks/{id}` and what is below it.
+pub fn task(method: &str, id: i64, below: &str) -> Value {
+    rest(method, &format!("/tasks/{id}{below}"), Some(id))
+}
+
+/// Adds a JSON body.
+pub fn with_body(mut event: Value, body: &Value) -> Value {
+    event["body"] = json!(body.to_string());
+    with_header(event, "Content-Type", "application/json")
+}
+
+/// Names another caller: what the authorizer has found out about them.
+pub fn by(mut event: Value, subject: &str, admin: bool) -> Value {
+    event["requestContext"]["authorizer"] = json!({"sub": subject, "admin": admin.to_string()});
+    event
+}
+
+/// Adds a header.
+pub fn with_header(mut event: Value, name: &str, value: &str) -> Value {
+    event["headers"][name] = json!(value);
+    event["multiValueHeaders"][name] = json!([value]);
+    event
+}
+
+/// Adds a query parameter.
+pub fn with_query(mut event: Value, name: &str, value: &str) -> Value {
+    event["queryStringParameters"][name] = json!(value);
+    event["multiValueQueryStringParameters"][name] = json!([value]);
+    event
+}
+
+/// What the event source mapping sends for a batch of messages about these tasks, sent now.
+pub fn sqs(ids: &[i64]) -> Value {
+    let record = |(number, id): (usize, &i64)| {
+        let body = json!({"task_id": id}).to_string();
+        record(&format!("m{number}"), &body, 1)
+    };
+    batch(ids.iter().enumerate().map(record).collect())
+}
+
+/// A message that was sent now and is received for the nth time.
+pub fn record(message_id: &str, body: &str, receives: u32) -> Value {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let sent = now.expect("after 1970").as_millis().to_string();
+    let mut record: Value = serde_json::from_str(include_str!("../../../tests/events/sqs.json")).expect("JSON");
+    record["messageId"] = json!(message_id);
+    record["body"] = json!(body);
+    record["attributes"]["ApproximateReceiveCount"] = json!(receives.to_string());
+    record["attributes"]["SentTimestamp"] = json!(sent);
+    record
+}
+
+/// The event with these records.
+pub fn batch(records: Vec<Value>) -> Value {
+    json!({"Records": records})
+}
