@@ -1,6 +1,7 @@
 //! What the documents say about the repository: do their links lead somewhere, and is what they name there? Here, what
 //! holds for all of them; in `interview` and `operations`, what one of them must have.
 
+#[path = "../../documents/interview.rs"]
 mod interview;
 mod operations;
 
