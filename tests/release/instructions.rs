@@ -11,8 +11,8 @@ use std::{
     sync::atomic::{AtomicI64, Ordering},
 };
 
-use bench::{
-    Sandbox, TIME, events,
+use harness::{
+    AMPLE_TIME, LambdaHost, events,
     instructions::{Count, count},
 };
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ fn is_like(counted: &Count, expected: &Count) -> bool {
 
 /// The functions, and what they need.
 struct Functions {
-    sandbox: Sandbox,
+    host: LambdaHost,
     reports: PathBuf,
     last_task: AtomicI64,
 }
@@ -135,12 +135,12 @@ impl Functions {
         let reports = Path::new("../target/instructions");
         fs::create_dir_all(reports).expect("a folder");
         Self {
-            sandbox: Sandbox {
+            host: LambdaHost {
                 functions: fs::canonicalize("../target/lambda").expect("`make test` has built the functions"),
                 variables: variables
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .to_vec(),
-                time: TIME,
+                time: AMPLE_TIME,
             },
             reports: fs::canonicalize(reports).expect("a folder"),
             last_task: AtomicI64::new(0),
@@ -149,7 +149,7 @@ impl Functions {
 
     async fn count(&self, function: &str) -> Result<Count, String> {
         let event = || self.event(function);
-        let counted = count(&self.sandbox, env("VALGRIND").as_ref(), &self.reports, function, event).await;
+        let counted = count(&self.host, env("VALGRIND").as_ref(), &self.reports, function, event).await;
         counted.map_err(|error| format!("{error:#}"))
     }
 

@@ -1,5 +1,6 @@
 //! Calls a handler as API Gateway does: with an event, of either payload version.
 
+use harness::events;
 use lambda_http::{Body, Context, LambdaEvent, Request, Response, request::LambdaRequest};
 use serde_json::{Map, Value, json};
 use shared::{
@@ -218,7 +219,7 @@ impl Call {
     fn event(&self, gateway: Gateway) -> Value {
         match gateway {
             Gateway::Rest => {
-                let mut event: Value = serde_json::from_str(include_str!("../events/rest.json")).expect("JSON");
+                let mut event = events::rest_sample();
                 event["httpMethod"] = json!(self.method);
                 event["path"] = json!(self.path);
                 event["requestContext"]["httpMethod"] = json!(self.method);
@@ -244,7 +245,7 @@ impl Call {
                 event
             }
             Gateway::Http => {
-                let mut event: Value = serde_json::from_str(include_str!("../events/http.json")).expect("JSON");
+                let mut event = events::http_sample();
                 event["requestContext"]["http"]["method"] = json!(self.method);
                 event["requestContext"]["http"]["path"] = json!(self.path);
                 event["rawPath"] = json!(self.path);

@@ -10,10 +10,10 @@ mod plans;
 mod queues;
 mod recorder;
 
-pub use bench::{Proxy, eventually};
 pub use browser::Browser;
 pub use call::{Answer, Call, Gateway};
 pub use certificates::make_certificates;
+pub use harness::{Proxy, events, eventually};
 pub use logs::LogLines;
 pub use metrics::{MetricLines, NO_METRICS};
 pub use plans::{plan_nodes, statements};

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use task_metrics::{Batch, Metrics};
 use task_processor::{Settings, TaskError, handle, process};
 
-use crate::support::{Call, MetricLines, TestQueue, database, execute, queue_nobody_serves, task};
+use crate::support::{Call, MetricLines, TestQueue, database, events, execute, queue_nobody_serves, task};
 
 /// The metadata of a line with these metrics: name and unit.
 fn metadata(metrics: &[(&str, &str)]) -> Value {
@@ -170,7 +170,7 @@ fn event(messages: &[(String, u64)]) -> SqsEvent {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.expect("after 1970").as_millis() as u64;
     let record = |(number, (body, ago)): (usize, &(String, u64))| {
-        let mut record: Value = serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON");
+        let mut record = events::sqs_sample();
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["SentTimestamp"] = json!((now - ago).to_string());

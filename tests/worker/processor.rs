@@ -16,7 +16,8 @@ use task_processor::{BatchError, Processed, Retry, Settings, TaskError, handle, 
 use tokio::sync::Barrier;
 
 use crate::support::{
-    NO_METRICS, Proxy, TestQueue, database, database_that_is_down, eventually, execute, queue_nobody_serves, row, task,
+    NO_METRICS, Proxy, TestQueue, database, database_that_is_down, events, eventually, execute, queue_nobody_serves,
+    row, task,
 };
 
 /// An event with these bodies; the messages are called m0, m1, ...
@@ -36,7 +37,7 @@ fn milliseconds_since_1970() -> u128 {
 
 fn event_sent(bodies: &[String], times: u32, sent_at: u128) -> SqsEvent {
     let record = |(number, body): (usize, &String)| {
-        let mut record: Value = serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON");
+        let mut record = events::sqs_sample();
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["ApproximateReceiveCount"] = json!(times.to_string());

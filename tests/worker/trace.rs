@@ -10,7 +10,9 @@ use sqlx::PgPool;
 use task_processor::{Settings, handle, perform, process};
 use task_reconciler::sweep;
 
-use crate::support::{Call, LogLines, NO_METRICS, TestQueue, client_config, database, execute, sqs_that_answers, task};
+use crate::support::{
+    Call, LogLines, NO_METRICS, TestQueue, client_config, database, events, execute, sqs_that_answers, task,
+};
 
 const TRACE_ID: &str = "1-5759e988-bd862e3fe1be46a994272793";
 const HEADER: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:2345:0";
@@ -125,7 +127,7 @@ async fn without_a_trace_or_with_one_that_is_none_everything_works_and_names_non
 /// An event with these messages, each a second after the one before.
 fn event(messages: &[(String, &str)]) -> SqsEvent {
     let record = |(number, (body, header)): (usize, &(String, &str))| {
-        let mut record: Value = serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON");
+        let mut record = events::sqs_sample();
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["SentTimestamp"] = json!((1_795_359_600_000_u64 + number as u64 * 1000).to_string());

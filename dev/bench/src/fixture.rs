@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::Client;
-use bench::{Sandbox, TIME};
+use harness::{AMPLE_TIME, LambdaHost};
 use migrator::{MIGRATIONS, ROLES};
 use queue::TaskQueue;
 use shared::store::Database;
@@ -23,9 +23,9 @@ pub struct Fixture {
     /// A queue that nobody reads.
     pub queue_url: String,
     /// The functions that are deployed.
-    pub functions: Sandbox,
+    pub functions: LambdaHost,
     /// The empty one.
-    pub references: Sandbox,
+    pub references: LambdaHost,
     /// Where the stack answers.
     pub api_url: String,
     /// The stack's database.
@@ -66,19 +66,19 @@ impl Fixture {
             ("DATABASE_URL", url.as_str()),
             ("QUEUE_URL", &queue_url),
         ];
-        let sandbox = |folder: &str| -> Result<Sandbox> {
-            Ok(Sandbox {
+        let host = |folder: &str| -> Result<LambdaHost> {
+            Ok(LambdaHost {
                 functions: PathBuf::from(variable(folder)?),
                 variables: variables
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .to_vec(),
-                time: TIME,
+                time: AMPLE_TIME,
             })
         };
         Ok(Self {
             database: Database::new(options.clone()),
-            functions: sandbox("FUNCTIONS")?,
-            references: sandbox("REFERENCES")?,
+            functions: host("FUNCTIONS")?,
+            references: host("REFERENCES")?,
             api_url: variable("API_URL")?,
             options,
             connection,

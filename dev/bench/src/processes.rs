@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use bench::{Answer, Function, Sandbox, events};
 use flate2::{Compression, write::DeflateEncoder};
+use harness::{Function, LambdaHost, Response, events};
 use serde_json::{Value, json};
 use shared::{
     domain::{Access, TaskId},
@@ -41,16 +41,16 @@ pub fn new_task() -> Value {
 }
 
 /// From the start of a function to its first answer.
-async fn answered(sandbox: &Sandbox, name: &str, event: &Value) -> Result<Duration> {
-    let (function, answer) = sandbox.start(name, event).await?;
+async fn answered(host: &LambdaHost, name: &str, event: &Value) -> Result<Duration> {
+    let (function, answer) = host.start(name, event).await?;
     ensure_success(&answer)?;
     function.stop().await?;
     Ok(answer.took)
 }
 
 /// From the start of a function until it asks for its first invocation.
-async fn init(sandbox: &Sandbox, name: &str) -> Result<Duration> {
-    let function = sandbox.start_idle(name).await?;
+async fn init(host: &LambdaHost, name: &str) -> Result<Duration> {
+    let function = host.start_idle(name).await?;
     let init = function.init;
     function.stop().await?;
     Ok(init)
@@ -70,7 +70,7 @@ async fn distant_database() -> Result<String> {
     Ok(url)
 }
 
-fn ensure_success(answer: &Answer) -> Result<()> {
+fn ensure_success(answer: &Response) -> Result<()> {
     let status = answer.body["statusCode"].as_u64();
     ensure!(
         status.is_some_and(|status| status < 300),
@@ -84,7 +84,7 @@ fn ensure_success(answer: &Answer) -> Result<()> {
 pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
     let mut rows = cold_starts(fixture).await?;
     for (function, goal) in [("get-task", 2.2), ("create-task", 3.5)] {
-        let size = |sandbox: &Sandbox, name| zipped(&sandbox.functions.join(name).join("bootstrap"));
+        let size = |host: &LambdaHost, name| zipped(&host.functions.join(name).join("bootstrap"));
         rows.push(Row::bytes(
             format!("zip, {function}"),
             "empty function",
@@ -198,8 +198,8 @@ fn zipped(bootstrap: &Path) -> Result<u64> {
     Ok(u64::try_from(zip.finish()?.len())?)
 }
 
-async fn peak(sandbox: &Sandbox, name: &str, event: &Value) -> Result<u64> {
-    let (mut function, _) = sandbox.start(name, event).await?;
+async fn peak(host: &LambdaHost, name: &str, event: &Value) -> Result<u64> {
+    let (mut function, _) = host.start(name, event).await?;
     warm_up(&mut function, event).await?;
     let peak = function.peak_memory()?;
     function.stop().await?;

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use aws_lambda_events::sqs::SqsEvent;
-use bench::{Proxy, events};
 use create_task::Settings;
+use harness::{Proxy, events};
 use lambda_http::{Context, LambdaEvent, Request, request::LambdaRequest};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use bench::{Proxy, Sandbox};
+use harness::{LambdaHost, Proxy};
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ impl Starting {
 
     /// Starts it and waits until it asks for work: its init phase is over.
     pub async fn start(self) -> Function {
-        let sandbox = Sandbox {
+        let sandbox = LambdaHost {
             functions: PathBuf::from(env("FUNCTIONS")),
             variables: self.variables.into_iter().collect(),
             time: self.time,
@@ -67,7 +67,7 @@ impl Starting {
 pub struct Function {
     /// `create-task`
     pub name: String,
-    function: bench::Function,
+    function: harness::Function,
 }
 
 /// What a function that is behind the API answers.
@@ -81,7 +81,7 @@ pub struct Answer {
 }
 
 impl Function {
-    /// Sends it an event of API Gateway's (see [`bench::events`]) and returns the response.
+    /// Sends it an event of API Gateway's (see [`harness::events`]) and returns the response.
     pub async fn call(&mut self, event: &Value) -> Answer {
         let response = self.invoke(event).await;
         let response = response.unwrap_or_else(|error| panic!("{} failed: {error}", self.name));

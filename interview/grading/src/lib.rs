@@ -25,8 +25,8 @@ mod stand;
 mod template;
 mod webhooks;
 
-pub use bench::{Proxy, events, eventually};
 pub use function::{Answer, Function, Starting};
+pub use harness::{Proxy, events, eventually};
 pub use queues::{DEAD_LETTER_QUEUE, Delivered, Depth, Message, TASK_QUEUE};
 pub use stand::Stand;
 pub use template::Template;

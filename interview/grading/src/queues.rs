@@ -190,7 +190,7 @@ impl Stand {
     /// The same with messages of the task queue that were received already.
     pub async fn hand_over(&self, function: &mut Function, messages: Vec<Message>) -> Delivered {
         let records = messages.iter().map(Message::record).collect();
-        let answer = function.invoke(&bench::events::batch(records)).await;
+        let answer = function.invoke(&harness::events::batch(records)).await;
         let trigger = self.template.trigger(TASK_QUEUE, &function.name);
         let partial = trigger["FunctionResponseTypes"]
             .as_array()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_sdk_sqs::Client;
-use bench::Proxy;
+use harness::Proxy;
 use migrator::{MIGRATIONS, ROLES};
 use serde_json::Value;
 use sqlx::{

@@ -8,6 +8,8 @@ use shared::{
     http::{self, ApiError, respond},
 };
 
+use crate::support::events;
+
 /// What a function answers that says who calls, on a route for everybody and on one for admins.
 async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
     let everybody = |request| async move {
@@ -36,13 +38,13 @@ async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
 }
 
 fn rest(authorizer: Value) -> Value {
-    let mut event: Value = serde_json::from_str(include_str!("../../events/rest.json")).expect("JSON");
+    let mut event = events::rest_sample();
     event["requestContext"]["authorizer"] = authorizer;
     event
 }
 
 fn http() -> Value {
-    serde_json::from_str(include_str!("../../events/http.json")).expect("JSON")
+    events::http_sample()
 }
 
 #[tokio::test]

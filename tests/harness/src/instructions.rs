@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Sandbox;
+use crate::LambdaHost;
 
 /// How many warm requests are counted.
 const WARM: usize = 20;
@@ -14,7 +14,7 @@ const WARM: usize = 20;
 /// The instructions of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// From the start of the process to its first answer.
+    /// From the start of the process to its first response.
     pub cold: u64,
     /// For each further request.
     pub warm: u64,
@@ -25,7 +25,7 @@ pub struct Count {
 /// Twice: with one request, and with some more. Neither includes the other's noise, as there would be in what is
 /// counted between two moments of one run.
 pub async fn count(
-    sandbox: &Sandbox,
+    host: &LambdaHost,
     valgrind: &Path,
     reports: &Path,
     name: &str,
@@ -33,7 +33,7 @@ pub async fn count(
 ) -> Result<Count> {
     let run = async |requests: usize| {
         let report = reports.join(format!("{name}-{requests}.callgrind"));
-        run(sandbox, valgrind, &report, name, requests, &event).await?;
+        run(host, valgrind, &report, name, requests, &event).await?;
         own(&report)
     };
     let (cold, all) = tokio::join!(run(1), run(1 + WARM));
@@ -46,7 +46,7 @@ pub async fn count(
 }
 
 async fn run(
-    sandbox: &Sandbox,
+    host: &LambdaHost,
     valgrind: &Path,
     report: &Path,
     name: &str,
@@ -60,17 +60,17 @@ async fn run(
         "--quiet".as_ref(),
         file.as_ref(),
     ];
-    let (mut function, first) = sandbox.start_under(name, &program, &event()).await?;
-    let mut answers = vec![first];
+    let (mut function, first) = host.start_under(name, &program, &event()).await?;
+    let mut responses = vec![first];
     for _ in 1..requests {
-        answers.push(function.invoke(&event()).await?);
+        responses.push(function.invoke(&event()).await?);
     }
-    for answer in answers {
-        let status = &answer.body["statusCode"];
+    for response in responses {
+        let status = &response.body["statusCode"];
         ensure!(
             status.is_null() || status.as_u64().is_some_and(|status| status < 300),
             "{name}: {}",
-            answer.body
+            response.body
         );
     }
     function.stop().await
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn only_the_functions_own_instructions_count_and_those_of_a_call_once() {
-        let report = std::env::temp_dir().join(format!("bench-{}.callgrind", std::process::id()));
+        let report = std::env::temp_dir().join(format!("harness-{}.callgrind", std::process::id()));
         let text = "positions: line\nevents: Ir\nsummary: 99\n\n\
                     ob=(1) /lib/libc.so.6\nfn=(1) malloc\n7 50\ncob=(2) /f/bootstrap\ncfn=(2)\ncalls=1 0 \n7 30\n\n\
                     ob=(2)\nfn=(2)\n0 10\n+3 20\ncob=(1)\ncfn=(1)\ncalls=2 0 \n* 50\n* 5\n\n\

@@ -1,4 +1,4 @@
-//! A function's process, from its start to its end.
+//! A function's process under the runtime API.
 
 use std::{
     ffi::OsStr,
@@ -20,47 +20,47 @@ use nix::{
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::runtime_api::{Call, News, RuntimeApi};
+use crate::runtime_api::{RuntimeApi, RuntimeCall, RuntimeEvent};
 
-/// More time than an invocation takes anywhere.
-pub const TIME: Duration = Duration::from_secs(300);
+/// Longer than any invocation takes.
+pub const AMPLE_TIME: Duration = Duration::from_secs(300);
 
-/// What the functions are started with.
+/// Starts functions as Lambda's execution environment does.
 #[derive(Clone, Debug)]
-pub struct Sandbox {
+pub struct LambdaHost {
     /// The folder with the functions, each a folder with a `bootstrap`.
     pub functions: PathBuf,
     /// What template.yaml puts into the environment, and where AWS is.
     pub variables: Vec<(String, String)>,
-    /// How long a function has for an invocation, as far as it is told: nobody ends it.
+    /// The time that an invocation is told it has. It is not enforced.
     pub time: Duration,
 }
 
-/// A function that runs.
+/// A running function.
 pub struct Function {
     name: String,
     process: Child,
     api: RuntimeApi,
     time: Duration,
-    /// What it prints, if that is kept.
+    /// Its output, if started with [`LambdaHost::start_idle`].
     output: Option<File>,
-    /// How long it took from the start of the process until it asked for its first invocation.
+    /// From the start of the process until it asked for its first invocation.
     pub init: Duration,
 }
 
-/// What a function has answered.
-pub struct Answer {
-    /// What API Gateway, or the event source mapping, gets.
+/// The response to an invocation.
+pub struct Response {
+    /// As API Gateway or the event source mapping gets it.
     pub body: Value,
-    /// How long it took: from the invocation, or, for the first one, from the start of the process.
+    /// From the invocation, or, for the first one, from the start of the process.
     pub took: Duration,
 }
 
-/// The error that a function has returned.
+/// The error that an invocation returned.
 #[derive(Debug)]
 pub struct Failure {
     function: String,
-    /// What it told Lambda.
+    /// As it was reported to Lambda.
     pub error: String,
 }
 
@@ -72,32 +72,32 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl Sandbox {
-    /// Starts a function for an event that waits for it, and returns it with the answer.
-    pub async fn start(&self, name: &str, event: &Value) -> Result<(Function, Answer)> {
+impl LambdaHost {
+    /// Starts a function with an event waiting for it.
+    pub async fn start(&self, name: &str, event: &Value) -> Result<(Function, Response)> {
         self.start_under(name, &[] as &[&OsStr], event).await
     }
 
-    /// The same, under another program, like valgrind.
+    /// Starts a function under another program, like valgrind.
     pub async fn start_under(
         &self,
         name: &str,
         program: &[impl AsRef<OsStr>],
         event: &Value,
-    ) -> Result<(Function, Answer)> {
+    ) -> Result<(Function, Response)> {
         let (mut function, started) = self.spawn(name, program, Some(event), None).await?;
-        let answer = function.answers(started).await?;
-        Ok((function, answer?))
+        let response = function.response(started).await?;
+        Ok((function, response?))
     }
 
-    /// Starts a function and waits until it asks for its first invocation. What it prints is kept.
+    /// Starts a function and waits until it asks for its first invocation. Its output is kept.
     pub async fn start_idle(&self, name: &str) -> Result<Function> {
-        let output = nameless_file().context("cannot keep the output")?;
+        let output = unlinked_file().context("cannot keep the output")?;
         let (function, _) = self.spawn(name, &[] as &[&OsStr], None, Some(output)).await?;
         Ok(function)
     }
 
-    /// Starts a process, and returns it with the time, when it asks for an invocation.
+    /// Starts a process and waits until it asks for an invocation. Also returns when it was started.
     async fn spawn(
         &self,
         name: &str,
@@ -159,13 +159,13 @@ impl Sandbox {
             output,
             init: Duration::ZERO,
         };
-        function.init = function.asks().await? - started;
+        function.init = function.next_invocation().await? - started;
         Ok((function, started))
     }
 }
 
-/// An empty file that is gone when nobody has it open.
-fn nameless_file() -> io::Result<File> {
+/// An unlinked file.
+fn unlinked_file() -> io::Result<File> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("output-{}-{number}", std::process::id()));
@@ -176,36 +176,36 @@ fn nameless_file() -> io::Result<File> {
 
 impl Function {
     /// Invokes it and waits until it asks for the next invocation.
-    pub async fn invoke(&mut self, event: &Value) -> Result<Answer> {
+    pub async fn invoke(&mut self, event: &Value) -> Result<Response> {
         Ok(self.outcome(event).await??)
     }
 
-    /// The same, where an error that it returns is an answer, too.
-    pub async fn outcome(&mut self, event: &Value) -> Result<Result<Answer, Failure>> {
+    /// Invokes it and waits until it asks for the next invocation; a reported error is an outcome as well.
+    pub async fn outcome(&mut self, event: &Value) -> Result<Result<Response, Failure>> {
         let event = event.to_string();
         let invoked = Instant::now();
         self.api.invoke(&event, self.time)?;
-        self.answers(invoked).await
+        self.response(invoked).await
     }
 
-    async fn answers(&mut self, invoked: Instant) -> Result<Result<Answer, Failure>> {
-        let News { at, call } = self.next_call().await?;
+    async fn response(&mut self, invoked: Instant) -> Result<Result<Response, Failure>> {
+        let RuntimeEvent { at, call } = self.next_event().await?;
         let outcome = match call {
-            Call::Response(body) => Ok(Answer {
+            RuntimeCall::Response(body) => Ok(Response {
                 body: serde_json::from_slice(&body)?,
                 took: at - invoked,
             }),
-            Call::Error(body) => Err(Failure {
+            RuntimeCall::Error(body) => Err(Failure {
                 function: self.name.clone(),
                 error: String::from_utf8_lossy(&body).into_owned(),
             }),
-            Call::Next => bail!("{} asks without having answered", self.name),
+            RuntimeCall::Next => bail!("{} asks for an invocation without having responded", self.name),
         };
-        self.asks().await?;
+        self.next_invocation().await?;
         Ok(outcome)
     }
 
-    /// All that it has printed, if it was started with [`Sandbox::start_idle`].
+    /// Its output so far, if started with [`LambdaHost::start_idle`].
     pub fn output(&self) -> Result<String> {
         let file = self.output.as_ref().context("its output is not kept")?;
         let mut bytes = vec![0; file.metadata()?.len().try_into()?];
@@ -214,7 +214,7 @@ impl Function {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The most memory that it has held, in bytes.
+    /// Its peak memory in bytes.
     pub fn peak_memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -222,7 +222,7 @@ impl Function {
         Ok(kilobytes.context("/proc tells the peak")?.parse::<u64>()? * 1024)
     }
 
-    /// Ends it, politely, so that valgrind still writes its report.
+    /// Ends it with SIGTERM, so that valgrind still writes its report.
     pub async fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.id()?.try_into()?), Signal::SIGTERM)?;
         self.process.wait().await?;
@@ -233,25 +233,28 @@ impl Function {
         self.process.id().with_context(|| format!("{} has ended", self.name))
     }
 
-    async fn asks(&mut self) -> Result<Instant> {
-        match self.next_call().await? {
-            News { at, call: Call::Next } => Ok(at),
-            News {
-                call: Call::Error(body),
+    async fn next_invocation(&mut self) -> Result<Instant> {
+        match self.next_event().await? {
+            RuntimeEvent {
+                at,
+                call: RuntimeCall::Next,
+            } => Ok(at),
+            RuntimeEvent {
+                call: RuntimeCall::Error(body),
                 ..
             } => {
                 bail!("{} does not start: {}", self.name, String::from_utf8_lossy(&body))
             }
-            News {
-                call: Call::Response(_),
+            RuntimeEvent {
+                call: RuntimeCall::Response(_),
                 ..
-            } => bail!("{} answers unasked", self.name),
+            } => bail!("{} responds to no invocation", self.name),
         }
     }
 
-    async fn next_call(&mut self) -> Result<News> {
+    async fn next_event(&mut self) -> Result<RuntimeEvent> {
         tokio::select! {
-            news = self.api.next_call() => Ok(news),
+            event = self.api.next_event() => Ok(event),
             status = self.process.wait() => bail!("{} has ended: {}", self.name, status?),
         }
     }

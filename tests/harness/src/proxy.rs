@@ -1,4 +1,4 @@
-//! A TCP proxy in front of Postgres that counts round trips and makes trouble.
+//! A TCP proxy in front of Postgres that counts round trips and injects faults.
 
 use std::sync::{
     Arc,
@@ -23,7 +23,7 @@ pub struct Proxy {
     condition: watch::Sender<Condition>,
 }
 
-/// How well the proxy works.
+/// What the proxy does to its connections.
 #[derive(Clone, Copy)]
 struct Condition {
     mode: Mode,
@@ -112,12 +112,12 @@ impl Proxy {
         self.round_trips.load(Ordering::SeqCst)
     }
 
-    /// Accepts, and hands nothing on: Postgres is paused, or its host is.
+    /// Accepts connections and forwards nothing: Postgres or its host is paused.
     pub fn freeze(&self) {
         self.set(Mode::Frozen);
     }
 
-    /// Ends all connections, and each new one at once: Postgres is gone.
+    /// Closes all connections, and each new one at once: Postgres is down.
     pub async fn take_down(&self) {
         self.set(Mode::Down);
         self.condition
@@ -129,12 +129,12 @@ impl Proxy {
         ended.expect("the proxy lives");
     }
 
-    /// Works again.
+    /// Forwards again.
     pub fn open(&self) {
         self.set(Mode::Open);
     }
 
-    /// Lets the connections there are hang for ever, without a word: their host is gone. New ones work.
+    /// Lets the current connections hang silently: their host is gone. New ones work.
     pub fn strand(&self) {
         self.condition
             .send_modify(|condition| condition.stranded = condition.connections);
@@ -157,16 +157,16 @@ impl Link {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let server_spoke = AtomicBool::new(true);
-        let asked = || {
+        let requested = || {
             if server_spoke.swap(false, Ordering::SeqCst) {
                 round_trips.fetch_add(1, Ordering::SeqCst);
             }
         };
-        let answered = || server_spoke.store(true, Ordering::SeqCst);
+        let responded = || server_spoke.store(true, Ordering::SeqCst);
         let mut condition = self.condition.clone();
         tokio::select! {
-            () = self.clone().copy(from_client, to_server, asked) => {}
-            () = self.clone().copy(from_server, to_client, answered) => {}
+            () = self.clone().copy(from_client, to_server, requested) => {}
+            () = self.clone().copy(from_server, to_client, responded) => {}
             _ = condition.wait_for(|condition| self.number < condition.to_end) => {}
         }
     }

@@ -25,31 +25,30 @@ use tokio::{
 pub struct RuntimeApi {
     /// Where it is served.
     pub address: SocketAddr,
-    events: mpsc::UnboundedSender<(String, Duration)>,
-    news: mpsc::UnboundedReceiver<News>,
+    invocations: mpsc::UnboundedSender<(String, Duration)>,
+    events: mpsc::UnboundedReceiver<RuntimeEvent>,
 }
 
-/// What a function has called.
-pub struct News {
-    /// When the call had arrived.
+/// A call of the API by the function.
+pub struct RuntimeEvent {
+    /// When the call had arrived in full.
     pub at: Instant,
-    /// Which one it was.
-    pub call: Call,
+    pub call: RuntimeCall,
 }
 
-/// A call of the API.
-pub enum Call {
-    /// The function asks for an invocation.
+/// Which call.
+pub enum RuntimeCall {
+    /// Asks for an invocation.
     Next,
-    /// It has answered one.
+    /// The response to one.
     Response(Bytes),
-    /// It could not, or not even start.
+    /// Its failure, or that of the init phase.
     Error(Bytes),
 }
 
 struct Server {
-    events: Mutex<mpsc::UnboundedReceiver<(String, Duration)>>,
-    news: mpsc::UnboundedSender<News>,
+    invocations: Mutex<mpsc::UnboundedReceiver<(String, Duration)>>,
+    events: mpsc::UnboundedSender<RuntimeEvent>,
 }
 
 impl RuntimeApi {
@@ -57,19 +56,19 @@ impl RuntimeApi {
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let (events, receiver) = mpsc::unbounded_channel();
-        let (sender, news) = mpsc::unbounded_channel();
+        let (invocations, receiver) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::unbounded_channel();
         let server = Arc::new(Server {
-            events: Mutex::new(receiver),
-            news: sender,
+            invocations: Mutex::new(receiver),
+            events: sender,
         });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = Arc::clone(&server);
                 tokio::spawn(async move {
-                    // Otherwise an answer in two segments waits for the acknowledgement of the first.
+                    // Otherwise a response in two segments waits for the acknowledgement of the first.
                     let _ = stream.set_nodelay(true);
-                    let service = service_fn(|request| server.answer(request));
+                    let service = service_fn(|request| server.respond(request));
                     // Ends with the function.
                     let _ = http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -77,29 +76,36 @@ impl RuntimeApi {
                 });
             }
         });
-        Ok(Self { address, events, news })
+        Ok(Self {
+            address,
+            invocations,
+            events,
+        })
     }
 
-    /// Has the function invoked with an event, for which it has this much time, as soon as it asks.
+    /// Queues an invocation, with this much time until its deadline.
     pub fn invoke(&self, event: &str, time: Duration) -> Result<()> {
         let invocation = (event.to_owned(), time);
-        self.events.send(invocation).ok().context("the API is not served")
+        self.invocations.send(invocation).ok().context("the API is not served")
     }
 
-    /// What the function has called next.
-    pub async fn next_call(&mut self) -> News {
-        self.news.recv().await.expect("the server lives as long as this")
+    /// The next call.
+    pub async fn next_event(&mut self) -> RuntimeEvent {
+        self.events.recv().await.expect("the server lives as long as this")
     }
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
         let at = Instant::now();
         let path = request.uri().path().to_owned();
         if (request.method(), path.as_str()) == (&Method::GET, "/2018-06-01/runtime/invocation/next") {
-            self.news.send(News { at, call: Call::Next })?;
-            let invocation = self.events.lock().await.recv().await;
-            let (event, time) = invocation.context("nobody invokes")?;
+            self.events.send(RuntimeEvent {
+                at,
+                call: RuntimeCall::Next,
+            })?;
+            let invocation = self.invocations.lock().await.recv().await;
+            let (event, time) = invocation.context("the host is gone")?;
             let deadline = (SystemTime::now() + time).duration_since(SystemTime::UNIX_EPOCH)?;
             return Ok(Response::builder()
                 .header("content-type", "application/json")
@@ -116,13 +122,13 @@ impl Server {
                 .body(Full::from(event))?);
         }
         let body = request.into_body().collect().await?.to_bytes();
-        // Not before the body is here: that is when Lambda has the answer.
+        // Once the body is here, as with Lambda.
         let at = Instant::now();
         let call = match path.rsplit('/').next() {
-            Some("response") => Call::Response(body),
-            _ => Call::Error(body),
+            Some("response") => RuntimeCall::Response(body),
+            _ => RuntimeCall::Error(body),
         };
-        self.news.send(News { at, call })?;
+        self.events.send(RuntimeEvent { at, call })?;
         let accepted = Response::builder().status(StatusCode::ACCEPTED);
         Ok(accepted.body(Full::from(r#"{"status":"OK"}"#))?)
     }

@@ -1,12 +1,27 @@
-//! The events that functions are invoked with.
+//! The events that functions are invoked with, made from AWS's samples in `events/`.
 
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-/// What API Gateway's REST API sends for a request by an admin. The id is the path parameter of that name.
+/// A request as API Gateway's REST API sends it (payload 1.0).
+pub fn rest_sample() -> Value {
+    serde_json::from_str(include_str!("../events/rest.json")).expect("JSON")
+}
+
+/// A request as API Gateway's HTTP API and `cargo lambda watch` send it (payload 2.0).
+pub fn http_sample() -> Value {
+    serde_json::from_str(include_str!("../events/http.json")).expect("JSON")
+}
+
+/// A record of a batch from SQS.
+pub fn sqs_sample() -> Value {
+    serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON")
+}
+
+/// A request by an admin to the REST API. The id is the path parameter of that name.
 pub fn rest(method: &str, path: &str, id: Option<i64>) -> Value {
-    let mut event: Value = serde_json::from_str(include_str!("../../../tests/events/rest.json")).expect("JSON");
+    let mut event = rest_sample();
     event["httpMethod"] = json!(method);
     event["path"] = json!(path);
     event["requestContext"]["httpMethod"] = json!(method);
@@ -18,7 +33,7 @@ pub fn rest(method: &str, path: &str, id: Option<i64>) -> Value {
     event
 }
 
-/// The same for `/tasks/{id}` and what is below it.
+/// A request by an admin for `/tasks/{id}` and below.
 pub fn task(method: &str, id: i64, below: &str) -> Value {
     rest(method, &format!("/tasks/{id}{below}"), Some(id))
 }
@@ -29,7 +44,7 @@ pub fn with_body(mut event: Value, body: &Value) -> Value {
     with_header(event, "Content-Type", "application/json")
 }
 
-/// Names another caller: what the authorizer has found out about them.
+/// Sets the caller, as the authorizer reports them.
 pub fn by(mut event: Value, subject: &str, admin: bool) -> Value {
     event["requestContext"]["authorizer"] = json!({"sub": subject, "admin": admin.to_string()});
     event
@@ -49,7 +64,7 @@ pub fn with_query(mut event: Value, name: &str, value: &str) -> Value {
     event
 }
 
-/// What the event source mapping sends for a batch of messages about these tasks, sent now.
+/// A batch of messages about these tasks, sent now.
 pub fn sqs(ids: &[i64]) -> Value {
     let record = |(number, id): (usize, &i64)| {
         let body = json!({"task_id": id}).to_string();
@@ -62,7 +77,7 @@ pub fn sqs(ids: &[i64]) -> Value {
 pub fn record(message_id: &str, body: &str, receives: u32) -> Value {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let sent = now.expect("after 1970").as_millis().to_string();
-    let mut record: Value = serde_json::from_str(include_str!("../../../tests/events/sqs.json")).expect("JSON");
+    let mut record = sqs_sample();
     record["messageId"] = json!(message_id);
     record["body"] = json!(body);
     record["attributes"]["ApproximateReceiveCount"] = json!(receives.to_string());

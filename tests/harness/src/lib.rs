@@ -1,0 +1,13 @@
+//! Runs a function's `bootstrap` as Lambda does, without Lambda: for the tests, `make bench` and the graders of the
+//! exercises.
+
+pub mod events;
+mod eventually;
+mod host;
+pub mod instructions;
+mod proxy;
+mod runtime_api;
+
+pub use eventually::eventually;
+pub use host::{AMPLE_TIME, Failure, Function, LambdaHost, Response};
+pub use proxy::Proxy;
