@@ -1,30 +1,18 @@
 //! `GET /admin/status`, `GET /admin/tasks/{id}`, `POST /admin/redrive`, `GET /admin/dashboard`
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::support::{
-    Answer, Call, Gateway, Proxy, TestQueue, client_config, database, database_that_is_down, execute,
-    queue_nobody_serves, task,
-};
-
-async fn status(pool: &PgPool, queue: &TaskQueue, dead: &TaskQueue) -> Answer {
-    let database = database(pool);
-    let call = Call::new("GET", "/admin/status");
-    call.send(|request| admin_status::handle(&database, queue, dead, request))
-        .await
-}
+use crate::support::{App, Gateway, Proxy, Response, execute, hanging_sqs, refusing_sqs, task};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_tasks_the_status_is_complete_and_empty(pool: PgPool) {
-    let queue = TestQueue::create().await.sender();
-    let answer = status(&pool, &queue, &queue).await;
-    assert_eq!(answer.status, 200);
-    let mut status = answer.json();
+async fn status_without_tasks_is_complete(pool: PgPool) {
+    let response = App::new(&pool).get("/admin/status").await;
+    assert_eq!(response.status(), 200);
+    let mut status = response.json();
     let generated = status["generated_at"].take();
     OffsetDateTime::parse(generated.as_str().expect("a time"), &Rfc3339).expect("RFC 3339");
     let throughput = status["throughput"].take();
@@ -53,8 +41,9 @@ async fn without_tasks_the_status_is_complete_and_empty(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
-    let (queue, dead) = (TestQueue::create().await, TestQueue::create().await);
+async fn status_counts_tasks_and_messages(pool: PgPool) {
+    let app = App::new(&pool);
+    let (queue, dead) = (app.queue().await, app.dead_letters().await);
     queue.send(&["a".to_owned(), "b".to_owned(), "c".to_owned()]).await;
     queue.receive_as_event(1).await;
     dead.send(&["d".to_owned()]).await;
@@ -81,7 +70,7 @@ async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
     let held = "insert into tasks (title, status, lease_expires_at) values ('held', 'processing', now())";
     execute(&pool, held).await;
 
-    let status = status(&pool, &queue.sender(), &dead.sender()).await.json();
+    let status = app.get("/admin/status").await.json();
     let mut tasks = status["tasks"].clone();
     let oldest = tasks["oldest_pending_seconds"].take().as_f64().expect("a number");
     assert!((90.0..120.0).contains(&oldest), "{oldest}");
@@ -109,17 +98,15 @@ async fn the_status_counts_tasks_minutes_and_messages(pool: PgPool) {
     // Newest first, each exactly as GET /tasks/{id} shows it.
     let recent = status["recent_tasks"].as_array().expect("a list");
     assert_eq!(recent.len(), 8);
-    let database = database(&pool);
     for task in recent {
-        let call = Call::task("GET", &task["id"], "");
-        let answer = call.send(|request| get_task::handle(&database, request)).await;
-        assert_eq!(*task, answer.json());
+        let response = app.get(format!("/tasks/{}", task["id"])).await;
+        assert_eq!(*task, response.json());
     }
     assert!(recent.is_sorted_by_key(|task| -task["id"].as_i64().expect("an id")));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_last_failures_come_by_when_they_failed(pool: PgPool) {
+async fn recent_failures_are_sorted_by_failure_time(pool: PgPool) {
     execute(
         &pool,
         "insert into tasks (title, status, settled_at)
@@ -127,8 +114,7 @@ async fn the_last_failures_come_by_when_they_failed(pool: PgPool) {
          order by n % 5",
     )
     .await;
-    let queue = TestQueue::create().await.sender();
-    let status = status(&pool, &queue, &queue).await.json();
+    let status = App::new(&pool).get("/admin/status").await.json();
     let failures = status["recent_failures"].as_array().expect("a list");
     let titles: Vec<&str> = failures.iter().filter_map(|task| task["title"].as_str()).collect();
     let expected: Vec<String> = (1..=10).map(|minutes| format!("failed {minutes} min ago")).collect();
@@ -136,70 +122,59 @@ async fn the_last_failures_come_by_when_they_failed(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_a_client_has_settled_by_hand_does_not_count_as_latency(pool: PgPool) {
+async fn manual_completion_has_no_latency(pool: PgPool) {
     execute(
         &pool,
         "insert into tasks (title, status, requested_at, settled_at)
          values ('by hand', 'completed', now() - interval '1 day', now())",
     )
     .await;
-    let queue = TestQueue::create().await.sender();
-    let status = status(&pool, &queue, &queue).await.json();
+    let status = App::new(&pool).get("/admin/status").await.json();
     let throughput = status["throughput"].as_array().expect("a list");
     let completed: Vec<&Value> = throughput.iter().filter(|minute| minute["completed"] == 1).collect();
     assert_eq!((completed.len(), &completed[0]["p99_seconds"]), (1, &Value::Null));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_sqs_the_status_is_partial_and_says_so(pool: PgPool) {
+async fn status_without_sqs_is_partial(pool: PgPool) {
     task(&pool, "t").await;
-    let answer = status(
-        &pool,
-        &queue_nobody_serves(true).await,
-        &queue_nobody_serves(false).await,
-    )
-    .await;
-    let status = answer.json();
-    assert_eq!((answer.status, &status["tasks"]["total"]), (200, &json!(1)));
-    assert_eq!(
-        (&status["queue"], &status["dead_letter_queue"]),
-        (&Value::Null, &Value::Null)
-    );
-    assert_eq!(status["problems"].as_array().map(Vec::len), Some(2), "{status}");
+    for sqs in [hanging_sqs().await, refusing_sqs().await] {
+        let app = App::new(&pool).with_sqs(sqs);
+        let response = app.get("/admin/status").await;
+        let status = response.json();
+        assert_eq!((response.status(), &status["tasks"]["total"]), (200, &json!(1)));
+        assert_eq!(
+            (&status["queue"], &status["dead_letter_queue"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(status["problems"].as_array().map(Vec::len), Some(2), "{status}");
+    }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_status_is_one_round_trip(pool: PgPool) {
+async fn status_takes_one_round_trip(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
-    let (database, queue) = (proxy.database(&pool), TestQueue::create().await.sender());
+    let app = App::with_database(proxy.database(&pool));
     let mut used = Vec::new();
     for _ in 0..3 {
         let before = proxy.round_trips();
-        let call = Call::new("GET", "/admin/status");
-        call.send(|request| admin_status::handle(&database, &queue, &queue, request))
-            .await;
+        app.get("/admin/status").await;
         used.push(proxy.round_trips() - before);
     }
     assert_eq!(used[1..], [1, 1]);
 }
 
 #[tokio::test]
-async fn without_a_database_there_is_no_status() {
-    let (database, queue) = (database_that_is_down(), TestQueue::create().await.sender());
-    let call = Call::new("GET", "/admin/status");
-    call.send(|request| admin_status::handle(&database, &queue, &queue, request))
-        .await
-        .assert_problem(503, "Service Unavailable");
+async fn status_without_database_is_503() {
+    let response = App::without_database().get("/admin/status").await;
+    response.assert_problem(503, "Service Unavailable");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_comes_with_its_timeline(pool: PgPool) {
-    let database = database(&pool);
+async fn task_has_timeline(pool: PgPool) {
+    let app = App::new(&pool);
     let id = task(&pool, "t").await;
-    let get = async |id: i64| {
-        let call = Call::task("GET", id, "");
-        call.send(|request| admin_task::handle(&database, request)).await
-    };
+    let get = async |id: i64| app.get(format!("/admin/tasks/{id}")).await;
     execute(
         &pool,
         "update tasks set status = 'failed', result = 'r', created_at = '2026-01-01', enqueued_at = '2026-01-02 00:00:01',
@@ -224,8 +199,8 @@ async fn a_task_comes_with_its_timeline(pool: PgPool) {
 
     execute(&pool, "insert into tasks (title, created_by) values ('new', 'bob')").await;
     assert_eq!(get(id + 1).await.json()["created_by"], "bob");
-    let events = |answer: Answer| {
-        let timeline = answer.json()["timeline"].clone();
+    let events = |response: Response| {
+        let timeline = response.json()["timeline"].clone();
         let events = timeline.as_array().expect("a list").iter();
         events
             .map(|entry| entry["event"].as_str().expect("text").to_owned())
@@ -235,52 +210,42 @@ async fn a_task_comes_with_its_timeline(pool: PgPool) {
     get(id + 2).await.assert_problem(404, "Not Found");
 }
 
-async fn redrive(queue: &DeadLetterQueue) -> Answer {
-    let call = Call::new("POST", "/admin/redrive");
-    call.send(|request| admin_redrive::handle(queue, request)).await
-}
-
 #[tokio::test]
-async fn a_redrive_is_202_and_moves_the_messages() {
-    let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
+async fn redrive_moves_messages() {
+    let app = App::without_database();
+    let (source, dead) = (app.queue().await, app.dead_letters().await);
     dead.send(&["a".to_owned(), "b".to_owned()]).await;
-    let queue = dead.as_dead_letter_queue_of(&source);
-    let answer = redrive(&queue).await;
+    let response = app.post("/admin/redrive", None).await;
     assert_eq!(
-        (answer.status, answer.json()),
+        (response.status(), response.json()),
         (202, json!({"message": "2 messages were sent to the task queue again."}))
     );
     assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (2, 0));
 }
 
 #[tokio::test]
-async fn a_redrive_without_sqs_is_503() {
-    let queue = DeadLetterQueue::new(
-        client_config().endpoint_url("http://127.0.0.1:1"),
-        "http://127.0.0.1:1/d".to_owned(),
-        "http://127.0.0.1:1/s".to_owned(),
-    );
-    let answer = redrive(&queue).await;
-    answer.assert_problem(503, "Service Unavailable");
-    assert_eq!(answer.json()["detail"], "The queue is unavailable. Please try again.");
+async fn redrive_without_sqs_is_503() {
+    let app = App::without_database().with_sqs(refusing_sqs().await);
+    let response = app.post("/admin/redrive", None).await;
+    response.assert_problem(503, "Service Unavailable");
+    assert_eq!(response.json()["detail"], "The queue is unavailable. Please try again.");
 }
 
 #[tokio::test]
-async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_only() {
+async fn dashboard_policy_allows_only_its_own_code() {
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let call = Call::new("GET", "/admin/dashboard");
-        let answer = call.send_via(gateway, admin_dashboard::handle).await;
+        let response = App::without_database().get("/admin/dashboard").via(gateway).await;
         assert_eq!(
-            (answer.status, answer.header("content-type")),
+            (response.status(), response.header("content-type")),
             (200, "text/html; charset=utf-8")
         );
-        let policy = answer.header("content-security-policy");
+        let policy = response.header("content-security-policy");
         assert!(
             policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"),
             "{policy}"
         );
         for element in ["style", "script"] {
-            let (_, rest) = answer.text().split_once(&format!("<{element}>")).expect("an element");
+            let (_, rest) = response.text().split_once(&format!("<{element}>")).expect("an element");
             let (content, rest) = rest.split_once(&format!("</{element}>")).expect("its end");
             assert!(
                 content.len() > 1000 && !rest.contains(&format!("<{element}")),
@@ -294,7 +259,7 @@ async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_
         }
         for foreign in ["http://", "https://", " style=\"", " onclick="] {
             assert!(
-                !answer.text().replace("http://www.w3.org/", "").contains(foreign),
+                !response.text().replace("http://www.w3.org/", "").contains(foreign),
                 "{foreign}"
             );
         }
@@ -302,25 +267,18 @@ async fn the_dashboard_is_one_page_whose_policy_allows_its_own_style_and_script_
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_is_for_operators_is_403_for_others_and_changes_nothing(pool: PgPool) {
-    let database = database(&pool);
-    let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
-    let queue = source.sender();
+async fn admin_route_for_non_admin_is_403(pool: PgPool) {
+    let app = App::new(&pool);
+    let (source, dead) = (app.queue().await, app.dead_letters().await);
     let id = task(&pool, "t").await;
-    let call = Call::new("GET", "/admin/status").by_nobody_special();
-    call.send(|request| admin_status::handle(&database, &queue, &queue, request))
-        .await
-        .assert_problem(403, "Forbidden");
-    let call = Call::task("GET", id, "").by_nobody_special();
-    call.send(|request| admin_task::handle(&database, request))
-        .await
-        .assert_problem(403, "Forbidden");
-
     dead.send(&["a".to_owned()]).await;
-    let letters = dead.as_dead_letter_queue_of(&source);
-    let call = Call::new("POST", "/admin/redrive").by_nobody_special();
-    call.send(|request| admin_redrive::handle(&letters, request))
-        .await
-        .assert_problem(403, "Forbidden");
+    let user = app.as_user("bob");
+    for request in [
+        user.get("/admin/status"),
+        user.get(format!("/admin/tasks/{id}")),
+        user.post("/admin/redrive", None),
+    ] {
+        request.await.assert_problem(403, "Forbidden");
+    }
     assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (0, 1));
 }

@@ -2,18 +2,10 @@
 
 use serde_json::Value;
 
-use crate::support::{Answer, Call, Gateway};
+use crate::support::{App, Gateway, Response};
 
-async fn get(path: &str, gateway: Gateway) -> Answer {
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let mut call = Call::new("GET", path);
-    if let Some((name, value)) = query.split_once('=') {
-        call = call.query(name, value);
-    }
-    if let Some(asset) = path.strip_prefix("/docs/") {
-        call = call.parameter("asset", asset);
-    }
-    call.send_via(gateway, api_docs::handle).await
+async fn get(path: &str, gateway: Gateway) -> Response {
+    App::without_database().get(path).via(gateway).await
 }
 
 /// The URLs in a page.
@@ -28,24 +20,24 @@ fn urls(page: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_document_is_served_as_it_is_committed() {
+async fn committed_document_is_served() {
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let answer = get("/openapi.json", gateway).await;
+        let response = get("/openapi.json", gateway).await;
         assert_eq!(
-            (answer.status, answer.header("content-type")),
+            (response.status(), response.header("content-type")),
             (200, "application/json")
         );
         let committed: Value = serde_json::from_str(include_str!("../../openapi.json")).expect("JSON");
-        assert_eq!(answer.json(), committed);
+        assert_eq!(response.json(), committed);
     }
 }
 
 #[tokio::test]
-async fn both_pages_load_nothing_from_elsewhere_and_what_they_load_may_be_kept_for_ever() {
+async fn pages_load_only_own_immutable_assets() {
     for path in ["/docs", "/redoc"] {
         let page = get(path, Gateway::Rest).await;
         assert_eq!(
-            (page.status, page.header("content-type")),
+            (page.status(), page.header("content-type")),
             (200, "text/html; charset=utf-8")
         );
         let policy = page.header("content-security-policy");
@@ -65,10 +57,10 @@ async fn both_pages_load_nothing_from_elsewhere_and_what_they_load_may_be_kept_f
         );
         assert!(assets.len() >= 3, "{assets:?}");
         for asset in assets {
-            let answer = get(&format!("/{asset}"), Gateway::Rest).await;
-            assert_eq!(answer.status, 200, "{asset}");
+            let response = get(&format!("/{asset}"), Gateway::Rest).await;
+            assert_eq!(response.status(), 200, "{asset}");
             assert_eq!(
-                answer.header("cache-control"),
+                response.header("cache-control"),
                 "public, max-age=31536000, immutable",
                 "{asset}"
             );
@@ -76,16 +68,19 @@ async fn both_pages_load_nothing_from_elsewhere_and_what_they_load_may_be_kept_f
             let other = get(&format!("/{name}?v=other"), Gateway::Rest).await;
             assert_eq!(
                 (other.header("cache-control"), other.text()),
-                ("no-cache", answer.text())
+                ("no-cache", response.text())
             );
         }
     }
 }
 
 #[tokio::test]
-async fn an_unknown_asset_is_404() {
+async fn unknown_asset_is_404() {
     for name in ["none.js", "", "..%2F..%2FCargo.toml", "style.css/"] {
-        let answer = get(&format!("/docs/{name}"), Gateway::Rest).await;
-        answer.assert_problem(404, "Not Found");
+        let response = App::without_database()
+            .get(format!("/docs/{name}"))
+            .routed_to("api-docs", "asset", name)
+            .await;
+        response.assert_problem(404, "Not Found");
     }
 }

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::{Call, Gateway};
+use crate::support::{App, Gateway};
 
 #[tokio::test]
-async fn the_root_says_what_this_is() {
+async fn root_describes_api() {
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let answer = Call::new("GET", "/").send_via(gateway, api_info::handle).await;
-        assert_eq!(answer.status, 200);
+        let response = App::without_database().get("/").via(gateway).await;
+        assert_eq!(response.status(), 200);
         assert_eq!(
-            answer.json(),
+            response.json(),
             json!({
                 "message": "Welcome to the task API",
                 "version": "1.0.0",
@@ -31,7 +31,7 @@ async fn the_root_says_what_this_is() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_404() {
+async fn unknown_path_is_404() {
     for path in [
         "/nope",
         "//",
@@ -42,15 +42,12 @@ async fn an_unknown_path_is_404() {
         "/TASKS",
         "/health/x",
     ] {
-        Call::new("GET", path)
-            .send(api_info::handle)
-            .await
-            .assert_problem(404, "Not Found");
+        App::without_database().get(path).await.assert_problem(404, "Not Found");
     }
 }
 
 #[tokio::test]
-async fn a_known_path_with_another_method_is_405_and_names_the_right_ones() {
+async fn unsupported_method_is_405_with_allow() {
     for (method, path, allow) in [
         ("POST", "/", "GET"),
         ("HEAD", "/", "GET"),
@@ -60,8 +57,8 @@ async fn a_known_path_with_another_method_is_405_and_names_the_right_ones() {
         ("POST", "/tasks/1", "DELETE, GET, PATCH, PUT"),
         ("GET", "/tasks/1/process", "POST"),
     ] {
-        let answer = Call::new(method, path).send(api_info::handle).await;
-        answer.assert_problem(405, "Method Not Allowed");
-        assert_eq!(answer.header("allow"), allow, "{method} {path}");
+        let response = App::without_database().request(method, path).await;
+        response.assert_problem(405, "Method Not Allowed");
+        assert_eq!(response.header("allow"), allow, "{method} {path}");
     }
 }

@@ -2,58 +2,40 @@
 
 use std::time::{Duration, Instant};
 
-use create_task::Settings;
-use queue::TaskQueue;
 use serde_json::{Value, json};
-use shared::store::Database;
 use sqlx::PgPool;
 
-use crate::support::{
-    Answer, Call, Gateway, NO_METRICS, Proxy, TestQueue, count, database, database_that_is_down, execute,
-    queue_nobody_serves, row,
-};
+use crate::support::{App, Gateway, Proxy, Request, Response, count, execute, hanging_sqs, refusing_sqs, row};
 
-const SETTINGS: Settings = Settings {
-    idempotency_key_seconds: 60,
-};
-
-/// Creates with a queue that works, and asserts that nothing was stored or sent.
-async fn refused(pool: &PgPool, call: Call) -> Answer {
-    let (database, queue) = (database(pool), TestQueue::create().await);
-    let sender = queue.sender();
-    let answer = call
-        .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request))
-        .await;
-    assert_eq!(count(pool).await, 0, "a refused task was stored: {answer:?}");
-    assert_eq!(queue.bodies().await, [""; 0], "a message was sent for a refused task");
-    answer
+/// Sends the request, and asserts that nothing was stored or sent.
+async fn refused(app: &App, pool: &PgPool, request: Request) -> Response {
+    let response = request.await;
+    assert_eq!(count(pool).await, 0, "a refused task was stored: {response:?}");
+    assert_eq!(app.messages().await, [""; 0], "a message was sent for a refused task");
+    response
 }
 
-fn post(body: &str) -> Call {
-    Call::new("POST", "/tasks")
-        .header("content-type", "application/json")
-        .body(body)
+fn post(app: &App, body: &str) -> Request {
+    let request = app.request("POST", "/tasks");
+    request.header("content-type", "application/json").body(body)
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
+async fn task_is_stored_and_enqueued(pool: PgPool) {
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let (database, queue) = (database(&pool), TestQueue::create().await);
-        let sender = queue.sender();
-        let call = Call::new("POST", "/tasks").json(&json!({"title": " Ship it 🚀", "description": "a\nb"}));
-        let answer = call
-            .send_via(gateway, |request| {
-                create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request)
-            })
+        let app = App::new(&pool);
+        let response = app
+            .post("/tasks", json!({"title": " Ship it 🚀", "description": "a\nb"}))
+            .via(gateway)
             .await;
 
-        let task = answer.json();
+        let task = response.json();
         let id = task["id"].as_i64().expect("an id");
         let stored = row(&pool, id).await;
-        assert_eq!(answer.status, 201);
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.header("location"), format!("tasks/{id}"));
-        assert_eq!(answer.header("etag"), "\"1\"");
+        assert_eq!(response.status(), 201);
+        assert_eq!(response.header("content-type"), "application/json");
+        assert_eq!(response.header("location"), format!("tasks/{id}"));
+        assert_eq!(response.header("etag"), "\"1\"");
         assert_eq!(
             task,
             json!({
@@ -73,20 +55,17 @@ async fn a_task_is_stored_enqueued_and_answered(pool: PgPool) {
         );
         assert_eq!(stored["title"], " Ship it 🚀");
         assert!(stored["enqueued_at"].is_string(), "{stored}");
-        assert_eq!(queue.bodies().await, [json!({"task_id": id}).to_string()]);
+        assert_eq!(app.messages().await, [json!({"task_id": id}).to_string()]);
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_description_is_optional(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
+async fn description_is_optional(pool: PgPool) {
+    let app = App::new(&pool);
     for body in [json!({"title": "t"}), json!({"title": "t", "description": null})] {
-        let call = Call::new("POST", "/tasks").json(&body);
-        let answer = call
-            .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
-            .await;
+        let response = app.request("POST", "/tasks").json(&body).await;
         assert_eq!(
-            (answer.status, &answer.json()["description"]),
+            (response.status(), &response.json()["description"]),
             (201, &Value::Null),
             "{body}"
         );
@@ -94,9 +73,9 @@ async fn the_description_is_optional(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
-    let call = Call::new("POST", "/tasks").body(r#"{"title":"t"}"#);
+async fn every_json_media_type_is_accepted(pool: PgPool) {
+    let app = App::new(&pool);
+    let call = app.request("POST", "/tasks").body(r#"{"title":"t"}"#);
     let typed = [
         "application/json; charset=utf-8",
         "APPLICATION/JSON",
@@ -108,30 +87,24 @@ async fn json_is_accepted_under_each_of_its_names(pool: PgPool) {
         .map(|name| call.clone().header("Content-Type", name))
         .chain([call.clone()])
     {
-        let answer = call
-            .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
-            .await;
-        assert_eq!(answer.status, 201, "{answer:?}");
+        let response = call.await;
+        assert_eq!(response.status(), 201, "{response:?}");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_base64_body_is_decoded(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
+async fn base64_body_is_decoded(pool: PgPool) {
+    let app = App::new(&pool);
     for gateway in [Gateway::Rest, Gateway::Http] {
         // {"title":"t"}
-        let call = post("eyJ0aXRsZSI6InQifQ==").base64();
-        let answer = call
-            .send_via(gateway, |request| {
-                create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request)
-            })
-            .await;
-        assert_eq!((answer.status, &answer.json()["title"]), (201, &json!("t")));
+        let response = post(&app, "eyJ0aXRsZSI6InQifQ==").base64().via(gateway).await;
+        assert_eq!((response.status(), &response.json()["title"]), (201, &json!("t")));
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_is_not_json_is_400(pool: PgPool) {
+async fn malformed_json_is_400(pool: PgPool) {
+    let app = App::new(&pool);
     let bodies = [
         "",
         " ",
@@ -143,31 +116,35 @@ async fn what_is_not_json_is_400(pool: PgPool) {
         "{'title':'a'}",
     ];
     for body in bodies {
-        refused(&pool, post(body)).await.assert_problem(400, "Bad Request");
+        refused(&app, &pool, post(&app, body))
+            .await
+            .assert_problem(400, "Bad Request");
     }
-    refused(&pool, Call::new("POST", "/tasks"))
+    refused(&app, &pool, app.request("POST", "/tasks"))
         .await
         .assert_problem(400, "Bad Request");
-    refused(&pool, post(&"[".repeat(100_000)))
+    refused(&app, &pool, post(&app, &"[".repeat(100_000)))
         .await
         .assert_problem(400, "Bad Request");
     // Not UTF-8: 0xff
-    refused(&pool, post("/w==").base64())
+    refused(&app, &pool, post(&app, "/w==").base64())
         .await
         .assert_problem(400, "Bad Request");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_body_that_claims_to_be_base64_and_is_not_is_400(pool: PgPool) {
+async fn malformed_base64_is_400(pool: PgPool) {
+    let app = App::new(&pool);
     for body in ["not base64!", r#"{"title":"t"}"#, "eyJ0aXRsZSI6InQifQ"] {
-        refused(&pool, post(body).base64())
+        refused(&app, &pool, post(&app, body).base64())
             .await
             .assert_problem(400, "Bad Request");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_is_json_but_not_a_task_is_422_with_every_mistake(pool: PgPool) {
+async fn invalid_task_is_422_with_every_error(pool: PgPool) {
+    let app = App::new(&pool);
     let cases: [(Value, &[&str]); 16] = [
         (json!(null), &["#"]),
         (json!([]), &["#"]),
@@ -193,39 +170,40 @@ async fn what_is_json_but_not_a_task_is_422_with_every_mistake(pool: PgPool) {
         ),
     ];
     for (body, pointers) in cases {
-        let answer = refused(&pool, post(&body.to_string())).await;
-        answer.assert_problem(422, "Unprocessable Entity");
-        let mut found = answer.pointers();
+        let response = refused(&app, &pool, post(&app, &body.to_string())).await;
+        response.assert_problem(422, "Unprocessable Entity");
+        let mut found = response.pointers();
         found.sort();
         let mut expected = pointers.to_vec();
         expected.sort();
-        assert_eq!(found, expected, "{body}: {}", answer.json());
+        assert_eq!(found, expected, "{body}: {}", response.json());
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_body_larger_than_anything_valid_is_413(pool: PgPool) {
-    let call = post(&json!({"title": "x".repeat(1024 * 1024)}).to_string());
-    refused(&pool, call).await.assert_problem(413, "Payload Too Large");
+async fn oversized_body_is_413(pool: PgPool) {
+    let app = App::new(&pool);
+    let call = post(&app, &json!({"title": "x".repeat(1024 * 1024)}).to_string());
+    refused(&app, &pool, call)
+        .await
+        .assert_problem(413, "Payload Too Large");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_largest_valid_task_is_accepted(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
+async fn largest_valid_task_is_accepted(pool: PgPool) {
+    let app = App::new(&pool);
     let escaped = |characters: usize| "\\ud83d\\ude80".repeat(characters);
-    let call = post(&format!(
-        r#"{{"title":"{}","description":"{}"}}"#,
-        escaped(255),
-        escaped(10_000)
-    ));
-    let answer = call
-        .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
-        .await;
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let response = post(
+        &app,
+        &format!(r#"{{"title":"{}","description":"{}"}}"#, escaped(255), escaped(10_000)),
+    )
+    .await;
+    assert_eq!(response.status(), 201, "{response:?}");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn another_media_type_is_415(pool: PgPool) {
+async fn unsupported_media_type_is_415(pool: PgPool) {
+    let app = App::new(&pool);
     for media_type in [
         "text/plain",
         "application/xml",
@@ -233,29 +211,30 @@ async fn another_media_type_is_415(pool: PgPool) {
         "text/json+x",
         "",
     ] {
-        let call = Call::new("POST", "/tasks")
+        let call = app
+            .request("POST", "/tasks")
             .header("content-type", media_type)
             .body(r#"{"title":"t"}"#);
-        refused(&pool, call).await.assert_problem(415, "Unsupported Media Type");
+        refused(&app, &pool, call)
+            .await
+            .assert_problem(415, "Unsupported Media Type");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_sqs_the_task_is_stored_and_marked_as_not_enqueued(pool: PgPool) {
-    for accepts in [false, true] {
-        let (database, queue) = (database(&pool), queue_nobody_serves(accepts).await);
+async fn unreachable_sqs_leaves_task_unsent(pool: PgPool) {
+    for sqs in [refusing_sqs().await, hanging_sqs().await] {
+        let app = App::new(&pool).with_sqs(sqs);
+        app.queue().await;
         let started = Instant::now();
-        let call = Call::new("POST", "/tasks").json(&json!({"title": "t"}));
-        let answer = call
-            .send(|request| create_task::handle(&database, &queue, &NO_METRICS, &SETTINGS, request))
-            .await;
-        assert_eq!(answer.status, 201);
+        let response = app.post("/tasks", json!({"title": "t"})).await;
+        assert_eq!(response.status(), 201);
         assert!(
             started.elapsed() < Duration::from_secs(2),
             "the client waited {:?}",
             started.elapsed()
         );
-        let stored = row(&pool, answer.json()["id"].as_i64().expect("an id")).await;
+        let stored = row(&pool, response.id()).await;
         assert_eq!(
             (&stored["status"], &stored["enqueued_at"]),
             (&json!("pending"), &Value::Null)
@@ -264,34 +243,27 @@ async fn without_sqs_the_task_is_stored_and_marked_as_not_enqueued(pool: PgPool)
 }
 
 #[tokio::test]
-async fn without_the_database_nothing_is_sent_and_the_client_may_retry() {
-    let queue = TestQueue::create().await;
-    let (database, sender) = (database_that_is_down(), queue.sender());
-    let call = Call::new("POST", "/tasks").json(&json!({"title": "t"}));
-    let answer = call
-        .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &SETTINGS, request))
-        .await;
-    answer.assert_problem(503, "Service Unavailable");
-    assert_eq!(answer.header("retry-after"), "2");
-    assert_eq!(queue.bodies().await, [""; 0]);
+async fn unreachable_database_is_503_without_message() {
+    let app = App::without_database();
+    let response = app.post("/tasks", json!({"title": "t"})).await;
+    response.assert_problem(503, "Service Unavailable");
+    assert_eq!(response.header("retry-after"), "2");
+    assert_eq!(app.messages().await, [""; 0]);
 }
 
 /// Creates under a key.
-async fn create_once(database: &Database, queue: &TaskQueue, key: &str, body: &Value) -> Answer {
-    let call = Call::new("POST", "/tasks").header("idempotency-key", key).json(body);
-    call.send(|request| create_task::handle(database, queue, &NO_METRICS, &SETTINGS, request))
-        .await
+async fn create_once(app: &App, key: &str, body: &Value) -> Response {
+    app.post("/tasks", body.clone()).header("idempotency-key", key).await
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_repeated_request_gets_the_stored_response_and_creates_nothing(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender();
+async fn repeated_request_replays_stored_response(pool: PgPool) {
+    let app = App::new(&pool);
     let body = json!({"title": "t", "description": "d"});
-    let first = create_once(&database, &sender, "key-1", &body).await;
-    assert_eq!((first.status, first.header("idempotent-replayed")), (201, ""));
-    let id = first.json()["id"].as_i64().expect("an id");
-    assert_eq!(queue.bodies().await, [json!({"task_id": id}).to_string()]);
+    let first = create_once(&app, "key-1", &body).await;
+    assert_eq!((first.status(), first.header("idempotent-replayed")), (201, ""));
+    let id = first.id();
+    assert_eq!(app.messages().await, [json!({"task_id": id}).to_string()]);
 
     // Whatever has become of the task: the response is that of the first time.
     for change in [
@@ -301,124 +273,125 @@ async fn a_repeated_request_gets_the_stored_response_and_creates_nothing(pool: P
     ] {
         execute(&pool, change).await;
         for key in ["key-1", "\"key-1\""] {
-            let again = create_once(&database, &sender, key, &body).await;
-            assert_eq!((again.status, again.header("idempotent-replayed")), (201, "true"));
+            let again = create_once(&app, key, &body).await;
+            assert_eq!((again.status(), again.header("idempotent-replayed")), (201, "true"));
             assert_eq!((again.text(), again.header("etag")), (first.text(), "\"1\""));
             assert_eq!(again.header("location"), first.header("location"));
         }
     }
-    assert_eq!((count(&pool).await, queue.bodies().await.len()), (0, 0));
+    assert_eq!((count(&pool).await, app.messages().await.len()), (0, 0));
 
-    let other = create_once(&database, &sender, "key-2", &body).await;
+    let other = create_once(&app, "key-2", &body).await;
     assert_ne!(other.json()["id"], id, "another key is another request");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_key_with_another_body_is_422_and_creates_nothing(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender();
+async fn key_with_another_body_is_422(pool: PgPool) {
+    let app = App::new(&pool);
     let body = json!({"title": "t"});
-    create_once(&database, &sender, "key", &body).await;
+    create_once(&app, "key", &body).await;
     for other in [json!({"title": "u"}), json!({"title": "t", "description": ""})] {
-        let answer = create_once(&database, &sender, "key", &other).await;
-        answer.assert_problem(422, "Unprocessable Entity");
-        assert_eq!(answer.pointers(), ["#/header/idempotency-key"]);
+        let response = create_once(&app, "key", &other).await;
+        response.assert_problem(422, "Unprocessable Entity");
+        assert_eq!(response.pointers(), ["#/header/idempotency-key"]);
     }
     // Null says the same as nothing.
     let same = json!({"title": "t", "description": null});
-    let answer = create_once(&database, &sender, "key", &same).await;
-    assert_eq!(answer.header("idempotent-replayed"), "true");
-    assert_eq!((count(&pool).await, queue.bodies().await.len()), (1, 1));
+    let response = create_once(&app, "key", &same).await;
+    assert_eq!(response.header("idempotent-replayed"), "true");
+    assert_eq!((count(&pool).await, app.messages().await.len()), (1, 1));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_key_that_is_none_is_422(pool: PgPool) {
+async fn malformed_key_is_422(pool: PgPool) {
+    let app = App::new(&pool);
     for key in ["", "\"\"", "a b", "k\u{e9}", "k".repeat(256).as_str()] {
-        let answer = refused(&pool, post(r#"{"title":"t"}"#).header("idempotency-key", key)).await;
-        answer.assert_problem(422, "Unprocessable Entity");
-        assert_eq!(answer.pointers(), ["#/header/idempotency-key"], "{key:?}");
+        let response = refused(
+            &app,
+            &pool,
+            post(&app, r#"{"title":"t"}"#).header("idempotency-key", key),
+        )
+        .await;
+        response.assert_problem(422, "Unprocessable Entity");
+        assert_eq!(response.pointers(), ["#/header/idempotency-key"], "{key:?}");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_refused_request_does_not_use_its_key_up(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
-    let refused = create_once(&database, &queue, "key", &json!({"title": ""})).await;
-    assert_eq!(refused.status, 422);
-    let answer = create_once(&database, &queue, "key", &json!({"title": "t"})).await;
-    assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, ""));
+async fn refused_request_leaves_key_unused(pool: PgPool) {
+    let app = App::new(&pool);
+    let refused = create_once(&app, "key", &json!({"title": ""})).await;
+    assert_eq!(refused.status(), 422);
+    let response = create_once(&app, "key", &json!({"title": "t"})).await;
+    assert_eq!((response.status(), response.header("idempotent-replayed")), (201, ""));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn an_expired_key_is_new_again_even_before_it_is_deleted(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
+async fn expired_key_is_reusable_before_deletion(pool: PgPool) {
+    let app = App::new(&pool);
     let body = json!({"title": "t"});
-    let first = create_once(&database, &queue, "key", &body).await;
+    let first = create_once(&app, "key", &body).await;
     let expires = "select extract(epoch from expires_at - created_at)::bigint from idempotency_keys";
     let seconds: i64 = sqlx::query_scalar(expires).fetch_one(&pool).await.expect("a key");
     assert_eq!(seconds, 60, "as the settings say");
     execute(&pool, "update idempotency_keys set expires_at = now()").await;
-    let second = create_once(&database, &queue, "key", &json!({"title": "another"})).await;
-    assert_eq!((second.status, second.header("idempotent-replayed")), (201, ""));
+    let second = create_once(&app, "key", &json!({"title": "another"})).await;
+    assert_eq!((second.status(), second.header("idempotent-replayed")), (201, ""));
     assert_ne!(second.json()["id"], first.json()["id"]);
-    let third = create_once(&database, &queue, "key", &json!({"title": "another"})).await;
+    let third = create_once(&app, "key", &json!({"title": "another"})).await;
     assert_eq!(third.text(), second.text());
     assert_eq!(count(&pool).await, 2);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn of_many_requests_at_once_with_one_key_one_creates_and_all_answer_the_same(pool: PgPool) {
-    let queue = TestQueue::create().await;
-    let sender = queue.sender();
+async fn concurrent_requests_with_one_key_create_one_task(pool: PgPool) {
+    let app = App::new(&pool);
     let body = json!({"title": "t"});
     for key in ["a", "b", "c"] {
-        let databases: Vec<_> = (0..8).map(|_| database(&pool)).collect();
-        let requests = databases
+        let requests = (0..8).map(async |_| create_once(&app.another_environment(&pool), key, &body).await);
+        let responses = futures::future::join_all(requests).await;
+        let created = responses
             .iter()
-            .map(|database| create_once(database, &sender, key, &body));
-        let answers = futures::future::join_all(requests).await;
-        let created = answers
-            .iter()
-            .filter(|answer| answer.header("idempotent-replayed").is_empty());
-        assert_eq!(created.count(), 1, "{answers:?}");
+            .filter(|response| response.header("idempotent-replayed").is_empty());
+        assert_eq!(created.count(), 1, "{responses:?}");
         assert!(
-            answers
+            responses
                 .iter()
-                .all(|answer| answer.status == 201 && answer.text() == answers[0].text())
+                .all(|response| response.status() == 201 && response.text() == responses[0].text())
         );
     }
-    assert_eq!((count(&pool).await, queue.bodies().await.len()), (3, 3));
+    assert_eq!((count(&pool).await, app.messages().await.len()), (3, 3));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn while_the_first_request_is_in_progress_the_second_is_409_with_retry_after(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await.sender());
+async fn key_in_progress_is_409_with_retry_after(pool: PgPool) {
+    let app = App::new(&pool);
     let mut first = pool.begin().await.expect("a transaction");
     let insert = r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
                     values ('key"tester', '', 1, now() + interval '1 min')"#;
     sqlx::query(insert).execute(&mut *first).await.expect("inserted");
 
     let started = Instant::now();
-    let answer = create_once(&database, &queue, "key", &json!({"title": "t"})).await;
-    answer.assert_problem(409, "Conflict");
-    assert_eq!(answer.header("retry-after"), "2");
+    let response = create_once(&app, "key", &json!({"title": "t"})).await;
+    response.assert_problem(409, "Conflict");
+    assert_eq!(response.header("retry-after"), "2");
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(count(&pool).await, 0);
 
     first.rollback().await.expect("the first request failed");
-    let answer = create_once(&database, &queue, "key", &json!({"title": "t"})).await;
-    assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, ""));
+    let response = create_once(&app, "key", &json!({"title": "t"})).await;
+    assert_eq!((response.status(), response.header("idempotent-replayed")), (201, ""));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_key_costs_no_round_trip(pool: PgPool) {
-    let (proxy, queue) = (Proxy::start(&pool).await, TestQueue::create().await.sender());
-    let database = proxy.database(&pool);
+async fn idempotency_key_takes_no_round_trip(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let app = App::with_database(proxy.database(&pool));
     let mut used = Vec::new();
     // The first one also connects and prepares the statements.
     for key in ["a", "b", "b"] {
         let before = proxy.round_trips();
-        create_once(&database, &queue, key, &json!({"title": "t"})).await;
+        create_once(&app, key, &json!({"title": "t"})).await;
         used.push(proxy.round_trips() - before);
     }
     // Stored and then marked as enqueued; a replay only looks.

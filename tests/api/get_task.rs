@@ -3,11 +3,11 @@
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{Call, Gateway, Proxy, database, execute, task};
+use crate::support::{App, Gateway, Proxy, execute, task};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_is_answered_as_it_is(pool: PgPool) {
-    let database = database(&pool);
+async fn response_shows_all_members(pool: PgPool) {
+    let app = App::new(&pool);
     let id = task(&pool, "t").await;
     execute(
         &pool,
@@ -16,16 +16,13 @@ async fn a_task_is_answered_as_it_is(pool: PgPool) {
     )
     .await;
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let call = Call::task("GET", id, "");
-        let answer = call
-            .send_via(gateway, |request| get_task::handle(&database, request))
-            .await;
+        let response = app.get(format!("/tasks/{id}")).via(gateway).await;
         assert_eq!(
-            (answer.status, answer.header("content-type")),
+            (response.status(), response.header("content-type")),
             (200, "application/json")
         );
         assert_eq!(
-            answer.json(),
+            response.json(),
             json!({
                 "id": id,
                 "title": "t",
@@ -41,34 +38,29 @@ async fn a_task_is_answered_as_it_is(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn an_id_may_be_percent_encoded_once(pool: PgPool) {
-    let database = database(&pool);
+async fn id_may_be_percent_encoded_once(pool: PgPool) {
+    let app = App::new(&pool);
     let id = task(&pool, "t").await;
     let encoded: String = id.to_string().bytes().map(|byte| format!("%{byte:x}")).collect();
     // API Gateway has decoded it already; what is still encoded was so twice.
     for (gateway, status) in [(Gateway::Http, 200), (Gateway::Rest, 422)] {
-        let call = Call::task("GET", &encoded, "");
-        let answer = call
-            .send_via(gateway, |request| get_task::handle(&database, request))
-            .await;
-        assert_eq!(answer.status, status, "{gateway:?}");
+        let response = app.get(format!("/tasks/{encoded}")).via(gateway).await;
+        assert_eq!(response.status(), status, "{gateway:?}");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn an_unknown_task_is_404(pool: PgPool) {
-    let database = database(&pool);
+async fn unknown_task_is_404(pool: PgPool) {
+    let app = App::new(&pool);
     for id in [1, i64::MAX] {
-        let answer = Call::task("GET", id, "")
-            .send(|request| get_task::handle(&database, request))
-            .await;
-        answer.assert_problem(404, "Not Found");
+        let response = app.get(format!("/tasks/{id}")).await;
+        response.assert_problem(404, "Not Found");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_is_not_an_id_is_422(pool: PgPool) {
-    let database = database(&pool);
+async fn malformed_id_is_422(pool: PgPool) {
+    let app = App::new(&pool);
     for id in [
         "0",
         "-1",
@@ -81,43 +73,42 @@ async fn what_is_not_an_id_is_422(pool: PgPool) {
         "%20",
         "",
     ] {
-        let answer = Call::task("GET", id, "")
-            .send(|request| get_task::handle(&database, request))
-            .await;
-        answer.assert_problem(422, "Unprocessable Entity");
-        assert_eq!(answer.pointers(), ["#/path/id"], "{id}");
+        let path = format!("/tasks/{id}");
+        let response = app.get(path).routed_to("get-task", "id", id).await;
+        response.assert_problem(422, "Unprocessable Entity");
+        assert_eq!(response.pointers(), ["#/path/id"], "{id}");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_warm_request_is_one_round_trip_to_postgres(pool: PgPool) {
+async fn warm_request_takes_one_round_trip(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
-    let database = proxy.database(&pool);
+    let app = App::with_database(proxy.database(&pool));
     let id = task(&pool, "t").await;
-    let get = || Call::task("GET", id, "").send(|request| get_task::handle(&database, request));
-    assert_eq!(get().await.status, 200);
+    let get = || app.get(format!("/tasks/{id}"));
+    assert_eq!(get().await.status(), 200);
     let cold = proxy.round_trips();
     assert!(cold > 1, "the proxy sees no round trips");
     for warm in 1..=5 {
-        assert_eq!(get().await.status, 200);
+        assert_eq!(get().await.status(), 200);
         assert_eq!(proxy.round_trips() - cold, warm);
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_the_client_has_already_is_304_until_it_changes(pool: PgPool) {
-    let database = database(&pool);
+async fn matching_etag_is_304_until_task_changes(pool: PgPool) {
+    let app = App::new(&pool);
     let id = task(&pool, "t").await;
     let get = async |if_none_match: Option<&str>| {
-        let call = Call::task("GET", id, "");
+        let call = app.get(format!("/tasks/{id}"));
         let call = if_none_match
             .iter()
             .fold(call, |call, tags| call.header("if-none-match", tags));
-        call.send(|request| get_task::handle(&database, request)).await
+        call.await
     };
     let first = get(None).await;
     let etag = first.header("etag").to_owned();
-    assert_eq!((first.status, etag.as_str()), (200, "\"1\""));
+    assert_eq!((first.status(), etag.as_str()), (200, "\"1\""));
 
     for known in [
         etag.clone(),
@@ -125,17 +116,20 @@ async fn what_the_client_has_already_is_304_until_it_changes(pool: PgPool) {
         format!("W/{etag}"),
         "*".to_owned(),
     ] {
-        let answer = get(Some(&known)).await;
-        assert_eq!((answer.status, answer.header("etag")), (304, etag.as_str()), "{known}");
-        assert_eq!((answer.text(), answer.header("content-type")), ("", ""), "{known}");
+        let response = get(Some(&known)).await;
+        assert_eq!(
+            (response.status(), response.header("etag")),
+            (304, etag.as_str()),
+            "{known}"
+        );
+        assert_eq!((response.text(), response.header("content-type")), ("", ""), "{known}");
     }
     assert_eq!(get(Some("\"2\"")).await, first);
 
     let body = json!({"title": "new"});
-    let changed = Call::task("PUT", id, "").json(&body);
-    let changed = changed.send(|request| update_task::handle(&database, request)).await;
+    let changed = app.put(format!("/tasks/{id}"), body).await;
     assert_eq!(changed.header("etag"), "\"2\"");
-    let answer = get(Some(&etag)).await;
-    assert_eq!((answer.status, answer.header("etag")), (200, "\"2\""));
-    assert_eq!(answer.json(), changed.json());
+    let response = get(Some(&etag)).await;
+    assert_eq!((response.status(), response.header("etag")), (200, "\"2\""));
+    assert_eq!(response.json(), changed.json());
 }

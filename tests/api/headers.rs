@@ -1,10 +1,10 @@
-//! The headers that every answer has.
+//! The headers that every response has.
 
 use sqlx::PgPool;
 
-use crate::support::{Answer, Call, Gateway, database, task};
+use crate::support::{App, Gateway, Response, task};
 
-fn assert_protected(answer: &Answer) {
+fn assert_protected(response: &Response) {
     for (name, value) in [
         ("cache-control", "no-cache"),
         ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -12,26 +12,22 @@ fn assert_protected(answer: &Answer) {
         ("strict-transport-security", "max-age=31536000"),
         ("x-content-type-options", "nosniff"),
     ] {
-        assert_eq!(answer.header(name), value, "{name}");
+        assert_eq!(response.header(name), value, "{name}");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_browser_may_make_no_more_of_an_answer_than_it_is(pool: PgPool) {
-    let database = database(&pool);
+async fn every_response_has_security_headers(pool: PgPool) {
+    let app = App::new(&pool);
     let id = task(&pool, "<script>alert(1)</script>").await;
     for (id, status) in [(id, 200), (id + 1, 404)] {
         for gateway in [Gateway::Rest, Gateway::Http] {
-            let call = Call::task("GET", id, "");
-            let answer = call
-                .send_via(gateway, |request| get_task::handle(&database, request))
-                .await;
-            assert_eq!(answer.status, status);
-            assert_protected(&answer);
+            let response = app.get(format!("/tasks/{id}")).via(gateway).await;
+            assert_eq!(response.status(), status);
+            assert_protected(&response);
         }
     }
-    let call = Call::new("GET", "/health");
-    let health = call.send(|request| health::handle(&database, request)).await;
+    let health = app.get("/health").await;
     assert_eq!(
         health.header("cache-control"),
         "no-store",
@@ -39,59 +35,63 @@ async fn a_browser_may_make_no_more_of_an_answer_than_it_is(pool: PgPool) {
     );
 }
 
-async fn get_from(origin: &str, allowed: &'static str) -> Answer {
-    let call = Call::new("GET", "/").header("origin", origin).allow_origins(allowed);
-    call.send(api_info::handle).await
+async fn get_from(origin: &str, allowed: &'static str) -> Response {
+    let app = App::without_database();
+    app.get("/").header("origin", origin).allow_origins(allowed).await
 }
 
 #[tokio::test]
-async fn only_pages_of_allowed_origins_may_read_answers() {
+async fn only_allowed_origins_may_read_responses() {
     let allowed = "https://app.example.com, http://localhost:*";
     for origin in ["https://app.example.com", "http://localhost:5173"] {
-        let answer = get_from(origin, allowed).await;
+        let response = get_from(origin, allowed).await;
         assert_eq!(
-            (answer.status, answer.header("access-control-allow-origin")),
+            (response.status(), response.header("access-control-allow-origin")),
             (200, origin)
         );
         assert!(
-            answer.header("access-control-expose-headers").contains("etag"),
-            "{answer:?}"
+            response.header("access-control-expose-headers").contains("etag"),
+            "{response:?}"
         );
-        assert!(answer.header("vary").contains("origin"), "{answer:?}");
-        assert_protected(&answer);
+        assert!(response.header("vary").contains("origin"), "{response:?}");
+        assert_protected(&response);
     }
     for (origin, allowed) in [
         ("https://evil.com", allowed),
         ("http://localhost:5173", ""),
         ("null", allowed),
     ] {
-        let answer = get_from(origin, allowed).await;
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, ""));
+        let response = get_from(origin, allowed).await;
+        assert_eq!(
+            (response.status(), response.header("access-control-allow-origin")),
+            (200, "")
+        );
     }
 }
 
 #[tokio::test]
-async fn a_preflight_request_is_answered_for_every_route() {
+async fn preflight_request_succeeds_for_every_route() {
     let preflight = async |origin: &str, allowed: &'static str| {
-        let call = Call::new("OPTIONS", "/tasks/7").header("origin", origin);
-        let call = call
-            .header("access-control-request-method", "PUT")
+        let request = App::without_database()
+            .request("OPTIONS", "/tasks/7")
             .allow_origins(allowed);
-        call.header("access-control-request-headers", "if-match,content-type")
-            .send(api_info::handle)
+        request
+            .header("origin", origin)
+            .header("access-control-request-method", "PUT")
+            .header("access-control-request-headers", "if-match,content-type")
             .await
     };
-    let answer = preflight("http://localhost:5173", "http://localhost:*").await;
-    assert_eq!((answer.status, answer.text()), (200, ""));
-    assert_eq!(answer.header("access-control-allow-origin"), "http://localhost:5173");
+    let response = preflight("http://localhost:5173", "http://localhost:*").await;
+    assert_eq!((response.status(), response.text()), (200, ""));
+    assert_eq!(response.header("access-control-allow-origin"), "http://localhost:5173");
     assert!(
-        answer.header("access-control-allow-methods").contains("PUT"),
-        "{answer:?}"
+        response.header("access-control-allow-methods").contains("PUT"),
+        "{response:?}"
     );
     for name in ["if-match", "content-type", "idempotency-key"] {
         assert!(
-            answer.header("access-control-allow-headers").contains(name),
-            "{answer:?}"
+            response.header("access-control-allow-headers").contains(name),
+            "{response:?}"
         );
     }
     let refused = preflight("https://evil.com", "http://localhost:*").await;

@@ -3,33 +3,27 @@
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{Call, Gateway, database, database_that_is_down};
+use crate::support::{App, Gateway};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn with_a_database_it_is_healthy(pool: PgPool) {
-    let database = database(&pool);
+async fn reachable_database_is_healthy(pool: PgPool) {
+    let app = App::new(&pool);
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let call = Call::new("GET", "/health");
-        let answer = call
-            .send_via(gateway, |request| health::handle(&database, request))
-            .await;
-        assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"));
+        let response = app.get("/health").via(gateway).await;
+        assert_eq!((response.status(), response.header("cache-control")), (200, "no-store"));
         assert_eq!(
-            answer.json(),
+            response.json(),
             json!({"status": "healthy", "checks": {"database": "up"}})
         );
     }
 }
 
 #[tokio::test]
-async fn without_one_it_is_503_and_says_so() {
-    let database = database_that_is_down();
-    let answer = Call::new("GET", "/health")
-        .send(|request| health::handle(&database, request))
-        .await;
-    assert_eq!(answer.status, 503);
+async fn unreachable_database_is_503() {
+    let response = App::without_database().get("/health").await;
+    assert_eq!(response.status(), 503);
     assert_eq!(
-        answer.json(),
+        response.json(),
         json!({"status": "unhealthy", "checks": {"database": "down"}})
     );
 }

@@ -3,39 +3,39 @@
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Answer, Call, Gateway, count, database, execute, plan_nodes, row, statements, task};
+use crate::support::{App, Gateway, Response, count, execute, plan_nodes, row, statements, task};
 
-async fn list(pool: &PgPool, query: &[(&str, &str)]) -> Answer {
-    let database = database(pool);
-    let call = query.iter().fold(Call::new("GET", "/tasks"), |call, (name, value)| {
-        call.query(name, value)
-    });
-    call.send(|request| list_tasks::handle(&database, request)).await
+async fn list(pool: &PgPool, query: &[(&str, &str)]) -> Response {
+    let request = App::new(pool).get("/tasks");
+    let request = query
+        .iter()
+        .fold(request, |request, (name, value)| request.query(name, value));
+    request.await
 }
 
-pub fn ids(answer: &Answer) -> Vec<i64> {
-    let tasks = answer.json();
+pub fn ids(response: &Response) -> Vec<i64> {
+    let tasks = response.json();
     let tasks = tasks.as_array().expect("a bare array");
     tasks.iter().map(|task| task["id"].as_i64().expect("an id")).collect()
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_tasks_the_list_is_empty(pool: PgPool) {
-    let answer = list(&pool, &[]).await;
-    assert_eq!((answer.status, answer.json()), (200, json!([])));
+async fn list_without_tasks_is_empty(pool: PgPool) {
+    let response = list(&pool, &[]).await;
+    assert_eq!((response.status(), response.json()), (200, json!([])));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn tasks_come_whole_and_by_ascending_id(pool: PgPool) {
+async fn tasks_are_complete_and_sorted_by_id(pool: PgPool) {
     for title in ["a", "b", "c"] {
         task(&pool, title).await;
     }
     // Updated rows move in the table; the order must not.
     execute(&pool, "update tasks set title = 'A' where id = 1").await;
-    let answer = list(&pool, &[]).await;
-    assert_eq!(ids(&answer), [1, 2, 3]);
+    let response = list(&pool, &[]).await;
+    assert_eq!(ids(&response), [1, 2, 3]);
     let stored = row(&pool, 1).await;
-    let task = answer.json()[0].clone();
+    let task = response.json()[0].clone();
     let members: Vec<&String> = task.as_object().expect("an object").keys().collect();
     assert_eq!(
         members,
@@ -57,7 +57,7 @@ async fn tasks_come_whole_and_by_ascending_id(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn skip_and_limit_choose_a_page(pool: PgPool) {
+async fn skip_and_limit_choose_page(pool: PgPool) {
     execute(
         &pool,
         "insert into tasks (title) select 't' from generate_series(1, 120)",
@@ -72,20 +72,17 @@ async fn skip_and_limit_choose_a_page(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn both_gateways_hand_on_the_query(pool: PgPool) {
+async fn query_arrives_through_both_gateways(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 5)").await;
-    let database = database(&pool);
+    let app = App::new(&pool);
     for gateway in [Gateway::Rest, Gateway::Http] {
-        let call = Call::new("GET", "/tasks").query("skip", "3").query("limit", "1");
-        let answer = call
-            .send_via(gateway, |request| list_tasks::handle(&database, request))
-            .await;
-        assert_eq!(ids(&answer), [4]);
+        let response = app.get("/tasks?skip=3&limit=1").via(gateway).await;
+        assert_eq!(ids(&response), [4]);
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn values_outside_the_contract_are_422(pool: PgPool) {
+async fn invalid_parameters_are_422(pool: PgPool) {
     for (name, value) in [
         ("skip", "-1"),
         ("skip", "abc"),
@@ -103,9 +100,9 @@ async fn values_outside_the_contract_are_422(pool: PgPool) {
         ("status", "done"),
         ("count", "yes"),
     ] {
-        let answer = list(&pool, &[(name, value)]).await;
-        answer.assert_problem(422, "Unprocessable Entity");
-        assert_eq!(answer.pointers(), [format!("#/query/{name}")], "{value}");
+        let response = list(&pool, &[(name, value)]).await;
+        response.assert_problem(422, "Unprocessable Entity");
+        assert_eq!(response.pointers(), [format!("#/query/{name}")], "{value}");
     }
     let mut twice = list(&pool, &[("limit", "1"), ("limit", "2"), ("skip", "x")])
         .await
@@ -115,37 +112,37 @@ async fn values_outside_the_contract_are_422(pool: PgPool) {
 }
 
 /// Where a relation of the `Link` header leads: the parameters of its query.
-pub fn link(answer: &Answer, relation: &str) -> Option<Vec<(String, String)>> {
+pub fn link(response: &Response, relation: &str) -> Option<Vec<(String, String)>> {
     let relation = format!(">; rel=\"{relation}\"");
-    let links = answer.header("link").split(", ");
+    let links = response.header("link").split(", ");
     let query = links
         .filter_map(|link| link.strip_prefix("<?")?.strip_suffix(&relation))
         .next()?;
     Some(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
 }
 
-async fn follow(pool: &PgPool, query: &[(String, String)]) -> Answer {
+async fn follow(pool: &PgPool, query: &[(String, String)]) -> Response {
     let parameters: Vec<(&str, &str)> = query.iter().map(|(name, value)| (&**name, &**value)).collect();
-    let answer = list(pool, &parameters).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer
+    let response = list(pool, &parameters).await;
+    assert_eq!(response.status(), 200, "{response:?}");
+    response
 }
 
 /// Reads a whole list, page by page along its `Link`s; does something between two pages.
 async fn read_all(pool: &PgPool, query: &[(&str, &str)], between: impl AsyncFn(usize)) -> Vec<i64> {
     let mut all = Vec::new();
-    let mut answer = list(pool, query).await;
+    let mut response = list(pool, query).await;
     for page in 0.. {
-        all.extend(ids(&answer));
-        let Some(next) = link(&answer, "next") else { break };
+        all.extend(ids(&response));
+        let Some(next) = link(&response, "next") else { break };
         between(page).await;
-        answer = follow(pool, &next).await;
+        response = follow(pool, &next).await;
     }
     all
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_links_lead_through_the_whole_list_and_end_with_it(pool: PgPool) {
+async fn next_links_cover_whole_list(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
     for limit in ["1", "2", "3", "6", "7", "8", "100"] {
         let up = read_all(&pool, &[("limit", limit)], async |_| {}).await;
@@ -156,7 +153,7 @@ async fn the_links_lead_through_the_whole_list_and_end_with_it(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn links_lead_back_as_well_and_to_the_beginning(pool: PgPool) {
+async fn prev_and_first_links_lead_back(pool: PgPool) {
     execute(&pool, "insert into tasks (title) select 't' from generate_series(1, 7)").await;
     for (sort, all) in [("id", [1, 2, 3, 4, 5, 6, 7]), ("-id", [7, 6, 5, 4, 3, 2, 1])] {
         let first = list(&pool, &[("limit", "3"), ("sort", sort)]).await;
@@ -178,7 +175,7 @@ async fn links_lead_back_as_well_and_to_the_beginning(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn filters_choose_tasks_and_stay_in_the_links(pool: PgPool) {
+async fn filters_apply_and_stay_in_links(pool: PgPool) {
     execute(
         &pool,
         "insert into tasks (title, status, settled_at)
@@ -214,7 +211,7 @@ async fn filters_choose_tasks_and_stay_in_the_links(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_title_has_the_pairs_of_each_of_its_parts_and_no_others(pool: PgPool) {
+async fn bigrams_cover_every_substring(pool: PgPool) {
     for title in ["a", "Ab", "abab", "Ü🚀x", "50% & Ö?", &"é".repeat(255)] {
         let (parts, missing): (i64, i64) = sqlx::query_as(
             "select count(*), count(*) filter (where not bigrams($1) @> bigrams(substr($1, first, length)))
@@ -235,7 +232,7 @@ async fn a_title_has_the_pairs_of_each_of_its_parts_and_no_others(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(pool: PgPool) {
+async fn late_page_of_a_million_tasks_costs_as_first(pool: PgPool) {
     // Filling it row by row would take minutes.
     execute(&pool, "drop index tasks_title_bigrams").await;
     execute(
@@ -335,7 +332,7 @@ async fn of_a_million_tasks_the_ten_thousandth_page_costs_what_the_first_costs(p
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn while_rows_are_updated_deleted_and_created_between_pages_none_that_stays_is_missing_or_repeated(pool: PgPool) {
+async fn pages_are_stable_under_concurrent_writes(pool: PgPool) {
     const ROWS: i64 = 1000;
     // Those divisible by 5 or 7 come and go: on pages that were read, and on pages still to come.
     let stays = |id: &i64| *id <= ROWS && id % 5 != 0 && id % 7 != 0;

@@ -9,9 +9,6 @@ use std::{
 use serde_json::Value;
 use task_metrics::Metrics;
 
-/// For a test that does not look at them.
-pub static NO_METRICS: Metrics = Metrics::none();
-
 /// The lines that metrics become.
 #[derive(Clone, Default)]
 pub struct MetricLines(Arc<Mutex<Vec<Value>>>);

@@ -1,24 +1,29 @@
 //! What the tests have in common.
 
+mod app;
 mod browser;
-mod call;
 mod certificates;
+pub mod functions;
 pub mod issuer;
 mod logs;
 mod metrics;
 mod plans;
 mod queues;
 mod recorder;
+mod response;
+pub mod routes;
+pub mod settings;
 
+pub use app::{App, Gateway, Request};
 pub use browser::Browser;
-pub use call::{Answer, Call, Gateway};
 pub use certificates::make_certificates;
 pub use harness::{Proxy, events, eventually};
 pub use logs::LogLines;
-pub use metrics::{MetricLines, NO_METRICS};
+pub use metrics::MetricLines;
 pub use plans::{plan_nodes, statements};
-pub use queues::{TestQueue, client_config, queue_nobody_serves, sqs, sqs_that_answers};
+pub use queues::{TestQueue, client_config, hanging_sqs, refusing_queue, refusing_sqs, sqs, sqs_that_answers};
 pub use recorder::Recorder;
+pub use response::Response;
 
 use std::{path::Path, time::Duration};
 

@@ -18,8 +18,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::Recorder;
-
 /// A queue that only this test uses.
 pub struct TestQueue {
     client: Client,
@@ -52,19 +50,9 @@ impl TestQueue {
         TaskQueue::new(client_config(), self.url.clone())
     }
 
-    /// The same, through a recorder.
-    pub fn sender_through(&self, recorder: &Recorder) -> TaskQueue {
-        TaskQueue::new(recorder.client_config(), self.url.clone())
-    }
-
     /// What an operator sees of it as the dead-letter queue of another one.
     pub fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
         DeadLetterQueue::new(client_config(), self.url.clone(), source.url.clone())
-    }
-
-    /// The same, through a recorder.
-    pub fn as_dead_letter_queue_through(&self, recorder: &Recorder, source: &Self) -> DeadLetterQueue {
-        DeadLetterQueue::new(recorder.client_config(), self.url.clone(), source.url.clone())
     }
 
     /// Puts messages into it.
@@ -123,25 +111,33 @@ fn as_record(message: &Message) -> Value {
     })
 }
 
-/// A queue at an address where connections are refused, or accepted and never answered.
-pub async fn queue_nobody_serves(accepts: bool) -> TaskQueue {
+/// An SQS that refuses connections.
+pub async fn refusing_sqs() -> Builder {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    sqs_at(&listener)
+}
+
+/// An SQS that accepts connections and never responds.
+pub async fn hanging_sqs() -> Builder {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let sqs = sqs_at(&listener);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    sqs
+}
+
+fn sqs_at(listener: &TcpListener) -> Builder {
     let address = listener.local_addr().expect("an address");
-    if accepts {
-        tokio::spawn(async move {
-            let mut held = Vec::new();
-            while let Ok(connection) = listener.accept().await {
-                held.push(connection);
-            }
-        });
-    } else {
-        drop(listener);
-    }
-    let endpoint = format!("http://{address}");
-    TaskQueue::new(
-        client_config().endpoint_url(&endpoint),
-        format!("{endpoint}/000000000000/none"),
-    )
+    client_config().endpoint_url(format!("http://{address}"))
+}
+
+/// A queue of an SQS that refuses connections.
+pub async fn refusing_queue() -> TaskQueue {
+    TaskQueue::new(refusing_sqs().await, "http://sqs/000000000000/none".to_owned())
 }
 
 /// How the functions speak with the stack's SQS.

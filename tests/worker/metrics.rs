@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use task_metrics::{Batch, Metrics};
 use task_processor::{Settings, TaskError, handle, process};
 
-use crate::support::{Call, MetricLines, TestQueue, database, events, execute, queue_nobody_serves, task};
+use crate::support::{App, MetricLines, TestQueue, database, events, execute, refusing_sqs, settings, task};
 
 /// The metadata of a line with these metrics: name and unit.
 fn metadata(metrics: &[(&str, &str)]) -> Value {
@@ -124,13 +124,10 @@ fn standard_output_that_is_closed_stops_nothing() {
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_task_is_counted_when_it_is_created_and_not_when_the_answer_is_repeated_or_refused(pool: PgPool) {
-    let settings = create_task::Settings {
-        idempotency_key_seconds: 60,
-    };
     let lines = MetricLines::default();
-    let (database, metrics) = (database(&pool), lines.metrics("task-api"));
+    let app = || App::new(&pool).with_metrics(lines.metrics("task-api"));
     // A task that is stored is created, whether its message was sent or not.
-    let queues = [TestQueue::create().await.sender(), queue_nobody_serves(false).await];
+    let apps = [app(), app().with_sqs(refusing_sqs().await)];
     let created = json!({"_aws": metadata(&[("TasksCreated", "Count")]), "TasksCreated": 1});
     let calls = [
         ("", json!({"title": "t"}), 201, true),
@@ -139,27 +136,20 @@ async fn a_task_is_counted_when_it_is_created_and_not_when_the_answer_is_repeate
         ("key", json!({"title": "another"}), 422, false),
         ("", json!({"title": ""}), 422, false),
     ];
-    for (queue, prefix) in queues.iter().zip(["a", "b"]) {
+    for (app, prefix) in apps.iter().zip(["a", "b"]) {
         for (key, body, status, counts) in &calls {
-            let call = Call::new("POST", "/tasks").json(body);
-            let call = match *key {
-                "" => call,
-                key => call.header("idempotency-key", &format!("{prefix}-{key}")),
+            let request = app.post("/tasks", body.clone());
+            let request = match *key {
+                "" => request,
+                key => request.header("idempotency-key", &format!("{prefix}-{key}")),
             };
-            let answer = call
-                .send(|request| create_task::handle(&database, queue, &metrics, &settings, request))
-                .await;
-            assert_eq!(answer.status, *status, "{answer:?}");
+            let response = request.await;
+            assert_eq!(response.status(), *status, "{response:?}");
             let expected = if *counts { vec![created.clone()] } else { vec![] };
             assert_eq!(lines.take(), expected, "{key} {body}");
         }
     }
 }
-
-const SETTINGS: Settings = Settings {
-    max_receive_count: 5,
-    retry_delay_seconds: 2,
-};
 
 fn in_30_s() -> SystemTime {
     SystemTime::now() + Duration::from_secs(30)
@@ -218,7 +208,15 @@ async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
     messages.push(("not a task".to_owned(), 60_000));
 
     let metrics = lines.metrics("task-api");
-    let response = handle(&database, &queue, &metrics, SETTINGS, event(&messages), in_30_s()).await;
+    let response = handle(
+        &database,
+        &queue,
+        &metrics,
+        settings::TASK_PROCESSOR,
+        event(&messages),
+        in_30_s(),
+    )
+    .await;
     assert_eq!(response.expect("a partial success").batch_item_failures.len(), 2);
     let mut written = lines.take();
     let processing_times = sorted(&written[0]["ProcessingTime"].take());
@@ -240,7 +238,15 @@ async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
     assert_eq!(written, [rest]);
 
     // The same once more: only what is to be retried is claimed.
-    let again = handle(&database, &queue, &metrics, SETTINGS, event(&messages), in_30_s()).await;
+    let again = handle(
+        &database,
+        &queue,
+        &metrics,
+        settings::TASK_PROCESSOR,
+        event(&messages),
+        in_30_s(),
+    )
+    .await;
     assert!(again.is_ok());
     let written = lines.take().remove(0);
     assert_eq!(
@@ -273,7 +279,7 @@ async fn what_was_taken_away_meanwhile_is_not_counted_and_what_failed_for_the_la
     };
     let settings = Settings {
         max_receive_count: 1,
-        ..SETTINGS
+        ..settings::TASK_PROCESSOR
     };
     // Sent in the future: SQS's clock is ahead.
     let mut event = event(&[(message(lost), 0), (message(last), 0)]);

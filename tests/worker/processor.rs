@@ -12,12 +12,12 @@ use shared::{
     store::processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
 };
 use sqlx::PgPool;
-use task_processor::{BatchError, Processed, Retry, Settings, TaskError, handle, perform, process};
+use task_processor::{BatchError, Processed, Retry, Settings, TaskError, perform, process};
 use tokio::sync::Barrier;
 
 use crate::support::{
-    NO_METRICS, Proxy, TestQueue, database, database_that_is_down, events, eventually, execute, queue_nobody_serves,
-    row, task,
+    App, Proxy, TestQueue, database, database_that_is_down, events, eventually, execute, hanging_sqs, row, settings,
+    task,
 };
 
 /// An event with these bodies; the messages are called m0, m1, ...
@@ -52,11 +52,6 @@ fn message(id: i64) -> String {
     json!({"task_id": id}).to_string()
 }
 
-const SETTINGS: Settings = Settings {
-    max_receive_count: 5,
-    retry_delay_seconds: 2,
-};
-
 fn in_30_s() -> SystemTime {
     SystemTime::now() + Duration::from_secs(30)
 }
@@ -67,7 +62,14 @@ async fn run(
     bodies: &[String],
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Result<Vec<String>, BatchError> {
-    let retries = process(&database(pool), event(bodies), in_30_s(), SETTINGS, perform).await?;
+    let retries = process(
+        &database(pool),
+        event(bodies),
+        in_30_s(),
+        settings::TASK_PROCESSOR,
+        perform,
+    )
+    .await?;
     Ok(message_ids(retries))
 }
 
@@ -172,21 +174,21 @@ async fn received(queue: &TestQueue, bodies: &[String]) -> SqsEvent {
 }
 
 /// Handles an event of this queue, whose failures are to come back after a second.
-async fn handled(pool: &PgPool, queue: &TestQueue, event: SqsEvent) -> Result<SqsBatchResponse, BatchError> {
+async fn handled(app: &App, event: SqsEvent) -> Result<SqsBatchResponse, BatchError> {
     let settings = Settings {
         retry_delay_seconds: 1,
-        ..SETTINGS
+        ..settings::TASK_PROCESSOR
     };
-    let (database, sender) = (database(pool), queue.sender());
-    handle(&database, &sender, &NO_METRICS, settings, event, in_30_s()).await
+    app.process_with(settings, event).await
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeout(pool: PgPool) {
-    let queue = TestQueue::create().await;
+    let app = App::new(&pool);
+    let queue = app.queue().await;
     let bodies = [message(task(&pool, "t").await), "not a task".to_owned()];
-    let event = received(&queue, &bodies).await;
-    let response = handled(&pool, &queue, event).await;
+    let event = received(queue, &bodies).await;
+    let response = handled(&app, event).await;
     let failures = response.expect("a partial success").batch_item_failures;
     assert_eq!(failures.len(), 1);
     let again = eventually(10, "the message is visible again", async || {
@@ -197,18 +199,20 @@ async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeou
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the_delay_too(pool: PgPool) {
-    let queue = TestQueue::create().await;
-    let event = received(&queue, &["{}".to_owned()]).await;
-    let outcome = handled(&pool, &queue, event).await;
+    let app = App::new(&pool);
+    let queue = app.queue().await;
+    let event = received(queue, &["{}".to_owned()]).await;
+    let outcome = handled(&app, event).await;
     assert!(matches!(outcome, Err(BatchError::AllFailed(1))), "{outcome:?}");
     eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
-    let (good, queue) = (task(&pool, "t").await, queue_nobody_serves(true).await);
+    let good = task(&pool, "t").await;
+    let app = App::new(&pool).with_sqs(hanging_sqs().await);
     let event = event(&[message(good), "not a task".to_owned()]);
-    let response = handle(&database(&pool), &queue, &NO_METRICS, SETTINGS, event, in_30_s()).await;
+    let response = app.process(event).await;
     let failures = response.expect("a partial success").batch_item_failures;
     assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m1"));
     assert_eq!(status(&pool, good).await.0, "completed");
@@ -220,7 +224,7 @@ async fn the_delay_grows_with_every_receive(pool: PgPool) {
     let fail = async |_: &Task| Err(TaskError::Transient("not now".to_owned()));
     for (receive, seconds) in [(1, 2), (2, 4), (3, 8), (4, 16)] {
         let event = event_received(&[message(id)], receive);
-        let retries = process(&database(&pool), event, in_30_s(), SETTINGS, fail).await;
+        let retries = process(&database(&pool), event, in_30_s(), settings::TASK_PROCESSOR, fail).await;
         let expected = Retry {
             message_id: "m0".to_owned(),
             receipt_handle: Some("AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a".to_owned()),
@@ -244,7 +248,7 @@ async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_la
     };
     let before = row(&pool, id).await;
     let duplicate = event_received(&[message(id)], 1);
-    let done = process(&database(&pool), duplicate, in_30_s(), SETTINGS, work).await;
+    let done = process(&database(&pool), duplicate, in_30_s(), settings::TASK_PROCESSOR, work).await;
     assert_eq!(done.expect("acknowledged").retries, []);
     assert_eq!((row(&pool, id).await, count.load(Ordering::SeqCst)), (before, 0));
 
@@ -252,7 +256,7 @@ async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_la
     // Once more for the second message, which finds it completed.
     for _ in 0..2 {
         let redriven = event_sent(&[message(id)], 1, in_a_second);
-        let done = process(&database(&pool), redriven, in_30_s(), SETTINGS, work).await;
+        let done = process(&database(&pool), redriven, in_30_s(), settings::TASK_PROCESSOR, work).await;
         assert_eq!(done.expect("acknowledged").retries, []);
         assert_eq!(status(&pool, id).await, is("completed", "done"));
     }
@@ -270,7 +274,7 @@ async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes
     };
     for (receive, expected) in [(4, is("pending", "")), (5, is("failed", "still down"))] {
         let event = event_received(&[message(failing), message(good)], receive);
-        let retries = process(&database(&pool), event, in_30_s(), SETTINGS, work).await;
+        let retries = process(&database(&pool), event, in_30_s(), settings::TASK_PROCESSOR, work).await;
         assert_eq!(message_ids(retries.expect("processed")), ["m0"]);
         assert_eq!(status(&pool, failing).await, expected);
         assert_eq!(status(&pool, good).await, is("completed", "done"));
@@ -284,7 +288,7 @@ async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claime
         let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serialisable");
         event["Records"][1]["messageId"] = missing;
         let event = serde_json::from_value(event).expect("an SQS event");
-        let outcome = process(&database(&pool), event, in_30_s(), SETTINGS, perform).await;
+        let outcome = process(&database(&pool), event, in_30_s(), settings::TASK_PROCESSOR, perform).await;
         assert!(matches!(outcome, Err(BatchError::NoMessageId)), "{outcome:?}");
         assert_eq!(status(&pool, id).await, is("pending", ""));
     }
@@ -297,7 +301,7 @@ async fn without_a_database_the_batch_fails(pool: PgPool) {
         &database_that_is_down(),
         event(&[message(id)]),
         in_30_s(),
-        SETTINGS,
+        settings::TASK_PROCESSOR,
         perform,
     )
     .await;
@@ -363,7 +367,7 @@ async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool)
     // A tenth of it is kept for storing, which takes a busy machine its time.
     let deadline = SystemTime::now() + Duration::from_secs(4);
     let event = event(&[message(slow), message(fast)]);
-    let retries = process(&database(&pool), event, deadline, SETTINGS, work).await;
+    let retries = process(&database(&pool), event, deadline, settings::TASK_PROCESSOR, work).await;
     assert!(SystemTime::now() < deadline, "the outcomes were stored too late");
     assert_eq!(message_ids(retries.expect("processed")), ["m0"]);
     assert_eq!(status(&pool, slow).await, is("pending", ""));
@@ -445,7 +449,7 @@ async fn a_batch_is_two_statements_however_large(pool: PgPool) {
         let ids: Vec<i64> = sqlx::query_scalar(&insert).fetch_all(&pool).await.expect("inserted");
         let bodies: Vec<String> = ids.into_iter().map(message).collect();
         let before = proxy.round_trips();
-        process(&database, event(&bodies), in_30_s(), SETTINGS, perform)
+        process(&database, event(&bodies), in_30_s(), settings::TASK_PROCESSOR, perform)
             .await
             .expect("done");
         used.push(proxy.round_trips() - before);

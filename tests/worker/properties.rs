@@ -25,6 +25,8 @@ use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use task_processor::{Settings, TaskError, process};
 use time::OffsetDateTime;
 
+use crate::support::settings;
+
 /// What a case works with: a function's access to the database, and a connection to look into it.
 struct Case {
     database: Database,
@@ -365,10 +367,7 @@ fn batch() -> impl Strategy<Value = (Vec<(Before, Work)>, Vec<BatchRecord>)> {
     (vec((before, work), 4), vec(record, 0..12))
 }
 
-const SETTINGS: Settings = Settings {
-    max_receive_count: 5,
-    retry_delay_seconds: 1,
-};
+const SETTINGS: Settings = settings::TASK_PROCESSOR;
 
 /// Processes an arbitrary batch, and compares what comes back and what is stored with what should.
 async fn each_record_is_either_done_with_or_comes_back(

@@ -4,14 +4,13 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use task_reconciler::{Report, Settings, sweep};
 
-use crate::support::{TestQueue, database, execute, queue_nobody_serves, row};
+use crate::support::{TestQueue, database, execute, refusing_queue, row, settings};
 
 /// A message counts as lost after an hour.
-fn settings(sweep_limit: i64) -> Settings {
+fn at_most(sweep_limit: i64) -> Settings {
     Settings {
-        lost_after_seconds: 3600,
-        max_attempts: 10,
         sweep_limit,
+        ..settings::TASK_RECONCILER
     }
 }
 
@@ -64,7 +63,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     .await;
 
     let (database, sender) = (database(&pool), queue.sender());
-    let report = sweep(&database, &sender, &settings(1000), None).await.expect("swept");
+    let report = sweep(&database, &sender, &at_most(1000), None).await.expect("swept");
     assert_eq!(
         report,
         Report {
@@ -74,7 +73,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     );
     assert_eq!(sent(&queue).await, [1, 2, 3]);
 
-    let report = sweep(&database, &sender, &settings(1000), None).await.expect("swept");
+    let report = sweep(&database, &sender, &at_most(1000), None).await.expect("swept");
     assert_eq!(report, Report::default(), "they are marked as sent");
     assert_eq!(sent(&queue).await, [0; 0]);
 }
@@ -88,7 +87,7 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 40)",
     )
     .await;
-    let report = sweep(&database, &sender, &settings(25), None).await.expect("swept");
+    let report = sweep(&database, &sender, &at_most(25), None).await.expect("swept");
     assert_eq!(
         report,
         Report {
@@ -103,14 +102,9 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
-    let report = sweep(
-        &database(&pool),
-        &queue_nobody_serves(false).await,
-        &settings(1000),
-        None,
-    )
-    .await
-    .expect("swept");
+    let report = sweep(&database(&pool), &refusing_queue().await, &at_most(1000), None)
+        .await
+        .expect("swept");
     assert_eq!(
         report,
         Report {
@@ -132,7 +126,7 @@ async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 100)",
     )
     .await;
-    let settings = settings(1000);
+    let settings = at_most(1000);
     let (first, second) = tokio::join!(
         sweep(&one, &sender, &settings, None),
         sweep(&two, &sender, &settings, None)
@@ -157,7 +151,7 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
     // Still in the queue: somebody else's to settle.
     insert(&pool, "enqueued_at, attempts", "now() - interval '1 min', 10").await;
 
-    let swept = sweep(&database(&pool), &queue.sender(), &settings(1000), None).await;
+    let swept = sweep(&database(&pool), &queue.sender(), &at_most(1000), None).await;
     assert_eq!(
         swept.expect("swept"),
         Report {
@@ -189,7 +183,7 @@ async fn keys_that_have_expired_are_deleted_and_no_others(pool: PgPool) {
     )
     .await;
     for (limit, deleted) in [(2, 2), (1000, 1), (1000, 0)] {
-        let report = sweep(&database(&pool), &queue, &settings(limit), None)
+        let report = sweep(&database(&pool), &queue, &at_most(limit), None)
             .await
             .expect("swept");
         assert_eq!(report.expired_keys, deleted);

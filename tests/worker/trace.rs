@@ -3,15 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use queue::TaskQueue;
 use serde_json::{Value, json};
 use shared::trace::TraceHeader;
 use sqlx::PgPool;
-use task_processor::{Settings, handle, perform, process};
-use task_reconciler::sweep;
+use task_processor::{perform, process};
 
 use crate::support::{
-    Call, LogLines, NO_METRICS, TestQueue, client_config, database, events, execute, sqs_that_answers, task,
+    App, LogLines, Request, client_config, database, events, execute, settings, sqs_that_answers, task,
 };
 
 const TRACE_ID: &str = "1-5759e988-bd862e3fe1be46a994272793";
@@ -19,21 +17,12 @@ const HEADER: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42
 const OTHER_ID: &str = "1-67891234-12456789abcdef012345678a";
 const OTHER_HEADER: &str = "Root=1-67891234-12456789abcdef012345678a;Parent=53995c3f42cd8ad8;Sampled=0";
 
-const SETTINGS: Settings = Settings {
-    max_receive_count: 5,
-    retry_delay_seconds: 2,
-};
-
-const CREATE: create_task::Settings = create_task::Settings {
-    idempotency_key_seconds: 60,
-};
-
 fn in_30_s() -> SystemTime {
     SystemTime::now() + Duration::from_secs(30)
 }
 
-fn create() -> Call {
-    Call::new("POST", "/tasks").json(&json!({"title": "t"}))
+fn create(app: &App) -> Request {
+    app.post("/tasks", json!({"title": "t"}))
 }
 
 /// The trace header that SQS has for a message.
@@ -52,21 +41,18 @@ fn said(lines: &[Value]) -> Vec<(&str, Option<&str>)> {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn from_the_request_to_the_batch_every_message_and_every_line_about_a_task_names_its_trace(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender();
+async fn trace_id_reaches_message_and_logs(pool: PgPool) {
+    let app = App::new(&pool);
+    let queue = app.queue().await;
     let (lines, _guard) = LogLines::start();
 
-    let answer = create()
-        .traced(HEADER)
-        .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &CREATE, request))
-        .await;
-    assert_eq!(answer.status, 201);
+    let response = create(&app).traced(HEADER).await;
+    assert_eq!(response.status(), 201);
     assert_eq!(said(&lines.take()), [("request served", Some(TRACE_ID))]);
 
     let event = queue.receive_as_event(1).await;
     assert_eq!(header(&event.records[0]), Some(HEADER), "as Lambda gave it");
-    let done = handle(&database, &sender, &NO_METRICS, SETTINGS, event, in_30_s()).await;
+    let done = app.process(event).await;
     assert!(done.expect("done").batch_item_failures.is_empty());
     let logged = lines.take();
     assert_eq!(
@@ -74,48 +60,37 @@ async fn from_the_request_to_the_batch_every_message_and_every_line_about_a_task
         [("batch processed", None), ("task completed", Some(TRACE_ID))]
     );
     let completed = logged.iter().find(|line| line["message"] == "task completed");
-    assert_eq!(completed.expect("logged")["taskId"], answer.json()["id"]);
+    assert_eq!(completed.expect("logged")["taskId"], response.json()["id"]);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn processing_again_and_with_a_key_are_traced_too(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender();
-    let created = create()
-        .header("idempotency-key", "k")
-        .traced(HEADER)
-        .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &CREATE, request))
-        .await;
+async fn process_and_keyed_create_are_traced(pool: PgPool) {
+    let app = App::new(&pool);
+    let queue = app.queue().await;
+    let created = create(&app).header("idempotency-key", "k").traced(HEADER).await;
     assert_eq!(header(&queue.receive_as_event(1).await.records[0]), Some(HEADER));
-    let answer = Call::task("POST", &created.json()["id"], "/process")
-        .traced(OTHER_HEADER)
-        .send(|request| process_task::handle(&database, &sender, request))
-        .await;
-    assert_eq!(answer.status, 202);
+    let process = app.post(format!("/tasks/{}/process", created.id()), None);
+    assert_eq!(process.traced(OTHER_HEADER).await.status(), 202);
     assert_eq!(header(&queue.receive_as_event(1).await.records[0]), Some(OTHER_HEADER));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_a_trace_or_with_one_that_is_none_everything_works_and_names_none(pool: PgPool) {
-    let (database, queue) = (database(&pool), TestQueue::create().await);
-    let sender = queue.sender();
+async fn missing_or_malformed_trace_is_ignored(pool: PgPool) {
+    let app = App::new(&pool);
+    let queue = app.queue().await;
     let (lines, _guard) = LogLines::start();
-    let calls = [
-        create(),
-        create().traced(""),
-        create().traced("Root=1-5759e988;Parent=\u{e9}"),
-        // What a client says of itself is not what Lambda says.
-        create().header("x-amzn-trace-id", HEADER),
-    ];
-    for call in calls {
-        let answer = call
-            .send(|request| create_task::handle(&database, &sender, &NO_METRICS, &CREATE, request))
-            .await;
-        assert_eq!(answer.status, 201);
+    for request in [
+        create(&app),
+        create(&app).traced(""),
+        create(&app).traced("Root=1-5759e988;Parent=\u{e9}"),
+        // A client's own header is not Lambda's.
+        create(&app).header("x-amzn-trace-id", HEADER),
+    ] {
+        assert_eq!(request.await.status(), 201);
         assert_eq!(said(&lines.take()), [("request served", None)]);
         let event = queue.receive_as_event(1).await;
         assert_eq!(header(&event.records[0]), None);
-        let done = handle(&database, &sender, &NO_METRICS, SETTINGS, event, in_30_s()).await;
+        let done = app.process(event).await;
         assert!(done.expect("done").batch_item_failures.is_empty());
         assert_eq!(
             said(&lines.take()),
@@ -143,7 +118,7 @@ fn message(id: i64) -> String {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn each_record_has_its_own_trace_and_of_several_about_a_task_the_latest_counts(pool: PgPool) {
+async fn latest_record_of_task_determines_trace(pool: PgPool) {
     let (twice, lost) = (task(&pool, "twice").await, task(&pool, "lost").await);
     let messages = [
         (message(twice), OTHER_HEADER),
@@ -163,7 +138,14 @@ async fn each_record_has_its_own_trace_and_of_several_about_a_task_the_latest_co
         }
         perform(task).await
     };
-    let processed = process(&database(&pool), event(&messages), in_30_s(), SETTINGS, work).await;
+    let processed = process(
+        &database(&pool),
+        event(&messages),
+        in_30_s(),
+        settings::TASK_PROCESSOR,
+        work,
+    )
+    .await;
     assert_eq!(processed.expect("processed").retries.len(), 1);
     let logged = lines.take();
     assert_eq!(
@@ -179,14 +161,9 @@ async fn each_record_has_its_own_trace_and_of_several_about_a_task_the_latest_co
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_the_reconciler_sends_belongs_to_the_trace_of_its_sweep(pool: PgPool) {
+async fn resent_message_has_trace_of_sweep(pool: PgPool) {
     let (url, asked) = sqs_that_answers(|_, _| json!({"Successful": [], "Failed": []})).await;
-    let queue = TaskQueue::new(client_config().endpoint_url(&url), format!("{url}/1/queue"));
-    let settings = task_reconciler::Settings {
-        lost_after_seconds: 3600,
-        max_attempts: 10,
-        sweep_limit: 10,
-    };
+    let app = App::new(&pool).with_sqs(client_config().endpoint_url(&url));
     for _ in 0..2 {
         execute(
             &pool,
@@ -197,7 +174,7 @@ async fn what_the_reconciler_sends_belongs_to_the_trace_of_its_sweep(pool: PgPoo
     let (lines, _guard) = LogLines::start();
     let attribute = json!({"AWSTraceHeader": {"DataType": "String", "StringValue": HEADER}});
     for (trace, expected) in [(TraceHeader::parse(HEADER), attribute), (None, Value::Null)] {
-        let swept = sweep(&database(&pool), &queue, &settings, trace.as_ref()).await;
+        let swept = app.sweep(trace.as_ref()).await;
         assert_eq!(swept.expect("swept").refused, 2);
         let (action, request) = asked.lock().expect("not poisoned").pop().expect("a request");
         let entries = request["Entries"].as_array().expect("entries");

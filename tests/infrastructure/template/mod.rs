@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::support::{Call, env};
+use crate::support::{App, env, routes::ROUTES};
 
 /// A route: "GET /tasks/{id}".
 type Route = String;
@@ -91,37 +91,13 @@ pub fn public_routes(template: &Value) -> BTreeSet<Route> {
     public.map(|(route, _)| route).collect()
 }
 
-/// The routes of `cargo lambda watch`.
-fn router_routes() -> BTreeMap<Route, String> {
-    let manifest: toml::Table = include_str!("../../../Cargo.toml").parse().expect("TOML");
-    let router = manifest["workspace"]["metadata"]["lambda"]["watch"]["router"]
-        .as_table()
-        .expect("a router");
-    let mut routes = BTreeMap::new();
-    for (path, target) in router {
-        let path = path.replace("{*proxy}", "{proxy+}");
-        match target {
-            toml::Value::String(function) => {
-                routes.insert(format!("ANY {path}"), function.clone());
-            }
-            target => {
-                for route in target.as_array().expect("a list") {
-                    let text = |key: &str| route[key].as_str().expect("text").to_owned();
-                    routes.insert(format!("{} {path}", text("method")), text("function"));
-                }
-            }
-        }
-    }
-    routes
-}
-
 #[test]
 fn the_router_of_make_dev_has_the_routes_of_the_template() {
     let mut template = template_routes();
     // Without a catch-all for "/" itself, `cargo lambda watch` needs the method.
     let root = template.remove("ANY /").expect("a root");
     template.insert("GET /".to_owned(), root);
-    assert_eq!(router_routes(), template);
+    assert_eq!(*ROUTES, template);
 }
 
 #[tokio::test]
@@ -134,11 +110,11 @@ async fn the_methods_that_a_405_allows_are_those_of_the_template() {
             .filter_map(|route| route.split_once(' ').filter(|(_, at)| *at == path))
             .map(|(m, _)| m)
             .collect();
-        let answer = Call::new("TRACE", &path.replace("{id}", "1"))
-            .send(api_info::handle)
+        let response = App::without_database()
+            .request("TRACE", path.replace("{id}", "1"))
             .await;
         assert_eq!(
-            (answer.status, answer.header("allow")),
+            (response.status(), response.header("allow")),
             (405, methods.join(", ").as_str()),
             "{path}"
         );

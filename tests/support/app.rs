@@ -1,0 +1,419 @@
+//! The API as clients see it: requests become API Gateway's events, and go to the functions that template.yaml routes
+//! them to; messages and sweeps go to the others.
+
+use std::{
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use aws_sdk_sqs::config::Builder;
+use harness::events;
+use lambda_http::{Body, Context, LambdaEvent, request::LambdaRequest};
+use queue::{DeadLetterQueue, TaskQueue};
+use serde_json::{Map, Value, json};
+use shared::{
+    config::Auth,
+    http::{ApiError, cors, respond},
+    store::Database,
+    trace::TraceHeader,
+};
+use sqlx::PgPool;
+use task_metrics::Metrics;
+use task_processor::BatchError;
+use task_reconciler::{Report, SweepError};
+use tokio::sync::OnceCell;
+
+use super::{Response, TestQueue, client_config, database, database_that_is_down, routes, settings};
+
+/// The functions, with a database and queues of the test's own; and who calls them: an admin, unless
+/// told otherwise. Clones share everything but the caller.
+#[derive(Clone)]
+pub struct App {
+    functions: Arc<Functions>,
+    authorizer: Value,
+}
+
+/// One execution environment of each function.
+struct Functions {
+    database: Database,
+    metrics: Metrics,
+    sqs: Builder,
+    queues: Arc<OnceCell<Queues>>,
+}
+
+/// Created when first needed.
+struct Queues {
+    tasks: TestQueue,
+    dead_letters: TestQueue,
+    task_queue: TaskQueue,
+    dead_letter_queue: TaskQueue,
+    redrive: DeadLetterQueue,
+}
+
+impl App {
+    /// With the test's database.
+    pub fn new(pool: &PgPool) -> Self {
+        Self::with_database(database(pool))
+    }
+
+    /// With a database that refuses connections.
+    pub fn without_database() -> Self {
+        Self::with_database(database_that_is_down())
+    }
+
+    /// With this access to a database.
+    pub fn with_database(database: Database) -> Self {
+        let functions = Functions {
+            database,
+            metrics: Metrics::none(),
+            sqs: client_config(),
+            queues: Arc::default(),
+        };
+        Self {
+            functions: Arc::new(functions),
+            authorizer: json!({"sub": "tester", "admin": "true"}),
+        }
+    }
+
+    /// Reaching SQS this way.
+    pub fn with_sqs(mut self, sqs: Builder) -> Self {
+        self.unshared().sqs = sqs;
+        self
+    }
+
+    /// Writing metrics there.
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.unshared().metrics = metrics;
+        self
+    }
+
+    fn unshared(&mut self) -> &mut Functions {
+        Arc::get_mut(&mut self.functions).expect("set up before it is cloned")
+    }
+
+    /// Further execution environments of the functions, with a connection of their own and the same queues.
+    pub fn another_environment(&self, pool: &PgPool) -> Self {
+        let mut another = Self::new(pool).with_sqs(self.functions.sqs.clone());
+        another.unshared().queues = Arc::clone(&self.functions.queues);
+        another
+    }
+
+    /// The task queue.
+    pub async fn queue(&self) -> &TestQueue {
+        &self.functions.queues().await.tasks
+    }
+
+    /// The dead-letter queue.
+    pub async fn dead_letters(&self) -> &TestQueue {
+        &self.functions.queues().await.dead_letters
+    }
+
+    /// Takes all messages out of the task queue, and returns their bodies.
+    pub async fn messages(&self) -> Vec<String> {
+        self.queue().await.bodies().await
+    }
+
+    /// The task-processor's response to a batch, for which it has 30 s.
+    pub async fn process(&self, event: SqsEvent) -> Result<SqsBatchResponse, BatchError> {
+        self.process_with(settings::TASK_PROCESSOR, event).await
+    }
+
+    /// Under these settings.
+    pub async fn process_with(
+        &self,
+        settings: task_processor::Settings,
+        event: SqsEvent,
+    ) -> Result<SqsBatchResponse, BatchError> {
+        let Functions { database, metrics, .. } = &*self.functions;
+        let queue = &self.functions.queues().await.task_queue;
+        let deadline = SystemTime::now() + Duration::from_secs(30);
+        task_processor::handle(database, queue, metrics, settings, event, deadline).await
+    }
+
+    /// A sweep of the task-reconciler.
+    pub async fn sweep(&self, trace: Option<&TraceHeader>) -> Result<Report, SweepError> {
+        let queue = &self.functions.queues().await.task_queue;
+        task_reconciler::sweep(&self.functions.database, queue, &settings::TASK_RECONCILER, trace).await
+    }
+
+    /// Called by this subject, who is not an admin.
+    pub fn as_user(&self, subject: &str) -> Self {
+        self.called_by(json!({"sub": subject, "admin": "false"}))
+    }
+
+    /// Called by an admin.
+    pub fn as_admin(&self) -> Self {
+        self.called_by(json!({"sub": "tester", "admin": "true"}))
+    }
+
+    /// By way of routes that lack the authorizer.
+    pub fn without_authorizer(&self) -> Self {
+        self.called_by(json!({}))
+    }
+
+    fn called_by(&self, authorizer: Value) -> Self {
+        let functions = Arc::clone(&self.functions);
+        Self { functions, authorizer }
+    }
+
+    pub fn get(&self, path: impl Into<String>) -> Request {
+        self.request("GET", path)
+    }
+
+    pub fn delete(&self, path: impl Into<String>) -> Request {
+        self.request("DELETE", path)
+    }
+
+    /// With a JSON body, unless there is none.
+    pub fn post(&self, path: impl Into<String>, body: impl Into<Option<Value>>) -> Request {
+        let request = self.request("POST", path);
+        body.into().iter().fold(request, Request::json)
+    }
+
+    /// With a JSON body.
+    pub fn put(&self, path: impl Into<String>, body: Value) -> Request {
+        self.request("PUT", path).json(&body)
+    }
+
+    /// With a JSON body.
+    pub fn patch(&self, path: impl Into<String>, body: Value) -> Request {
+        self.request("PATCH", path).json(&body)
+    }
+
+    /// A request without a body. The path may have a query.
+    pub fn request(&self, method: &str, path: impl Into<String>) -> Request {
+        let path = path.into();
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let (function, parameters) = routes::find(method, path);
+        Request {
+            app: self.clone(),
+            function,
+            parameters,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            headers: Map::new(),
+            body: None,
+            base64: false,
+            gateway: Gateway::Rest,
+            allow_origins: "",
+            trace: None,
+        }
+    }
+}
+
+impl Functions {
+    async fn queues(&self) -> &Queues {
+        let create = async || {
+            let (tasks, dead_letters) = (TestQueue::create().await, TestQueue::create().await);
+            let queue = |queue: &TestQueue| TaskQueue::new(self.sqs.clone(), queue.url().to_owned());
+            let (dead, source) = (dead_letters.url().to_owned(), tasks.url().to_owned());
+            Queues {
+                task_queue: queue(&tasks),
+                dead_letter_queue: queue(&dead_letters),
+                redrive: DeadLetterQueue::new(self.sqs.clone(), dead, source),
+                tasks,
+                dead_letters,
+            }
+        };
+        self.queues.get_or_init(create).await
+    }
+
+    /// Calls a function's handler.
+    async fn handle(
+        &self,
+        function: &str,
+        request: lambda_http::Request,
+    ) -> Result<lambda_http::Response<Body>, ApiError> {
+        let database = &self.database;
+        match function {
+            "admin-dashboard" => admin_dashboard::handle(request).await,
+            "admin-redrive" => admin_redrive::handle(&self.queues().await.redrive, request).await,
+            "admin-status" => {
+                let queues = self.queues().await;
+                admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, request).await
+            }
+            "admin-task" => admin_task::handle(database, request).await,
+            "api-docs" => api_docs::handle(request).await,
+            "api-info" => api_info::handle(request).await,
+            "create-task" => {
+                let queue = &self.queues().await.task_queue;
+                create_task::handle(database, queue, &self.metrics, &settings::CREATE_TASK, request).await
+            }
+            "delete-task" => delete_task::handle(database, request).await,
+            "get-task" => get_task::handle(database, request).await,
+            "health" => health::handle(database, request).await,
+            "list-tasks" => list_tasks::handle(database, request).await,
+            "process-task" => process_task::handle(database, &self.queues().await.task_queue, request).await,
+            "update-task" => update_task::handle(database, request).await,
+            _ => panic!("{function} is not behind the API"),
+        }
+    }
+}
+
+/// Who sends the event.
+#[derive(Clone, Copy, Debug)]
+pub enum Gateway {
+    /// API Gateway's REST API: payload 1.0. What template.yaml deploys.
+    Rest,
+    /// API Gateway's HTTP API: payload 2.0. What `cargo lambda watch` sends.
+    Http,
+}
+
+/// A request; sent when it is awaited.
+#[derive(Clone)]
+pub struct Request {
+    app: App,
+    function: String,
+    parameters: Map<String, Value>,
+    method: String,
+    path: String,
+    query: Vec<(String, String)>,
+    headers: Map<String, Value>,
+    body: Option<String>,
+    base64: bool,
+    gateway: Gateway,
+    allow_origins: &'static str,
+    trace: Option<&'static str>,
+}
+
+impl Request {
+    /// Goes to this function with this path parameter, whatever the routes say.
+    pub fn routed_to(mut self, function: &str, name: &str, value: &str) -> Self {
+        self.function = function.to_owned();
+        self.parameters = Map::from_iter([(name.to_owned(), value.into())]);
+        self
+    }
+
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.query.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A body with the media type `application/json`.
+    pub fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").body(&body.to_string())
+    }
+
+    /// A body as it is.
+    pub fn body(mut self, body: &str) -> Self {
+        self.body = Some(body.to_owned());
+        self
+    }
+
+    /// Marks the body as base64.
+    pub fn base64(mut self) -> Self {
+        self.base64 = true;
+        self
+    }
+
+    pub fn via(mut self, gateway: Gateway) -> Self {
+        self.gateway = gateway;
+        self
+    }
+
+    /// To a function that allows calls of pages of these origins.
+    pub fn allow_origins(mut self, origins: &'static str) -> Self {
+        self.allow_origins = origins;
+        self
+    }
+
+    /// In an invocation to which Lambda gives this trace header.
+    pub fn traced(mut self, header: &'static str) -> Self {
+        self.trace = Some(header);
+        self
+    }
+
+    async fn send(self) -> Response {
+        let event: LambdaRequest = serde_json::from_value(self.event()).expect("an API Gateway event");
+        let is_rest = matches!(event, LambdaRequest::ApiGatewayV1(_));
+        assert_eq!(
+            is_rest,
+            matches!(self.gateway, Gateway::Rest),
+            "the event is of the other version"
+        );
+        let cors = cors::layer(self.allow_origins);
+        // `cargo lambda watch` has no authorizer.
+        let auth = match self.gateway {
+            Gateway::Rest => Auth::Closed,
+            Gateway::Http => Auth::Open,
+        };
+        let mut context = Context::default();
+        context.xray_trace_id = self.trace.map(str::to_owned);
+        let handler = |request| self.app.functions.handle(&self.function, request);
+        let response = respond(&handler, auth, cors.as_ref(), LambdaEvent::new(event, context)).await;
+        Response::of(serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable"))
+    }
+
+    fn event(&self) -> Value {
+        let mut event = match self.gateway {
+            Gateway::Rest => self.rest_event(),
+            Gateway::Http => self.http_event(),
+        };
+        if !self.parameters.is_empty() {
+            event["pathParameters"] = self.parameters.clone().into();
+        }
+        if let Some(body) = &self.body {
+            event["body"] = json!(body);
+        }
+        event["isBase64Encoded"] = json!(self.base64);
+        event
+    }
+
+    fn rest_event(&self) -> Value {
+        let mut event = events::rest_sample();
+        event["httpMethod"] = json!(self.method);
+        event["path"] = json!(self.path);
+        event["requestContext"]["httpMethod"] = json!(self.method);
+        event["requestContext"]["authorizer"] = self.app.authorizer.clone();
+        event["requestContext"]["path"] = json!(format!("/sandbox{}", self.path));
+        for (name, value) in &self.query {
+            event["queryStringParameters"][name] = json!(value);
+            let all = &mut event["multiValueQueryStringParameters"][name];
+            match all {
+                Value::Array(values) => values.push(json!(value)),
+                _ => *all = json!([value]),
+            }
+        }
+        for (name, value) in &self.headers {
+            event["headers"][name] = value.clone();
+            event["multiValueHeaders"][name] = json!([value]);
+        }
+        event["body"] = Value::Null;
+        event
+    }
+
+    fn http_event(&self) -> Value {
+        let mut event = events::http_sample();
+        event["requestContext"]["http"]["method"] = json!(self.method);
+        event["requestContext"]["http"]["path"] = json!(self.path);
+        event["rawPath"] = json!(self.path);
+        let pairs: Vec<String> = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        event["rawQueryString"] = json!(pairs.join("&"));
+        for (name, value) in &self.headers {
+            event["headers"][name] = value.clone();
+        }
+        event
+    }
+}
+
+impl IntoFuture for Request {
+    type Output = Response;
+    type IntoFuture = Pin<Box<dyn Future<Output = Response>>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

@@ -1,0 +1,133 @@
+//! The functions that template.yaml deploys, and what the tests hold them to.
+
+/// A function.
+pub struct Function {
+    pub name: &'static str,
+    /// Its role in Postgres.
+    pub role: Option<&'static str>,
+    /// What its role in IAM allows in SQS.
+    pub sqs: &'static [&'static str],
+    /// The megabytes that its zip may have.
+    pub size_budget: f64,
+    /// Requests, or what else invokes it, and how many round trips to Postgres each takes when warm.
+    pub round_trips: &'static [(&'static str, usize)],
+    /// What it is invoked with when its instructions are counted: a request, or `SQS`.
+    pub sample_event: Option<&'static str>,
+}
+
+const SMALL: f64 = 1.7;
+const WITH_SQS: f64 = 2.4;
+
+const fn reading(name: &'static str, round_trips: &'static [(&'static str, usize)], sample: &'static str) -> Function {
+    Function {
+        name,
+        role: Some("reader"),
+        sqs: &[],
+        size_budget: SMALL,
+        round_trips,
+        sample_event: Some(sample),
+    }
+}
+
+pub const FUNCTIONS: [Function; 17] = [
+    Function {
+        role: None,
+        ..reading(
+            "admin-dashboard",
+            &[("GET /admin/dashboard", 0)],
+            "GET /admin/dashboard",
+        )
+    },
+    Function {
+        name: "admin-redrive",
+        role: None,
+        sqs: &[
+            "DeleteMessage",
+            "GetQueueAttributes",
+            "ReceiveMessage",
+            "SendMessage",
+            "StartMessageMoveTask",
+        ],
+        size_budget: WITH_SQS,
+        round_trips: &[],
+        sample_event: None,
+    },
+    Function {
+        sqs: &["GetQueueAttributes"],
+        size_budget: WITH_SQS,
+        ..reading("admin-status", &[("GET /admin/status", 1)], "GET /admin/status")
+    },
+    reading("admin-task", &[("GET /admin/tasks/{id}", 1)], "GET /admin/tasks/{id}"),
+    Function {
+        role: None,
+        ..reading("api-docs", &[("GET /docs", 0)], "GET /openapi.json")
+    },
+    Function {
+        role: None,
+        ..reading("api-info", &[("GET /", 0)], "GET /")
+    },
+    Function {
+        role: None,
+        sample_event: None,
+        ..reading("authorizer", &[], "")
+    },
+    Function {
+        role: Some("writer"),
+        sqs: &["SendMessage"],
+        size_budget: WITH_SQS,
+        // The second notes that the message was sent.
+        ..reading("create-task", &[("POST /tasks", 2)], "POST /tasks")
+    },
+    Function {
+        role: Some("writer"),
+        ..reading("delete-task", &[("DELETE /tasks/{id}", 1)], "DELETE /tasks/{id}")
+    },
+    reading("get-task", &[("GET /tasks/{id}", 1)], "GET /tasks/{id}"),
+    reading("health", &[("GET /health", 1)], "GET /health"),
+    reading(
+        "list-tasks",
+        &[("GET /tasks?q=new&limit=2", 1), ("GET /tasks?count=true", 2)],
+        "GET /tasks?limit=10",
+    ),
+    Function {
+        role: Some("migrator"),
+        sample_event: None,
+        ..reading("migrator", &[], "")
+    },
+    Function {
+        role: Some("writer"),
+        sqs: &["SendMessage"],
+        size_budget: WITH_SQS,
+        ..reading(
+            "process-task",
+            &[("POST /tasks/{id}/process", 2)],
+            "POST /tasks/{id}/process",
+        )
+    },
+    Function {
+        name: "task-processor",
+        role: Some("processor"),
+        sqs: &[
+            "ChangeMessageVisibility",
+            "DeleteMessage",
+            "GetQueueAttributes",
+            "ReceiveMessage",
+        ],
+        size_budget: WITH_SQS,
+        round_trips: &[],
+        sample_event: Some("SQS"),
+    },
+    Function {
+        name: "task-reconciler",
+        role: Some("writer"),
+        sqs: &["SendMessage"],
+        size_budget: WITH_SQS,
+        // Takes what is due, counts what it left, deletes expired keys.
+        round_trips: &[("sweep", 3)],
+        sample_event: None,
+    },
+    Function {
+        role: Some("writer"),
+        ..reading("update-task", &[("PATCH /tasks/{id}", 1)], "PATCH /tasks/{id}")
+    },
+];
