@@ -228,7 +228,7 @@ fn keep_changes(git: &Git, begun: &Begun) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::{fs, path::PathBuf, process::Command};
 
     use xtask::stack::functions::Profile;
@@ -244,7 +244,7 @@ diff --git a/src.txt b/src.txt
 +TO
 ";
 
-    fn run(folder: &Path, arguments: &[&str]) -> String {
+    pub fn run(folder: &Path, arguments: &[&str]) -> String {
         let mut git = Command::new("git");
         git.current_dir(folder)
             .args(["-c", "user.name=t", "-c", "user.email=t"]);
@@ -255,19 +255,20 @@ diff --git a/src.txt b/src.txt
         text
     }
 
-    fn write(folder: &Path, path: &str, text: &str) {
+    pub fn write(folder: &Path, path: &str, text: &str) {
         let path = folder.join(path);
         fs::create_dir_all(path.parent().expect("a file")).expect("a folder");
         fs::write(path, text).expect("written");
     }
 
     /// A repository with the exercise `broken`, which rests on its first commit, in a folder of this test's own.
-    fn repository(test: &str) -> PathBuf {
+    pub fn repository(test: &str) -> PathBuf {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests");
         let folder = target.join("exercises").join(test);
         let _ = fs::remove_dir_all(&folder);
         for (path, text) in [
             (".gitignore", "/.local/\n"),
+            (".sqlx/query.json", "{}\n"),
             ("src.txt", "right\n"),
             ("interview/grading/lib.rs", "the graders' own\n"),
         ] {
@@ -319,11 +320,11 @@ diff --git a/src.txt b/src.txt
         super::begin(&settings(folder), name)
     }
 
-    fn read(folder: &Path, path: &str) -> Option<String> {
+    pub fn read(folder: &Path, path: &str) -> Option<String> {
         fs::read_to_string(folder.join(path)).ok()
     }
 
-    fn refusal<T>(result: Result<T>) -> String {
+    pub fn refusal<T>(result: Result<T>) -> String {
         result.map(|_| ()).expect_err("it is refused").to_string()
     }
 

@@ -154,6 +154,8 @@ impl Git {
     /// Merges what a commit changed since its parent into another commit. Returns the tree, and the files that conflict.
     pub fn merge(&self, into: &str, change: &str) -> Result<(String, Vec<String>)> {
         let mut merge = self.command();
+        // A file that a change adds to a folder follows it when the folder has moved.
+        merge.args(["-c", "merge.directoryRenames=true"]);
         let merged = merge.args([
             "merge-tree",
             "--write-tree",

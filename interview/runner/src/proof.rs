@@ -2,29 +2,38 @@
 
 use std::{
     fs,
+    io::ErrorKind,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use xtask::{
     commands::{
         environment::with_stack,
         suite::{self, Totals},
     },
     stack::{deploy, settings::Settings, start},
-    tools::{files, process, terminal},
+    tools::{
+        files, process,
+        terminal::{self, Step},
+    },
 };
 
 use crate::{
     git::Git,
     kit::{ANSWERS, BASE, Exercise, Kit, PROVED, State},
     report::Check,
-    workshop::{Built, Workshop},
+    workshop::{self, Built, Workshop},
 };
 
 /// What patches leave out: it is generated when an exercise begins, or belongs to the kit.
 const NOT_IN_PATCHES: [&str; 2] = [".sqlx", "interview"];
+
+/// What can be deleted.
+const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
 
 /// Tests the runner, and looks at briefs, answers and questions.
 pub fn check(settings: &Settings) -> Result<()> {
@@ -54,20 +63,98 @@ fn format(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Proves every exercise, unless nothing that they are made of has changed since the last proof that was committed. Within
-/// an exercise there is nothing to prove.
+/// Proves every exercise, and that the kit can be deleted; each unless nothing that matters to it has changed since the
+/// last proof that was committed. Within an exercise there is nothing to prove.
 pub fn run(settings: &Settings) -> Result<()> {
-    let root = &settings.root;
-    if !root.join(ANSWERS).exists() {
+    if !settings.root.join(ANSWERS).exists() {
         return Ok(());
     }
-    let git = Git::open(root)?;
-    if fs::read_to_string(root.join(PROVED)).is_ok_and(|proved| fingerprint(&git).is_ok_and(|now| now == proved.trim()))
-    {
-        terminal::say("  ✓ exercises  proved before; neither interview/ nor its base has changed since");
-        return Ok(());
+    let git = Git::open(&settings.root)?;
+    let proved = Proved::read(&settings.root)?;
+    match proved.exercises == Proved::exercises_now(&git)? {
+        true => terminal::say("  ✓ exercises  proved before; neither interview/ nor its base has changed since"),
+        false => prove(settings, &git)?,
     }
-    prove(settings, &git)
+    match proved.without_kit == Proved::without_kit_now(&git)? {
+        true => terminal::say("  ✓ no kit     proved before; nothing that could need it has changed since"),
+        false => prove_without_kit(settings, &git)?,
+    }
+    Ok(())
+}
+
+/// What interview/PROVED says: git's ids of what was proved last.
+#[derive(Default, Deserialize, Serialize)]
+struct Proved {
+    /// The kit, which names its base.
+    exercises: String,
+    /// All but the kit and the functions' code.
+    without_kit: String,
+}
+
+impl Proved {
+    fn read(root: &Path) -> Result<Self> {
+        match fs::read_to_string(root.join(PROVED)) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("{PROVED} is not readable")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {PROVED}")),
+        }
+    }
+
+    /// Changes the file, which somebody commits.
+    fn update(root: &Path, change: impl FnOnce(&mut Self)) -> Result<()> {
+        let mut proved = Self::read(root)?;
+        change(&mut proved);
+        let text = format!(
+            "# What `make verify` proved last, and need not prove again.\n{}",
+            toml::to_string(&proved)?
+        );
+        fs::write(root.join(PROVED), text)?;
+        terminal::say(&format!(
+            "  • proved     commit {PROVED}, and the next make verify need not prove it again"
+        ));
+        Ok(())
+    }
+
+    fn exercises_now(git: &Git) -> Result<String> {
+        let index = git.index()?.of_working_tree()?;
+        index.remove(PROVED)?;
+        let tree = index.tree()?;
+        git.ask(["rev-parse", &format!("{tree}:interview")])
+    }
+
+    fn without_kit_now(git: &Git) -> Result<String> {
+        let index = git.index()?.of_working_tree()?;
+        for path in KIT.iter().chain(&["functions", "shared", "migrations"]) {
+            index.remove(path)?;
+        }
+        index.tree()
+    }
+}
+
+/// Proves that the project works without the kit: `make test` in a copy.
+fn prove_without_kit(settings: &Settings, git: &Git) -> Result<()> {
+    let index = git.index()?.of_working_tree()?;
+    for path in KIT {
+        index.remove(path)?;
+    }
+    let copy = settings.root.join(".local/without-kit");
+    git.check_out(&index.tree()?, &copy)?;
+    workshop::seed(&settings.root, &copy.join("target"))?;
+    fs::create_dir_all(copy.join(".local"))?;
+    if !copy.join(".local/tools").exists() {
+        symlink(settings.root.join(".local/tools"), copy.join(".local/tools"))?;
+    }
+    let step = Step::start("no kit", "make test, in a copy without the interview kit");
+    let mut make = process::cargo("make", &copy);
+    make.args(["--no-print-directory", "help", "test"])
+        .env_remove("CARGO_TARGET_DIR");
+    process::run(&mut make, &settings.root.join(".local/logs/without-kit.log"), |line| {
+        step.says(line.trim())
+    })?;
+    step.done("make test passes without the interview kit");
+    git.forget_check_out(&copy)?;
+    let without_kit = Proved::without_kit_now(git)?;
+    Proved::update(&settings.root, |proved| proved.without_kit = without_kit)
 }
 
 /// Proves that the start of every exercise fails its checks and that the solution passes them, as they are in the working
@@ -109,9 +196,8 @@ fn prove(settings: &Settings, git: &Git) -> Result<()> {
         Ok(())
     })?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    fs::write(settings.root.join(PROVED), fingerprint(git)? + "\n")?;
-    terminal::say(&format!("  ✓ exercises  all are proved; commit {PROVED}"));
-    Ok(())
+    let exercises = Proved::exercises_now(git)?;
+    Proved::update(&settings.root, |proved| proved.exercises = exercises)
 }
 
 /// What is wrong with an exercise, if anything is.
@@ -130,22 +216,20 @@ fn disproved(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result
     Ok(None)
 }
 
-/// Of all that the exercises are made of: the kit in the working tree, which names the base.
-fn fingerprint(git: &Git) -> Result<String> {
-    let index = git.index()?.of_working_tree()?;
-    index.remove(PROVED)?;
-    let tree = index.tree()?;
-    git.ask(["rev-parse", &format!("{tree}:interview")])
-}
-
 /// `make exercise-base`: rests the exercises on the current commit. Merges what their patches change into it; where that
 /// conflicts, a worktree waits for a person, and the next run takes what is in there.
 pub fn rebase(settings: &Settings) -> Result<()> {
-    let root = &settings.root;
-    let git = Git::open(root)?;
+    let git = Git::open(&settings.root)?;
+    let head = move_base(&settings.root, &git)?;
+    terminal::say(&format!("  ✓ base       every exercise applies to {head}"));
+    prove(settings, &git)
+}
+
+/// Writes the patches and the base anew, and returns the base: the current commit.
+fn move_base(root: &Path, git: &Git) -> Result<String> {
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let working_tree = git.index()?.of_working_tree()?.tree()?;
-    let kit = Kit::of(&git, &working_tree)?;
+    let kit = Kit::of(git, &working_tree)?;
     let mut conflicts = Vec::new();
     let mut patches = Vec::new();
     for name in kit.names() {
@@ -160,14 +244,15 @@ pub fn rebase(settings: &Settings) -> Result<()> {
             let worktree = root
                 .join(".local/exercise-base")
                 .join(format!("{name}-{}", state.word()));
-            let Some(tree) = moved(&git, &changed, &new, &worktree)? else {
+            let Some(tree) = moved(git, &changed, &new, &worktree)? else {
                 conflicts.push(worktree);
                 break;
             };
-            let tree = generated_of(&git, &tree, &new)?;
+            let tree = generated_of(git, &tree, &new)?;
             let patch = git.diff(&new, &tree, &NOT_IN_PATCHES)?;
             patches.push((root.join(exercise.answer_path(state.patch())), patch));
-            new = git.make_commit(&tree, Some(&new), &name)?;
+            // A child of the old state, so that the next merge begins there.
+            new = git.make_commit(&tree, Some(&changed), &name)?;
             old = changed;
         }
     }
@@ -188,8 +273,7 @@ pub fn rebase(settings: &Settings) -> Result<()> {
     fs::write(root.join(BASE), format!("{head}\n"))?;
     files::remove_if_exists(fs::remove_dir_all(root.join(".local/exercise-base")))?;
     git.ask(["worktree", "prune"])?;
-    terminal::say(&format!("  ✓ base       every exercise applies to {head}"));
-    prove(settings, &git)
+    Ok(head)
 }
 
 /// The tree of a change on another commit: merged, or as it was resolved by hand. None if it has conflicts.
@@ -225,4 +309,66 @@ fn generated_of(git: &Git, tree: &str, commit: &str) -> Result<String> {
         index.take_folder(folder, commit)?;
     }
     index.tree()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exercises::tests::{read, refusal, repository, run, write};
+
+    fn move_base_of(folder: &Path) -> Result<String> {
+        move_base(folder, &Git::open(folder)?)
+    }
+
+    #[test]
+    fn base_moves_with_its_patches() {
+        let folder = repository("moved");
+        // The file that the patches change has moved, and has more in it.
+        run(&folder, &["mv", "src.txt", "moved.txt"]);
+        write(&folder, "moved.txt", "right\n");
+        run(&folder, &["commit", "--quiet", "--all", "--message", "main moves"]);
+        let head = run(&folder, &["rev-parse", "HEAD"]);
+        assert_eq!(move_base_of(&folder).expect("it applies"), head);
+        assert_eq!(read(&folder, "interview/BASE"), Some(head + "\n"));
+        let start = read(&folder, "interview/answers/broken/start.patch").expect("a patch");
+        assert!(
+            start.contains("+++ b/moved.txt\n@@ -1 +1 @@\n-right\n+wrong\n"),
+            "{start}"
+        );
+        let solution = read(&folder, "interview/answers/broken/solution.patch").expect("a patch");
+        assert!(solution.contains("-wrong\n+right again\n"), "{solution}");
+    }
+
+    #[test]
+    fn conflicts_are_resolved_by_hand() {
+        let folder = repository("conflict");
+        write(&folder, "src.txt", "something else\n");
+        run(&folder, &["commit", "--quiet", "--all", "--message", "main moves"]);
+        let conflict = refusal(move_base_of(&folder));
+        let worktree = folder.join(".local/exercise-base/broken-start");
+        assert!(conflict.contains(&worktree.display().to_string()), "{conflict}");
+        let unresolved = refusal(move_base_of(&folder));
+        assert!(unresolved.contains("conflict markers: "), "{unresolved}");
+        assert_eq!(
+            run(&folder, &["status", "--porcelain"]),
+            "",
+            "nothing is written before all apply"
+        );
+
+        write(&worktree, "src.txt", "wrong, and something else\n");
+        let next = refusal(move_base_of(&folder));
+        assert!(next.contains("broken-solution"), "{next}");
+        write(
+            &folder.join(".local/exercise-base/broken-solution"),
+            "src.txt",
+            "right again\n",
+        );
+        move_base_of(&folder).expect("all are resolved");
+        let start = read(&folder, "interview/answers/broken/start.patch").expect("a patch");
+        assert!(
+            start.contains("-something else\n+wrong, and something else\n"),
+            "{start}"
+        );
+        assert!(!worktree.exists());
+    }
 }

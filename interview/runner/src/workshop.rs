@@ -91,7 +91,7 @@ impl Workshop {
         let mut functions = functions_of(&source)?;
         // A function that the exercise asks for may not be there yet; its checks then say so.
         functions.retain(|function| self.source.join("functions").join(function).is_dir());
-        self.seed()?;
+        seed(&self.settings.root, &self.target)?;
         let step = Step::start("build", "compiling what has changed");
         let mut cargo = process::cargo("cargo", &self.source);
         cargo
@@ -145,7 +145,7 @@ impl Workshop {
             return Ok(kept);
         }
         git.check_out(tree, &self.source)?;
-        self.seed()?;
+        seed(&self.settings.root, &self.target)?;
         let step = Step::start("queries", "describing those that the exercise changes");
         let fresh = self.logs.join("exercises/describing");
         files::empty_folder(&fresh.join(".sqlx"))?;
@@ -168,36 +168,6 @@ impl Workshop {
         fs::rename(&fresh, &kept)?;
         step.done("described those that the exercise changes");
         Ok(kept)
-    }
-
-    /// Begins with what cargo has compiled for `make up`, so that only the project's own crates are compiled. A copy: cargo
-    /// takes the crates of two checkouts for the same, and would compile them in turn.
-    fn seed(&self) -> Result<()> {
-        let root = &self.settings.root;
-        let wanted = fs::read(root.join("Cargo.lock"))?;
-        let mark = self.target.join("seeded-for.lock");
-        if fs::read(&mark).is_ok_and(|seeded| seeded == wanted) {
-            return Ok(());
-        }
-        let step = Step::start("build", "copying the compiled dependencies");
-        let (from, to) = (root.join("target/debug"), self.target.join("debug"));
-        files::empty_folder(&self.target)?;
-        fs::create_dir_all(to.join("deps"))?;
-        for folder in [".fingerprint", "build"] {
-            if from.join(folder).exists() {
-                process::output(Command::new("cp").arg("-Rp").arg(from.join(folder)).arg(&to))?;
-            }
-        }
-        for entry in fs::read_dir(from.join("deps")).into_iter().flatten() {
-            let (file, entry) = (to.join("deps"), entry?);
-            let is_library = |name: &str| name.starts_with("lib") || name.ends_with(".d");
-            if is_library(&entry.file_name().to_string_lossy()) {
-                copy(&entry.path(), &file.join(entry.file_name()))?;
-            }
-        }
-        fs::write(mark, wanted)?;
-        step.done("copied the compiled dependencies");
-        Ok(())
     }
 
     /// Makes of the tree's template what CloudFormation gets, unless that is there already.
@@ -243,6 +213,35 @@ impl Workshop {
             _ => Ok(checks),
         }
     }
+}
+
+/// Begins with what cargo has compiled for `make up`, so that only the project's own crates are compiled. A copy: cargo
+/// takes the crates of two checkouts for the same, and would compile them in turn.
+pub fn seed(root: &Path, target: &Path) -> Result<()> {
+    let wanted = fs::read(root.join("Cargo.lock"))?;
+    let mark = target.join("seeded-for.lock");
+    if fs::read(&mark).is_ok_and(|seeded| seeded == wanted) {
+        return Ok(());
+    }
+    let step = Step::start("build", "copying the compiled dependencies");
+    let (from, to) = (root.join("target/debug"), target.join("debug"));
+    files::empty_folder(target)?;
+    fs::create_dir_all(to.join("deps"))?;
+    for folder in [".fingerprint", "build"] {
+        if from.join(folder).exists() {
+            process::output(Command::new("cp").arg("-Rp").arg(from.join(folder)).arg(&to))?;
+        }
+    }
+    for entry in fs::read_dir(from.join("deps")).into_iter().flatten() {
+        let (file, entry) = (to.join("deps"), entry?);
+        let is_library = |name: &str| name.starts_with("lib") || name.ends_with(".d");
+        if is_library(&entry.file_name().to_string_lossy()) {
+            copy(&entry.path(), &file.join(entry.file_name()))?;
+        }
+    }
+    fs::write(mark, wanted)?;
+    step.done("copied the compiled dependencies");
+    Ok(())
 }
 
 /// The functions that a grader says it needs: `// functions: create-task, task-processor`

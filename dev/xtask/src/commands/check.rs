@@ -2,7 +2,6 @@
 
 use std::{
     path::Path,
-    process::Command,
     sync::{Mutex, PoisonError},
 };
 
