@@ -50,7 +50,7 @@ impl Key {
 
     /// The one there is.
     pub fn rs256() -> Self {
-        let key = RsaKeyPair::from_der(include_bytes!("../authorizer/keys/rsa-2048.der"));
+        let key = RsaKeyPair::from_der(include_bytes!("../api/authorizer/keys/rsa-2048.der"));
         Self::Rs256(Box::new(key.expect("a key")))
     }
 

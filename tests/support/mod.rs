@@ -3,6 +3,7 @@
 mod browser;
 mod call;
 mod certificates;
+pub mod documents;
 pub mod issuer;
 mod logs;
 mod metrics;

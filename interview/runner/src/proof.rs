@@ -24,7 +24,7 @@ use xtask::{
 
 use crate::{
     git::Git,
-    kit::{ANSWERS, BASE, Exercise, Kit, PROVED, State},
+    kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, PROVED, State},
     report::Check,
     workshop::{self, Built, Workshop},
 };
@@ -250,6 +250,11 @@ fn move_base(root: &Path, git: &Git) -> Result<String> {
             };
             let tree = generated_of(git, &tree, &new)?;
             let patch = git.diff(&new, &tree, &NOT_IN_PATCHES)?;
+            // What is to be reviewed is shown as it is.
+            let shown = root.join(BRIEFS).join(&name).join("pull-request.diff");
+            if state == State::Start && shown.exists() {
+                patches.push((shown, patch.clone()));
+            }
             patches.push((root.join(exercise.answer_path(state.patch())), patch));
             // A child of the old state, so that the next merge begins there.
             new = git.make_commit(&tree, Some(&changed), &name)?;

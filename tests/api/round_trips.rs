@@ -1,4 +1,4 @@
-//! How often each route and the reconciler ask Postgres, counted on the wire. (The processor's batches: `processor`.)
+//! How often each route and the reconciler ask Postgres, counted on the wire. (Batches: `worker::processor`.)
 
 use serde_json::json;
 use sqlx::PgPool;

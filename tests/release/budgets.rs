@@ -53,6 +53,6 @@ fn every_function_is_within_its_budget() {
 #[test]
 fn a_panic_unwinds_in_what_is_deployed() {
     // With `abort`, cargo-lambda's default, one panicking record would take its whole batch down.
-    let manifest: toml::Table = include_str!("../Cargo.toml").parse().expect("TOML");
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("TOML");
     assert_eq!(manifest["profile"]["release"]["panic"].as_str(), Some("unwind"));
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{anchors, file, links, symbol};
+use support::documents::{anchors, file, links, symbol};
 
 const PATH: &str = "INTERVIEW_QUESTIONS.md";
 

@@ -93,7 +93,7 @@ pub fn public_routes(template: &Value) -> BTreeSet<Route> {
 
 /// The routes of `cargo lambda watch`.
 fn router_routes() -> BTreeMap<Route, String> {
-    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("TOML");
+    let manifest: toml::Table = include_str!("../../../Cargo.toml").parse().expect("TOML");
     let router = manifest["workspace"]["metadata"]["lambda"]["watch"]["router"]
         .as_table()
         .expect("a router");

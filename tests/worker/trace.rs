@@ -125,7 +125,7 @@ async fn without_a_trace_or_with_one_that_is_none_everything_works_and_names_non
 /// An event with these messages, each a second after the one before.
 fn event(messages: &[(String, &str)]) -> SqsEvent {
     let record = |(number, (body, header)): (usize, &(String, &str))| {
-        let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
+        let mut record: Value = serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON");
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["SentTimestamp"] = json!((1_795_359_600_000_u64 + number as u64 * 1000).to_string());

@@ -1,50 +1,23 @@
-//! What the documents say about the repository: do their links lead somewhere, and is what they name there? Here, what
-//! holds for all of them; in `interview` and `operations`, what one of them must have.
-
-mod interview;
-mod operations;
+//! What documents say about the repository: where their links lead, and what they name.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
 use regex::Regex;
 
+/// The repository's folder.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
 /// A file of the repository, if it is there.
-fn file(path: &str) -> Option<String> {
-    fs::read_to_string(Path::new("..").join(path)).ok()
+pub fn file(path: &str) -> Option<String> {
+    fs::read_to_string(Path::new(ROOT).join(path)).ok()
 }
 
-/// The documents that a person reads.
-fn documents() -> Vec<String> {
-    let folder = fs::read_dir("../docs").expect("docs/").map(|entry| {
-        let name = entry.expect("an entry").file_name();
-        format!("docs/{}", name.to_string_lossy())
-    });
-    let mut documents: Vec<String> = folder.filter(|path| path.ends_with(".md")).collect();
-    documents.extend(["README.md", "INTERVIEW_QUESTIONS.md", "migrations/README.md"].map(str::to_owned));
-    documents.extend(kit("exercises", "README.md"));
-    // Not there within an exercise.
-    documents.extend(kit("interviewer", "notes.md"));
-    documents
-}
-
-/// The README of a folder of the interview kit, and the documents of this name in the folders below it.
-fn kit(folder: &str, name: &str) -> Vec<String> {
-    let entries = fs::read_dir(Path::new("..").join(folder)).into_iter().flatten();
-    let below = entries.map(|entry| {
-        let below = entry.expect("an entry").file_name();
-        format!("{folder}/{}/{name}", below.to_string_lossy())
-    });
-    let readme = format!("{folder}/README.md");
-    let documents = below.chain([readme]).filter(|path| file(path).is_some());
-    documents.collect()
-}
-
-fn regex(pattern: &str) -> Regex {
+pub fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a regular expression")
 }
 
 /// The document without its blocks of code, and those blocks.
-fn without_code(document: &str) -> (String, Vec<String>) {
+pub fn without_code(document: &str) -> (String, Vec<String>) {
     let (mut text, mut blocks, mut in_block) = (String::new(), Vec::new(), false);
     for line in document.lines() {
         if line.starts_with("```") {
@@ -65,7 +38,7 @@ fn without_code(document: &str) -> (String, Vec<String>) {
 }
 
 /// The anchors of a document's headings, as GitHub makes them.
-fn anchors(document: &str) -> BTreeSet<String> {
+pub fn anchors(document: &str) -> BTreeSet<String> {
     let (text, _) = without_code(document);
     let headings = text.lines().filter(|line| line.starts_with('#'));
     headings
@@ -82,7 +55,7 @@ fn anchors(document: &str) -> BTreeSet<String> {
 
 /// The links of a document that lead into the repository: their text, the file, from the repository's root, and what
 /// follows a `#`.
-fn links(path: &str, document: &str) -> Vec<(String, String, Option<String>)> {
+pub fn links(path: &str, document: &str) -> Vec<(String, String, Option<String>)> {
     let (text, _) = without_code(document);
     let folder = Path::new(path).parent().expect("it is a file");
     static LINK: LazyLock<Regex> = LazyLock::new(|| regex(r"\[([^\]]+)\]\(([^)\s]+)\)"));
@@ -115,7 +88,7 @@ fn normal(path: &str) -> String {
 }
 
 /// The name of an item, if the link is to one: `[`Database::run`](shared/core/src/store/connection.rs)`.
-fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
+pub fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
     let name = text.strip_prefix('`')?.strip_suffix('`')?;
     let is_name = name
         .chars()
@@ -125,7 +98,7 @@ fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
 
 /// Whether a file defines the item: of Rust (`Type::method` and `Enum::Variant`, too), of a template (a logical id, or a
 /// `Block.Key`), of SQL (an object, a `table.column`, a role) or of TOML (a table, or a `table.key`).
-fn defines(path: &str, text: &str, name: &str) -> bool {
+pub fn defines(path: &str, text: &str, name: &str) -> bool {
     let (owner, last) = match name.rsplit_once("::").or_else(|| name.rsplit_once('.')) {
         Some((owner, last)) => (Some(owner), last),
         None => (None, name),
@@ -231,21 +204,10 @@ fn role(text: &str, name: &str) -> bool {
         .any(|roles| words(roles).any(|role| role == name))
 }
 
-/// If this document belongs to an exercise: what is only there once that has begun, the patch that it begins with.
-fn start_of(path: &str) -> Option<String> {
-    let (folder, rest) = path.split_once('/')?;
-    if !["exercises", "interviewer"].contains(&folder) {
-        return None;
-    }
-    let name = rest.split('/').next()?;
-    file(&format!("interviewer/{name}/start.patch"))
-}
-
-/// What is wrong with the links of a document.
-fn wrong_links(path: &str, document: &str) -> Vec<String> {
-    let start = start_of(path).unwrap_or_default();
+/// What is wrong with the links of a document. `added` is a patch: what it adds counts as there.
+pub fn wrong_links(path: &str, document: &str, added: &str) -> Vec<String> {
     let wrong = links(path, document).into_iter().filter_map(|(text, target, anchor)| {
-        if Path::new("..").join(&target).is_dir() {
+        if Path::new(ROOT).join(&target).is_dir() {
             return None;
         }
         let Some(content) = (if target == path {
@@ -253,10 +215,8 @@ fn wrong_links(path: &str, document: &str) -> Vec<String> {
         } else {
             file(&target)
         }) else {
-            let is_made = start.contains(&format!("\n--- /dev/null\n+++ b/{target}\n"));
-            // Within an exercise nobody can tell what the others begin with.
-            let is_elsewhere = path.starts_with("exercises/") && !Path::new("../interviewer").exists();
-            return (!is_made && !is_elsewhere).then(|| format!("{path}: there is no file {target}"));
+            let is_added = added.contains(&format!("\n--- /dev/null\n+++ b/{target}\n"));
+            return (!is_added).then(|| format!("{path}: there is no file {target}"));
         };
         if let Some(anchor) = anchor
             && !anchors(&content).contains(&anchor)
@@ -264,7 +224,7 @@ fn wrong_links(path: &str, document: &str) -> Vec<String> {
             return Some(format!("{path}: {target} has no heading #{anchor}"));
         }
         let name = symbol(&text, &target)?;
-        let added = start.lines().filter_map(|line| line.strip_prefix('+'));
+        let added = added.lines().filter_map(|line| line.strip_prefix('+'));
         let content = added.fold(content, |content, line| content + "\n" + line);
         (!defines(&target, &content, name)).then(|| format!("{path}: {target} does not define {name}"))
     });
@@ -272,83 +232,22 @@ fn wrong_links(path: &str, document: &str) -> Vec<String> {
 }
 
 /// The `make` targets that a document names and that do not exist.
-fn wrong_targets(document: &str) -> Vec<String> {
+pub fn wrong_targets(document: &str) -> Vec<String> {
     let makefile = file("Makefile").expect("the Makefile");
+    let included = makefile.lines().filter_map(|line| line.strip_prefix("-include "));
+    let makefiles = included.filter_map(file).fold(makefile.clone(), |all, one| all + &one);
+    let rules = makefiles.lines().filter(|line| !line.starts_with(['#', '\t']));
+    let targets: BTreeSet<&str> = rules.flat_map(|line| line.split([' ', ':'])).collect();
     let named = regex(r"(?m)(?:`|^)make ([a-z][a-z-]*)");
     let named = named.captures_iter(document).map(|found| found[1].to_owned());
-    let exists = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
-    named.filter(|target| !exists(target)).collect()
-}
-
-#[test]
-fn every_link_of_the_documents_leads_to_a_file_that_has_what_it_names() {
-    for path in documents() {
-        let document = file(&path).expect("the document");
-        assert_eq!(wrong_links(&path, &document), [""; 0]);
-    }
-}
-
-#[test]
-fn every_make_target_that_the_documents_name_exists() {
-    for path in documents() {
-        assert_eq!(wrong_targets(&file(&path).expect("the document")), [""; 0], "{path}");
-    }
+    named.filter(|target| !targets.contains(target.as_str())).collect()
 }
 
 /// The first lines of the blocks of shell commands that are neither run by a test nor say what it would need for that.
 /// (A `console` block is run, by `documentation.rs`.)
-fn unexplained_commands(document: &str) -> Vec<String> {
+pub fn unexplained_commands(document: &str) -> Vec<String> {
     let (_, blocks) = without_code(document);
     let blocks = blocks.iter().filter_map(|block| block.strip_prefix("```sh\n"));
     let first_lines = blocks.map(|block| block.lines().next().unwrap_or_default().to_owned());
     first_lines.filter(|line| !line.starts_with("# needs ")).collect()
-}
-
-#[test]
-fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
-    for path in documents() {
-        let expected: &[&str] = match path.as_str() {
-            // The two that everything begins with: the second runs this test, after what the first does.
-            "README.md" => {
-                &["make up      # installs what is missing, starts everything, deploys template.yaml, prints the URLs"]
-            }
-            // What tests/exercises.rs and the tests of xtask do.
-            "exercises/README.md" => {
-                &["make exercise N=lost-messages   # begins: a branch of its own, with one commit"]
-            }
-            "interview/README.md" => &["make exercise N=lost-messages && make grade && make exercise-reset"],
-            _ => &[],
-        };
-        assert_eq!(
-            unexplained_commands(&file(&path).expect("the document")),
-            expected,
-            "{path}"
-        );
-    }
-    assert_eq!(unexplained_commands("```sh\nmake it so\n```\n"), ["make it so"]);
-}
-
-#[test]
-fn a_link_that_leads_nowhere_is_noticed() {
-    for wrong in [
-        "[there](docs/nowhere.md)",
-        "[there](#nowhere)",
-        "[there](docs/decisions.md#nowhere)",
-        // Used there, or a part of a name that is defined there.
-        "[`timeout`](shared/core/src/store/connection.rs)",
-        "[`Data`](shared/core/src/store/connection.rs)",
-        "[`Database::may_repeat`](shared/core/src/store/connection.rs)",
-        "[`StoreError::Gone`](shared/core/src/store/error.rs)",
-        "[`Visibility`](template.yaml)",
-        "[`Globals.Memory`](template.yaml)",
-        "[`Outputs.MemorySize`](template.yaml)",
-        "[`tasks_closed`](migrations/0002_reconciler.sql)",
-        "[`tasks.fencing`](migrations/0001_tasks.sql)",
-        "[`postgres`](migrations/roles.sql)",
-        "[`profile.fast`](Cargo.toml)",
-        "[`profile`](README.md)",
-    ] {
-        assert_eq!(wrong_links("README.md", wrong).len(), 1, "{wrong}");
-    }
-    assert_eq!(wrong_targets("`make nothing`, and\nmake up"), ["nothing"]);
 }

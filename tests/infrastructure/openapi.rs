@@ -10,7 +10,7 @@ use shared::domain::{Description, IdempotencyKey, Page, Title};
 use crate::template::{public_routes, template_routes, templates};
 
 fn committed() -> Value {
-    serde_json::from_str(include_str!("../openapi.json")).expect("JSON")
+    serde_json::from_str(include_str!("../../openapi.json")).expect("JSON")
 }
 
 /// Every operation of the document: its method and path, and what it says.
@@ -35,7 +35,7 @@ fn parameter<'a>(document: &'a Value, path: &str, method: &str, name: &str) -> &
 #[test]
 fn the_committed_document_is_what_the_functions_say() {
     assert!(
-        openapi::document() == include_str!("../openapi.json"),
+        openapi::document() == include_str!("../../openapi.json"),
         "openapi.json does not fit the functions: run `make openapi` and commit the result"
     );
 }

@@ -36,13 +36,13 @@ async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
 }
 
 fn rest(authorizer: Value) -> Value {
-    let mut event: Value = serde_json::from_str(include_str!("../events/rest.json")).expect("JSON");
+    let mut event: Value = serde_json::from_str(include_str!("../../events/rest.json")).expect("JSON");
     event["requestContext"]["authorizer"] = authorizer;
     event
 }
 
 fn http() -> Value {
-    serde_json::from_str(include_str!("../events/http.json")).expect("JSON")
+    serde_json::from_str(include_str!("../../events/http.json")).expect("JSON")
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ const FILE: &str = "../dev/bench/instructions.toml";
 const COMMENT: &str = "\
 # Instructions of the functions themselves, without the C library: from the start to the first answer (cold), and for
 # each further request (warm).
-# tests/instructions.rs compares; `make bench-counts` writes.
+# tests/release/instructions.rs compares; `make bench-counts` writes.
 
 ";
 

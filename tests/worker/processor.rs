@@ -36,7 +36,7 @@ fn milliseconds_since_1970() -> u128 {
 
 fn event_sent(bodies: &[String], times: u32, sent_at: u128) -> SqsEvent {
     let record = |(number, body): (usize, &String)| {
-        let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
+        let mut record: Value = serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON");
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["ApproximateReceiveCount"] = json!(times.to_string());

@@ -170,7 +170,7 @@ fn event(messages: &[(String, u64)]) -> SqsEvent {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.expect("after 1970").as_millis() as u64;
     let record = |(number, (body, ago)): (usize, &(String, u64))| {
-        let mut record: Value = serde_json::from_str(include_str!("events/sqs.json")).expect("JSON");
+        let mut record: Value = serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON");
         record["messageId"] = json!(format!("m{number}"));
         record["body"] = json!(body);
         record["attributes"]["SentTimestamp"] = json!((now - ago).to_string());

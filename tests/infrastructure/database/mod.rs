@@ -1,0 +1,8 @@
+//! The database: migrations, roles, login, statements and their plans. Part of the test binary `functions`, which has a
+//! Postgres.
+
+mod login;
+mod migrator;
+mod plans;
+mod queries;
+mod roles;

@@ -1,0 +1,88 @@
+//! What the documents say about the repository: do their links lead somewhere, and is what they name there? Here, what
+//! holds for all of them; in `operations`, what one of them must have.
+
+mod operations;
+
+use std::{fs, path::Path};
+
+use support::documents::{ROOT, file, unexplained_commands, wrong_links, wrong_targets};
+
+/// The documents that a person reads.
+fn documents() -> Vec<String> {
+    let folder = fs::read_dir(Path::new(ROOT).join("docs")).expect("docs/").map(|entry| {
+        let name = entry.expect("an entry").file_name();
+        format!("docs/{}", name.to_string_lossy())
+    });
+    let mut documents: Vec<String> = folder.filter(|path| path.ends_with(".md")).collect();
+    documents.extend(["README.md", "localstack/README.md", "migrations/README.md"].map(str::to_owned));
+    documents
+}
+
+/// A document; without the passages about the interview kit, if that is gone.
+fn read(path: &str) -> String {
+    let document = file(path).expect("the document");
+    if Path::new(ROOT).join("interview").exists() {
+        return document;
+    }
+    let mut passages = document.split("<!-- interview kit -->");
+    let first = passages.next().unwrap_or_default().to_owned();
+    passages.fold(first, |text, passage| {
+        let (_, rest) = passage.split_once("<!-- end of interview kit -->").expect("an end");
+        text + rest
+    })
+}
+
+#[test]
+fn every_link_of_the_documents_leads_to_a_file_that_has_what_it_names() {
+    for path in documents() {
+        let document = read(&path);
+        assert_eq!(wrong_links(&path, &document, ""), [""; 0]);
+    }
+}
+
+#[test]
+fn every_make_target_that_the_documents_name_exists() {
+    for path in documents() {
+        assert_eq!(wrong_targets(&read(&path)), [""; 0], "{path}");
+    }
+}
+
+#[test]
+fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
+    for path in documents() {
+        let expected: &[&str] = match path.as_str() {
+            // The two that everything begins with: the second runs this test, after what the first does.
+            "README.md" => {
+                &["make up      # installs what is missing, starts everything, deploys template.yaml, prints the URLs"]
+            }
+            _ => &[],
+        };
+        assert_eq!(unexplained_commands(&read(&path)), expected, "{path}");
+    }
+    assert_eq!(unexplained_commands("```sh\nmake it so\n```\n"), ["make it so"]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_noticed() {
+    for wrong in [
+        "[there](docs/nowhere.md)",
+        "[there](#nowhere)",
+        "[there](docs/decisions.md#nowhere)",
+        // Used there, or a part of a name that is defined there.
+        "[`timeout`](shared/core/src/store/connection.rs)",
+        "[`Data`](shared/core/src/store/connection.rs)",
+        "[`Database::may_repeat`](shared/core/src/store/connection.rs)",
+        "[`StoreError::Gone`](shared/core/src/store/error.rs)",
+        "[`Visibility`](template.yaml)",
+        "[`Globals.Memory`](template.yaml)",
+        "[`Outputs.MemorySize`](template.yaml)",
+        "[`tasks_closed`](migrations/0002_reconciler.sql)",
+        "[`tasks.fencing`](migrations/0001_tasks.sql)",
+        "[`postgres`](migrations/roles.sql)",
+        "[`profile.fast`](Cargo.toml)",
+        "[`profile`](README.md)",
+    ] {
+        assert_eq!(wrong_links("README.md", wrong, "").len(), 1, "{wrong}");
+    }
+    assert_eq!(wrong_targets("`make nothing`, and\nmake up"), ["nothing"]);
+}

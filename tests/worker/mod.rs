@@ -1,0 +1,9 @@
+//! Messages and what handles them: task-processor, task-reconciler, the dead-letter queue.
+
+mod dead_letters;
+mod metrics;
+mod processor;
+mod properties;
+mod queue_over_tls;
+mod reconciler;
+mod trace;
