@@ -30,7 +30,7 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
         let (mut built, mut database_url) = (None, String::new());
         side_by_side([
             &mut || {
-                built = Some(workshop.build(&git, &exercise, &tree)?);
+                built = Some(workshop.build(&git, &exercise.grader()?, &tree)?);
                 Ok(())
             },
             &mut || {

@@ -177,7 +177,7 @@ fn prove(settings: &Settings, git: &Git) -> Result<()> {
         for both in trees.chunks(State::ALL.len()) {
             let (exercise, ..) = both[0];
             let checks = |(_, state, tree): &(&Exercise, State, String)| {
-                let built = workshop.build(git, exercise, tree)?;
+                let built = workshop.build(git, &exercise.grader()?, tree)?;
                 let Built::Grader(grader) = built else {
                     bail!("{}: {state:?} does not compile", exercise.name);
                 };

@@ -22,7 +22,6 @@ use xtask::{
 
 use crate::{
     git::Git,
-    kit::Exercise,
     report::{self, Check},
 };
 
@@ -81,14 +80,13 @@ impl Workshop {
         })
     }
 
-    /// Builds a tree with an exercise's checks in it: those, and the functions that they need.
-    pub fn build(&self, git: &Git, exercise: &Exercise, tree: &str) -> Result<Built> {
+    /// Builds a tree with the source of hidden checks in it: those, and the functions that they need.
+    pub fn build(&self, git: &Git, grader: &str, tree: &str) -> Result<Built> {
         git.check_out(tree, &self.source)?;
-        let source = exercise.grader()?;
         let checks = self.source.join(CHECKS);
         fs::create_dir_all(checks.parent().context("a file is in a folder")?)?;
-        fs::write(&checks, &source)?;
-        let mut functions = functions_of(&source)?;
+        fs::write(&checks, grader)?;
+        let mut functions = functions_of(grader)?;
         // A function that the exercise asks for may not be there yet; its checks then say so.
         functions.retain(|function| self.source.join("functions").join(function).is_dir());
         seed(&self.settings.root, &self.target)?;
@@ -119,7 +117,7 @@ impl Workshop {
         }
         let program = lines.iter().find_map(|line| executable(line, "grader"));
         let grader = Grader {
-            checks: report::names(&source),
+            checks: report::names(grader),
             program: program.context("cargo does not say where the checks are")?,
             functions: self.target.join("functions"),
             templates: self.target.join("templates"),

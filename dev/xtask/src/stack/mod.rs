@@ -46,8 +46,8 @@ pub struct Stack {
     pub emulator: Emulator,
     /// What makes it the one that it is.
     pub settings: StackSettings,
-    /// Whether its data outlives a crash of the machine.
-    durable: bool,
+    /// True for the stack of `make up`: its settings are kept, and its data outlives a crash of the machine.
+    is_local: bool,
     /// Its Postgres and its AWS, if they are containers.
     containers: Option<Containers>,
 }
@@ -103,7 +103,7 @@ impl Stack {
         Ok(Self::new(&settings.root, name, stack, false))
     }
 
-    fn new(root: &Path, name: &str, settings: StackSettings, durable: bool) -> Self {
+    fn new(root: &Path, name: &str, settings: StackSettings, is_local: bool) -> Self {
         let folder = root.join(".local").join(name);
         Self {
             root: root.to_owned(),
@@ -111,7 +111,7 @@ impl Stack {
             emulator: Emulator::new(&folder, settings.aws_port),
             folder,
             settings,
-            durable,
+            is_local,
             containers: None,
         }
     }
@@ -123,7 +123,7 @@ impl Stack {
 
     /// Keeps the settings of the stack of `make up` for the commands after this one, once its AWS has started with them.
     fn keep_settings(&self) -> Result<()> {
-        match self.durable {
+        match self.is_local {
             true => self.settings.keep(&self.root),
             false => Ok(()),
         }
@@ -226,7 +226,7 @@ impl Stack {
     /// Its own Postgres.
     pub fn postgres(&self) -> Result<Postgres> {
         let (root, folder) = (&self.root, &self.folder);
-        Postgres::find(&self.tools, root, folder, self.settings.postgres_port, self.durable)
+        Postgres::find(&self.tools, root, folder, self.settings.postgres_port, self.is_local)
     }
 
     /// Stops everything and deletes the data.
