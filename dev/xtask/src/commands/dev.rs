@@ -19,7 +19,7 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(100);
 
 /// What functions are made of, and template.yaml. Below these nothing is written by a build.
-const SOURCES: [&str; 5] = ["functions", "migrations", "queue", "shared", "task-metrics"];
+const SOURCES: [&str; 3] = ["functions", "migrations", "shared"];
 
 /// The same among the files of the project's folder.
 const FILES: [&str; 5] = [
@@ -115,6 +115,14 @@ fn is_source(root: &Path, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn watched_sources_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for path in SOURCES.iter().chain(&FILES) {
+            assert!(root.join(path).exists(), "{path}");
+        }
+    }
 
     #[test]
     fn sources_are_told_from_what_editors_and_builds_write() {

@@ -180,6 +180,9 @@ impl Stack {
         for home in Postgres::homes(&self.root, &self.folder) {
             Postgres::stop_all(&home)?;
         }
+        if !self.is_local {
+            Postgres::free_memory(&self.folder)?;
+        }
         Ok(())
     }
 
