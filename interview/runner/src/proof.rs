@@ -1,12 +1,6 @@
 //! What `make check`, `make test` and `make verify` say about the kit, and `make exercise-base`.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, io::ErrorKind, os::unix::fs::symlink, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -282,7 +276,7 @@ fn move_base(root: &Path, git: &Git) -> Result<String> {
 }
 
 /// The tree of a change on another commit: merged, or as it was resolved by hand. None if it has conflicts.
-fn moved(git: &Git, change: &str, onto: &str, worktree: &PathBuf) -> Result<Option<String>> {
+fn moved(git: &Git, change: &str, onto: &str, worktree: &Path) -> Result<Option<String>> {
     if worktree.exists() {
         let resolved = git.tree_of_worktree(worktree)?;
         let marked = git.grep(&resolved, "^<<<<<<< ")?;

@@ -185,7 +185,7 @@ impl Tools {
 
     /// The project's dev/tools/ folder.
     pub fn lock_folder(&self) -> PathBuf {
-        self.root.join("tools")
+        self.root.join("dev/tools")
     }
 
     fn lock(&self, name: &str) -> PathBuf {
