@@ -190,13 +190,8 @@ impl TestProgram {
 }
 
 /// Runs the tests that call the code in their own process, for those called `functions` with a migrated database for each.
-pub fn run_in_process(
-    test: &TestProgram,
-    stack: &Stack,
-    skip: Option<&str>,
-    set: impl Fn(&mut Command),
-) -> Result<Totals> {
-    let skip = skip.into_iter().flat_map(|skip| ["--skip", skip]);
+pub fn run_in_process(test: &TestProgram, stack: &Stack, skip: &[&str], set: impl Fn(&mut Command)) -> Result<Totals> {
+    let skip = skip.iter().flat_map(|skip| ["--skip", skip]);
     if test.name != "functions" {
         return test.run(&stack.log(&test.name), |command| {
             set(command);
@@ -212,8 +207,14 @@ pub fn run_in_process(
     totals += test.run(&stack.log("functions"), |command| {
         set(command);
         command.args(["--skip", MIGRATOR]).args(skip);
+        // They wait for Postgres more than they compute.
+        command.arg(format!("--test-threads={}", 2 * cores()));
     })?;
     Ok(totals)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The module of the migrator's tests.

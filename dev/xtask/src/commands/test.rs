@@ -105,7 +105,7 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
                         .iter()
                         .filter(|test| !NOT_IN_PROCESS.contains(&test.name.as_str()))
                     {
-                        add(run_in_process(test, stack, None, |command| services.set(command))?);
+                        add(run_in_process(test, stack, &[], |command| services.set(command))?);
                     }
                     for name in ["infrastructure", "deployed"] {
                         let test = TestProgram::find(tests, name)?;

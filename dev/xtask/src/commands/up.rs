@@ -40,7 +40,7 @@ Create a task, and see it completed a moment later:
 
   export API=$(make url)
   curl -i $API/tasks -H 'content-type: application/json' \\
--d '{{\"title\":\"Process user data\",\"description\":\"Count the words of this\"}}'
+    -d '{{\"title\":\"Process user data\",\"description\":\"Count the words of this\"}}'
   curl $API/tasks
 
   make dev     rebuild and swap a function on each change
