@@ -5,6 +5,7 @@
 //! [`reconciling`], those for operators in [`operating`]. Each is checked against the schema at compile time, and is one round trip unless it says
 //! otherwise.
 
+mod columns;
 mod connection;
 mod error;
 pub mod idempotency;

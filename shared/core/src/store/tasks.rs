@@ -5,25 +5,13 @@
 
 use sqlx::PgConnection;
 
-use super::Statement;
+use super::{
+    Statement,
+    columns::{query_tasks, with_task_columns},
+};
 use crate::domain::{
     Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title,
 };
-
-/// A statement that answers with whole tasks: the text before and after the list of columns, then the
-/// arguments. One list for all of them, still checked at compile time.
-macro_rules! query_tasks {
-    ($before:literal, $($after:literal)+ $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            Task,
-            $before
-                + r#" id as "id: TaskId", title as "title: Title", description as "description: Description",
-                      status as "status: Status", result, attempts, created_at, updated_at, version "#
-                $(+ $after)+,
-            $($argument),*
-        )
-    };
-}
 
 /// Stores a new task, pending and not yet enqueued.
 pub struct Insert<'a> {
