@@ -14,7 +14,7 @@ use shared::{
     store::{
         Database,
         idempotency::{CreateOnce, CreateOnceOutcome},
-        tasks,
+        outbox, tasks,
     },
 };
 use task_metrics::Metrics;
@@ -105,7 +105,7 @@ pub async fn handle(
     match outcome {
         CreateOnceOutcome::Created(task) => {
             metrics.task_created();
-            queue::enqueue(database, queue, task.id, trace).await;
+            outbox::enqueue(database, task.id, queue.send(task.id, trace)).await;
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {

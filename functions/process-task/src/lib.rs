@@ -6,7 +6,7 @@ use shared::{
     domain::TaskId,
     http::{self, ApiError, Confirmation, problem},
     store::{
-        Database,
+        Database, outbox,
         tasks::{self, ResetOutcome},
     },
 };
@@ -41,7 +41,7 @@ pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) ->
     let id = http::task_id(&request)?;
     let access = caller.access();
     match database.run(&tasks::Reset { id, access }).await? {
-        ResetOutcome::Done => queue::enqueue(database, queue, id, http::trace(&request)).await,
+        ResetOutcome::Done => outbox::enqueue(database, id, queue.send(id, http::trace(&request))).await,
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
     }

@@ -21,12 +21,10 @@ use serde::Serialize;
 use shared::{
     config::{self, AwsIdentity, ConfigError},
     domain::{TaskId, TaskMessage},
-    store::{Database, tasks},
     telemetry,
     trace::TraceHeader,
 };
 use time::OffsetDateTime;
-use tracing::Span;
 use utoipa::ToSchema;
 
 /// How long one attempt may take. SQS answers in some 20 ms; an endpoint that accepts the connection and
@@ -268,19 +266,4 @@ fn system_attributes(
         MessageSystemAttributeNameForSends::AwsTraceHeader,
         value,
     )]))
-}
-
-/// Sends the message about a stored task, as a part of this trace, and notes that it was sent.
-///
-/// Never fails: the task is safe in Postgres, and as long as its `enqueued_at` is null it is known that its
-/// message must still be sent.
-pub async fn enqueue(database: &Database, queue: &TaskQueue, id: TaskId, trace: Option<&TraceHeader>) {
-    Span::current().record("taskId", id.get());
-    if let Err(error) = queue.send(id, trace).await {
-        return telemetry::log_error(&error, "stored, but not enqueued");
-    }
-    let marked = database.run(&tasks::MarkEnqueued(id)).await;
-    if let Err(error) = marked {
-        telemetry::log_error(&error, "enqueued, but not marked so: it may be sent once more");
-    }
 }
