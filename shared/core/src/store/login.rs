@@ -6,8 +6,10 @@
 
 use std::str::FromStr;
 
+use confique::Config;
 use hmac::{Hmac, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use sqlx::{
     ConnectOptions, PgConnection,
@@ -15,13 +17,48 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use crate::config::{self, AwsIdentity, ConfigError, DatabaseConfig};
+use crate::config::{self, AwsIdentity, ConfigError};
 
 /// Who signs the certificates of RDS: rds-ca/README.md says where it comes from.
 const RDS_CA: &[u8] = include_bytes!("../../rds-ca/rds-ca.pem");
 
 /// All but what a URI may hold as it is (AWS General Reference, "Create a signed AWS API request").
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where the database is, and as whom to log in.
+#[derive(Config)]
+struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database?sslmode=...`. Without a user the function logs in as its role, with
+    /// an IAM token.
+    #[config(env = "DATABASE_URL")]
+    database_url: DatabaseUrl,
+    /// What the function may do. A user of the URL, as on a laptop, takes this role for the session, so that what the
+    /// roles may do is tried there, too.
+    #[config(env = "DATABASE_ROLE")]
+    database_role: Option<String>,
+}
+
+/// A valid connection URL.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct DatabaseUrl {
+    options: PgConnectOptions,
+    has_user: bool,
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = &'static str;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        // Says nothing of the text itself, which may hold a password.
+        let invalid = "must be a URL like postgres://user:password@host:5432/database";
+        let options = url.parse().map_err(|_| invalid)?;
+        let (_, after_scheme) = url.split_once("://").ok_or(invalid)?;
+        let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
+        let has_user = authority.contains('@');
+        Ok(Self { options, has_user })
+    }
+}
 
 /// How to open connections to Postgres.
 #[derive(Clone)]
@@ -54,7 +91,13 @@ impl FromStr for Login {
 impl Login {
     /// As the environment says.
     pub fn from_env() -> Result<Self, ConfigError> {
-        config::from_env::<DatabaseConfig>()?.into_login()
+        let config: DatabaseConfig = config::from_env()?;
+        let DatabaseUrl { options, has_user } = config.database_url;
+        match config.database_role {
+            Some(role) if has_user => Ok(options.options([("role", role)]).into()),
+            Some(role) => Ok(Self::as_role(options, role, config::from_env()?)),
+            None => Ok(options.into()),
+        }
     }
 
     /// As this role, with a token for each connection. Whatever the options say, the server must prove to be one of
@@ -154,6 +197,33 @@ fn hmac(key: &[u8], text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_url_is_parsed_and_a_wrong_one_is_not_repeated_in_the_error() {
+        let url = DatabaseUrl::try_from("postgres://u:p@db:6000/tasks".to_owned()).expect("valid");
+        let options = url.options;
+        assert_eq!(
+            (options.get_host(), options.get_port(), options.get_database()),
+            ("db", 6000, Some("tasks"))
+        );
+        let error = DatabaseUrl::try_from("postgres://u:s3cret@db:port/tasks".to_owned())
+            .map(|_| ())
+            .expect_err("invalid");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_url_has_a_user_or_leaves_it_to_the_role() {
+        for (url, has_user) in [
+            ("postgres://u:p@db:6000/tasks", true),
+            ("postgres://u@db/tasks", true),
+            ("postgres://db:5432/tasks?sslmode=verify-full", false),
+            ("postgres://db?application_name=a@b", false),
+        ] {
+            let parsed = DatabaseUrl::try_from(url.to_owned()).expect("valid");
+            assert_eq!(parsed.has_user, has_user, "{url}");
+        }
+    }
 
     fn identity(session_token: Option<&str>) -> AwsIdentity {
         AwsIdentity {
