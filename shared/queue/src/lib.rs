@@ -156,14 +156,19 @@ impl TaskQueue {
         }
     }
 
-    /// Sets when messages come back. Where that fails the queue's own visibility timeout stays in force.
-    pub async fn postpone(&self, messages: &[Postponement]) {
-        let batches = messages.chunks(Self::MAX_BATCH).map(async |batch| {
-            let entries = batch.iter().enumerate().map(|(index, message)| {
+    /// Sets when messages come back. Where that fails, or a message has no receipt handle, the queue's own visibility
+    /// timeout stays in force.
+    pub async fn postpone(&self, retries: &[Retry]) {
+        let retries = retries.iter();
+        let retries: Vec<_> = retries
+            .filter_map(|retry| Some((retry.receipt_handle.as_ref()?, retry.seconds)))
+            .collect();
+        let batches = retries.chunks(Self::MAX_BATCH).map(async |batch| {
+            let entries = batch.iter().enumerate().map(|(index, (receipt_handle, seconds))| {
                 ChangeMessageVisibilityBatchRequestEntry::builder()
                     .id(index.to_string())
-                    .receipt_handle(&message.receipt_handle)
-                    .visibility_timeout(message.seconds)
+                    .receipt_handle(*receipt_handle)
+                    .visibility_timeout(*seconds)
                     .build()
                     .expect("an entry has an id and a receipt handle")
             });
@@ -232,11 +237,13 @@ pub struct Depth {
     pub delayed: u64,
 }
 
-/// A message that was received and is to come back.
+/// A received message that must come back, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Postponement {
-    /// The receipt handle of this receive.
-    pub receipt_handle: String,
+pub struct Retry {
+    /// The message.
+    pub message_id: String,
+    /// The receipt handle of this receive, if the event has one.
+    pub receipt_handle: Option<String>,
     /// In how many seconds the message is visible again, at most 12 hours ("Amazon SQS message quotas").
     pub seconds: i32,
 }
