@@ -39,7 +39,7 @@ const PAGE: i64 = 100;
 struct BackendPid;
 
 impl Statement for BackendPid {
-    type Answer = i32;
+    type Output = i32;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
         sqlx::query_scalar("select pg_backend_pid()")

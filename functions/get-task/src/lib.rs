@@ -35,5 +35,5 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
     let access = caller.access();
     let task = database.run(&tasks::Find { id, access }).await?;
     let task = task.ok_or(ApiError::NoSuchTask(id))?;
-    Ok(http::task_unless_known(&context.request, &task))
+    Ok(http::task_or_not_modified(&context.request, &task))
 }

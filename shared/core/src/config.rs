@@ -31,10 +31,10 @@ pub enum Auth {
     Open,
 }
 
-/// Who the function is to AWS: Lambda puts it into each function's environment (AWS Lambda Developer Guide, "Defined
-/// runtime environment variables"). It stays the same for as long as the execution environment lives.
+/// The function's credentials and region: Lambda puts them into each function's environment (AWS Lambda Developer Guide,
+/// "Defined runtime environment variables"). They stay the same for as long as the execution environment lives.
 #[derive(Clone, Config)]
-pub struct AwsIdentity {
+pub struct AwsCredentials {
     /// The id of the key.
     #[config(env = "AWS_ACCESS_KEY_ID")]
     pub access_key_id: String,

@@ -19,7 +19,7 @@ use confique::Config;
 use futures::future::join_all;
 use serde::Serialize;
 use shared::{
-    config::{self, AwsIdentity, ConfigError},
+    config::{self, AwsCredentials, ConfigError},
     domain::{TaskId, TaskMessage},
     telemetry,
     trace::TraceHeader,
@@ -71,7 +71,7 @@ impl QueueError {
     }
 }
 
-/// What an SQS client needs of the environment beside [`AwsIdentity`].
+/// What an SQS client needs of the environment beside [`AwsCredentials`].
 #[derive(Config)]
 struct EndpointConfig {
     /// Where AWS is, if it is not AWS (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
@@ -83,17 +83,17 @@ struct EndpointConfig {
 ///
 /// Not by `aws_config`, which would look for files, containers and EC2 first, and bring along the code to do so.
 pub fn client_config() -> Result<Builder, ConfigError> {
-    let identity: AwsIdentity = config::from_env()?;
+    let own: AwsCredentials = config::from_env()?;
     let credentials = Credentials::new(
-        identity.access_key_id,
-        identity.secret_access_key,
-        identity.session_token,
+        own.access_key_id,
+        own.secret_access_key,
+        own.session_token,
         None,
         "Lambda",
     );
     let mut client = Builder::new()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(identity.region))
+        .region(Region::new(own.region))
         .credentials_provider(credentials)
         .http_client(https::client());
     client.set_endpoint_url(config::from_env::<EndpointConfig>()?.aws_endpoint_url);

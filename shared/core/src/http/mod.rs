@@ -12,7 +12,7 @@ mod serve;
 
 pub use context::{Caller, Context};
 pub use error::ApiError;
-pub use etag::{if_match, task, task_unless_known};
+pub use etag::{if_match, task, task_or_not_modified};
 pub use request::{idempotency_key, json_body, query, task_id};
 pub use serve::{respond, serve};
 

@@ -79,7 +79,7 @@ async fn adapt(
     event: LambdaEvent<LambdaRequest>,
 ) -> Result<impl Serialize + use<>, Error> {
     let service = service_fn(move |request| async move {
-        let response = answer(handler, Context::new(request, auth)).await;
+        let response = serve_request(handler, Context::new(request, auth)).await;
         Ok::<_, Error>(response)
     });
     match cors {
@@ -102,7 +102,7 @@ impl IntoResponse for Ready {
     }
 }
 
-async fn answer(handler: &Handler<'_>, context: Context) -> Response<Body> {
+async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body> {
     // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
     let span = tracing::info_span!(
         "request",

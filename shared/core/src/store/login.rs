@@ -17,7 +17,7 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use crate::config::{self, AwsIdentity, ConfigError};
+use crate::config::{self, AwsCredentials, ConfigError};
 
 /// Who signs the certificates of RDS: rds-ca/README.md says where it comes from.
 const RDS_CA: &[u8] = include_bytes!("../../rds-ca/rds-ca.pem");
@@ -70,7 +70,7 @@ pub struct Login {
 #[derive(Clone)]
 struct Iam {
     role: String,
-    identity: AwsIdentity,
+    credentials: AwsCredentials,
 }
 
 impl From<PgConnectOptions> for Login {
@@ -102,9 +102,9 @@ impl Login {
 
     /// As this role, with a token for each connection. Whatever the options say, the server must prove to be one of
     /// RDS and the one that they name: nobody else gets to see a token.
-    pub fn as_role(options: PgConnectOptions, role: String, identity: AwsIdentity) -> Self {
+    pub fn as_role(options: PgConnectOptions, role: String, credentials: AwsCredentials) -> Self {
         let options = options.username(&role).ssl_mode(PgSslMode::VerifyFull);
-        let iam = Some(Iam { role, identity });
+        let iam = Some(Iam { role, credentials });
         Self { options, iam }.trusting(RDS_CA)
     }
 
@@ -140,11 +140,11 @@ impl Login {
 
     /// Opens a connection.
     pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let Some(Iam { role, identity }) = &self.iam else {
+        let Some(Iam { role, credentials }) = &self.iam else {
             return self.options.connect().await;
         };
         let (host, port) = (self.options.get_host(), self.options.get_port());
-        let token = auth_token(identity, host, port, role, OffsetDateTime::now_utc());
+        let token = auth_token(credentials, host, port, role, OffsetDateTime::now_utc());
         self.options.clone().password(&token).connect().await
     }
 }
@@ -154,13 +154,13 @@ impl Login {
 /// A presigned request (AWS General Reference, "Create a signed AWS API request") without its scheme. By hand, because
 /// the crate that signs, aws-sigv4, would bring 20 crates into functions that only read; a test compares the outcome
 /// with botocore's.
-pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
+pub fn auth_token(credentials: &AwsCredentials, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
     let (year, month, day) = now.to_calendar_date();
     let date = format!("{year:04}{:02}{day:02}", u8::from(month));
     let (hour, minute, second) = now.to_hms();
     let moment = format!("{date}T{hour:02}{minute:02}{second:02}Z");
-    let scope = format!("{date}/{}/rds-db/aws4_request", identity.region);
-    let credential = format!("{}/{scope}", identity.access_key_id);
+    let scope = format!("{date}/{}/rds-db/aws4_request", credentials.region);
+    let credential = format!("{}/{scope}", credentials.access_key_id);
 
     // In the order of the names, as the signature wants them.
     let parameters = [
@@ -170,7 +170,7 @@ pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now
         ("X-Amz-Credential", Some(&credential)),
         ("X-Amz-Date", Some(&moment)),
         ("X-Amz-Expires", Some("900")),
-        ("X-Amz-Security-Token", identity.session_token.as_deref()),
+        ("X-Amz-Security-Token", credentials.session_token.as_deref()),
         ("X-Amz-SignedHeaders", Some("host")),
     ];
     let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -180,8 +180,8 @@ pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now
     let no_body = Sha256::digest("");
     let request = format!("GET\n/\n{query}\nhost:{host}:{port}\n\nhost\n{no_body:x}");
     let to_sign = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{:x}", Sha256::digest(request));
-    let secret = format!("AWS4{}", identity.secret_access_key);
-    let key = [&date, &identity.region, "rds-db", "aws4_request"]
+    let secret = format!("AWS4{}", credentials.secret_access_key);
+    let key = [&date, &credentials.region, "rds-db", "aws4_request"]
         .into_iter()
         .fold(secret.into_bytes(), |key, part| hmac(&key, part));
     let signature: String = hmac(&key, &to_sign).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -225,8 +225,8 @@ mod tests {
         }
     }
 
-    fn identity(session_token: Option<&str>) -> AwsIdentity {
-        AwsIdentity {
+    fn credentials(session_token: Option<&str>) -> AwsCredentials {
+        AwsCredentials {
             access_key_id: "AKIDEXAMPLE".to_owned(),
             secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
             session_token: session_token.map(str::to_owned),
@@ -253,7 +253,7 @@ mod tests {
                  &X-Amz-Signature=4d31ce9fc2431e33ecc4552f059892747c69afb41630533858e90eafe62a115e",
             ),
         ] {
-            let token = auth_token(&identity(session_token), host, 5432, "reader", now);
+            let token = auth_token(&credentials(session_token), host, 5432, "reader", now);
             let query = token.strip_prefix(&format!("{host}:5432/?")).expect("the server");
             let botocores = format!("{common}{rest}");
             assert_eq!(sorted(query), sorted(&botocores));

@@ -74,13 +74,13 @@ pub struct Minute {
 pub struct ReadOverview;
 
 impl Statement for ReadOverview {
-    type Answer = Overview;
+    type Output = Overview;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let overview = sqlx::query_scalar!(
             r#"with minutes as (
                    select generate_series(
@@ -169,13 +169,13 @@ pub struct History {
 }
 
 impl Statement for FindHistory {
-    type Answer = Option<History>;
+    type Output = Option<History>;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let found = query_tasks_and_more!(
             "select",
             ", created_by, requested_at, enqueued_at, started_at, settled_at

@@ -22,9 +22,9 @@ pub struct Insert<'a> {
 }
 
 impl Statement for Insert<'_> {
-    type Answer = Task;
+    type Output = Task;
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         query_tasks!(
             "insert into tasks (title, description, created_by) values ($1, $2, $3) returning",
             "",
@@ -41,13 +41,13 @@ impl Statement for Insert<'_> {
 pub struct MarkEnqueued(pub TaskId);
 
 impl Statement for MarkEnqueued {
-    type Answer = ();
+    type Output = ();
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         sqlx::query!("update tasks set enqueued_at = now() where id = $1", self.0.get())
             .execute(connection)
             .await
@@ -64,13 +64,13 @@ pub struct Find<'a> {
 }
 
 impl Statement for Find<'_> {
-    type Answer = Option<Task>;
+    type Output = Option<Task>;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         query_tasks!(
             "select",
             "from tasks where id = $1 and ($2::text is null or created_by = $2)",
@@ -203,13 +203,13 @@ impl List<'_> {
 }
 
 impl Statement for List<'_> {
-    type Answer = Listed;
+    type Output = Listed;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let Page { start, sort, limit, .. } = self.page;
         let newest_first = *sort == Sort::NewestFirst;
         // A page before a place is walked backwards from there, and then turned round.
@@ -227,7 +227,7 @@ impl Statement for List<'_> {
         if backwards {
             tasks.reverse();
         }
-        // Behind a page there is the place from which it was reached.
+        // A page reached through a cursor always has a neighbour on that side.
         let (is_previous, is_next) = match start {
             Start::First => (false, is_more),
             Start::After(_) => (true, is_more),
@@ -283,14 +283,14 @@ pub struct Update<'a> {
 }
 
 impl Statement for Update<'_> {
-    type Answer = Change<Task>;
+    type Output = Change<Task>;
 
     fn is_repeatable(&self) -> bool {
         // A change for one version, repeated after it was made, would find another and be refused.
         self.versions.is_none()
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
         if self.patch.is_empty() {
             // Nothing named, nothing changed: the version stays, too.
@@ -350,9 +350,9 @@ pub struct Delete<'a> {
 }
 
 impl Statement for Delete<'_> {
-    type Answer = Change<()>;
+    type Output = Change<()>;
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
         let deleted = sqlx::query!(
             "delete from tasks
@@ -392,13 +392,13 @@ pub struct Reset<'a> {
 }
 
 impl Statement for Reset<'_> {
-    type Answer = ResetOutcome;
+    type Output = ResetOutcome;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let found = sqlx::query!(
             r#"with reset as (
                    update tasks
