@@ -1,10 +1,10 @@
 //! Calls a handler as API Gateway does: with an event, of either payload version.
 
-use lambda_http::{Body, Context, LambdaEvent, Request, Response, request::LambdaRequest};
+use lambda_http::{Body, Context, LambdaEvent, Response, request::LambdaRequest};
 use serde_json::{Map, Value, json};
 use shared::{
     config::Auth,
-    http::{ApiError, cors, respond},
+    http::{self, ApiError, cors, respond},
 };
 
 /// Who sends the event.
@@ -176,7 +176,7 @@ impl Call {
     /// The answer to a REST API's event.
     pub async fn send<H, F>(self, handler: H) -> Answer
     where
-        H: Fn(Request) -> F + Sync,
+        H: Fn(http::Context) -> F + Sync,
         F: Future<Output = Result<Response<Body>, ApiError>> + Send,
     {
         self.send_via(Gateway::Rest, handler).await
@@ -185,7 +185,7 @@ impl Call {
     /// The answer to this gateway's event.
     pub async fn send_via<H, F>(self, gateway: Gateway, handler: H) -> Answer
     where
-        H: Fn(Request) -> F + Sync,
+        H: Fn(http::Context) -> F + Sync,
         F: Future<Output = Result<Response<Body>, ApiError>> + Send,
     {
         let event: LambdaRequest = serde_json::from_value(self.event(gateway)).expect("an API Gateway event");

@@ -203,12 +203,8 @@ impl Clone {
 
     /// A line of one function.
     pub fn edit_function(&self, number: u32) -> Result<()> {
-        let to = format!("std::hint::black_box({number});\n    let caller = http::caller(&request)?;");
-        self.edit(
-            "functions/get-task/src/lib.rs",
-            "let caller = http::caller(&request)?;",
-            &to,
-        )
+        let to = format!("std::hint::black_box({number});\n    let caller = context.caller()?;");
+        self.edit("functions/get-task/src/lib.rs", "let caller = context.caller()?;", &to)
     }
 
     fn add_migration(&self) -> Result<()> {
@@ -296,6 +292,6 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let read = |file: &str| fs::read_to_string(root.join(file)).expect("a source");
         assert!(read("shared/core/src/http/serve.rs").contains("\"max-age=31536000\""));
-        assert!(read("functions/get-task/src/lib.rs").contains("let caller = http::caller(&request)?;"));
+        assert!(read("functions/get-task/src/lib.rs").contains("let caller = context.caller()?;"));
     }
 }

@@ -1,4 +1,4 @@
-//! The answer to CloudFormation: a document that is put where the request says.
+//! The response to CloudFormation: a document that is put where the request says.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::{MigratorError, Request};
 
-/// How long an answer may be, in bytes (AWS CloudFormation User Guide, "Custom resource response objects").
+/// How long a response may be, in bytes (AWS CloudFormation User Guide, "Custom resource response objects").
 const LONGEST: usize = 4096;
 
 /// The name of the resource: always the same, as another one would make CloudFormation delete the old.
 const RESOURCE_ID: &str = "migrations";
 
-/// How often the answer is sent, how long each time may take, and how long to wait in between. All of it fits into
+/// How often the response is sent, how long each time may take, and how long to wait in between. All of it fits into
 /// what [`crate::handle`] keeps free.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -28,28 +28,28 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// CloudFormation could not be told how it went.
 #[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
+pub enum ResponseError {
     /// S3 cannot be reached, or the URL is not one.
-    #[error("the answer to CloudFormation could not be sent")]
+    #[error("the response to CloudFormation could not be sent")]
     Send(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// S3 did not take it.
-    #[error("the answer to CloudFormation was refused: {0}")]
+    #[error("the response to CloudFormation was refused: {0}")]
     Refused(StatusCode),
     /// No word from S3.
-    #[error("the answer to CloudFormation took too long")]
+    #[error("the response to CloudFormation took too long")]
     TimedOut,
 }
 
-impl From<AnswerError> for Diagnostic {
-    fn from(error: AnswerError) -> Self {
-        telemetry::diagnostic("AnswerError", &error)
+impl From<ResponseError> for Diagnostic {
+    fn from(error: ResponseError) -> Self {
+        telemetry::diagnostic("ResponseError", &error)
     }
 }
 
 /// AWS CloudFormation User Guide, "Custom resource response objects".
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer<'a> {
+struct Response<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
@@ -61,7 +61,10 @@ struct Answer<'a> {
 }
 
 /// Tells CloudFormation how it went; of a success, what the database is called.
-pub(crate) async fn send(request: &Request, outcome: Result<Option<String>, MigratorError>) -> Result<(), AnswerError> {
+pub(crate) async fn send(
+    request: &Request,
+    outcome: Result<Option<String>, MigratorError>,
+) -> Result<(), ResponseError> {
     let body = body(request, outcome);
     for _ in 1..ATTEMPTS {
         match put(&request.response_url, body.clone()).await {
@@ -79,7 +82,7 @@ fn body(request: &Request, outcome: Result<Option<String>, MigratorError>) -> By
         Err(error) => ("FAILED", error.to_string(), None),
     };
     loop {
-        let answer = Answer {
+        let response = Response {
             status,
             reason: &reason,
             physical_resource_id: RESOURCE_ID,
@@ -88,7 +91,7 @@ fn body(request: &Request, outcome: Result<Option<String>, MigratorError>) -> By
             logical_resource_id: &request.logical_resource_id,
             data: data.clone().unwrap_or_else(|| json!({})),
         };
-        let body = serde_json::to_vec(&answer).expect("text always serialises");
+        let body = serde_json::to_vec(&response).expect("text always serialises");
         // Quotes and line ends take more bytes in JSON than in the text: so this measures what is sent.
         let excess = body.len().saturating_sub(LONGEST);
         if excess == 0 || reason.is_empty() {
@@ -100,8 +103,8 @@ fn body(request: &Request, outcome: Result<Option<String>, MigratorError>) -> By
     }
 }
 
-/// Puts the answer where the request says, like a file: S3 wants a length, and no content type, which is signed.
-async fn put(url: &str, body: Bytes) -> Result<(), AnswerError> {
+/// Puts the response where the request says, like a file: S3 wants a length, and no content type, which is signed.
+async fn put(url: &str, body: Bytes) -> Result<(), ResponseError> {
     let https = HttpsConnectorBuilder::new()
         .with_webpki_roots()
         .https_or_http()
@@ -112,13 +115,13 @@ async fn put(url: &str, body: Bytes) -> Result<(), AnswerError> {
         .method(Method::PUT)
         .uri(url)
         .body(Full::new(body));
-    let request = request.map_err(|error| AnswerError::Send(error.into()))?;
-    let answer = timeout(ATTEMPT_TIMEOUT, client.request(request)).await;
-    let answer = answer.map_err(|_| AnswerError::TimedOut)?;
-    let status = answer.map_err(|error| AnswerError::Send(error.into()))?.status();
+    let request = request.map_err(|error| ResponseError::Send(error.into()))?;
+    let stored = timeout(ATTEMPT_TIMEOUT, client.request(request)).await;
+    let stored = stored.map_err(|_| ResponseError::TimedOut)?;
+    let status = stored.map_err(|error| ResponseError::Send(error.into()))?.status();
     match status.is_success() {
         true => Ok(()),
-        false => Err(AnswerError::Refused(status)),
+        false => Err(ResponseError::Refused(status)),
     }
 }
 
@@ -150,8 +153,8 @@ mod tests {
                 "{text:?}: {}",
                 body.len()
             );
-            let answer: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            assert!(answer["Reason"].as_str().expect("text").ends_with('…'));
+            let response: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert!(response["Reason"].as_str().expect("text").ends_with('…'));
         }
     }
 }
