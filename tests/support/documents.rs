@@ -204,8 +204,9 @@ fn role(text: &str, name: &str) -> bool {
         .any(|roles| words(roles).any(|role| role == name))
 }
 
-/// What is wrong with the links of a document. `added` is a patch: what it adds counts as there.
-pub fn wrong_links(path: &str, document: &str, added: &str) -> Vec<String> {
+/// What is wrong with the links of a document. `read` has the files that they lead to; `added` is a patch: what it adds
+/// counts as there.
+pub fn wrong_links(path: &str, document: &str, read: impl Fn(&str) -> Option<String>, added: &str) -> Vec<String> {
     let wrong = links(path, document).into_iter().filter_map(|(text, target, anchor)| {
         if Path::new(ROOT).join(&target).is_dir() {
             return None;
@@ -213,7 +214,7 @@ pub fn wrong_links(path: &str, document: &str, added: &str) -> Vec<String> {
         let Some(content) = (if target == path {
             Some(document.to_owned())
         } else {
-            file(&target)
+            read(&target)
         }) else {
             let is_added = added.contains(&format!("\n--- /dev/null\n+++ b/{target}\n"));
             return (!is_added).then(|| format!("{path}: there is no file {target}"));

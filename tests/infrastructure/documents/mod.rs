@@ -36,7 +36,7 @@ fn read(path: &str) -> String {
 fn every_link_of_the_documents_leads_to_a_file_that_has_what_it_names() {
     for path in documents() {
         let document = read(&path);
-        assert_eq!(wrong_links(&path, &document, ""), [""; 0]);
+        assert_eq!(wrong_links(&path, &document, file, ""), [""; 0]);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_link_that_leads_nowhere_is_noticed() {
         "[`profile.fast`](Cargo.toml)",
         "[`profile`](README.md)",
     ] {
-        assert_eq!(wrong_links("README.md", wrong, "").len(), 1, "{wrong}");
+        assert_eq!(wrong_links("README.md", wrong, file, "").len(), 1, "{wrong}");
     }
     assert_eq!(wrong_targets("`make nothing`, and\nmake up"), ["nothing"]);
 }
