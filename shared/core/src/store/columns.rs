@@ -30,7 +30,7 @@ macro_rules! query_tasks {
         )
     };
     ($before:literal, $($after:literal)+ $(, $argument:expr)* $(,)?) => {
-        with_task_columns!(query_tasks! ($before, $($after)+ $(, $argument)*))
+        $crate::store::columns::with_task_columns!(query_tasks! ($before, $($after)+ $(, $argument)*))
     };
 }
 
@@ -43,7 +43,7 @@ macro_rules! query_tasks_and_more {
         )
     };
     ($before:literal, $($after:literal)+ $(, $argument:expr)* $(,)?) => {
-        with_task_columns!(query_tasks_and_more! ($before, $($after)+ $(, $argument)*))
+        $crate::store::columns::with_task_columns!(query_tasks_and_more! ($before, $($after)+ $(, $argument)*))
     };
 }
 
@@ -53,7 +53,7 @@ macro_rules! task_of {
         Task { $($member: $row.$member),+ }
     };
     ($row:ident) => {
-        with_task_columns!(task_of! ($row))
+        $crate::store::columns::with_task_columns!(task_of! ($row))
     };
 }
 

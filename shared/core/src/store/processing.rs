@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{
     Statement,
-    columns::{query_tasks_and_more, task_of, with_task_columns},
+    columns::{query_tasks_and_more, task_of},
 };
 use crate::domain::{Description, Status, Task, TaskId, Title};
 

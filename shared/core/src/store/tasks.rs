@@ -5,10 +5,7 @@
 
 use sqlx::PgConnection;
 
-use super::{
-    Statement,
-    columns::{query_tasks, with_task_columns},
-};
+use super::{Statement, columns::query_tasks};
 use crate::domain::{
     Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title,
 };
