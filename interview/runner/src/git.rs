@@ -177,8 +177,8 @@ impl Git {
         Ok((tree, lines.filter(|line| !line.is_empty()).collect()))
     }
 
-    /// The patch from one tree to another, without these folders.
-    pub fn diff(&self, from: &str, to: &str, without: &[&str]) -> Result<String> {
+    /// The patch from one tree to another, without a folder.
+    pub fn diff(&self, from: &str, to: &str, without: &str) -> Result<String> {
         let mut diff = self.command();
         diff.args([
             "diff",
@@ -190,7 +190,7 @@ impl Git {
             "--",
             ".",
         ]);
-        diff.args(without.iter().map(|folder| format!(":!{folder}")));
+        diff.arg(format!(":!{without}"));
         process::output(&mut diff)
     }
 }

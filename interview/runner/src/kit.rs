@@ -141,6 +141,29 @@ impl Exercise<'_> {
     /// The tree of a state on the base, as the patches make it.
     pub fn patched(&self, state: State) -> Result<String> {
         let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
+        self.apply(&index, state)?;
+        index.tree()
+    }
+
+    /// The tree of a state as a candidate may have it: with the briefs as they are now, without the answers, and with the
+    /// descriptions of changed queries.
+    pub fn tree(&self, workshop: &Workshop, state: State) -> Result<String> {
+        let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
+        // Before the patches: the solution of a review is what a candidate writes beside the brief.
+        index.take_folder(BRIEFS, &self.kit.id)?;
+        self.apply(&index, state)?;
+        for hidden in HIDDEN {
+            index.remove(hidden)?;
+        }
+        if self.changes_queries(state) {
+            let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
+            index.take_from(&described, ".sqlx")?;
+        }
+        index.tree()
+    }
+
+    /// Applies the patches up to a state.
+    fn apply(&self, index: &Index, state: State) -> Result<()> {
         for applied in State::ALL {
             if let Some(patch) = self.patch(applied) {
                 let path = self.answer_path(applied.patch());
@@ -153,23 +176,7 @@ impl Exercise<'_> {
                 break;
             }
         }
-        index.tree()
-    }
-
-    /// The tree of a state as a candidate may have it: with the briefs as they are now, without the answers, and with the
-    /// descriptions of changed queries.
-    pub fn tree(&self, workshop: &Workshop, state: State) -> Result<String> {
-        let patched = self.patched(state)?;
-        let index = self.kit.git.index()?.of_tree(&patched)?;
-        index.take_folder(BRIEFS, &self.kit.id)?;
-        for hidden in HIDDEN {
-            index.remove(hidden)?;
-        }
-        if self.changes_queries(state) {
-            let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
-            index.take_from(&described, ".sqlx")?;
-        }
-        index.tree()
+        Ok(())
     }
 
     /// True if a patch up to this state may have changed a query or the schema.

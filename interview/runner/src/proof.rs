@@ -23,8 +23,8 @@ use crate::{
     workshop::{self, Built, Workshop},
 };
 
-/// What patches leave out: it is generated when an exercise begins, or belongs to the kit.
-const NOT_IN_PATCHES: [&str; 2] = [".sqlx", "interview"];
+/// What patches leave out, because it is generated when an exercise begins.
+const GENERATED: &str = ".sqlx";
 
 /// What can be deleted.
 const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
@@ -243,7 +243,7 @@ fn move_base(root: &Path, git: &Git) -> Result<String> {
                 break;
             };
             let tree = generated_of(git, &tree, &new)?;
-            let patch = git.diff(&new, &tree, &NOT_IN_PATCHES)?;
+            let patch = git.diff(&new, &tree, GENERATED)?;
             // What is to be reviewed is shown as it is.
             let shown = root.join(BRIEFS).join(&name).join("pull-request.diff");
             if state == State::Start && shown.exists() {
@@ -289,24 +289,17 @@ fn moved(git: &Git, change: &str, onto: &str, worktree: &Path) -> Result<Option<
         return Ok(Some(resolved));
     }
     let (tree, conflicts) = git.merge(onto, change)?;
-    let real = |path: &&String| {
-        !NOT_IN_PATCHES
-            .iter()
-            .any(|folder| path.starts_with(&format!("{folder}/")))
-    };
-    if conflicts.iter().any(|path| real(&path)) {
+    if conflicts.iter().any(|path| !Path::new(path).starts_with(GENERATED)) {
         git.check_out(&tree, worktree)?;
         return Ok(None);
     }
     Ok(Some(tree))
 }
 
-/// The tree with those folders as they are in a commit that patches leave out.
+/// The tree with what is generated as it is in a commit.
 fn generated_of(git: &Git, tree: &str, commit: &str) -> Result<String> {
     let index = git.index()?.of_tree(tree)?;
-    for folder in NOT_IN_PATCHES {
-        index.take_folder(folder, commit)?;
-    }
+    index.take_folder(GENERATED, commit)?;
     index.tree()
 }
 
