@@ -268,7 +268,7 @@ async fn too_many_connections_are_503(pool: PgPool) {
 struct Show(&'static str);
 
 impl Statement for Show {
-    type Answer = String;
+    type Output = String;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<String, sqlx::Error> {
         let query = sqlx::query_scalar("select current_setting($1)").bind(self.0);

@@ -16,14 +16,14 @@ use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
 use shared::{
     config::Auth,
-    http::{ApiError, cors, respond},
+    http::{self, ApiError, cors, respond},
     store::Database,
     trace::TraceHeader,
 };
 use sqlx::PgPool;
 use task_metrics::Metrics;
 use task_processor::BatchError;
-use task_reconciler::{Report, SweepError};
+use task_reconciler::{SweepError, SweepReport};
 use tokio::sync::OnceCell;
 
 use super::{Response, TestQueue, client_config, database, database_that_is_down, routes, settings};
@@ -134,7 +134,7 @@ impl App {
     }
 
     /// A sweep of the task-reconciler.
-    pub async fn sweep(&self, trace: Option<&TraceHeader>) -> Result<Report, SweepError> {
+    pub async fn sweep(&self, trace: Option<&TraceHeader>) -> Result<SweepReport, SweepError> {
         let queue = &self.functions.queues().await.task_queue;
         task_reconciler::sweep(&self.functions.database, queue, &settings::TASK_RECONCILER, trace).await
     }
@@ -223,32 +223,28 @@ impl Functions {
     }
 
     /// Calls a function's handler.
-    async fn handle(
-        &self,
-        function: &str,
-        request: lambda_http::Request,
-    ) -> Result<lambda_http::Response<Body>, ApiError> {
+    async fn handle(&self, function: &str, context: http::Context) -> Result<lambda_http::Response<Body>, ApiError> {
         let database = &self.database;
         match function {
-            "admin-dashboard" => admin_dashboard::handle(request).await,
-            "admin-redrive" => admin_redrive::handle(&self.queues().await.redrive, request).await,
+            "admin-dashboard" => admin_dashboard::handle(context).await,
+            "admin-redrive" => admin_redrive::handle(&self.queues().await.redrive, context).await,
             "admin-status" => {
                 let queues = self.queues().await;
-                admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, request).await
+                admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, context).await
             }
-            "admin-task" => admin_task::handle(database, request).await,
-            "api-docs" => api_docs::handle(request).await,
-            "api-info" => api_info::handle(request).await,
+            "admin-task" => admin_task::handle(database, context).await,
+            "api-docs" => api_docs::handle(context).await,
+            "api-info" => api_info::handle(context).await,
             "create-task" => {
                 let queue = &self.queues().await.task_queue;
-                create_task::handle(database, queue, &self.metrics, &settings::CREATE_TASK, request).await
+                create_task::handle(database, queue, &self.metrics, &settings::CREATE_TASK, context).await
             }
-            "delete-task" => delete_task::handle(database, request).await,
-            "get-task" => get_task::handle(database, request).await,
-            "health" => health::handle(database, request).await,
-            "list-tasks" => list_tasks::handle(database, request).await,
-            "process-task" => process_task::handle(database, &self.queues().await.task_queue, request).await,
-            "update-task" => update_task::handle(database, request).await,
+            "delete-task" => delete_task::handle(database, context).await,
+            "get-task" => get_task::handle(database, context).await,
+            "health" => health::handle(database, context).await,
+            "list-tasks" => list_tasks::handle(database, context).await,
+            "process-task" => process_task::handle(database, &self.queues().await.task_queue, context).await,
+            "update-task" => update_task::handle(database, context).await,
             _ => panic!("{function} is not behind the API"),
         }
     }
@@ -348,7 +344,7 @@ impl Request {
         };
         let mut context = Context::default();
         context.xray_trace_id = self.trace.map(str::to_owned);
-        let handler = |request| self.app.functions.handle(&self.function, request);
+        let handler = |context| self.app.functions.handle(&self.function, context);
         let response = respond(&handler, auth, cors.as_ref(), LambdaEvent::new(event, context)).await;
         Response::of(serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable"))
     }

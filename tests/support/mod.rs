@@ -3,6 +3,7 @@
 mod app;
 mod browser;
 mod certificates;
+pub mod documents;
 pub mod functions;
 pub mod issuer;
 mod logs;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use task_reconciler::{Report, Settings, sweep};
+use task_reconciler::{Settings, SweepReport, sweep};
 
 use crate::support::{TestQueue, database, execute, refusing_queue, row, settings};
 
@@ -66,15 +66,15 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
     let report = sweep(&database, &sender, &at_most(1000), None).await.expect("swept");
     assert_eq!(
         report,
-        Report {
+        SweepReport {
             sent: 3,
-            ..Report::default()
+            ..SweepReport::default()
         }
     );
     assert_eq!(sent(&queue).await, [1, 2, 3]);
 
     let report = sweep(&database, &sender, &at_most(1000), None).await.expect("swept");
-    assert_eq!(report, Report::default(), "they are marked as sent");
+    assert_eq!(report, SweepReport::default(), "they are marked as sent");
     assert_eq!(sent(&queue).await, [0; 0]);
 }
 
@@ -90,10 +90,10 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
     let report = sweep(&database, &sender, &at_most(25), None).await.expect("swept");
     assert_eq!(
         report,
-        Report {
+        SweepReport {
             sent: 25,
             left: 15,
-            ..Report::default()
+            ..SweepReport::default()
         }
     );
     assert_eq!(sent(&queue).await, (1..=25).collect::<Vec<_>>());
@@ -107,10 +107,10 @@ async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
         .expect("swept");
     assert_eq!(
         report,
-        Report {
+        SweepReport {
             refused: 1,
             left: 1,
-            ..Report::default()
+            ..SweepReport::default()
         }
     );
     assert_eq!(row(&pool, 1).await["enqueued_at"], json!(null));
@@ -154,10 +154,10 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
     let swept = sweep(&database(&pool), &queue.sender(), &at_most(1000), None).await;
     assert_eq!(
         swept.expect("swept"),
-        Report {
+        SweepReport {
             sent: 1,
             given_up: 1,
-            ..Report::default()
+            ..SweepReport::default()
         }
     );
     assert_eq!(sent(&queue).await, [1]);

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use aws_lambda_events::sqs::SqsEvent;
 use create_task::Settings;
 use harness::{Proxy, events};
-use lambda_http::{Context, LambdaEvent, Request, request::LambdaRequest};
+use lambda_http::{Context, LambdaEvent, request::LambdaRequest};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -15,7 +15,7 @@ use serde_json::Value;
 use shared::{
     config::{self, Auth},
     domain::{Access, Cursor, TaskId},
-    http::respond,
+    http::{self, respond},
     store::{Database, Statement, tasks::Find},
 };
 use sqlx::{PgConnection, PgPool};
@@ -39,7 +39,7 @@ const PAGE: i64 = 100;
 struct BackendPid;
 
 impl Statement for BackendPid {
-    type Answer = i32;
+    type Output = i32;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
         sqlx::query_scalar("select pg_backend_pid()")
@@ -72,8 +72,8 @@ fn parse(event: &Value) -> Result<LambdaRequest> {
     Ok(serde_json::from_value(event.clone())?)
 }
 
-fn request(event: &Value) -> Result<Request> {
-    Ok(parse(event)?.into())
+fn request(event: &Value) -> Result<http::Context> {
+    Ok(http::Context::new(parse(event)?.into(), Auth::Closed))
 }
 
 async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {

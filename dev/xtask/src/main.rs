@@ -1,42 +1,24 @@
 //! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
 
-mod aws;
-mod bench;
-mod check;
-mod containers;
-mod dead_letters;
-mod deploy;
-mod dev;
-mod emulator;
-mod exercises;
-mod files;
-mod functions;
-mod git;
-mod grade;
-mod local_loop;
-mod openapi;
-mod package;
-mod postgres;
-mod process;
-mod programs;
-mod queries;
-mod report;
-mod sam_local;
-mod sandbox;
-mod settings;
-mod stack;
-mod suite;
-mod test;
-mod tools;
-mod ui;
-mod verify;
-
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
+use xtask::{
+    commands::{
+        bench, chaos, check, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi, queries,
+        sam_local, sandbox, test, up, verify,
+    },
+    stack::{Stack, postgres::PostgresFault, settings::Settings},
+    tools::terminal,
+};
 
-use crate::{exercises::State, settings::Settings, stack::Stack};
+/// The settings that several commands have.
+const SETTINGS: &str = "
+  Settings that make up keeps for the next commands: AWS_PORT (4566), POSTGRES_PORT (55432), DATABASE_URL,
+  AUTH (open, or closed), AWS (ministack, or localstack). Others: PROFILE (local, or release), RUST_LOG,
+  STACK (a deployed stack, for dlq and redrive), SAM_PORT (3000), YES=1 (no questions)";
 
 #[derive(Parser)]
+#[command(disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -44,48 +26,50 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List the targets
+    Help,
     /// Install what is missing, start everything, deploy template.yaml, print the URLs
     Up,
     /// Stop everything; the data stays
     Down,
-    /// Forget the data: stop, then delete the database and the emulator's state
+    /// Stop everything and delete the data
     CleanData,
-    /// Print the API's URL
+    /// Print the API's URL: export API=$(make url)
     Url,
     /// Follow the functions' logs
     Logs,
-    /// Bring the stack up; then compile each change and swap it in
+    /// Bring the stack up, then rebuild and swap functions on each change
     Dev,
-    /// Serve the routes in containers of AWS's Lambda image (`sam local start-api`)
+    /// Serve the routes on http://127.0.0.1:3000 in AWS's Lambda image (needs Docker)
     SamLocal,
-    /// Deploy to the AWS account that you are logged in to, after a table of what that costs
+    /// Show the costs, ask, and deploy to the AWS account that you are logged in to
     DeploySandbox,
-    /// Delete all that `deploy-sandbox` made
+    /// Ask, and delete everything that deploy-sandbox created
     DestroySandbox,
     /// List the dead-letter queue, and why its tasks failed
     Dlq,
-    /// Send what is in the dead-letter queue to the task queue again
+    /// List the dead-letter queue, ask, and redrive it to the task queue
     Redrive,
-    /// Print a token for the local API when it is closed
+    /// Print a token for the closed API
     Token {
-        /// Whom it names
+        /// Its subject
         #[arg(long, env = "SUBJECT", default_value = "developer")]
         subject: String,
-        /// What they may do beside the usual: `admin`, or nothing
+        /// `admin`, or empty
         #[arg(long, env = "SCOPE", default_value = "admin")]
         scope: String,
     },
-    /// Format, lints, and the tests that need no deployment
+    /// Format, lints, and the tests that need no deployment: a minute
     Check,
-    /// Run every test against a stack of its own
+    /// Install what is missing and run every test against a real Postgres and SQS
     Test {
-        /// Only the tests whose name has this in it
+        /// Only the tests with this in their name
         #[arg(long, env = "T")]
         filter: Option<String>,
     },
-    /// What needs release builds or much time: sizes, instructions, exercises, the whole contract, faults
+    /// What needs release builds or much time: sizes, instructions, arm64, long contract and fault tests
     Verify,
-    /// Create tasks while the processor, Postgres and SQS are made to fail; count what is lost or done twice
+    /// Inject faults while 2,000 tasks run; report lost and duplicated work
     Chaos {
         /// How many tasks
         #[arg(long, env = "TASKS", default_value_t = 2000)]
@@ -94,15 +78,27 @@ enum Command {
         #[arg(long, env = "SEED")]
         seed: Option<u64>,
     },
-    /// Measure cold starts, requests, batches and more; print a table and write docs/performance.md
+    /// Test the running API against openapi.json with thousands of requests
+    Contract,
+    /// Measure cold starts, requests, batches, or the local loop; update docs/performance.md
     Bench {
-        /// Measures instead how long a person waits: `make up`, `check`, `test`, `grade` after typical changes
+        /// Measure how long `make up`, `check` and `test` take after typical changes
         #[arg(long, env = "LOOP", value_parser = clap::builder::BoolishValueParser::new(), default_value = "0",
             action = clap::ArgAction::Set)]
         local_loop: bool,
     },
-    /// Count the functions' instructions; write what `make test` compares with
+    /// Update the instruction counts that make verify compares with
     BenchCounts,
+    /// Run the tests with coverage: a table here, HTML in coverage/
+    Coverage,
+    /// Format the Rust code
+    Fmt,
+    /// Lint template.yaml (SAM, cfn-lint, checkov) and openapi.json (Redocly)
+    Lint,
+    /// Update .sqlx after a change of a query or a migration
+    Sqlx,
+    /// Update openapi.json after a change of the API
+    Openapi,
     /// Make the test stack's Postgres fail
     #[command(hide = true)]
     FailPostgres {
@@ -111,58 +107,14 @@ enum Command {
         #[arg(long, env = "TEST_STACK", default_value = "test")]
         of: String,
     },
-    /// Run the tests with coverage: a table here, HTML in coverage/
-    Coverage,
-    /// Refresh .sqlx after a change of a query or a migration
-    Sqlx,
-    /// Hold the running API against openapi.json, with thousands of requests
-    Contract,
-    /// Refresh openapi.json after a change of what the API takes or answers
-    Openapi,
-    /// Check template.yaml (SAM, cfn-lint, checkov) and openapi.json (Redocly)
-    Lint,
-    /// Begin an exercise, on a branch of its own
-    Exercise {
-        /// Which one: a folder in exercises/
-        #[arg(long, env = "N")]
-        name: Option<String>,
-    },
-    /// Check what you have of the exercise that you are in
-    Grade {
-        /// Which one
-        #[arg(long, env = "N")]
-        name: Option<String>,
-    },
-    /// End the exercise that you are in; your work is kept as a commit
-    ExerciseReset {
-        /// Which one
-        #[arg(long, env = "N")]
-        name: Option<String>,
-    },
-    /// Run the checks of an exercise against what is committed
-    #[command(hide = true)]
-    ProveExercise { name: String, state: State },
     /// Stop a stack when the standard input ends
     #[command(hide = true)]
     StopStackAtEof { name: String },
 }
 
-/// What can happen to Postgres.
-#[derive(Clone, Copy, ValueEnum)]
-enum PostgresFault {
-    /// Stopped in order, and started again
-    Restart,
-    /// Killed, and started again
-    Crash,
-    /// Frozen
-    Pause,
-    /// No longer frozen
-    Resume,
-}
-
 fn main() {
     if let Err(error) = run(Arguments::parse().command) {
-        ui::fail(&error);
+        terminal::fail(&error);
         std::process::exit(1);
     }
 }
@@ -170,35 +122,37 @@ fn main() {
 fn run(command: Command) -> Result<()> {
     let settings = Settings::from_env()?;
     match command {
-        Command::Up => stack::up(&Stack::local(&settings)?, settings.profile),
-        Command::Down => stack::down(&Stack::local(&settings)?),
-        Command::CleanData => stack::clean_data(&Stack::local(&settings)?),
-        Command::Url => stack::deployed(&Stack::started(&settings)?).map(|deployed| deployed.print_url()),
-        Command::Logs => deploy::follow_logs(&Stack::started(&settings)?),
+        Command::Help => {
+            help::print(&Arguments::command());
+            println!("{SETTINGS}");
+            Ok(())
+        }
+        Command::Up => up::up(&Stack::local(&settings)?, settings.profile),
+        Command::Down => up::down(&Stack::local(&settings)?),
+        Command::CleanData => up::clean_data(&Stack::local(&settings)?),
+        Command::Url => up::url(&Stack::started(&settings)?),
+        Command::Logs => up::logs(&Stack::started(&settings)?),
         Command::Dev => dev::run(&Stack::local(&settings)?),
         Command::SamLocal => sam_local::serve(&settings),
         Command::DeploySandbox => sandbox::deploy(&settings),
         Command::DestroySandbox => sandbox::destroy(&settings),
         Command::Dlq => dead_letters::list(&settings),
         Command::Redrive => dead_letters::redrive(&settings),
-        Command::Token { subject, scope } => stack::token(&Stack::started(&settings)?, &subject, &scope),
+        Command::Token { subject, scope } => up::token(&Stack::started(&settings)?, &subject, &scope),
         Command::Check => check::run(&settings),
         Command::Test { filter } => test::run(&settings, filter.as_deref()),
         Command::Verify => verify::run(&settings),
-        Command::Chaos { tasks, seed } => test::chaos(&settings, tasks, seed),
+        Command::Chaos { tasks, seed } => chaos::run(&settings, tasks, seed),
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchCounts => bench::write_counts(&settings),
         Command::FailPostgres { fault, of } => Stack::of_its_own(&settings, &of)?.fail_postgres(fault),
-        Command::Coverage => test::coverage(&settings),
-        Command::Sqlx => test::refresh_queries(&settings),
-        Command::Contract => test::contract(&settings),
+        Command::Coverage => coverage::run(&settings),
+        Command::Sqlx => queries::run(&settings),
+        Command::Contract => openapi::contract(&settings),
         Command::Openapi => openapi::refresh(&settings.root),
-        Command::Lint => deploy::lint(&Stack::local(&settings)?),
-        Command::Exercise { name } => exercises::begin(&settings.root, name.as_deref()),
-        Command::Grade { name } => grade::run(&settings, name.as_deref()),
-        Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
-        Command::ProveExercise { name, state } => grade::prove(&settings, &name, state),
-        Command::StopStackAtEof { name } => test::stop_at_eof(&settings, &name),
+        Command::Fmt => check::fmt(&settings.root),
+        Command::Lint => lint::run(&Stack::local(&settings)?),
+        Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
     }
 }

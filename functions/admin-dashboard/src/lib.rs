@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
-    Body, Request, Response,
+    Body, Response,
     http::{HeaderValue, header},
 };
 use sha2::{Digest, Sha256};
-use shared::http::ApiError;
+use shared::http::{ApiError, Context};
 
 const STYLE: &str = include_str!("../page/style.css");
 const SCRIPT: &str = include_str!("../page/script.js");
@@ -48,7 +48,7 @@ fn hash(text: &str) -> String {
     description = "A page to watch and operate all this.",
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
 )]
-pub async fn handle(_: Request) -> Result<Response<Body>, ApiError> {
+pub async fn handle(_: Context) -> Result<Response<Body>, ApiError> {
     let mut response = Response::new(Body::Text(PAGE.clone()));
     let headers = response.headers_mut();
     let html = HeaderValue::from_static("text/html; charset=utf-8");

@@ -1,9 +1,9 @@
 //! `POST /admin/redrive`: sends what is in the dead-letter queue to work again.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Body, Response, http::StatusCode};
 use queue::{DeadLetterQueue, Redrive};
 use serde::Serialize;
-use shared::http::{self, ApiError, problem};
+use shared::http::{self, ApiError, Context, problem};
 use utoipa::ToSchema;
 
 /// Says what happens with the messages.
@@ -26,8 +26,8 @@ pub struct Redriven {
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(queue: &DeadLetterQueue, request: Request) -> Result<Response<Body>, ApiError> {
-    http::admin(&request)?;
+pub async fn handle(queue: &DeadLetterQueue, context: Context) -> Result<Response<Body>, ApiError> {
+    context.admin()?;
     let redrive = queue.start_redrive(|_| ()).await;
     let message = match redrive.map_err(|error| ApiError::QueueUnavailable(error.into()))? {
         Redrive::Started { .. } => "SQS is sending the messages to the task queue again.".to_owned(),

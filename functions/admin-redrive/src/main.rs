@@ -7,5 +7,5 @@ use shared::telemetry;
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let queue = DeadLetterQueue::from_env()?;
-    shared::http::serve(|request| admin_redrive::handle(&queue, request)).await
+    shared::http::serve(|context| admin_redrive::handle(&queue, context)).await
 }

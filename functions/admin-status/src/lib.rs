@@ -1,10 +1,10 @@
 //! `GET /admin/status`: how the whole is doing.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Body, Response, http::StatusCode};
 use queue::{Depth, QueueError, TaskQueue};
 use serde::Serialize;
 use shared::{
-    http::{self, ApiError, problem},
+    http::{self, ApiError, Context, problem},
     store::{
         Database,
         operating::{Overview, ReadOverview},
@@ -49,9 +49,9 @@ pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
     dead_letter_queue: &TaskQueue,
-    request: Request,
+    context: Context,
 ) -> Result<Response<Body>, ApiError> {
-    http::admin(&request)?;
+    context.admin()?;
     let (overview, depth, dead) = tokio::join!(database.run(&ReadOverview), queue.depth(), dead_letter_queue.depth());
     let mut problems = Vec::new();
     let status = SystemStatus {

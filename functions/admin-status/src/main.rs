@@ -9,5 +9,5 @@ async fn main() -> Result<(), lambda_http::Error> {
     let (database, config) = (Database::from_env()?, queue::client_config()?);
     let queue = TaskQueue::new(config.clone(), queue::task_queue_url()?);
     let dead_letter_queue = TaskQueue::new(config, queue::dead_letter_queue_url()?);
-    shared::http::serve(|request| admin_status::handle(&database, &queue, &dead_letter_queue, request)).await
+    shared::http::serve(|context| admin_status::handle(&database, &queue, &dead_letter_queue, context)).await
 }

@@ -1,10 +1,10 @@
 //! `GET /admin/tasks/{id}`: a task, and what it has been through.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Body, Response, http::StatusCode};
 use serde::Serialize;
 use shared::{
     domain::{Status, Task, TaskId},
-    http::{self, ApiError, problem},
+    http::{self, ApiError, Context, problem},
     store::{
         Database,
         operating::{FindHistory, History},
@@ -68,9 +68,9 @@ enum Event {
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    http::admin(&request)?;
-    let id = http::task_id(&request)?;
+pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
+    context.admin()?;
+    let id = http::task_id(&context.request)?;
     let history = database.run(&FindHistory(id)).await?;
     let history = history.ok_or(ApiError::NoSuchTask(id))?;
     let body = TaskHistory {

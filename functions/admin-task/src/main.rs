@@ -6,5 +6,5 @@ use shared::{store::Database, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let database = Database::from_env()?;
-    shared::http::serve(|request| admin_task::handle(&database, request)).await
+    shared::http::serve(|context| admin_task::handle(&database, context)).await
 }

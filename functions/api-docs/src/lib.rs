@@ -8,10 +8,10 @@ mod assets;
 use std::sync::LazyLock;
 
 use lambda_http::{
-    Body, Request, RequestExt, Response,
+    Body, RequestExt, Response,
     http::{HeaderValue, header},
 };
-use shared::http::{ApiError, problem};
+use shared::http::{ApiError, Context, problem};
 
 const OPENAPI: &str = include_str!("../../../openapi.json");
 
@@ -30,10 +30,10 @@ const REDOC_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src bl
                             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers by the last part of the path.
-pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
-    match request.path_parameters().first("asset") {
-        Some(name) => asset(name, request.query_string_parameters().first("v")).await,
-        None => match request.raw_http_path().rsplit('/').next() {
+pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
+    match context.request.path_parameters().first("asset") {
+        Some(name) => asset(name, context.request.query_string_parameters().first("v")).await,
+        None => match context.request.raw_http_path().rsplit('/').next() {
             Some("openapi.json") => openapi().await,
             Some("redoc") => redoc().await,
             _ => docs().await,

@@ -1,9 +1,9 @@
 //! `GET /`: what this API is. Also answers, as problem details, every request that no other route takes:
 //! API Gateway hands it what matches neither a path nor its methods (`ANY /{proxy+}` in template.yaml).
 
-use lambda_http::{Body, Request, RequestExt, Response, http::Method, http::StatusCode};
+use lambda_http::{Body, RequestExt, Response, http::Method, http::StatusCode};
 use serde::Serialize;
-use shared::http::{self, ApiError};
+use shared::http::{self, ApiError, Context};
 use utoipa::ToSchema;
 
 /// What this API is.
@@ -57,12 +57,12 @@ const INFO: Info = Info {
     description = "Its version, and paths to begin with.",
     responses((status = 200, description = "The API.", body = Info))
 )]
-pub async fn handle(request: Request) -> Result<Response<Body>, ApiError> {
-    let path = request.raw_http_path();
+pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
+    let path = context.request.raw_http_path();
     match allowed_methods(path) {
-        Some(_) if path == "/" && request.method() == Method::GET => Ok(http::json(StatusCode::OK, &INFO)),
+        Some(_) if path == "/" && context.request.method() == Method::GET => Ok(http::json(StatusCode::OK, &INFO)),
         Some(allow) => Err(ApiError::MethodNotAllowed {
-            method: request.method().to_string(),
+            method: context.request.method().to_string(),
             allow,
         }),
         None => Err(ApiError::NoSuchRoute(path.to_owned())),

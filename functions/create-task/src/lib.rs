@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use confique::Config;
 use lambda_http::{
-    Body, Request, Response,
+    Body, Response,
     http::{HeaderValue, StatusCode, header},
 };
 use queue::TaskQueue;
 use shared::{
     domain::{FieldError, NewTask, Task},
-    http::{self, ApiError, problem},
+    http::{self, ApiError, Context, problem},
     store::{
         Database,
         idempotency::{CreateOnce, CreateOnceOutcome},
-        tasks,
+        outbox, tasks,
     },
 };
 use task_metrics::Metrics;
@@ -81,12 +81,12 @@ pub async fn handle(
     queue: &TaskQueue,
     metrics: &Metrics,
     settings: &Settings,
-    request: Request,
+    context: Context,
 ) -> Result<Response<Body>, ApiError> {
-    let caller = http::caller(&request)?;
-    let key = http::idempotency_key(&request)?;
-    let new: NewTask = http::json_body(&request)?;
-    let (created_by, trace) = (&caller.subject, http::trace(&request));
+    let caller = context.caller()?;
+    let key = http::idempotency_key(&context.request)?;
+    let new: NewTask = http::json_body(&context.request)?;
+    let (created_by, trace) = (&caller.subject, context.trace());
     let outcome = match &key {
         None => {
             let insert = tasks::Insert { new: &new, created_by };
@@ -105,7 +105,7 @@ pub async fn handle(
     match outcome {
         CreateOnceOutcome::Created(task) => {
             metrics.task_created();
-            queue::enqueue(database, queue, task.id, trace).await;
+            outbox::enqueue(database, task.id, queue.send(task.id, trace)).await;
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {

@@ -9,5 +9,5 @@ async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let (settings, metrics) = (config::from_env()?, Metrics::from_env()?);
     let (database, queue) = (Database::from_env()?, TaskQueue::from_env()?);
-    shared::http::serve(|request| create_task::handle(&database, &queue, &metrics, &settings, request)).await
+    shared::http::serve(|context| create_task::handle(&database, &queue, &metrics, &settings, context)).await
 }

@@ -1,9 +1,9 @@
 //! `DELETE /tasks/{id}`.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Body, Response, http::StatusCode};
 use shared::{
     domain::TaskId,
-    http::{self, ApiError, Confirmation, problem},
+    http::{self, ApiError, Confirmation, Context, problem},
     store::{
         Database,
         tasks::{self, Change},
@@ -32,10 +32,10 @@ use shared::{
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    let caller = http::caller(&request)?;
-    let id = http::task_id(&request)?;
-    let versions = http::if_match(&request);
+pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
+    let caller = context.caller()?;
+    let id = http::task_id(&context.request)?;
+    let versions = http::if_match(&context.request);
     let delete = tasks::Delete {
         id,
         versions: versions.as_deref(),

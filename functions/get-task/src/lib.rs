@@ -1,9 +1,9 @@
 //! `GET /tasks/{id}`: one task.
 
-use lambda_http::{Body, Request, Response};
+use lambda_http::{Body, Response};
 use shared::{
     domain::{Task, TaskId},
-    http::{self, ApiError, problem},
+    http::{self, ApiError, Context, problem},
     store::{Database, tasks},
 };
 
@@ -29,11 +29,11 @@ use shared::{
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    let caller = http::caller(&request)?;
-    let id = http::task_id(&request)?;
+pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
+    let caller = context.caller()?;
+    let id = http::task_id(&context.request)?;
     let access = caller.access();
     let task = database.run(&tasks::Find { id, access }).await?;
     let task = task.ok_or(ApiError::NoSuchTask(id))?;
-    Ok(http::task_unless_known(&request, &task))
+    Ok(http::task_or_not_modified(&context.request, &task))
 }

@@ -1,12 +1,12 @@
 //! `GET /health`: asks the database, so that "healthy" means that requests can be served.
 
 use lambda_http::{
-    Body, Request, Response,
+    Body, Response,
     http::{HeaderValue, StatusCode, header},
 };
 use serde::Serialize;
 use shared::{
-    http::{self, ApiError},
+    http::{self, ApiError, Context},
     store::Database,
     telemetry,
 };
@@ -56,7 +56,7 @@ enum DependencyStatus {
             example = json!({"status": "unhealthy", "checks": {"database": "down"}})),
     )
 )]
-pub async fn handle(database: &Database, _: Request) -> Result<Response<Body>, ApiError> {
+pub async fn handle(database: &Database, _: Context) -> Result<Response<Body>, ApiError> {
     let (code, status, database) = match database.ping().await {
         Ok(()) => (StatusCode::OK, HealthStatus::Healthy, DependencyStatus::Up),
         Err(error) => {

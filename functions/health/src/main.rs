@@ -6,5 +6,5 @@ use shared::{store::Database, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let database = Database::from_env()?;
-    shared::http::serve(|request| health::handle(&database, request)).await
+    shared::http::serve(|context| health::handle(&database, context)).await
 }

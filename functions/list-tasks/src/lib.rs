@@ -1,12 +1,12 @@
 //! `GET /tasks`: a page of the caller's tasks.
 
 use lambda_http::{
-    Body, Request, Response,
+    Body, Response,
     http::{HeaderValue, StatusCode, header},
 };
 use shared::{
     domain::{Cursor, Page, Sort, Start, Status, Task},
-    http::{self, ApiError, problem},
+    http::{self, ApiError, Context, problem},
     store::{Database, tasks},
 };
 
@@ -45,9 +45,9 @@ use shared::{
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    let caller = http::caller(&request)?;
-    let query = http::query(&request);
+pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
+    let caller = context.caller()?;
+    let query = http::query(&context.request);
     let page = Page::parse(query.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let page = page.map_err(ApiError::Invalid)?;
     let list = tasks::List {

@@ -6,5 +6,5 @@ use shared::{store::Database, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let database = Database::from_env()?;
-    shared::http::serve(|request| list_tasks::handle(&database, request)).await
+    shared::http::serve(|context| list_tasks::handle(&database, context)).await
 }

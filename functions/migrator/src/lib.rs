@@ -3,8 +3,8 @@
 //! Whatever happens, CloudFormation is told: without an answer the stack would wait until its own timeout. So a
 //! migration that fails fails the deployment with Postgres's own words, and nothing else of it is rolled out.
 
-mod answer;
 mod migrate;
+mod response;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -16,8 +16,8 @@ use serde::Deserialize;
 use shared::telemetry;
 use tokio::time::timeout;
 
-pub use answer::AnswerError;
 pub use migrate::{MIGRATIONS, MigratorError, PATIENCE, ROLES, migrate};
+pub use response::ResponseError;
 
 /// The part of the invocation that is kept free at its end, to answer CloudFormation.
 const RESERVE: Duration = Duration::from_secs(15);
@@ -50,11 +50,11 @@ pub async fn handle(
     request: &Request,
     deadline: SystemTime,
     work: impl AsyncFnOnce() -> Result<String, MigratorError>,
-) -> Result<(), AnswerError> {
+) -> Result<(), ResponseError> {
     let what = request.request_type;
     tracing::info!(?what, "asked by CloudFormation");
     if what == RequestType::Delete {
-        return answer::send(request, Ok(None)).await;
+        return response::send(request, Ok(None)).await;
     }
     let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
     let work = AssertUnwindSafe(async { work().await }).catch_unwind();
@@ -67,5 +67,5 @@ pub async fn handle(
         Ok(database) => tracing::info!(database, "the database is ready"),
         Err(error) => telemetry::log_error(error, "the database is not ready"),
     }
-    answer::send(request, outcome.map(Some)).await
+    response::send(request, outcome.map(Some)).await
 }

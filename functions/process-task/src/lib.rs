@@ -1,12 +1,12 @@
 //! `POST /tasks/{id}/process`: processes a task again.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Body, Response, http::StatusCode};
 use queue::TaskQueue;
 use shared::{
     domain::TaskId,
-    http::{self, ApiError, Confirmation, problem},
+    http::{self, ApiError, Confirmation, Context, problem},
     store::{
-        Database,
+        Database, outbox,
         tasks::{self, ResetOutcome},
     },
 };
@@ -36,12 +36,12 @@ use shared::{
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(database: &Database, queue: &TaskQueue, request: Request) -> Result<Response<Body>, ApiError> {
-    let caller = http::caller(&request)?;
-    let id = http::task_id(&request)?;
+pub async fn handle(database: &Database, queue: &TaskQueue, context: Context) -> Result<Response<Body>, ApiError> {
+    let caller = context.caller()?;
+    let id = http::task_id(&context.request)?;
     let access = caller.access();
     match database.run(&tasks::Reset { id, access }).await? {
-        ResetOutcome::Done => queue::enqueue(database, queue, id, http::trace(&request)).await,
+        ResetOutcome::Done => outbox::enqueue(database, id, queue.send(id, context.trace())).await,
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
     }

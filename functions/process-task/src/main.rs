@@ -7,5 +7,5 @@ use shared::{store::Database, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let (database, queue) = (Database::from_env()?, TaskQueue::from_env()?);
-    shared::http::serve(|request| process_task::handle(&database, &queue, request)).await
+    shared::http::serve(|context| process_task::handle(&database, &queue, context)).await
 }

@@ -1,7 +1,6 @@
 //! One invocation: a batch of SQS records.
 
 use std::{
-    collections::HashMap,
     panic::AssertUnwindSafe,
     time::{Duration, Instant, SystemTime},
 };
@@ -9,6 +8,7 @@ use std::{
 use aws_lambda_events::sqs::SqsEvent;
 use futures::{FutureExt, future::join_all};
 use lambda_runtime::Diagnostic;
+use queue::Retry;
 use shared::{
     domain::{Status, Task, TaskId},
     store::{
@@ -16,17 +16,19 @@ use shared::{
         processing::{Claim, ClaimOutcome, ClaimedTask, Outcome, Request, Settle},
     },
     telemetry,
-    trace::TraceHeader,
 };
 use task_metrics::Batch;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
 
-use crate::{Retry, Settings, TaskError, record::Record};
+use crate::{
+    Settings, TaskError,
+    job::{self, Job},
+};
 
-/// The part of the invocation kept free at its end, to store the outcomes of what was done: one tenth.
-const RESERVE: u32 = 10;
+/// One tenth of the invocation is kept free at its end, to store the outcomes of what was done.
+const SETTLE_TIME_DIVISOR: u32 = 10;
 
 /// The invocation's length when the runtime does not say (`cargo lambda watch`).
 const DEFAULT_TIME: Duration = Duration::from_secs(30);
@@ -55,13 +57,23 @@ impl From<BatchError> for Diagnostic {
     }
 }
 
-/// What becomes of the message about one task.
+/// What becomes of the messages about one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Delivery {
-    /// It has done its work: Lambda deletes it.
+    /// They have done their work: Lambda deletes them.
     Acknowledge,
-    /// It must come back.
+    /// They must come back.
     Retry,
+}
+
+/// What came of a job.
+struct Attempt {
+    job: Job,
+    delivery: Delivery,
+    /// What is to be stored; `None` if the task was not claimed.
+    outcome: Option<Outcome>,
+    /// For how long the task was worked on, if it was claimed.
+    elapsed: Option<Duration>,
 }
 
 /// What became of a batch.
@@ -86,114 +98,94 @@ pub async fn process(
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Result<Processed, BatchError> {
     let time = time_until(deadline);
-    let records = event.records.iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
-    let wanted = by_task(&records);
-    let requests: Vec<Request> = wanted.iter().map(|(id, wanted)| wanted.request(*id)).collect();
-
+    let (retries, jobs) = job::read(event, settings.retry_delay_seconds)?;
+    let requests: Vec<Request> = jobs.iter().map(Job::request).collect();
     let claim = Claim {
         requests: &requests,
         lease: time,
     };
-    let claims = database.run(&claim).await?;
+    let mut claims = database.run(&claim).await?;
     let begun = OffsetDateTime::now_utc();
-    let performed = join_all(claims.into_iter().map(|(id, claim)| {
-        let perform = &perform;
-        let last_chance = wanted[&id].receives >= settings.max_receive_count;
-        async move {
-            match claim {
-                ClaimOutcome::Claimed(claimed) => {
-                    let started = Instant::now();
-                    let (outcome, delivery) = attempt(claimed, time - time / RESERVE, last_chance, perform).await;
-                    (id, delivery, Some((outcome, started.elapsed())))
-                }
-                ClaimOutcome::Busy => {
-                    info!("another worker holds the task");
-                    (id, Delivery::Retry, None)
-                }
-                ClaimOutcome::Settled => {
-                    info!("nothing to do: completed, failed or deleted");
-                    (id, Delivery::Acknowledge, None)
-                }
-            }
-        }
-        .instrument(tracing::info_span!(
-            "task",
-            taskId = id.get(),
-            traceId = wanted[&id].trace_id
-        ))
+    let mut attempts = join_all(jobs.into_iter().map(|job| {
+        let claim = claims.remove(&job.id).expect("there is one for each request");
+        let last_chance = job.receives >= settings.max_receive_count;
+        let span = tracing::info_span!("task", taskId = job.id.get(), traceId = job.trace_id());
+        attempt(job, claim, time - time / SETTLE_TIME_DIVISOR, last_chance, &perform).instrument(span)
     }))
     .await;
 
-    let (outcomes, processing_times): (Vec<Outcome>, Vec<Duration>) =
-        performed.iter().filter_map(|(.., attempted)| attempted.clone()).unzip();
-    let settled = settle(database, &outcomes, &wanted).await?;
-    let count = |status| settled.iter().filter(|outcome| outcome.status == status).count();
-    let latency = |outcome: &Outcome| wanted[&outcome.id].latency(begun);
+    let outcomes: Vec<Outcome> = attempts
+        .iter_mut()
+        .filter_map(|attempt| attempt.outcome.take())
+        .collect();
+    let settled = settle(database, &outcomes).await?;
+    let claimed = || attempts.iter().filter(|attempt| attempt.elapsed.is_some());
+    for Attempt { job, .. } in claimed().filter(|attempt| !settled.contains(&attempt.job.id)) {
+        warn!(
+            taskId = job.id.get(),
+            traceId = job.trace_id(),
+            "lost the task while working on it"
+        );
+    }
+    let count = |status| {
+        let is_counted = |outcome: &&Outcome| outcome.status == status && settled.contains(&outcome.id);
+        outcomes.iter().filter(is_counted).count()
+    };
     let metrics = Batch {
-        size: records.len(),
+        size: retries.len(),
         completed: count(Status::Completed),
         failed: count(Status::Failed),
-        processing_times,
-        queue_latencies: outcomes.iter().filter_map(latency).collect(),
+        processing_times: claimed().filter_map(|attempt| attempt.elapsed).collect(),
+        queue_latencies: claimed().filter_map(|attempt| attempt.job.latency(begun)).collect(),
     };
 
-    let deliveries: HashMap<TaskId, Delivery> = performed.into_iter().map(|(id, delivery, _)| (id, delivery)).collect();
-    let must_come_back = |record: &Record| match record.task {
-        Some(id) => deliveries.get(&id) != Some(&Delivery::Acknowledge),
-        None => true,
-    };
-    let retries = records.into_iter().filter(must_come_back);
+    let mut is_done = vec![false; retries.len()];
+    let acknowledged = attempts
+        .iter()
+        .filter(|attempt| attempt.delivery == Delivery::Acknowledge);
+    for record in acknowledged.flat_map(|attempt| &attempt.job.records) {
+        is_done[*record] = true;
+    }
+    let retries = retries.into_iter().zip(is_done).filter(|(_, is_done)| !is_done);
     Ok(Processed {
-        retries: retries
-            .map(|record| record.retry(settings.retry_delay_seconds))
-            .collect(),
+        retries: retries.map(|(retry, _)| retry).collect(),
         metrics,
     })
 }
 
-/// What the records of a batch say together about one task.
-struct Wanted<'a> {
-    /// The most receives of a record about it.
-    receives: u32,
-    /// When the latest message about it was sent.
-    sent_at: Option<OffsetDateTime>,
-    /// The trace of that message.
-    trace_id: Option<&'a str>,
-}
-
-impl Wanted<'_> {
-    fn request(&self, id: TaskId) -> Request {
-        let sent_at = self.sent_at;
-        Request { id, sent_at }
-    }
-
-    /// How long it has taken from the latest message until now; nothing if SQS's clock is ahead of ours.
-    fn latency(&self, now: OffsetDateTime) -> Option<Duration> {
-        let waited = now - self.sent_at?;
-        Some(waited.try_into().unwrap_or_default())
-    }
-}
-
-fn by_task(records: &[Record]) -> HashMap<TaskId, Wanted<'_>> {
-    let mut wanted: HashMap<TaskId, Wanted<'_>> = HashMap::new();
-    for record in records {
-        let Some(id) = record.task else { continue };
-        let entry = wanted.entry(id).or_insert(Wanted {
-            receives: 0,
-            sent_at: None,
-            trace_id: None,
-        });
-        entry.receives = entry.receives.max(record.receives);
-        if record.sent_at >= entry.sent_at {
-            entry.sent_at = record.sent_at;
-            entry.trace_id = record.trace.as_ref().map(TraceHeader::trace_id);
+/// Works on a job, if its task was claimed.
+async fn attempt(
+    job: Job,
+    claim: ClaimOutcome,
+    time: Duration,
+    last_chance: bool,
+    perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
+) -> Attempt {
+    let started = Instant::now();
+    let (delivery, outcome) = match claim {
+        ClaimOutcome::Claimed(claimed) => {
+            let (outcome, delivery) = work(claimed, time, last_chance, perform).await;
+            (delivery, Some(outcome))
         }
+        ClaimOutcome::Busy => {
+            info!("another worker holds the task");
+            (Delivery::Retry, None)
+        }
+        ClaimOutcome::Settled => {
+            info!("nothing to do: completed, failed or deleted");
+            (Delivery::Acknowledge, None)
+        }
+    };
+    Attempt {
+        job,
+        delivery,
+        elapsed: outcome.is_some().then(|| started.elapsed()),
+        outcome,
     }
-    wanted
 }
 
 /// Performs one task. Whatever happens in there, a panic too, is the outcome of this task only.
-async fn attempt(
+async fn work(
     claimed: ClaimedTask,
     time: Duration,
     last_chance: bool,
@@ -235,27 +227,13 @@ async fn attempt(
     (outcome, delivery)
 }
 
-/// Stores the outcomes and returns those that counted. One that no longer counts is dropped: the task was deleted,
-/// changed by a client or taken over by another worker, and whoever did that answers for it.
-async fn settle<'a>(
-    database: &Database,
-    outcomes: &'a [Outcome],
-    wanted: &HashMap<TaskId, Wanted<'_>>,
-) -> Result<Vec<&'a Outcome>, StoreError> {
+/// Stores the outcomes and returns the tasks whose outcome counted. One that no longer counts is dropped: the task was
+/// deleted, changed by a client or taken over by another worker, and whoever did that answers for it.
+async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Vec<TaskId>, StoreError> {
     if outcomes.is_empty() {
         return Ok(Vec::new());
     }
-    let settled = database.run(&Settle(outcomes)).await?;
-    let (settled, lost): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| settled.contains(&outcome.id));
-    for outcome in lost {
-        let trace_id = wanted[&outcome.id].trace_id;
-        warn!(
-            taskId = outcome.id.get(),
-            traceId = trace_id,
-            "lost the task while working on it"
-        );
-    }
-    Ok(settled)
+    database.run(&Settle(outcomes)).await
 }
 
 /// How long the invocation still has.

@@ -6,14 +6,14 @@
 //! failed comes back, each time after twice as long, and what keeps failing ends in the dead-letter queue.
 
 mod batch;
+mod job;
 mod perform;
-mod record;
 
 use std::time::SystemTime;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use confique::Config;
-use queue::{Postponement, TaskQueue};
+use queue::TaskQueue;
 use shared::store::Database;
 use task_metrics::Metrics;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use batch::time_until;
 pub use batch::{BatchError, Processed, process};
 pub use perform::{TaskError, perform};
-pub use record::Retry;
+pub use queue::Retry;
 
 /// What the processor must be told.
 #[derive(Clone, Copy, Config)]
@@ -47,9 +47,8 @@ pub async fn handle(
     let processed = process(database, event, deadline, settings, perform).await?;
     metrics.batch(&processed.metrics);
     let retries = processed.retries;
-    let postponements: Vec<Postponement> = retries.iter().filter_map(Retry::postponement).collect();
     // The answer matters more: without it Lambda takes every record for failed.
-    if timeout(time_until(deadline) / 2, queue.postpone(&postponements))
+    if timeout(time_until(deadline) / 2, queue.postpone(&retries))
         .await
         .is_err()
     {

@@ -18,7 +18,7 @@ use shared::{
     store::{
         Database, StoreError,
         idempotency::DeleteExpired,
-        reconciling::{CountDue, Due, GiveBack, TakeDue},
+        reconciling::{ClearEnqueued, CountDue, Due, TakeDue},
     },
     telemetry,
     trace::TraceHeader,
@@ -45,7 +45,7 @@ pub struct Settings {
 
 /// What a sweep did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct SweepReport {
     /// Messages that SQS accepted.
     pub sent: usize,
     /// Messages that it did not; the next sweep tries again.
@@ -78,12 +78,12 @@ pub async fn sweep(
     queue: &TaskQueue,
     settings: &Settings,
     trace: Option<&TraceHeader>,
-) -> Result<Report, SweepError> {
+) -> Result<SweepReport, SweepError> {
     let due = Due {
         unsent_after: UNSENT_AFTER,
         lost_after: Duration::from_secs(settings.lost_after_seconds),
     };
-    let mut report = Report::default();
+    let mut report = SweepReport::default();
     let mut budget = settings.sweep_limit;
     while budget > 0 && report.refused == 0 {
         let take = TakeDue {
@@ -103,7 +103,7 @@ pub async fn sweep(
         report.given_up += taken.given_up.len();
         let refused = queue.send_batch(&taken.to_send, trace).await;
         if !refused.is_empty() {
-            database.run(&GiveBack(&refused)).await?;
+            database.run(&ClearEnqueued(&refused)).await?;
         }
         report.sent += taken.to_send.len() - refused.len();
         report.refused += refused.len();

@@ -1,9 +1,9 @@
 //! `PUT` and `PATCH /tasks/{id}`: changes the members that were sent and nothing else.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Body, Response, http::StatusCode};
 use shared::{
     domain::{Task, TaskId, TaskPatch},
-    http::{self, ApiError, problem},
+    http::{self, ApiError, Context, problem},
     store::{
         Database,
         tasks::{self, Change},
@@ -42,11 +42,11 @@ use shared::{
         (status = 503, response = problem::Unavailable),
     )
 )]
-pub async fn handle(database: &Database, request: Request) -> Result<Response<Body>, ApiError> {
-    let caller = http::caller(&request)?;
-    let id = http::task_id(&request)?;
-    let patch: TaskPatch = http::json_body(&request)?;
-    let versions = http::if_match(&request);
+pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
+    let caller = context.caller()?;
+    let id = http::task_id(&context.request)?;
+    let patch: TaskPatch = http::json_body(&context.request)?;
+    let versions = http::if_match(&context.request);
     let update = tasks::Update {
         id,
         patch: &patch,

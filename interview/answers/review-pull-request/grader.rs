@@ -91,7 +91,7 @@ fn file(path: &str) -> String {
 
 /// The findings of the review, or what is wrong with its form.
 fn review() -> Result<Vec<Finding>, String> {
-    let text = file("exercises/review-pull-request/review.md");
+    let text = file("interview/briefs/review-pull-request/review.md");
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with(['#', '<', '>']));
     lines

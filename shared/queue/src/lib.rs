@@ -19,14 +19,12 @@ use confique::Config;
 use futures::future::join_all;
 use serde::Serialize;
 use shared::{
-    config::{self, AwsIdentity, ConfigError},
+    config::{self, AwsCredentials, ConfigError},
     domain::{TaskId, TaskMessage},
-    store::{Database, tasks},
     telemetry,
     trace::TraceHeader,
 };
 use time::OffsetDateTime;
-use tracing::Span;
 use utoipa::ToSchema;
 
 /// How long one attempt may take. SQS answers in some 20 ms; an endpoint that accepts the connection and
@@ -73,7 +71,7 @@ impl QueueError {
     }
 }
 
-/// What an SQS client needs of the environment beside [`AwsIdentity`].
+/// What an SQS client needs of the environment beside [`AwsCredentials`].
 #[derive(Config)]
 struct EndpointConfig {
     /// Where AWS is, if it is not AWS (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
@@ -85,17 +83,17 @@ struct EndpointConfig {
 ///
 /// Not by `aws_config`, which would look for files, containers and EC2 first, and bring along the code to do so.
 pub fn client_config() -> Result<Builder, ConfigError> {
-    let identity: AwsIdentity = config::from_env()?;
+    let own: AwsCredentials = config::from_env()?;
     let credentials = Credentials::new(
-        identity.access_key_id,
-        identity.secret_access_key,
-        identity.session_token,
+        own.access_key_id,
+        own.secret_access_key,
+        own.session_token,
         None,
         "Lambda",
     );
     let mut client = Builder::new()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(identity.region))
+        .region(Region::new(own.region))
         .credentials_provider(credentials)
         .http_client(https::client());
     client.set_endpoint_url(config::from_env::<EndpointConfig>()?.aws_endpoint_url);
@@ -158,14 +156,19 @@ impl TaskQueue {
         }
     }
 
-    /// Sets when messages come back. Where that fails the queue's own visibility timeout stays in force.
-    pub async fn postpone(&self, messages: &[Postponement]) {
-        let batches = messages.chunks(Self::MAX_BATCH).map(async |batch| {
-            let entries = batch.iter().enumerate().map(|(index, message)| {
+    /// Sets when messages come back. Where that fails, or a message has no receipt handle, the queue's own visibility
+    /// timeout stays in force.
+    pub async fn postpone(&self, retries: &[Retry]) {
+        let retries = retries.iter();
+        let retries: Vec<_> = retries
+            .filter_map(|retry| Some((retry.receipt_handle.as_ref()?, retry.seconds)))
+            .collect();
+        let batches = retries.chunks(Self::MAX_BATCH).map(async |batch| {
+            let entries = batch.iter().enumerate().map(|(index, (receipt_handle, seconds))| {
                 ChangeMessageVisibilityBatchRequestEntry::builder()
                     .id(index.to_string())
-                    .receipt_handle(&message.receipt_handle)
-                    .visibility_timeout(message.seconds)
+                    .receipt_handle(*receipt_handle)
+                    .visibility_timeout(*seconds)
                     .build()
                     .expect("an entry has an id and a receipt handle")
             });
@@ -234,11 +237,13 @@ pub struct Depth {
     pub delayed: u64,
 }
 
-/// A message that was received and is to come back.
+/// A received message that must come back, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Postponement {
-    /// The receipt handle of this receive.
-    pub receipt_handle: String,
+pub struct Retry {
+    /// The message.
+    pub message_id: String,
+    /// The receipt handle of this receive, if the event has one.
+    pub receipt_handle: Option<String>,
     /// In how many seconds the message is visible again, at most 12 hours ("Amazon SQS message quotas").
     pub seconds: i32,
 }
@@ -268,19 +273,4 @@ fn system_attributes(
         MessageSystemAttributeNameForSends::AwsTraceHeader,
         value,
     )]))
-}
-
-/// Sends the message about a stored task, as a part of this trace, and notes that it was sent.
-///
-/// Never fails: the task is safe in Postgres, and as long as its `enqueued_at` is null it is known that its
-/// message must still be sent.
-pub async fn enqueue(database: &Database, queue: &TaskQueue, id: TaskId, trace: Option<&TraceHeader>) {
-    Span::current().record("taskId", id.get());
-    if let Err(error) = queue.send(id, trace).await {
-        return telemetry::log_error(&error, "stored, but not enqueued");
-    }
-    let marked = database.run(&tasks::MarkEnqueued(id)).await;
-    if let Err(error) = marked {
-        telemetry::log_error(&error, "enqueued, but not marked so: it may be sent once more");
-    }
 }

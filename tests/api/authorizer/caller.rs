@@ -5,23 +5,23 @@ use lambda_http::{Body, LambdaEvent, Response, http::StatusCode, request::Lambda
 use serde_json::{Value, json};
 use shared::{
     config::{Auth, AuthConfig},
-    http::{self, ApiError, respond},
+    http::{ApiError, Context, respond},
 };
 
 use crate::support::events;
 
 /// What a function answers that says who calls, on a route for everybody and on one for admins.
 async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
-    let everybody = |request| async move {
-        let caller = http::caller(&request)?;
+    let everybody = |context: Context| async move {
+        let caller = context.caller()?;
         Ok::<_, ApiError>(Response::new(Body::Text(format!(
             "{} {}",
             caller.subject, caller.is_admin
         ))))
     };
-    let admins = |request| async move {
-        let caller = http::admin(&request)?;
-        Ok::<_, ApiError>(Response::new(Body::Text(caller.subject)))
+    let admins = |context: Context| async move {
+        let caller = context.admin()?;
+        Ok::<_, ApiError>(Response::new(Body::Text(caller.subject.clone())))
     };
     let event = || {
         let event: LambdaRequest = serde_json::from_value(event.clone()).expect("an event");

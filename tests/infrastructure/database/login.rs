@@ -12,7 +12,7 @@ use std::{
 };
 
 use shared::{
-    config::AwsIdentity,
+    config::AwsCredentials,
     store::{Database, Login, StoreError, auth_token},
 };
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
@@ -133,8 +133,8 @@ impl Drop for TlsServer {
     }
 }
 
-fn identity() -> AwsIdentity {
-    AwsIdentity {
+fn identity() -> AwsCredentials {
+    AwsCredentials {
         access_key_id: "AKIDEXAMPLE".to_owned(),
         secret_access_key: "secret".to_owned(),
         session_token: Some("session/token".repeat(60)),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use migrator::MIGRATIONS;
-use migrator::{AnswerError, MigratorError, Request, handle, migrate};
+use migrator::{MigratorError, Request, ResponseError, handle, migrate};
 use serde_json::{Value, json};
 use shared::store::Login;
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -378,7 +378,7 @@ async fn the_answer_is_sent_as_s3_wants_it_and_again_if_it_is_not_taken() {
     })
     .await;
     assert!(
-        matches!(&outcome, Err(AnswerError::Refused(status)) if *status == 403),
+        matches!(&outcome, Err(ResponseError::Refused(status)) if *status == 403),
         "{outcome:?}"
     );
 }

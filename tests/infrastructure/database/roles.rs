@@ -12,7 +12,7 @@ use shared::{
         idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, Outcome, Request, Settle},
-        reconciling::{CountDue, Due, GiveBack, TakeDue},
+        reconciling::{ClearEnqueued, CountDue, Due, TakeDue},
         tasks::{Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
     },
 };
@@ -31,7 +31,7 @@ async fn log_in(pool: &PgPool, role: &str) -> Database {
     database
 }
 
-async fn allowed<S: Statement>(database: &Database, statement: S) -> S::Answer {
+async fn allowed<S: Statement>(database: &Database, statement: S) -> S::Output {
     let outcome = database.run(&statement).await;
     outcome.unwrap_or_else(|error| panic!("{}: {error:?}", std::any::type_name::<S>()))
 }
@@ -53,7 +53,7 @@ async fn refused<S: Statement>(database: &Database, statement: S) {
 struct Sql(&'static str);
 
 impl Statement for Sql {
-    type Answer = ();
+    type Output = ();
 
     async fn run(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         sqlx::query(self.0).execute(connection).await.map(|_| ())
@@ -231,7 +231,7 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
     allowed(&writer, Reset { id, access: ALL }).await;
     let taken = allowed(&writer, take_due()).await;
     assert!(taken.to_send.contains(&id), "{taken:?}");
-    allowed(&writer, GiveBack(&[id])).await;
+    allowed(&writer, ClearEnqueued(&[id])).await;
     execute(&pool, "update tasks set attempts = 10").await;
     let taken = allowed(&writer, take_due()).await;
     assert!(taken.given_up.contains(&id), "{taken:?}");

@@ -1,308 +1,50 @@
 //! What the documents say about the repository: do their links lead somewhere, and is what they name there? Here, what
-//! holds for all of them; in `interview` and `operations`, what one of them must have.
+//! holds for all of them; in `operations`, what one of them must have.
 
-#[path = "../../documents/interview.rs"]
-mod interview;
 mod operations;
 
-use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
+use std::{fs, path::Path};
 
-use regex::Regex;
-
-/// A file of the repository, if it is there.
-fn file(path: &str) -> Option<String> {
-    fs::read_to_string(Path::new("..").join(path)).ok()
-}
+use support::documents::{ROOT, file, unexplained_commands, wrong_links, wrong_targets};
 
 /// The documents that a person reads.
 fn documents() -> Vec<String> {
-    let folder = fs::read_dir("../docs").expect("docs/").map(|entry| {
+    let folder = fs::read_dir(Path::new(ROOT).join("docs")).expect("docs/").map(|entry| {
         let name = entry.expect("an entry").file_name();
         format!("docs/{}", name.to_string_lossy())
     });
     let mut documents: Vec<String> = folder.filter(|path| path.ends_with(".md")).collect();
-    documents.extend(["README.md", "INTERVIEW_QUESTIONS.md", "migrations/README.md"].map(str::to_owned));
-    documents.extend(kit("exercises", "README.md"));
-    // Not there within an exercise.
-    documents.extend(kit("interviewer", "notes.md"));
+    documents.extend(["README.md", "localstack/README.md", "migrations/README.md"].map(str::to_owned));
     documents
 }
 
-/// The README of a folder of the interview kit, and the documents of this name in the folders below it.
-fn kit(folder: &str, name: &str) -> Vec<String> {
-    let entries = fs::read_dir(Path::new("..").join(folder)).into_iter().flatten();
-    let below = entries.map(|entry| {
-        let below = entry.expect("an entry").file_name();
-        format!("{folder}/{}/{name}", below.to_string_lossy())
-    });
-    let readme = format!("{folder}/README.md");
-    let documents = below.chain([readme]).filter(|path| file(path).is_some());
-    documents.collect()
-}
-
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a regular expression")
-}
-
-/// The document without its blocks of code, and those blocks.
-fn without_code(document: &str) -> (String, Vec<String>) {
-    let (mut text, mut blocks, mut in_block) = (String::new(), Vec::new(), false);
-    for line in document.lines() {
-        if line.starts_with("```") {
-            in_block = !in_block;
-            if in_block {
-                blocks.push(format!("{line}\n"));
-            }
-        } else if in_block {
-            let block = blocks.last_mut().expect("it has begun");
-            block.push_str(line);
-            block.push('\n');
-        } else {
-            text.push_str(line);
-            text.push('\n');
-        }
+/// A document; without the passages about the interview kit, if that is gone.
+fn read(path: &str) -> String {
+    let document = file(path).expect("the document");
+    if Path::new(ROOT).join("interview").exists() {
+        return document;
     }
-    (text, blocks)
-}
-
-/// The anchors of a document's headings, as GitHub makes them.
-fn anchors(document: &str) -> BTreeSet<String> {
-    let (text, _) = without_code(document);
-    let headings = text.lines().filter(|line| line.starts_with('#'));
-    headings
-        .map(|heading| {
-            let letters = heading.trim_start_matches('#').trim().to_lowercase();
-            let letters = letters.replace(' ', "-");
-            letters
-                .chars()
-                .filter(|c| c.is_alphanumeric() || "-_".contains(*c))
-                .collect()
-        })
-        .collect()
-}
-
-/// The links of a document that lead into the repository: their text, the file, from the repository's root, and what
-/// follows a `#`.
-fn links(path: &str, document: &str) -> Vec<(String, String, Option<String>)> {
-    let (text, _) = without_code(document);
-    let folder = Path::new(path).parent().expect("it is a file");
-    static LINK: LazyLock<Regex> = LazyLock::new(|| regex(r"\[([^\]]+)\]\(([^)\s]+)\)"));
-    LINK.captures_iter(&text)
-        .filter(|link| !link[2].contains("://"))
-        .map(|link| {
-            let (target, anchor) = match link[2].split_once('#') {
-                Some((target, anchor)) => (target, Some(anchor.to_owned())),
-                None => (&link[2], None),
-            };
-            let target = match target {
-                "" => path.to_owned(),
-                target => normal(&folder.join(target).to_string_lossy()),
-            };
-            (link[1].to_owned(), target, anchor)
-        })
-        .collect()
-}
-
-/// "docs/../README.md" -> "README.md"
-fn normal(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            ".." => _ = parts.pop(),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
-}
-
-/// The name of an item, if the link is to one: `[`Database::run`](shared/core/src/store/connection.rs)`.
-fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
-    let name = text.strip_prefix('`')?.strip_suffix('`')?;
-    let is_name = name
-        .chars()
-        .all(|letter| letter.is_alphanumeric() || "_:.".contains(letter));
-    (is_name && !path.ends_with(name)).then_some(name)
-}
-
-/// Whether a file defines the item: of Rust (`Type::method` and `Enum::Variant`, too), of a template (a logical id, or a
-/// `Block.Key`), of SQL (an object, a `table.column`, a role) or of TOML (a table, or a `table.key`).
-fn defines(path: &str, text: &str, name: &str) -> bool {
-    let (owner, last) = match name.rsplit_once("::").or_else(|| name.rsplit_once('.')) {
-        Some((owner, last)) => (Some(owner), last),
-        None => (None, name),
-    };
-    match path.rsplit('.').next() {
-        Some("rs") => match owner {
-            None => text.lines().any(|line| item(line) == Some(last)),
-            Some(owner) => bodies(text, owner).any(|line| item(line) == Some(last) || member(line) == Some(last)),
-        },
-        Some("yaml") => match owner {
-            None => text.contains(&format!("\n  {last}:")),
-            Some(block) => {
-                let mut lines = text
-                    .lines()
-                    .skip_while(|line| line.strip_suffix(':') != Some(block))
-                    .skip(1);
-                let inside = lines
-                    .by_ref()
-                    .take_while(|line| line.is_empty() || line.starts_with(' '));
-                let key = format!("{last}:");
-                inside.map(str::trim_start).any(|line| line.starts_with(&key))
-            }
-        },
-        Some("sql") => {
-            let words: Vec<&str> = words(text).collect();
-            let pair = |kinds: &[&str], name| words.windows(2).any(|two| kinds.contains(&two[0]) && two[1] == name);
-            match owner {
-                None => pair(&["table", "index", "function", "type", "constraint"], last) || role(text, last),
-                Some(table) => {
-                    let begins = |line: &str| line.split(' ').next() == Some(last);
-                    pair(&["table"], table) && (pair(&["column"], last) || text.lines().map(str::trim).any(begins))
-                }
-            }
-        }
-        Some("toml") => {
-            let table = |name: &str| text.split_once(&format!("\n[{name}]\n"));
-            let key = owner.and_then(|owner| {
-                let (_, after) = table(owner)?;
-                let keys = after.split("\n[").next()?;
-                Some(keys.lines().any(|line| line.split(' ').next() == Some(last)))
-            });
-            table(name).is_some() || key == Some(true)
-        }
-        _ => false,
-    }
-}
-
-/// Names and keywords.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    let words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '!');
-    words.filter(|word| !word.is_empty())
-}
-
-/// The name of the item of Rust that begins in this line.
-fn item(line: &str) -> Option<&str> {
-    if line.trim_start().starts_with("//") {
-        return None;
-    }
-    let mut words = words(line).skip_while(|word| ["pub", "crate", "super", "async"].contains(word));
-    match (words.next()?, words.next()?) {
-        ("const", "fn") => words.next(),
-        ("const" | "enum" | "fn" | "macro_rules!" | "static" | "struct" | "trait" | "type", name) => Some(name),
-        _ => None,
-    }
-}
-
-/// The name of the variant or field of Rust that is this line, or begins there.
-fn member(line: &str) -> Option<&str> {
-    let line = line.strip_prefix("    ")?;
-    let line = line.strip_prefix("pub ").unwrap_or(line);
-    let name = words(line).next()?;
-    line.strip_prefix(name)?
-        .starts_with([':', ',', '(', ' '])
-        .then_some(name)
-}
-
-/// The lines of the blocks of Rust that belong to a type: its definition, and what is implemented for it. A block goes from
-/// a line without indentation to the next closing brace without.
-fn bodies<'a>(text: &'a str, owner: &'a str) -> impl Iterator<Item = &'a str> {
-    let mut inside = false;
-    text.lines().filter(move |line| {
-        let mut head = words(line).skip_while(|word| *word == "pub");
-        let is_head = !line.starts_with(' ')
-            && head
-                .next()
-                .is_some_and(|word| ["impl", "enum", "struct", "trait"].contains(&word));
-        if is_head {
-            inside = head.any(|word| word == owner);
-        } else if *line == "}" {
-            inside = false;
-        }
-        inside && !is_head
+    let mut passages = document.split("<!-- interview kit -->");
+    let first = passages.next().unwrap_or_default().to_owned();
+    passages.fold(first, |text, passage| {
+        let (_, rest) = passage.split_once("<!-- end of interview kit -->").expect("an end");
+        text + rest
     })
-}
-
-/// Whether a file of SQL grants something to this role.
-fn role(text: &str, name: &str) -> bool {
-    let grants = text
-        .split(';')
-        .filter_map(|statement| statement.trim_start().rsplit_once(" to "));
-    grants
-        .map(|(_, roles)| roles)
-        .any(|roles| words(roles).any(|role| role == name))
-}
-
-/// If this document belongs to an exercise: what is only there once that has begun, the patch that it begins with.
-fn start_of(path: &str) -> Option<String> {
-    let (folder, rest) = path.split_once('/')?;
-    if !["exercises", "interviewer"].contains(&folder) {
-        return None;
-    }
-    let name = rest.split('/').next()?;
-    file(&format!("interviewer/{name}/start.patch"))
-}
-
-/// What is wrong with the links of a document.
-fn wrong_links(path: &str, document: &str) -> Vec<String> {
-    let start = start_of(path).unwrap_or_default();
-    let wrong = links(path, document).into_iter().filter_map(|(text, target, anchor)| {
-        if Path::new("..").join(&target).is_dir() {
-            return None;
-        }
-        let Some(content) = (if target == path {
-            Some(document.to_owned())
-        } else {
-            file(&target)
-        }) else {
-            let is_made = start.contains(&format!("\n--- /dev/null\n+++ b/{target}\n"));
-            // Within an exercise nobody can tell what the others begin with.
-            let is_elsewhere = path.starts_with("exercises/") && !Path::new("../interviewer").exists();
-            return (!is_made && !is_elsewhere).then(|| format!("{path}: there is no file {target}"));
-        };
-        if let Some(anchor) = anchor
-            && !anchors(&content).contains(&anchor)
-        {
-            return Some(format!("{path}: {target} has no heading #{anchor}"));
-        }
-        let name = symbol(&text, &target)?;
-        let added = start.lines().filter_map(|line| line.strip_prefix('+'));
-        let content = added.fold(content, |content, line| content + "\n" + line);
-        (!defines(&target, &content, name)).then(|| format!("{path}: {target} does not define {name}"))
-    });
-    wrong.collect()
-}
-
-/// The `make` targets that a document names and that do not exist.
-fn wrong_targets(document: &str) -> Vec<String> {
-    let makefile = file("Makefile").expect("the Makefile");
-    let named = regex(r"(?m)(?:`|^)make ([a-z][a-z-]*)");
-    let named = named.captures_iter(document).map(|found| found[1].to_owned());
-    let exists = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
-    named.filter(|target| !exists(target)).collect()
 }
 
 #[test]
 fn every_link_of_the_documents_leads_to_a_file_that_has_what_it_names() {
     for path in documents() {
-        let document = file(&path).expect("the document");
-        assert_eq!(wrong_links(&path, &document), [""; 0]);
+        let document = read(&path);
+        assert_eq!(wrong_links(&path, &document, file, ""), [""; 0]);
     }
 }
 
 #[test]
 fn every_make_target_that_the_documents_name_exists() {
     for path in documents() {
-        assert_eq!(wrong_targets(&file(&path).expect("the document")), [""; 0], "{path}");
+        assert_eq!(wrong_targets(&read(&path)), [""; 0], "{path}");
     }
-}
-
-/// The first lines of the blocks of shell commands that are neither run by a test nor say what it would need for that.
-/// (A `console` block is run, by `documentation.rs`.)
-fn unexplained_commands(document: &str) -> Vec<String> {
-    let (_, blocks) = without_code(document);
-    let blocks = blocks.iter().filter_map(|block| block.strip_prefix("```sh\n"));
-    let first_lines = blocks.map(|block| block.lines().next().unwrap_or_default().to_owned());
-    first_lines.filter(|line| !line.starts_with("# needs ")).collect()
 }
 
 #[test]
@@ -313,18 +55,9 @@ fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
             "README.md" => {
                 &["make up      # installs what is missing, starts everything, deploys template.yaml, prints the URLs"]
             }
-            // What tests/exercises.rs and the tests of xtask do.
-            "exercises/README.md" => {
-                &["make exercise N=lost-messages   # begins: a branch of its own, with one commit"]
-            }
-            "interview/README.md" => &["make exercise N=lost-messages && make grade && make exercise-reset"],
             _ => &[],
         };
-        assert_eq!(
-            unexplained_commands(&file(&path).expect("the document")),
-            expected,
-            "{path}"
-        );
+        assert_eq!(unexplained_commands(&read(&path)), expected, "{path}");
     }
     assert_eq!(unexplained_commands("```sh\nmake it so\n```\n"), ["make it so"]);
 }
@@ -349,7 +82,7 @@ fn a_link_that_leads_nowhere_is_noticed() {
         "[`profile.fast`](Cargo.toml)",
         "[`profile`](README.md)",
     ] {
-        assert_eq!(wrong_links("README.md", wrong).len(), 1, "{wrong}");
+        assert_eq!(wrong_links("README.md", wrong, file, "").len(), 1, "{wrong}");
     }
     assert_eq!(wrong_targets("`make nothing`, and\nmake up"), ["nothing"]);
 }

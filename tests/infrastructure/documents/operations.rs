@@ -1,6 +1,6 @@
 //! docs/operations.md: has every alarm its chapter, and does what the commands name exist?
 
-use super::{file, regex, without_code};
+use support::documents::{file, regex, without_code};
 
 const PARTS: [&str; 3] = ["**Means.** ", "**Look first.** ", "**Do.** "];
 

@@ -15,7 +15,7 @@ pub fn task(status: StatusCode, task: &Task) -> Response<Body> {
 }
 
 /// 200 with the task; 304 without it if the client has this version already (`If-None-Match`).
-pub fn task_unless_known(request: &Request, known: &Task) -> Response<Body> {
+pub fn task_or_not_modified(request: &Request, known: &Task) -> Response<Body> {
     let mut response = task(StatusCode::OK, known);
     let is_known = match tags(request, header::IF_NONE_MATCH) {
         Tags::None => false,

@@ -1,9 +1,8 @@
 //! How a request becomes a response.
 //!
-//! A handler is an `async fn(&State, Request) -> Result<Response<Body>, ApiError>`. [`serve`] runs it under
-//! Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
+//! A handler is an `async fn(&State, Context) -> Result<Response<Body>, ApiError>`. [`serve`] runs it under Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
 
-mod caller;
+mod context;
 pub mod cors;
 mod error;
 mod etag;
@@ -11,10 +10,10 @@ pub mod problem;
 mod request;
 mod serve;
 
-pub use caller::{Caller, admin, caller};
+pub use context::{Caller, Context};
 pub use error::ApiError;
-pub use etag::{if_match, task, task_unless_known};
-pub use request::{idempotency_key, json_body, query, task_id, trace};
+pub use etag::{if_match, task, task_or_not_modified};
+pub use request::{idempotency_key, json_body, query, task_id};
 pub use serve::{respond, serve};
 
 pub use lambda_http::{Body, Request, Response, http::StatusCode};

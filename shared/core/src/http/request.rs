@@ -7,10 +7,7 @@ use percent_encoding::percent_decode_str;
 use tracing::Span;
 
 use super::ApiError;
-use crate::{
-    domain::{FieldError, IdempotencyKey, Input, TaskId},
-    trace::TraceHeader,
-};
+use crate::domain::{FieldError, IdempotencyKey, Input, TaskId};
 
 /// The most bytes a body may have. The largest valid one, a title and a description of nothing but escaped
 /// emoji (12 bytes a character), has 124 KiB.
@@ -39,11 +36,6 @@ pub fn query(request: &Request) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
-}
-
-/// The trace of this invocation, if there is one. Not from the header `X-Amzn-Trace-Id`, which a client may send.
-pub fn trace(request: &Request) -> Option<&TraceHeader> {
-    request.extensions().get()
 }
 
 /// The `Idempotency-Key`, if there is one.

@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
-    Adapter, Body, Error, IntoResponse, LambdaEvent, Request, RequestExt, Response,
+    Adapter, Body, Error, IntoResponse, LambdaEvent, RequestExt, Response,
     http::{HeaderMap, HeaderValue, header},
     request::LambdaRequest,
     service_fn,
@@ -17,7 +17,7 @@ use serde::Serialize;
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument, field::Empty};
 
-use super::{ApiError, cors};
+use super::{ApiError, Context, cors};
 use crate::{
     config::{self, Auth, AuthConfig},
     telemetry::chain,
@@ -25,17 +25,17 @@ use crate::{
 };
 
 /// A handler without its type, so that all below is compiled here, once, and not again in every function.
-type Handler<'a> = dyn Fn(Request) -> BoxFuture<'a> + Sync + 'a;
+type Handler<'a> = dyn Fn(Context) -> BoxFuture<'a> + Sync + 'a;
 
 type BoxFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, ApiError>> + Send + 'a>>;
 
 /// Serves requests until Lambda ends the execution environment.
 pub async fn serve<'a, H, F>(handler: H) -> Result<(), Error>
 where
-    H: Fn(Request) -> F + Sync + 'a,
+    H: Fn(Context) -> F + Sync + 'a,
     F: Future<Output = Result<Response<Body>, ApiError>> + Send + 'a,
 {
-    run(&|request| Box::pin(handler(request))).await
+    run(&|context| Box::pin(handler(context))).await
 }
 
 async fn run(handler: &Handler<'_>) -> Result<(), Error> {
@@ -52,10 +52,10 @@ pub async fn respond<'a, H, F>(
     event: LambdaEvent<LambdaRequest>,
 ) -> Result<impl Serialize, Error>
 where
-    H: Fn(Request) -> F + Sync,
+    H: Fn(Context) -> F + Sync,
     F: Future<Output = Result<Response<Body>, ApiError>> + Send + 'a,
 {
-    respond_to(&|request| Box::pin(handler(request)), auth, cors, event).await
+    respond_to(&|context| Box::pin(handler(context)), auth, cors, event).await
 }
 
 async fn respond_to(
@@ -64,20 +64,31 @@ async fn respond_to(
     cors: Option<&CorsLayer>,
     mut event: LambdaEvent<LambdaRequest>,
 ) -> Result<impl Serialize + use<>, Error> {
-    let refusal = refuse_malformed_base64(&mut event.payload);
-    let answer = service_fn(|mut request: Request| {
-        // For `caller`.
-        request.extensions_mut().insert(auth);
-        let refusal = refusal.clone();
-        async move { Ok::<_, Error>(answer(handler, refusal, request).await) }
+    if let Some(reason) = take_malformed_base64(&mut event.payload) {
+        let refuse = |_| -> BoxFuture<'_> { Box::pin(ready(Err(ApiError::NotJson(reason.clone())))) };
+        return adapt(&refuse, auth, cors, event).await;
+    }
+    adapt(handler, auth, cors, event).await
+}
+
+/// Has the handler respond to an event that is a request.
+async fn adapt(
+    handler: &Handler<'_>,
+    auth: Auth,
+    cors: Option<&CorsLayer>,
+    event: LambdaEvent<LambdaRequest>,
+) -> Result<impl Serialize + use<>, Error> {
+    let service = service_fn(move |request| async move {
+        let response = serve_request(handler, Context::new(request, auth)).await;
+        Ok::<_, Error>(response)
     });
     match cors {
         Some(cors) => {
-            Adapter::from(cors.layer(answer).map_response(Ready))
+            Adapter::from(cors.layer(service).map_response(Ready))
                 .oneshot(event)
                 .await
         }
-        None => Adapter::from(answer.map_response(Ready)).oneshot(event).await,
+        None => Adapter::from(service.map_response(Ready)).oneshot(event).await,
     }
 }
 
@@ -91,25 +102,17 @@ impl IntoResponse for Ready {
     }
 }
 
-async fn answer(handler: &Handler<'_>, refusal: Option<String>, mut request: Request) -> Response<Body> {
-    let trace = request.lambda_context_ref().and_then(TraceHeader::of);
+async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body> {
     // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
     let span = tracing::info_span!(
         "request",
-        method = %request.method(),
-        path = request.raw_http_path(),
+        method = %context.request.method(),
+        path = context.request.raw_http_path(),
         taskId = Empty,
-        traceId = trace.as_ref().map(TraceHeader::trace_id),
+        traceId = context.trace().map(TraceHeader::trace_id),
     );
-    if let Some(trace) = trace {
-        // For `trace`.
-        request.extensions_mut().insert(trace);
-    }
-    async {
-        let outcome = match refusal {
-            Some(reason) => Err(ApiError::NotJson(reason)),
-            None => handler(request).await,
-        };
+    async move {
+        let outcome = handler(context).await;
         let mut response = outcome.unwrap_or_else(|error| {
             if error.status().is_server_error() {
                 tracing::error!(error = chain(&error), "the request failed");
@@ -144,7 +147,7 @@ fn protect(headers: &mut HeaderMap) {
 
 /// `lambda_http` panics on a body that is marked as base64 and is not: takes such a body out of the event
 /// and returns what is wrong with it.
-fn refuse_malformed_base64(event: &mut LambdaRequest) -> Option<String> {
+fn take_malformed_base64(event: &mut LambdaRequest) -> Option<String> {
     let body = match event {
         LambdaRequest::ApiGatewayV1(event) if event.is_base64_encoded => &mut event.body,
         LambdaRequest::ApiGatewayV2(event) if event.is_base64_encoded => &mut event.body,

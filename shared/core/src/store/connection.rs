@@ -25,23 +25,23 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// One round trip to Postgres.
 pub trait Statement: Sync {
-    /// What Postgres answers.
-    type Answer: Send;
+    /// What Postgres responds with.
+    type Output: Send;
 
-    /// True if running the statement twice has the same effect and answer as running it once.
+    /// True if running the statement twice has the same effect and output as running it once.
     fn is_repeatable(&self) -> bool {
         false
     }
 
-    /// Sends the statement and reads its answer.
-    fn run(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Answer, sqlx::Error>> + Send;
+    /// Sends the statement and reads its output.
+    fn run(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
 /// Asks whether Postgres is there.
 struct Ping;
 
 impl Statement for Ping {
-    type Answer = ();
+    type Output = ();
 
     fn is_repeatable(&self) -> bool {
         true
@@ -56,27 +56,27 @@ impl Statement for Ping {
 pub struct Database {
     login: Login,
     ping_after: Duration,
-    kept: Mutex<Option<Kept>>,
+    cached: Mutex<Option<CachedConnection>>,
 }
 
-/// What is there for the next call.
-struct Kept {
-    connection: Connecting,
+/// The connection for the next call.
+struct CachedConnection {
+    state: State,
     /// Wall-clock time: a monotonic clock may stand still while the environment is frozen.
     since: SystemTime,
 }
 
-enum Connecting {
+enum State {
     /// Begun during init, and perhaps not finished.
-    Begun(JoinHandle<Result<PgConnection, sqlx::Error>>),
+    Pending(JoinHandle<Result<PgConnection, sqlx::Error>>),
     /// Used before.
-    Done(PgConnection),
+    Ready(PgConnection),
 }
 
-impl Kept {
-    fn new(connection: Connecting) -> Self {
+impl CachedConnection {
+    fn new(state: State) -> Self {
         let since = SystemTime::now();
-        Self { connection, since }
+        Self { state, since }
     }
 
     /// For how long; nothing if the clock was set back.
@@ -85,7 +85,8 @@ impl Kept {
     }
 }
 
-/// What Postgres itself ends. It gives up before the client does, so that no statement runs on for nobody.
+/// Server-side timeouts, shorter than [`DEADLINE`], so that Postgres cancels a statement before the client stops waiting
+/// for it.
 pub const LIMITS: [(&str, &str); 3] = [
     ("statement_timeout", "1800ms"),
     ("lock_timeout", "1s"),
@@ -105,7 +106,7 @@ impl Database {
         Self {
             login,
             ping_after: PING_AFTER,
-            kept: Mutex::new(None),
+            cached: Mutex::new(None),
         }
     }
 
@@ -126,7 +127,7 @@ impl Database {
     pub fn connect_ahead(mut self) -> Self {
         let login = self.login.clone();
         let begun = tokio::spawn(async move { login.connect().await });
-        *self.kept.get_mut() = Some(Kept::new(Connecting::Begun(begun)));
+        *self.cached.get_mut() = Some(CachedConnection::new(State::Pending(begun)));
         self
     }
 
@@ -135,42 +136,42 @@ impl Database {
         self.run(&Ping).await
     }
 
-    /// Runs a statement and returns its answer, connecting first if need be.
+    /// Runs a statement and returns its output, connecting first if need be.
     ///
-    /// If the kept connection turns out to be dead, the statement is repeated once on a new one; unless it
+    /// If the cached connection turns out to be dead, the statement is repeated once on a new one; unless it
     /// might then run twice and must not, in which case it fails as [`StoreError::Unavailable`].
-    pub async fn run<S: Statement>(&self, statement: &S) -> Result<S::Answer, StoreError> {
+    pub async fn run<S: Statement>(&self, statement: &S) -> Result<S::Output, StoreError> {
         timeout(DEADLINE, async {
-            let mut kept = self.kept.lock().await;
+            let mut cached = self.cached.lock().await;
             // Taken out, and put back only in a known state: a call that is cancelled half-way (deadline,
-            // panic) drops the connection instead of leaving an unread answer on it.
-            if let Some(mut connection) = self.alive(kept.take()).await {
+            // panic) drops the connection instead of leaving an unread response on it.
+            if let Some(mut connection) = self.alive(cached.take()).await {
                 match statement.run(&mut connection).await {
                     Err(error) if may_repeat(statement, &error) => {
                         tracing::info!(error = chain(&error), "reconnecting to the database");
                     }
                     outcome => {
-                        keep(&mut kept, connection, &outcome);
+                        keep(&mut cached, connection, &outcome);
                         return outcome.map_err(StoreError::from);
                     }
                 }
             }
             let mut connection = self.login.connect().await?;
             let outcome = statement.run(&mut connection).await;
-            keep(&mut kept, connection, &outcome);
+            keep(&mut cached, connection, &outcome);
             outcome.map_err(StoreError::from)
         })
         .await
         .unwrap_or(Err(StoreError::TimedOut))
     }
 
-    /// The kept connection, unless it could not be opened, or has been idle for long and does not answer.
-    async fn alive(&self, kept: Option<Kept>) -> Option<PgConnection> {
-        let kept = kept?;
-        let age = kept.age();
-        let mut connection = match kept.connection {
-            Connecting::Done(connection) => connection,
-            Connecting::Begun(task) => {
+    /// The cached connection, unless it could not be opened, or has been idle for long and does not answer.
+    async fn alive(&self, cached: Option<CachedConnection>) -> Option<PgConnection> {
+        let cached = cached?;
+        let age = cached.age();
+        let mut connection = match cached.state {
+            State::Ready(connection) => connection,
+            State::Pending(task) => {
                 // Frozen half-way: whoever was to answer has given up by now.
                 if !task.is_finished() && age.is_none_or(|age| age > DEADLINE) {
                     task.abort();
@@ -193,12 +194,12 @@ impl Database {
 }
 
 /// Keeps the connection for the next call unless the outcome says that it is of no more use.
-fn keep<T>(kept: &mut Option<Kept>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
+fn keep<T>(cached: &mut Option<CachedConnection>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
     if !outcome
         .as_ref()
         .is_err_and(|error| is_lost(error) || is_read_only(error))
     {
-        *kept = Some(Kept::new(Connecting::Done(connection)));
+        *cached = Some(CachedConnection::new(State::Ready(connection)));
     }
 }
 

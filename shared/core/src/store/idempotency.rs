@@ -45,13 +45,13 @@ const KEY_IS_UNIQUE: &str = "idempotency_keys_pkey";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl Statement for CreateOnce<'_> {
-    type Answer = CreateOnceOutcome;
+    type Output = CreateOnceOutcome;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         match self.attempt(connection).await {
             // The other request was first, and is done: now its key is known.
             Err(error) if constraint(&error) == Some(KEY_IS_UNIQUE) => self.attempt(connection).await,
@@ -87,7 +87,7 @@ impl CreateOnce<'_> {
                    insert into tasks (title, description, created_by)
                    select $3, $4, $5
                    where not exists (select from known)
-                     -- Always true. Counting makes the expired key go before the new one comes.
+                     -- Always true; reading `expired` forces its delete to run before the insert.
                      and (select count(*) from expired) <= 1
                    returning id, created_at
                ), remembered as (
@@ -140,13 +140,13 @@ pub struct DeleteExpired {
 }
 
 impl Statement for DeleteExpired {
-    type Answer = u64;
+    type Output = u64;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         sqlx::query!(
             "delete from idempotency_keys
              where key in (

@@ -6,8 +6,10 @@
 
 use std::str::FromStr;
 
+use confique::Config;
 use hmac::{Hmac, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use sqlx::{
     ConnectOptions, PgConnection,
@@ -15,13 +17,48 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use crate::config::{self, AwsIdentity, ConfigError, DatabaseConfig};
+use crate::config::{self, AwsCredentials, ConfigError};
 
 /// Who signs the certificates of RDS: rds-ca/README.md says where it comes from.
 const RDS_CA: &[u8] = include_bytes!("../../rds-ca/rds-ca.pem");
 
 /// All but what a URI may hold as it is (AWS General Reference, "Create a signed AWS API request").
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where the database is, and as whom to log in.
+#[derive(Config)]
+struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database?sslmode=...`. Without a user the function logs in as its role, with
+    /// an IAM token.
+    #[config(env = "DATABASE_URL")]
+    database_url: DatabaseUrl,
+    /// What the function may do. A user of the URL, as on a laptop, takes this role for the session, so that what the
+    /// roles may do is tried there, too.
+    #[config(env = "DATABASE_ROLE")]
+    database_role: Option<String>,
+}
+
+/// A valid connection URL.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct DatabaseUrl {
+    options: PgConnectOptions,
+    has_user: bool,
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = &'static str;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        // Says nothing of the text itself, which may hold a password.
+        let invalid = "must be a URL like postgres://user:password@host:5432/database";
+        let options = url.parse().map_err(|_| invalid)?;
+        let (_, after_scheme) = url.split_once("://").ok_or(invalid)?;
+        let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
+        let has_user = authority.contains('@');
+        Ok(Self { options, has_user })
+    }
+}
 
 /// How to open connections to Postgres.
 #[derive(Clone)]
@@ -33,7 +70,7 @@ pub struct Login {
 #[derive(Clone)]
 struct Iam {
     role: String,
-    identity: AwsIdentity,
+    credentials: AwsCredentials,
 }
 
 impl From<PgConnectOptions> for Login {
@@ -54,14 +91,20 @@ impl FromStr for Login {
 impl Login {
     /// As the environment says.
     pub fn from_env() -> Result<Self, ConfigError> {
-        config::from_env::<DatabaseConfig>()?.into_login()
+        let config: DatabaseConfig = config::from_env()?;
+        let DatabaseUrl { options, has_user } = config.database_url;
+        match config.database_role {
+            Some(role) if has_user => Ok(options.options([("role", role)]).into()),
+            Some(role) => Ok(Self::as_role(options, role, config::from_env()?)),
+            None => Ok(options.into()),
+        }
     }
 
     /// As this role, with a token for each connection. Whatever the options say, the server must prove to be one of
     /// RDS and the one that they name: nobody else gets to see a token.
-    pub fn as_role(options: PgConnectOptions, role: String, identity: AwsIdentity) -> Self {
+    pub fn as_role(options: PgConnectOptions, role: String, credentials: AwsCredentials) -> Self {
         let options = options.username(&role).ssl_mode(PgSslMode::VerifyFull);
-        let iam = Some(Iam { role, identity });
+        let iam = Some(Iam { role, credentials });
         Self { options, iam }.trusting(RDS_CA)
     }
 
@@ -97,11 +140,11 @@ impl Login {
 
     /// Opens a connection.
     pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let Some(Iam { role, identity }) = &self.iam else {
+        let Some(Iam { role, credentials }) = &self.iam else {
             return self.options.connect().await;
         };
         let (host, port) = (self.options.get_host(), self.options.get_port());
-        let token = auth_token(identity, host, port, role, OffsetDateTime::now_utc());
+        let token = auth_token(credentials, host, port, role, OffsetDateTime::now_utc());
         self.options.clone().password(&token).connect().await
     }
 }
@@ -111,13 +154,13 @@ impl Login {
 /// A presigned request (AWS General Reference, "Create a signed AWS API request") without its scheme. By hand, because
 /// the crate that signs, aws-sigv4, would bring 20 crates into functions that only read; a test compares the outcome
 /// with botocore's.
-pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
+pub fn auth_token(credentials: &AwsCredentials, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
     let (year, month, day) = now.to_calendar_date();
     let date = format!("{year:04}{:02}{day:02}", u8::from(month));
     let (hour, minute, second) = now.to_hms();
     let moment = format!("{date}T{hour:02}{minute:02}{second:02}Z");
-    let scope = format!("{date}/{}/rds-db/aws4_request", identity.region);
-    let credential = format!("{}/{scope}", identity.access_key_id);
+    let scope = format!("{date}/{}/rds-db/aws4_request", credentials.region);
+    let credential = format!("{}/{scope}", credentials.access_key_id);
 
     // In the order of the names, as the signature wants them.
     let parameters = [
@@ -127,7 +170,7 @@ pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now
         ("X-Amz-Credential", Some(&credential)),
         ("X-Amz-Date", Some(&moment)),
         ("X-Amz-Expires", Some("900")),
-        ("X-Amz-Security-Token", identity.session_token.as_deref()),
+        ("X-Amz-Security-Token", credentials.session_token.as_deref()),
         ("X-Amz-SignedHeaders", Some("host")),
     ];
     let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -137,8 +180,8 @@ pub fn auth_token(identity: &AwsIdentity, host: &str, port: u16, role: &str, now
     let no_body = Sha256::digest("");
     let request = format!("GET\n/\n{query}\nhost:{host}:{port}\n\nhost\n{no_body:x}");
     let to_sign = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{:x}", Sha256::digest(request));
-    let secret = format!("AWS4{}", identity.secret_access_key);
-    let key = [&date, &identity.region, "rds-db", "aws4_request"]
+    let secret = format!("AWS4{}", credentials.secret_access_key);
+    let key = [&date, &credentials.region, "rds-db", "aws4_request"]
         .into_iter()
         .fold(secret.into_bytes(), |key, part| hmac(&key, part));
     let signature: String = hmac(&key, &to_sign).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -155,8 +198,35 @@ fn hmac(key: &[u8], text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn identity(session_token: Option<&str>) -> AwsIdentity {
-        AwsIdentity {
+    #[test]
+    fn a_database_url_is_parsed_and_a_wrong_one_is_not_repeated_in_the_error() {
+        let url = DatabaseUrl::try_from("postgres://u:p@db:6000/tasks".to_owned()).expect("valid");
+        let options = url.options;
+        assert_eq!(
+            (options.get_host(), options.get_port(), options.get_database()),
+            ("db", 6000, Some("tasks"))
+        );
+        let error = DatabaseUrl::try_from("postgres://u:s3cret@db:port/tasks".to_owned())
+            .map(|_| ())
+            .expect_err("invalid");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_url_has_a_user_or_leaves_it_to_the_role() {
+        for (url, has_user) in [
+            ("postgres://u:p@db:6000/tasks", true),
+            ("postgres://u@db/tasks", true),
+            ("postgres://db:5432/tasks?sslmode=verify-full", false),
+            ("postgres://db?application_name=a@b", false),
+        ] {
+            let parsed = DatabaseUrl::try_from(url.to_owned()).expect("valid");
+            assert_eq!(parsed.has_user, has_user, "{url}");
+        }
+    }
+
+    fn credentials(session_token: Option<&str>) -> AwsCredentials {
+        AwsCredentials {
             access_key_id: "AKIDEXAMPLE".to_owned(),
             secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
             session_token: session_token.map(str::to_owned),
@@ -183,7 +253,7 @@ mod tests {
                  &X-Amz-Signature=4d31ce9fc2431e33ecc4552f059892747c69afb41630533858e90eafe62a115e",
             ),
         ] {
-            let token = auth_token(&identity(session_token), host, 5432, "reader", now);
+            let token = auth_token(&credentials(session_token), host, 5432, "reader", now);
             let query = token.strip_prefix(&format!("{host}:5432/?")).expect("the server");
             let botocores = format!("{common}{rest}");
             assert_eq!(sorted(query), sorted(&botocores));

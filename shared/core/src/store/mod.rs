@@ -1,15 +1,17 @@
 //! How tasks are kept in Postgres.
 //!
 //! [`Database`] is the connection, opened by a [`Login`], and runs [`Statement`]s: those of the API are in [`tasks`] and
-//! [`idempotency`], those of the task-processor in [`processing`], those of the task-reconciler in
-//! [`reconciling`], those for operators in [`operating`]. Each is checked against the schema at compile time, and is one round trip unless it says
-//! otherwise.
+//! [`idempotency`], those of the task-processor in [`processing`], those of the task-reconciler in [`reconciling`], those
+//! for operators in [`operating`]. Each is checked against the schema at compile time, and is one round trip unless it
+//! says otherwise. [`outbox`] ties them to the queue.
 
+mod columns;
 mod connection;
 mod error;
 pub mod idempotency;
 mod login;
 pub mod operating;
+pub mod outbox;
 pub mod processing;
 pub mod reconciling;
 pub mod tasks;

@@ -5,7 +5,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::Statement;
+use super::{
+    Statement,
+    columns::{query_tasks_and_more, task_of},
+};
 use crate::domain::{Description, Status, Task, TaskId, Title};
 
 /// How the tasks are doing.
@@ -71,13 +74,13 @@ pub struct Minute {
 pub struct ReadOverview;
 
 impl Statement for ReadOverview {
-    type Answer = Overview;
+    type Output = Overview;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let overview = sqlx::query_scalar!(
             r#"with minutes as (
                    select generate_series(
@@ -166,35 +169,24 @@ pub struct History {
 }
 
 impl Statement for FindHistory {
-    type Answer = Option<History>;
+    type Output = Option<History>;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
-        let found = sqlx::query!(
-            r#"select title as "title: Title", description as "description: Description", status as "status: Status",
-                      result, attempts, created_at, updated_at, version,
-                      created_by, requested_at, enqueued_at, started_at, settled_at
-               from tasks
-               where id = $1"#,
-            self.0.get()
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        let found = query_tasks_and_more!(
+            "select",
+            ", created_by, requested_at, enqueued_at, started_at, settled_at
+             from tasks
+             where id = $1",
+            self.0.get(),
         )
         .fetch_optional(connection)
         .await?;
         Ok(found.map(|row| History {
-            task: Task {
-                id: self.0,
-                title: row.title,
-                description: row.description,
-                status: row.status,
-                result: row.result,
-                attempts: row.attempts,
-                created_at: row.created_at,
-                updated_at: row.updated_at,
-                version: row.version,
-            },
+            task: task_of!(row),
             created_by: row.created_by,
             requested_at: row.requested_at,
             enqueued_at: row.enqueued_at,

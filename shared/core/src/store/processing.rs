@@ -6,7 +6,10 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::Statement;
+use super::{
+    Statement,
+    columns::{query_tasks_and_more, task_of},
+};
 use crate::domain::{Description, Status, Task, TaskId, Title};
 
 /// What a claim found out about one task of a batch.
@@ -53,20 +56,20 @@ pub struct Claim<'a> {
 }
 
 impl Statement for Claim<'_> {
-    type Answer = HashMap<TaskId, ClaimOutcome>;
+    type Output = HashMap<TaskId, ClaimOutcome>;
 
     fn is_repeatable(&self) -> bool {
         // A claim whose answer was lost shows as busy when repeated: the messages come back, nothing runs twice.
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let ids: Vec<i64> = self.requests.iter().map(|request| request.id.get()).collect();
         let sent_at: Vec<Option<OffsetDateTime>> = self.requests.iter().map(|request| request.sent_at).collect();
-        // `before` shows the tasks as they were when the statement began. A task that shows as claimable there
-        // but was not claimed was taken by another worker while this statement waited for it: busy.
-        let rows = sqlx::query!(
-            r#"with requested as (
+        // `tasks` shows the tasks as they were when the statement began. A task that is claimable there but was not
+        // claimed was taken by another worker while this statement waited for it: busy.
+        let rows = query_tasks_and_more!(
+            "with requested as (
                    select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
                ), claimable as (
                    select tasks.id
@@ -93,17 +96,13 @@ impl Statement for Claim<'_> {
                    where tasks.id = claimable.id
                    returning tasks.*
                )
-               select before.id as "id: TaskId",
-                      coalesce(claimed.title, before.title) as "title!: Title",
-                      coalesce(claimed.description, before.description) as "description: Description",
-                      before.status as "status: Status",
-                      coalesce(claimed.attempts, before.attempts) as "attempts!",
-                      before.created_at,
-                      coalesce(claimed.updated_at, before.updated_at) as "updated_at!",
-                      coalesce(claimed.version, before.version) as "version!",
-                      claimed.fencing_token as "fencing_token?"
-               from tasks as before left join claimed using (id)
-               where before.id = any ($1)"#,
+               select",
+            r#", fencing_token as "fencing_token!", is_claimed as "is_claimed!"
+               from (
+                   select claimed.*, true as is_claimed from claimed
+                   union all
+                   select tasks.*, false from tasks where id = any ($1) and id not in (select id from claimed)
+               ) as found"#,
             &ids,
             &sent_at as &[Option<OffsetDateTime>],
             self.lease.as_secs_f64(),
@@ -115,25 +114,16 @@ impl Statement for Claim<'_> {
         let settled = |request: &Request| (request.id, ClaimOutcome::Settled);
         let mut claims: HashMap<_, _> = self.requests.iter().map(settled).collect();
         for row in rows {
-            let claim = match (row.fencing_token, row.status) {
-                (Some(fencing_token), _) => ClaimOutcome::Claimed(ClaimedTask {
-                    task: Task {
-                        id: row.id,
-                        title: row.title,
-                        description: row.description,
-                        status: Status::Processing,
-                        result: None,
-                        attempts: row.attempts,
-                        created_at: row.created_at,
-                        updated_at: row.updated_at,
-                        version: row.version,
-                    },
-                    fencing_token,
+            let id = row.id;
+            let claim = match row.status {
+                _ if row.is_claimed => ClaimOutcome::Claimed(ClaimedTask {
+                    fencing_token: row.fencing_token,
+                    task: task_of!(row),
                 }),
-                (None, Status::Completed | Status::Failed) => ClaimOutcome::Settled,
-                (None, Status::Pending | Status::Processing) => ClaimOutcome::Busy,
+                Status::Completed | Status::Failed => ClaimOutcome::Settled,
+                Status::Pending | Status::Processing => ClaimOutcome::Busy,
             };
-            claims.insert(row.id, claim);
+            claims.insert(id, claim);
         }
         Ok(claims)
     }
@@ -159,13 +149,13 @@ pub struct Outcome {
 pub struct Settle<'a>(pub &'a [Outcome]);
 
 impl Statement for Settle<'_> {
-    type Answer = Vec<TaskId>;
+    type Output = Vec<TaskId>;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let ids: Vec<i64> = self.0.iter().map(|outcome| outcome.id.get()).collect();
         let tokens: Vec<i64> = self.0.iter().map(|outcome| outcome.fencing_token).collect();
         let statuses: Vec<&str> = self.0.iter().map(|outcome| outcome.status.as_str()).collect();
@@ -179,8 +169,8 @@ impl Statement for Settle<'_> {
                    order by id
                ), current as (
                    select task.id, outcome.status, outcome.result
-                   -- Lateral, that is one by one: Postgres, who has hardly ever seen a task that is processing, would
-                   -- begin with all of those, and compare each with all outcomes.
+                   -- Lateral forces one index lookup per outcome. Statistics show almost no `processing` rows, so the
+                   -- planner would otherwise scan and join them all.
                    from outcome cross join lateral (
                        select tasks.id
                        from tasks

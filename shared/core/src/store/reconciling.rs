@@ -60,9 +60,9 @@ pub struct TakeDue {
 }
 
 impl Statement for TakeDue {
-    type Answer = Taken;
+    type Output = Taken;
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let rows = query_due!(
             r#"with due as (
                    select id, attempts >= $4 as given_up
@@ -110,16 +110,16 @@ impl Statement for TakeDue {
 }
 
 /// Notes that no message about these tasks was accepted after all.
-pub struct GiveBack<'a>(pub &'a [TaskId]);
+pub struct ClearEnqueued<'a>(pub &'a [TaskId]);
 
-impl Statement for GiveBack<'_> {
-    type Answer = ();
+impl Statement for ClearEnqueued<'_> {
+    type Output = ();
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let ids: Vec<i64> = self.0.iter().map(|id| id.get()).collect();
         sqlx::query!("update tasks set enqueued_at = null where id = any ($1)", &ids)
             .execute(connection)
@@ -132,13 +132,13 @@ impl Statement for GiveBack<'_> {
 pub struct CountDue(pub Due);
 
 impl Statement for CountDue {
-    type Answer = i64;
+    type Output = i64;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         query_due!(r#"select count(*) as "count!" from tasks where "#, "", self.0)
             .fetch_one(connection)
             .await

@@ -5,25 +5,10 @@
 
 use sqlx::PgConnection;
 
-use super::Statement;
+use super::{Statement, columns::query_tasks};
 use crate::domain::{
     Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title,
 };
-
-/// A statement that answers with whole tasks: the text before and after the list of columns, then the
-/// arguments. One list for all of them, still checked at compile time.
-macro_rules! query_tasks {
-    ($before:literal, $($after:literal)+ $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            Task,
-            $before
-                + r#" id as "id: TaskId", title as "title: Title", description as "description: Description",
-                      status as "status: Status", result, attempts, created_at, updated_at, version "#
-                $(+ $after)+,
-            $($argument),*
-        )
-    };
-}
 
 /// Stores a new task, pending and not yet enqueued.
 pub struct Insert<'a> {
@@ -34,9 +19,9 @@ pub struct Insert<'a> {
 }
 
 impl Statement for Insert<'_> {
-    type Answer = Task;
+    type Output = Task;
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         query_tasks!(
             "insert into tasks (title, description, created_by) values ($1, $2, $3) returning",
             "",
@@ -53,13 +38,13 @@ impl Statement for Insert<'_> {
 pub struct MarkEnqueued(pub TaskId);
 
 impl Statement for MarkEnqueued {
-    type Answer = ();
+    type Output = ();
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         sqlx::query!("update tasks set enqueued_at = now() where id = $1", self.0.get())
             .execute(connection)
             .await
@@ -76,13 +61,13 @@ pub struct Find<'a> {
 }
 
 impl Statement for Find<'_> {
-    type Answer = Option<Task>;
+    type Output = Option<Task>;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         query_tasks!(
             "select",
             "from tasks where id = $1 and ($2::text is null or created_by = $2)",
@@ -115,41 +100,30 @@ pub struct Listed {
     pub total: Option<i64>,
 }
 
-/// The tasks along an index from one id on: in which direction, and past which tasks. `titled` also asks for the text
-/// in $4 in their titles.
+/// A page of tasks along an index: one statement for each combination of filters, because one for all ("status is null
+/// or ...") would have to fit every combination with one plan. Macros write them, not `QueryBuilder`: sqlx checks each
+/// against the schema, and .sqlx has the text for the tests of their plans.
 ///
-/// A query for each combination, because one for all ("status is null or ...") would have to fit every combination
-/// with one plan.
-///
-/// `own` tasks are asked for in another way than by `created_by = ..`: that would make the order by id alone, which the
-/// primary key has, too, and the planner walks it past everybody's tasks if it thinks that one's own are among the
-/// first. If they are the last of a million, it is wrong.
-macro_rules! walk {
-    ($down:ident, all, $($rest:tt)*) => {
-        if $down {
-            walk!(@ "<" "id desc", $($rest)*)
-        } else {
-            walk!(@ ">" "id asc", $($rest)*)
+/// A filter is its value and the text with and without one; `*` stands for the next free argument.
+macro_rules! query_page {
+    (
+        $page:tt [$number:literal $($numbers:literal)*] [$($text:literal)+] [$($argument:expr),*]
+        [$value:ident = $filter:expr, $with:literal $(* $more:literal)+, $as:expr, else $without:literal]
+        $($filters:tt)*
+    ) => {
+        match $filter {
+            Some($value) => query_page!(
+                $page [$($numbers)*] [$($text)+ $with $($number $more)+] [$($argument,)* $as] $($filters)*
+            ),
+            None => query_page!(
+                $page [$number $($numbers)*] [$($text)+ $without] [$($argument),*] $($filters)*
+            ),
         }
     };
-    ($down:ident, own, $($rest:tt)*) => {
-        if $down {
-            walk!(@ "<" "created_by desc, id desc", $($rest)*)
-        } else {
-            walk!(@ ">" "created_by asc, id asc", $($rest)*)
-        }
-    };
-    (@ $compare:literal $order:literal, titled $filter:literal, $($rest:tt)*) => {
-        walk!(
-            @ $compare $order,
-            $filter "bigrams(title) @> bigrams($4) and position(lower($4) in lower(title)) > 0",
-            $($rest)*
-        )
-    };
-    (@ $compare:literal $order:literal, $($filter:literal)+, $from:expr, $page:expr, $connection:expr $(, $argument:expr)*) => {
+    (($page:expr, $from:expr, $connection:expr) [$($free:literal)*] [$($text:literal)+] [$($argument:expr),*]) => {
         query_tasks!(
             "select",
-            "from tasks where id " $compare " $1 " $($filter)+ " order by " $order " offset $2 limit $3",
+            "from tasks where id " $($text)+ " offset $2 limit $3",
             $from,
             $page.skip,
             // One more than the page holds, to know whether there is another.
@@ -166,50 +140,24 @@ impl List<'_> {
     async fn walk(&self, down: bool, from: i64, connection: &mut PgConnection) -> Result<Vec<Task>, sqlx::Error> {
         let page = self.page;
         let Filter { status, title } = &page.filter;
-        match (status, title.as_deref(), self.access.owner()) {
-            (None, None, None) => walk!(down, all, "", from, page, connection),
-            (Some(status), None, None) => {
-                walk!(down, all, "and status = $4", from, page, connection, *status as Status)
-            }
-            (None, Some(title), None) => walk!(down, all, titled "and ", from, page, connection, title),
-            (Some(status), Some(title), None) => {
-                walk!(down, all, titled "and status = $5 and ", from, page, connection, title, *status as Status)
-            }
-            (None, None, Some(owner)) => {
-                walk!(
-                    down,
-                    own,
-                    "and created_by = any (array[$4])",
-                    from,
-                    page,
-                    connection,
-                    owner
+        // One's own tasks are not found by `created_by = ..`: that would make the order by id alone, which the primary key
+        // has, too, and the planner walks it past everybody's tasks if it thinks that one's own are among the first. If
+        // they are the last of a million, it is wrong.
+        macro_rules! walk {
+            ($from:literal, $order:literal, $order_of_own:literal) => {
+                query_page!(
+                    (page, from, connection) ["$4" "$5" "$6"] [$from] []
+                    [title = title, " and bigrams(title) @> bigrams(" * ") and position(lower(" * ") in lower(title)) > 0",
+                        title, else ""]
+                    [status = status, " and status = " * "", *status as Status, else ""]
+                    [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner, else $order]
                 )
-            }
-            (Some(status), None, Some(owner)) => {
-                walk!(
-                    down,
-                    own,
-                    "and status = $4 and created_by = any (array[$5])",
-                    from,
-                    page,
-                    connection,
-                    *status as Status,
-                    owner
-                )
-            }
-            (None, Some(title), Some(owner)) => {
-                walk!(
-                    down, own, titled "and created_by = any (array[$5]) and ",
-                    from, page, connection, title, owner
-                )
-            }
-            (Some(status), Some(title), Some(owner)) => {
-                walk!(
-                    down, own, titled "and status = $5 and created_by = any (array[$6]) and ",
-                    from, page, connection, title, *status as Status, owner
-                )
-            }
+            };
+        }
+        if down {
+            walk!("< $1", " order by id desc", "]) order by created_by desc, id desc")
+        } else {
+            walk!("> $1", " order by id asc", "]) order by created_by asc, id asc")
         }
     }
 
@@ -252,13 +200,13 @@ impl List<'_> {
 }
 
 impl Statement for List<'_> {
-    type Answer = Listed;
+    type Output = Listed;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let Page { start, sort, limit, .. } = self.page;
         let newest_first = *sort == Sort::NewestFirst;
         // A page before a place is walked backwards from there, and then turned round.
@@ -276,7 +224,7 @@ impl Statement for List<'_> {
         if backwards {
             tasks.reverse();
         }
-        // Behind a page there is the place from which it was reached.
+        // A page reached through a cursor always has a neighbour on that side.
         let (is_previous, is_next) = match start {
             Start::First => (false, is_more),
             Start::After(_) => (true, is_more),
@@ -332,14 +280,14 @@ pub struct Update<'a> {
 }
 
 impl Statement for Update<'_> {
-    type Answer = Change<Task>;
+    type Output = Change<Task>;
 
     fn is_repeatable(&self) -> bool {
         // A change for one version, repeated after it was made, would find another and be refused.
         self.versions.is_none()
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
         if self.patch.is_empty() {
             // Nothing named, nothing changed: the version stays, too.
@@ -399,9 +347,9 @@ pub struct Delete<'a> {
 }
 
 impl Statement for Delete<'_> {
-    type Answer = Change<()>;
+    type Output = Change<()>;
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
         let deleted = sqlx::query!(
             "delete from tasks
@@ -441,13 +389,13 @@ pub struct Reset<'a> {
 }
 
 impl Statement for Reset<'_> {
-    type Answer = ResetOutcome;
+    type Output = ResetOutcome;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
-    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, sqlx::Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let found = sqlx::query!(
             r#"with reset as (
                    update tasks

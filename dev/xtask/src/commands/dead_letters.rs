@@ -1,0 +1,84 @@
+//! `make dlq` and `make redrive`: runs the program in dev/dead-letters/, here or on AWS.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    stack::{Stack, aws::Aws, deploy, functions, settings::Settings},
+    tools::{
+        python::{Tool, Tools},
+        terminal,
+    },
+};
+
+/// `make dlq`
+pub fn list(settings: &Settings) -> Result<()> {
+    let mut program = prepare(settings)?;
+    run(program.arg("list"))
+}
+
+/// `make redrive`: shows what is there, asks, and sends it.
+pub fn redrive(settings: &Settings) -> Result<()> {
+    let mut program = prepare(settings)?;
+    if !settings.yes {
+        run(program.arg("list"))?;
+        ensure!(
+            terminal::agree("Send all of them to the task queue again?")?,
+            "nothing was sent (YES=1 answers the question)"
+        );
+        program = prepare(settings)?;
+    }
+    run(program.arg("redrive"))
+}
+
+/// The program, with where its queues and its database are: of the stack of `make up`, or of the one that the settings
+/// name.
+fn prepare(settings: &Settings) -> Result<Command> {
+    let root = &settings.root;
+    let (mut program, outputs);
+    match &settings.stack {
+        Some(name) => {
+            let tools = Tools::new(root);
+            tools.install(&[Tool::Sam])?;
+            program = Command::new(build(root)?);
+            outputs = deploy::outputs_on_aws(&tools, root, name, None)?;
+        }
+        None => {
+            let stack = Stack::started(settings)?;
+            ensure!(stack.aws_is_running()?, "the local stack is not running: make up");
+            program = Command::new(build(root)?);
+            deploy::into_emulator(&mut program, &stack);
+            program.env("DATABASE_URL", stack.database_url()?);
+            let there = Aws::new(stack.emulator.url()).stack(deploy::STACK_NAME)?;
+            outputs = there.map_or_else(BTreeMap::new, |there| there.outputs);
+        }
+    };
+    for (variable, name) in [
+        ("QUEUE_URL", "TaskQueueUrl"),
+        ("DEAD_LETTER_QUEUE_URL", "TaskDeadLetterQueueUrl"),
+    ] {
+        let url = outputs
+            .get(name)
+            .with_context(|| format!("the stack has no output {name}"))?;
+        program.env(variable, url);
+    }
+    Ok(program)
+}
+
+fn run(program: &mut Command) -> Result<()> {
+    let status = program.status().context("cannot start dead-letters")?;
+    ensure!(status.success(), "dead-letters ended with {status}");
+    Ok(())
+}
+
+/// Builds the program and returns where it is.
+pub fn build(root: &Path) -> Result<PathBuf> {
+    let log = root.join(".local/logs/dead-letters.log");
+    functions::cargo_build(root, ["--bin", "dead-letters"], "dead-letters", &log)?;
+    Ok(root.join("target/debug/dead-letters"))
+}

@@ -1,0 +1,20 @@
+//! `make help`
+
+use clap::Command;
+
+/// Prints a line for each make target: the description of its command, and the settings that only it has.
+pub fn print(runner: &Command) {
+    for command in runner.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let settings: Vec<_> = command
+            .get_arguments()
+            .filter_map(|argument| argument.get_env())
+            .map(|variable| format!("{}=…", variable.to_string_lossy()))
+            .collect();
+        let settings = match settings.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", settings.join(", ")),
+        };
+        println!("  make {:<16} {about}{settings}", command.get_name());
+    }
+}

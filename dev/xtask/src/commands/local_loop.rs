@@ -1,0 +1,297 @@
+//! `make bench LOOP=1`: how long a person waits, in a fresh clone of what is committed, beside a plain `cargo build` of the
+//! same change.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
+
+use crate::{
+    commands::environment::{TEST, with_stack},
+    stack::{functions, settings::Settings},
+    tools::{files, process, terminal::Step},
+};
+
+/// A row of the table.
+pub struct Row {
+    /// What a person does.
+    pub what: &'static str,
+    /// What it took.
+    pub measured: Cost,
+    /// Seconds, on two quiet cores.
+    pub goal: f64,
+    /// `cargo build --release` of the functions after the same change.
+    pub release: Option<Cost>,
+}
+
+/// What a command costs.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    seconds: f64,
+    /// Of the command and of all that it waited for: not of the servers that it left running.
+    cpu_seconds: f64,
+}
+
+/// Measures, prints the table, and writes it to docs/performance.md.
+pub fn run(settings: &Settings) -> Result<()> {
+    in_clone(settings, "docs/performance.md", measure)
+}
+
+/// Measures in a fresh clone, prints the table, and writes it to the place that a document has for it.
+pub fn in_clone(
+    settings: &Settings,
+    document: &str,
+    measure: impl FnOnce(&Clone, &mut Vec<Row>) -> Result<()>,
+) -> Result<()> {
+    let mut rows = Vec::new();
+    with_stack(settings, TEST, |stack| {
+        let clone = Clone::make(&settings.root, &stack.folder.join("clone"), stack.log("loop"))?;
+        let measured = measure(&clone, &mut rows);
+        // Also if it failed.
+        clone.remove().and(measured)
+    })?;
+    let table = table(&rows);
+    println!("\n{table}");
+    let file = settings.root.join(document);
+    let text = fs::read_to_string(&file)?;
+    let (begin, end) = ("<!-- make bench LOOP=1 -->\n", "<!-- end of make bench LOOP=1 -->\n");
+    let place = || format!("{document} has no place for it");
+    let (before, rest) = text.split_once(begin).with_context(place)?;
+    let (_, after) = rest.split_once(end).with_context(place)?;
+    fs::write(&file, format!("{before}{begin}\n{table}\n{end}{after}"))?;
+    println!("Written to {document}.");
+    Ok(())
+}
+
+fn measure(clone: &Clone, rows: &mut Vec<Row>) -> Result<()> {
+    let mut row = |what, goal, measured: Result<Cost>, release: Option<Result<Cost>>| -> Result<()> {
+        let (measured, release) = (measured?, release.transpose()?);
+        rows.push(Row {
+            what,
+            measured,
+            goal,
+            release,
+        });
+        Ok(())
+    };
+    row(
+        "first `make up` in a fresh clone",
+        150.0,
+        clone.make_target(&["up"]),
+        Some(clone.release()),
+    )?;
+    clone.edit_shared(1)?;
+    row(
+        "`make up` after one line in `shared`",
+        20.0,
+        clone.make_target(&["up"]),
+        Some(clone.release()),
+    )?;
+    clone.edit_function(1)?;
+    row(
+        "`make up` after one line in one function",
+        5.0,
+        clone.make_target(&["up"]),
+        Some(clone.release()),
+    )?;
+    row("`make up`, nothing changed", 2.0, clone.make_target(&["up"]), None)?;
+    clone.add_migration()?;
+    row(
+        "`make up` after a new migration",
+        10.0,
+        clone.make_target(&["up"]),
+        Some(clone.release()),
+    )?;
+    row(
+        "`make test` when `make up` has run",
+        300.0,
+        clone.make_target(&["test"]),
+        None,
+    )?;
+    row(
+        "`make check`, for the first time",
+        600.0,
+        clone.make_target(&["check"]),
+        None,
+    )?;
+    clone.edit_shared(2)?;
+    row(
+        "`make check` after one line in `shared`",
+        60.0,
+        clone.make_target(&["check"]),
+        None,
+    )?;
+    clone.make_target(&["clean-data"])?;
+    fs::remove_dir_all(clone.folder.join("target"))?;
+    row("`make test` from nothing", 600.0, clone.make_target(&["test"]), None)
+}
+
+/// A fresh clone, with ports of its own.
+pub struct Clone {
+    folder: PathBuf,
+    log: PathBuf,
+    ports: [u16; 2],
+}
+
+impl Clone {
+    fn make(root: &Path, folder: &Path, log: PathBuf) -> Result<Self> {
+        let clone = Self {
+            folder: folder.to_owned(),
+            log,
+            ports: [process::free_port()?, process::free_port()?],
+        };
+        let mut git = Command::new("git");
+        git.args(["clone", "--quiet", "--no-hardlinks"]).args([root, folder]);
+        process::run(&mut git, &clone.log, |_| {})?;
+        Ok(clone)
+    }
+
+    fn remove(&self) -> Result<()> {
+        self.make_target(&["clean-data"])?;
+        Ok(files::remove_if_exists(fs::remove_dir_all(&self.folder))?)
+    }
+
+    /// Runs make in it.
+    pub fn make_target(&self, arguments: &[&str]) -> Result<Cost> {
+        let mut make = process::cargo("make", &self.folder);
+        make.arg("--no-print-directory").args(arguments);
+        make.env("AWS_PORT", self.ports[0].to_string());
+        make.env("POSTGRES_PORT", self.ports[1].to_string());
+        make.env_remove("DATABASE_URL");
+        self.time(&mut make, &format!("make {}", arguments.join(" ")))
+    }
+
+    /// The functions as `cargo build` makes them in the profile `release`, in a folder of its own.
+    fn release(&self) -> Result<Cost> {
+        let mut cargo = process::cargo("cargo", &self.folder);
+        cargo.env("CARGO_TARGET_DIR", self.folder.join("target/plain"));
+        cargo.args(["build", "--release"]);
+        for function in functions::names(&self.folder)? {
+            cargo.args(["--package", &function]);
+        }
+        self.time(&mut cargo, "cargo build --release")
+    }
+
+    fn time(&self, command: &mut Command, what: &str) -> Result<Cost> {
+        let step = Step::start("measure", what);
+        let (started, before) = (Instant::now(), cpu_seconds_of_children()?);
+        process::run(command, &self.log, |line| {
+            step.says(&format!("{what}: {}", line.trim()))
+        })?;
+        let cost = Cost {
+            seconds: started.elapsed().as_secs_f64(),
+            cpu_seconds: cpu_seconds_of_children()? - before,
+        };
+        step.done(&format!("{what}: {cost}"));
+        Ok(cost)
+    }
+
+    /// A line that all functions behind the API are made of.
+    fn edit_shared(&self, number: u32) -> Result<()> {
+        let to = format!("\"max-age=3153600{number}\"");
+        self.edit("shared/core/src/http/serve.rs", "\"max-age=31536000\"", &to)
+    }
+
+    /// A line of one function.
+    pub fn edit_function(&self, number: u32) -> Result<()> {
+        let to = format!("std::hint::black_box({number});\n    let caller = context.caller()?;");
+        self.edit("functions/get-task/src/lib.rs", "let caller = context.caller()?;", &to)
+    }
+
+    fn add_migration(&self) -> Result<()> {
+        let file = self.folder.join("migrations/9999_measured.sql");
+        Ok(fs::write(file, "comment on table tasks is 'measured';\n")?)
+    }
+
+    /// Changes what is committed.
+    fn edit(&self, file: &str, from: &str, to: &str) -> Result<()> {
+        self.git(&["checkout", "--quiet", file])?;
+        let path = self.folder.join(file);
+        let text = fs::read_to_string(&path)?;
+        ensure!(text.contains(from), "{file} has no {from}");
+        Ok(fs::write(path, text.replacen(from, to, 1))?)
+    }
+
+    /// Runs git in it.
+    pub fn git(&self, arguments: &[&str]) -> Result<()> {
+        let mut git = Command::new("git");
+        process::output(git.current_dir(&self.folder).args(arguments)).map(drop)
+    }
+}
+
+fn cpu_seconds_of_children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(microseconds as f64 / 1e6)
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(formatter, "{:.1} s [{:.0}]", self.seconds, self.cpu_seconds)
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table =
+        "| what a person does | seconds [CPU seconds] | goal | | `cargo build --release` of the same change |\n\
+                     |---|---|---|---|---|\n"
+            .to_owned();
+    for Row {
+        what,
+        measured,
+        goal,
+        release,
+    } in rows
+    {
+        let release = release.map(|cost| cost.to_string()).unwrap_or_default();
+        let verdict = if measured.seconds <= *goal { "ok" } else { "**missed**" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "| {what} | {measured} | {goal:.0} s | {verdict} | {release} |");
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_says_what_was_missed() {
+        let cost = |seconds| Cost {
+            seconds,
+            cpu_seconds: 7.4,
+        };
+        let row = |what, seconds, release| Row {
+            what,
+            measured: cost(seconds),
+            goal: 5.0,
+            release,
+        };
+        let table = table(&[row("quick", 4.96, Some(cost(30.0))), row("slow", 5.04, None)]);
+        assert!(
+            table.contains("| quick | 5.0 s [7] | 5 s | ok | 30.0 s [7] |\n"),
+            "{table}"
+        );
+        assert!(
+            table.contains("| slow | 5.0 s [7] | 5 s | **missed** |  |\n"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn lines_that_are_changed_are_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |file: &str| fs::read_to_string(root.join(file)).expect("a source");
+        assert!(read("shared/core/src/http/serve.rs").contains("\"max-age=31536000\""));
+        assert!(read("functions/get-task/src/lib.rs").contains("let caller = context.caller()?;"));
+    }
+}

@@ -1,0 +1,20 @@
+//! What the make targets do.
+
+pub mod bench;
+pub mod chaos;
+pub mod check;
+pub mod coverage;
+pub mod dead_letters;
+pub mod dev;
+pub mod environment;
+pub mod help;
+pub mod lint;
+pub mod local_loop;
+pub mod openapi;
+pub mod queries;
+pub mod sam_local;
+pub mod sandbox;
+pub mod suite;
+pub mod test;
+pub mod up;
+pub mod verify;

@@ -1,0 +1,165 @@
+//! `make test`
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Result;
+
+use crate::{
+    commands::{
+        chaos, dead_letters,
+        environment::{ALONE, Environment, InProcess, TEST, environment_of, with_stack},
+        lint,
+        openapi::{self, Depth},
+        suite::{self, TestProgram, Totals, run_in_process},
+    },
+    stack::{
+        deploy,
+        functions::{self, Profile, Programs},
+        settings::Settings,
+        start::{self, Deployed},
+    },
+    tools::{
+        debian::CHROMIUM,
+        parallel::{Handover, side_by_side},
+        python::Tool,
+        terminal,
+    },
+};
+
+/// What [`suite::build`] builds: everything but exercises, and what only release builds pass.
+const TARGETS: [&str; 13] = [
+    "--lib",
+    "--bin",
+    "xtask",
+    "--test",
+    "functions",
+    "--test",
+    "infrastructure",
+    "--test",
+    "deployed",
+    "--test",
+    "documentation",
+    "--test",
+    "chaos",
+];
+
+/// The test programs that need a deployment, or a translated template, or a stack to themselves.
+const NOT_IN_PROCESS: [&str; 4] = ["infrastructure", "deployed", "documentation", "chaos"];
+
+/// Runs every test, on fresh stacks, with the functions in the profile `local`. Stacks, compiling and linting go side by side:
+/// each part begins as soon as what it needs is there.
+pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
+    if let Some(filter) = filter {
+        return run_some(settings, filter);
+    }
+    let totals = Mutex::new(Totals::default());
+    let add = |of: Totals| *totals.lock().unwrap_or_else(PoisonError::into_inner) += of;
+    with_stack(settings, TEST, |stack| {
+        with_stack(settings, ALONE, |alone| {
+            let root = &settings.root;
+            let (built, tests) = (Handover::<Built>::default(), Handover::<Vec<TestProgram>>::default());
+            let (services, deployed) = (Handover::<InProcess>::default(), Handover::<Environment>::default());
+            let (linted, documented) = (Handover::<()>::default(), Handover::<Deployed>::default());
+            side_by_side([
+                &mut || {
+                    let programs = functions::build(&stack.tools, root, Profile::Local, &stack.log("build"))?;
+                    let dead_letters = dead_letters::build(root)?;
+                    built.give(Built { programs, dead_letters });
+                    tests.give(suite::build(root, &TARGETS, &stack.log("tests-build"))?);
+                    Ok(())
+                },
+                &mut || {
+                    services.give(InProcess::prepare(stack)?);
+                    stack.tools.install(&Tool::ALWAYS)?;
+                    let chromium = CHROMIUM.find_or_install(&stack.log("packages"))?;
+                    deployed.give(Environment::prepare(stack, &built.take()?.programs, &chromium)?);
+                    Ok(())
+                },
+                &mut || {
+                    stack.tools.install(&Tool::ALWAYS)?;
+                    start::postgres_and_aws(alone)?;
+                    let built = built.take()?;
+                    let deployed = start::deploy_local(alone, &built.programs)?;
+                    let tests = tests.take()?;
+                    let documentation = TestProgram::find(tests, "documentation")?;
+                    add(documentation.run(&alone.log("documentation"), |command| {
+                        environment_of(command, alone, &deployed);
+                        command.env("DEAD_LETTERS", &built.dead_letters);
+                    })?);
+                    documented.give(deployed);
+                    Ok(())
+                },
+                &mut || {
+                    lint::run(stack)?;
+                    linted.give(());
+                    Ok(())
+                },
+                // One after the other, as they look at clocks; only the documents' commands, which mostly wait, run beside.
+                &mut || {
+                    linted.take()?;
+                    let (tests, services, environment) = (tests.take()?, services.take()?, deployed.take()?);
+                    for test in tests
+                        .iter()
+                        .filter(|test| !NOT_IN_PROCESS.contains(&test.name.as_str()))
+                    {
+                        add(run_in_process(test, stack, &[], |command| services.set(command))?);
+                    }
+                    for name in ["infrastructure", "deployed"] {
+                        let test = TestProgram::find(tests, name)?;
+                        add(test.run(&stack.log(name), |command| environment.set(command))?);
+                    }
+                    openapi::contract_test(stack, &environment.closed.api_url, Depth::Short)?;
+                    chaos::run_briefly(alone, documented.take()?, TestProgram::find(tests, "chaos")?)?;
+                    add(Totals::one_passed());
+                    add(Totals::one_passed());
+                    Ok(())
+                },
+            ])
+        })
+    })?;
+    terminal::print_seconds();
+    totals.into_inner().unwrap_or_else(PoisonError::into_inner).conclude()
+}
+
+/// What is compiled before the tests.
+struct Built {
+    programs: Programs,
+    dead_letters: PathBuf,
+}
+
+/// Runs only the tests whose name has the filter in it, with no more around them than those need.
+fn run_some(settings: &Settings, filter: &str) -> Result<()> {
+    let mut totals = Totals::default();
+    with_stack(settings, TEST, |stack| {
+        let root = &settings.root;
+        let tests = suite::build(root, &TARGETS[..9], &stack.log("tests-build"))?;
+        let wanted: Vec<&TestProgram> = tests.iter().filter(|test| test.has(filter).unwrap_or(true)).collect();
+        let wants = |name: &str| wanted.iter().any(|test| test.name == name);
+        if wants("infrastructure") {
+            lint::run(stack)?;
+        }
+        let environment = match wants("deployed") {
+            true => {
+                let chromium = CHROMIUM.find_or_install(&stack.log("packages"))?;
+                let (_, programs) = start::start_and_deploy(stack, Profile::Local)?;
+                Some(Environment::prepare(stack, &programs, &chromium)?)
+            }
+            false => None,
+        };
+        let in_process = InProcess::prepare(stack)?;
+        for test in wanted {
+            totals += test.run(&stack.log(&test.name), |command| {
+                match &environment {
+                    Some(environment) => environment.set(command),
+                    None => in_process.set(command),
+                }
+                command.env("TEMPLATES", deploy::templates(stack)).arg(filter);
+            })?;
+        }
+        Ok(())
+    })?;
+    totals.conclude()
+}

@@ -1,0 +1,90 @@
+//! The local stack: `make up`, `down`, `clean-data`, `url`, `logs`, `token`.
+
+use std::process::Stdio;
+
+use anyhow::Result;
+
+use crate::{
+    stack::{
+        Stack, TOKEN_LIFETIME,
+        deploy::{STACK_NAME, into_emulator, sam},
+        functions::Profile,
+        start::{self, Deployed, start_and_deploy},
+    },
+    tools::terminal::Step,
+};
+/// `make up`
+pub fn up(stack: &Stack, profile: Profile) -> Result<()> {
+    let lock = stack.lock()?;
+    let (deployed, _) = start_and_deploy(stack, profile)?;
+    drop(lock);
+    announce(&deployed);
+    Ok(())
+}
+
+/// Tells a person what they have, and what to do with it.
+fn announce(deployed: &Deployed) {
+    let Deployed {
+        api_url, database_url, ..
+    } = deployed;
+    println!(
+        "
+The task API is running.
+
+  API        {api_url}
+  Docs       {api_url}/docs
+  Dashboard  {api_url}/admin/dashboard
+  Database   {database_url}
+
+Create a task, and see it completed a moment later:
+
+  export API=$(make url)
+  curl -i $API/tasks -H 'content-type: application/json' \\
+    -d '{{\"title\":\"Process user data\",\"description\":\"Count the words of this\"}}'
+  curl $API/tasks
+
+  make dev     rebuild and swap a function on each change
+  make logs    follow the functions' logs
+  make down    stop everything (the data stays)
+"
+    );
+}
+
+/// `make down`
+pub fn down(stack: &Stack) -> Result<()> {
+    let _lock = stack.lock()?;
+    let step = Step::start("down", "stopping the functions, the emulator and Postgres");
+    stack.stop()?;
+    step.done("nothing is running; the data is kept");
+    Ok(())
+}
+
+/// `make clean-data`
+pub fn clean_data(stack: &Stack) -> Result<()> {
+    let _lock = stack.lock()?;
+    let step = Step::start("clean-data", "stopping everything and deleting the data");
+    stack.forget()?;
+    step.done("nothing is running; the data is gone");
+    Ok(())
+}
+
+/// `make url`
+pub fn url(stack: &Stack) -> Result<()> {
+    println!("{}", start::deployed(stack)?.api_url);
+    Ok(())
+}
+
+/// `make logs`
+pub fn logs(stack: &Stack) -> Result<()> {
+    let mut command = sam(&stack.tools, &stack.root, "logs")?;
+    command.args(["--stack-name", STACK_NAME, "--tail"]);
+    into_emulator(&mut command, stack);
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status()?;
+    Ok(())
+}
+
+/// `make token`
+pub fn token(stack: &Stack, subject: &str, scope: &str) -> Result<()> {
+    println!("{}", stack.issuer()?.token(subject, scope, TOKEN_LIFETIME));
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! Deploys template.yaml into the local AWS: with the SAM CLI, as to AWS, when the template, its parameters or the set of
+//! functions changed ([`template`]); and the code of the functions that changed through the Lambda API, as `sam sync --code`
+//! does ([`code`]). Nothing, if nothing changed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    stack::{
+        Stack,
+        aws::{Aws, CloudFormationStack, REGION},
+        functions::{self, Programs},
+        package,
+    },
+    tools::{
+        files, parallel, process,
+        python::{Tool, Tools},
+        terminal::Step,
+    },
+};
+
+/// The name of the CloudFormation stack, as in samconfig.toml.
+pub const STACK_NAME: &str = "task-api";
+
+/// A deployment of template.yaml.
+pub struct Deployment<'a> {
+    /// The name of its CloudFormation stack.
+    pub name: &'a str,
+    /// All of its parameters, as SAM takes them: of those that are not named, the values of the last time would stay.
+    pub parameters: Vec<String>,
+    /// The shape of the template, if it is not the local one.
+    pub emulated_sandbox: Option<EmulatedSandbox<'a>>,
+    /// For people: how it differs from others.
+    pub shape: &'a str,
+}
+
+/// The sandbox's shape, as far as the emulator goes: dev/tools/emulated_sandbox.py.
+pub struct EmulatedSandbox<'a> {
+    /// What its functions connect to.
+    pub database_url: &'a str,
+    /// The migrator's program, which runs while the stack is created.
+    pub migrator: &'a Path,
+}
+
+/// What is known of a deployment: nothing, while SAM works on it or after it failed.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// A digest of all but the code.
+    inputs: String,
+    /// When CloudFormation saw it last. Another time is another deployment, or an older state of a local AWS that was
+    /// killed.
+    updated: String,
+    outputs: BTreeMap<String, String>,
+    /// The functions' names in Lambda.
+    names: BTreeMap<String, String>,
+    /// Their code, as far as it has been replaced since SAM deployed.
+    code: BTreeMap<String, Code>,
+}
+
+/// The code of a function.
+#[derive(Serialize, Deserialize)]
+struct Code {
+    /// The digest of its program, here.
+    program: String,
+    /// The digest of its package, in Lambda.
+    package: String,
+}
+
+/// Brings all but the code up to date. The functions may still be compiled meanwhile: those that are new get a placeholder.
+/// True if something had changed.
+pub fn template(stack: &Stack, deployment: &Deployment) -> Result<bool> {
+    let functions = functions::names(&stack.root)?;
+    let inputs = inputs(stack, deployment, &functions)?;
+    let aws = Aws::new(stack.emulator.url());
+    let file = record_of(stack, deployment);
+    let there = aws.stack(deployment.name)?;
+    if let (Some(record), Some(there)) = (Record::read(&file)?, &there)
+        && record.describes(&inputs, there)
+        && record.has_all(&aws)?
+    {
+        return Ok(false);
+    }
+    let step = Step::start("deploy", "template.yaml");
+    files::remove_if_exists(fs::remove_file(&file))?;
+    let folder = stack.folder.join("deployments").join(deployment.name);
+    let sandbox = deployment.emulated_sandbox.as_ref();
+    let at_once = sandbox.map(|sandbox| ("migrator", sandbox.migrator));
+    let mut template = package::prepare(&folder, &stack.root, &functions, at_once)?;
+    if let Some(sandbox) = sandbox {
+        template = emulated_sandbox(stack, &template, sandbox.database_url)?;
+    }
+    sam_deploy(stack, deployment, &template, |doing| step.says(doing))?;
+    let there = aws.stack(deployment.name)?;
+    let there = there.with_context(|| format!("SAM has deployed no stack {}", deployment.name))?;
+    Record::of(inputs, there, &functions).write(&file)?;
+    step.done(&format!("template.yaml is deployed, {}", deployment.shape));
+    Ok(true)
+}
+
+/// Replaces the code of the functions whose programs changed. Returns which these were, and the stack's outputs.
+pub fn code(
+    stack: &Stack,
+    deployment: &Deployment,
+    programs: &Programs,
+) -> Result<(Vec<String>, BTreeMap<String, String>)> {
+    let file = record_of(stack, deployment);
+    let mut record = Record::read(&file)?.context("template.yaml was not deployed")?;
+    let aws = Aws::new(stack.emulator.url());
+    let changed = record.changed(&aws, programs)?;
+    let swapped = record.swap(&aws, programs, &changed);
+    record.write(&file)?;
+    swapped?;
+    Ok((
+        changed.into_iter().map(|(function, _)| function).collect(),
+        record.outputs,
+    ))
+}
+
+fn record_of(stack: &Stack, deployment: &Deployment) -> PathBuf {
+    let folder = stack.folder.join("deployments");
+    folder.join(deployment.name).join("deployed.json")
+}
+
+/// A digest of what makes a deployment, without the code of the functions.
+fn inputs(stack: &Stack, deployment: &Deployment, functions: &[String]) -> Result<String> {
+    let mut digest = Sha256::new();
+    for file in ["template.yaml", "samconfig.toml", "dev/tools/emulated_sandbox.py"] {
+        digest.update(fs::read(stack.root.join(file)).with_context(|| format!("cannot read {file}"))?);
+    }
+    for text in deployment.parameters.iter().chain(functions) {
+        digest.update(text);
+        digest.update("\n");
+    }
+    Ok(format!("{:x}", digest.finalize()))
+}
+
+fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, says: impl Fn(&str)) -> Result<()> {
+    let mut command = sam(&stack.tools, &stack.root, "deploy")?;
+    // With its whole path, because SAM would look for it beside the template.
+    command.arg("--config-file").arg(stack.root.join("samconfig.toml"));
+    command.args(["--config-env", "local"]);
+    // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
+    command.arg("--template-file").arg(template);
+    command.args(["--stack-name", deployment.name, "--parameter-overrides"]);
+    command.args(&deployment.parameters);
+    into_emulator(&mut command, stack);
+    let log = stack.log(&format!("deploy-{}", deployment.name));
+    process::run(&mut command, &log, |line| {
+        if line.starts_with("Uploading") || line.starts_with("Waiting") {
+            says(line);
+        }
+    })
+}
+
+impl Record {
+    fn of(inputs: String, there: CloudFormationStack, functions: &[String]) -> Self {
+        // The template decides which of them it has: the local one has no migrator.
+        let names = functions.iter().filter_map(|function| {
+            let name = there.functions.get(&logical_id(function))?;
+            Some((function.clone(), name.clone()))
+        });
+        Self {
+            inputs,
+            names: names.collect(),
+            updated: there.updated,
+            outputs: there.outputs,
+            code: BTreeMap::new(),
+        }
+    }
+
+    fn read(file: &Path) -> Result<Option<Self>> {
+        match fs::read(file) {
+            // What cannot be read is no record: then all is deployed anew.
+            Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let new = file.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(&new, file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// True if it is what CloudFormation has, and what is wanted.
+    fn describes(&self, inputs: &str, there: &CloudFormationStack) -> bool {
+        self.inputs == inputs && there.is_complete() && self.updated == there.updated
+    }
+
+    /// True if Lambda has every function.
+    fn has_all(&self, aws: &Aws) -> Result<bool> {
+        for name in self.names.values() {
+            if aws.code(name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The functions whose program is another one than Lambda has, with its digest.
+    fn changed(&self, aws: &Aws, programs: &Programs) -> Result<Vec<(String, String)>> {
+        let is_current = |function: &str, program: &str, package: Option<String>| {
+            let code = self.code.get(function);
+            code.is_some_and(|code| code.program == program && Some(&code.package) == package.as_ref())
+        };
+        let look = |(function, name): (&String, &String)| -> Result<Option<(String, String)>> {
+            let program = package::digest_of_program(program(programs, function)?)?;
+            let package = aws.code(name)?;
+            Ok((!is_current(function, &program, package)).then(|| (function.clone(), program)))
+        };
+        let looked: Vec<Result<_>> = parallel::all(self.names.iter().map(|named| move || look(named)));
+        let mut changed = Vec::new();
+        for function in looked {
+            changed.extend(function?);
+        }
+        Ok(changed)
+    }
+
+    /// Replaces the code of these functions, side by side; notes those for which it went well.
+    fn swap(&mut self, aws: &Aws, programs: &Programs, changed: &[(String, String)]) -> Result<()> {
+        let swap = |function: &str| {
+            let zip = package::zip_program(program(programs, function)?)?;
+            aws.replace_code(&self.names[function], &zip)
+        };
+        let swapped: Vec<Result<String>> = parallel::all(changed.iter().map(|(function, _)| move || swap(function)));
+        let mut outcome = Ok(());
+        for ((function, program), package) in changed.iter().zip(swapped) {
+            match package {
+                Ok(package) => {
+                    let program = program.clone();
+                    self.code.insert(function.clone(), Code { program, package });
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+}
+
+fn program<'a>(programs: &'a Programs, function: &str) -> Result<&'a Path> {
+    match programs.get(function) {
+        Some(program) => Ok(program),
+        None => bail!("there is no function {function}"),
+    }
+}
+
+/// What template.yaml calls a function: `get-task` is `GetTaskFunction`.
+fn logical_id(function: &str) -> String {
+    let words = function.split('-').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    words.collect::<String>() + "Function"
+}
+
+fn emulated_sandbox(stack: &Stack, template: &Path, database_url: &str) -> Result<PathBuf> {
+    let output = template.with_file_name("emulated-sandbox.json");
+    let mut python = Command::new(stack.tools.bin(Tool::Sam).join("python"));
+    python.current_dir(&stack.root).arg("dev/tools/emulated_sandbox.py");
+    process::output(python.arg(template).arg(&output).arg(database_url))?;
+    Ok(output)
+}
+
+/// The outputs of a stack in the AWS account that the caller is logged in to; in their default region if none is named.
+pub fn outputs_on_aws(
+    tools: &Tools,
+    root: &Path,
+    name: &str,
+    region: Option<&str>,
+) -> Result<BTreeMap<String, String>> {
+    let mut command = Command::new(tools.bin(Tool::Sam).join("sam"));
+    command.current_dir(root).env("SAM_CLI_TELEMETRY", "0");
+    if let Some(region) = region {
+        command.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region);
+    }
+    command.args(["list", "stack-outputs", "--stack-name", name, "--output", "json"]);
+    parse_outputs(&process::output(&mut command)?)
+}
+
+fn parse_outputs(json: &str) -> Result<BTreeMap<String, String>> {
+    let outputs: Value = serde_json::from_str(json)?;
+    let text = |output: &Value, key: &str| output[key].as_str().map(str::to_owned);
+    outputs
+        .as_array()
+        .context("a list of outputs")?
+        .iter()
+        .map(|output| Some((text(output, "OutputKey")?, text(output, "OutputValue")?)))
+        .collect::<Option<_>>()
+        .context("outputs with a key and a value")
+}
+
+/// Where `make lint` leaves what CloudFormation gets of template.yaml: see dev/tools/translate.py.
+pub fn templates(stack: &Stack) -> PathBuf {
+    stack.folder.join("templates")
+}
+
+/// A SAM command in the project's folder.
+pub fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
+    let mut sam = Command::new(tools.bin(Tool::Sam).join("sam"));
+    sam.current_dir(root)
+        .arg(command)
+        .env("PATH", tools.path()?)
+        .env("SAM_CLI_TELEMETRY", "0")
+        .env("AWS_DEFAULT_REGION", REGION);
+    Ok(sam)
+}
+
+/// Sends every AWS call of the command into the stack's AWS, whatever account the user is logged in to.
+pub fn into_emulator(command: &mut Command, stack: &Stack) {
+    into_aws_at(command, &stack.emulator.url());
+}
+
+/// Sends every AWS call of the command to this address.
+pub fn into_aws_at(command: &mut Command, url: &str) {
+    command
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_SESSION_TOKEN")
+        .env("AWS_ENDPOINT_URL", url)
+        .env("AWS_ACCESS_KEY_ID", "local")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .env("AWS_REGION", REGION)
+        .env("AWS_DEFAULT_REGION", REGION);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn template_names_each_function_after_its_folder() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let template = fs::read_to_string(root.join("template.yaml")).expect("a template");
+        for function in functions::names(&root).expect("names") {
+            let (_, resource) = template
+                .split_once(&format!("\n  {}:\n", logical_id(&function)))
+                .unwrap_or_else(|| panic!("{function} is not there"));
+            let code = resource.lines().find_map(|line| line.trim().strip_prefix("CodeUri: "));
+            assert_eq!(code, Some(format!("target/lambda/{function}").as_str()));
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_none() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/record");
+        fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("deployed.json");
+        let _ = fs::remove_file(&file);
+        assert!(Record::read(&file).expect("no file").is_none());
+        fs::write(&file, "{\"inputs\":").expect("written");
+        assert!(Record::read(&file).expect("half a file").is_none());
+    }
+}

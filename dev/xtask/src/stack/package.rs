@@ -1,0 +1,143 @@
+//! What a deployment is made of: template.yaml, and beside it a package for each function, where the template says.
+
+use std::{
+    fs,
+    io::{Cursor, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
+
+use crate::tools::{files, process};
+
+/// The program in a package whose function gets its own a moment later. Always the same, so that CloudFormation sees no
+/// other code and leaves alone what the function has by then.
+const PLACEHOLDER: &str = "#!/bin/sh\necho 'This function has no code yet: make up' >&2\nexit 1\n";
+
+/// What marks a package: see [`mark_all`].
+const MARK: &str = "parameters.sha256";
+
+/// Fills a folder with template.yaml and a package for each function, and returns the template. The packages hold a
+/// placeholder: SAM would take a minute for 17 programs of 20 MB each, and need not wait until they are compiled.
+/// `at_once` is a function that runs during the deployment, with its program.
+pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option<(&str, &Path)>) -> Result<PathBuf> {
+    let lambda = folder.join("target/lambda");
+    files::remove_if_exists(fs::remove_dir_all(&lambda))?;
+    fs::create_dir_all(&lambda).with_context(|| format!("cannot create {}", lambda.display()))?;
+    for function in functions {
+        let package = match at_once {
+            Some((name, program)) if name == function => zip_program(program)?,
+            _ => zip(PLACEHOLDER.as_bytes())?,
+        };
+        // Where the template expects a folder, SAM takes a zip file as well.
+        fs::write(lambda.join(function), package)?;
+    }
+    let template = folder.join("template.yaml");
+    fs::copy(root.join("template.yaml"), &template)?;
+    Ok(template)
+}
+
+/// A function's package as Lambda takes it: without the symbols, as in the profile `release`, which halves it.
+pub fn zip_program(program: &Path) -> Result<Vec<u8>> {
+    // Two deployments may pack the same program at the same time.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let stripped = program.with_extension(format!("{}-{number}.stripped", std::process::id()));
+    let mut strip = Command::new("strip");
+    // It comes with the linker. Where there is none, the package is larger.
+    let package = match process::output(strip.arg("-o").arg(&stripped).arg(program)) {
+        Ok(_) => zip(&read(&stripped)?),
+        Err(_) => zip(&read(program)?),
+    };
+    files::remove_if_exists(fs::remove_file(&stripped))?;
+    package
+}
+
+/// A digest of a function's program.
+pub fn digest_of_program(program: &Path) -> Result<String> {
+    Ok(format!("{:x}", Sha256::digest(read(program)?)))
+}
+
+fn read(program: &Path) -> Result<Vec<u8>> {
+    fs::read(program).with_context(|| format!("{} was not built", program.display()))
+}
+
+/// Not compressed, as it stays on this machine. Without a time: the same program is the same package.
+fn zip(bootstrap: &[u8]) -> Result<Vec<u8>> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(DateTime::default())
+        .unix_permissions(0o755);
+    zip.start_file("bootstrap", options)?;
+    zip.write_all(bootstrap)?;
+    Ok(zip.finish()?.into_inner())
+}
+
+/// A digest of template.yaml and its parameters.
+pub fn digest_of_parameters(root: &Path, parameters: &[String]) -> Result<String> {
+    let mut digest = Sha256::new_with_prefix(fs::read(root.join("template.yaml"))?);
+    for parameter in parameters {
+        digest.update(parameter);
+        digest.update("\n");
+    }
+    Ok(format!("{:x}", digest.finalize()))
+}
+
+/// Puts a mark into each package of a folder of what cargo-lambda has built, for AWS.
+///
+/// What a function's alias points to is a version, which keeps the environment that it was published with, and SAM
+/// publishes another only when the package has changed. Without a mark that changes with them, a changed template or
+/// parameter would not reach the functions.
+pub fn mark_all(packages: &Path, mark: &str) -> Result<()> {
+    let mark = format!("{mark}\n");
+    for package in fs::read_dir(packages).with_context(|| format!("cannot read {}", packages.display()))? {
+        let file = package?.path().join(MARK);
+        // The same content is the same package.
+        if fs::read_to_string(&file).is_ok_and(|marked| marked == mark) {
+            continue;
+        }
+        fs::write(&file, &mark).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use zip::ZipArchive;
+
+    use super::*;
+
+    fn bootstrap(zip: Vec<u8>) -> (Option<u32>, String) {
+        let mut zip = ZipArchive::new(Cursor::new(zip)).expect("a zip file");
+        let mut file = zip.by_name("bootstrap").expect("a program");
+        let mode = file.unix_mode().map(|mode| mode & 0o777);
+        (mode, std::io::read_to_string(&mut file).expect("text"))
+    }
+
+    #[test]
+    fn packages_hold_placeholders_and_what_runs_at_once() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = root.join("target/xtask-tests/packages");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        let program = folder.join("program");
+        fs::write(&program, "its own").expect("written");
+        let package = |function: &str| fs::read(folder.join("target/lambda").join(function)).expect("a package");
+
+        let functions = ["one", "two"].map(str::to_owned);
+        let template = prepare(&folder, &root, &functions, Some(("two", &program))).expect("prepared");
+        assert!(template.exists());
+        assert_eq!(bootstrap(package("one")), (Some(0o755), PLACEHOLDER.to_owned()));
+        assert_eq!(bootstrap(package("two")), (Some(0o755), "its own".to_owned()));
+
+        let first = package("one");
+        prepare(&folder, &root, &functions[..1], None).expect("prepared");
+        assert_eq!(package("one"), first, "the same content is the same package");
+        assert!(!folder.join("target/lambda/two").exists(), "a function that is gone");
+    }
+}

@@ -1,0 +1,152 @@
+//! The parameters of template.yaml, for each place that it is deployed to.
+
+use std::{collections::BTreeMap, env};
+
+use anyhow::Result;
+
+use crate::stack::{Stack, settings::Auth};
+
+/// The web pages that may call the local API.
+const LOCAL_ORIGINS: &str = "http://localhost:*";
+
+/// Every parameter of template.yaml, and what it is in the sandbox unless the developer's answers say otherwise. All are passed each
+/// time: of those that are not named, the values of the last time would stay.
+pub const SANDBOX: [(&str, &str); 16] = [
+    ("Environment", "sandbox"),
+    ("Architecture", "arm64"),
+    ("Auth", "closed"),
+    ("JwtIssuer", ""),
+    ("JwtAudience", ""),
+    ("JwksUrl", ""),
+    ("AdminScope", "admin"),
+    ("LocalJwks", ""),
+    ("CorsAllowOrigins", ""),
+    ("DatabaseUrl", ""),
+    ("DatabaseProxy", "false"),
+    ("AlarmEmail", ""),
+    ("ApiLogRole", "create"),
+    ("LogLevel", "info"),
+    ("ReconcilerSchedule", ""),
+    ("IdempotencyKeySeconds", "86400"),
+];
+
+/// What a local deployment needs to be told.
+pub struct Local<'a> {
+    /// Its database, as its functions reach it.
+    pub database_url: &'a str,
+    /// Who may call its API.
+    pub auth: Auth,
+}
+
+/// The parameters of a local deployment, as SAM takes them.
+pub fn local(stack: &Stack, local: &Local) -> Result<Vec<String>> {
+    let Local { database_url, auth } = local;
+    Ok(vec![
+        "Environment=local".to_owned(),
+        format!("Architecture={}", architecture()),
+        format!("DatabaseUrl={database_url}"),
+        format!("CorsAllowOrigins={LOCAL_ORIGINS}"),
+        format!("Auth={}", auth.as_str()),
+        format!("JwtIssuer={}", local_issuer::ISSUER),
+        format!("JwtAudience={}", local_issuer::AUDIENCE),
+        // In quotes, without which SAM would take only its first character.
+        format!("LocalJwks='{}'", stack.issuer()?.jwks()),
+        format!(
+            "LogLevel={}",
+            env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
+        ),
+    ])
+}
+
+/// The parameters as SAM takes them; in quotes, without which it would refuse an empty one.
+pub fn sandbox(answers: &BTreeMap<String, String>) -> Vec<String> {
+    let value = |name: &str, default: &str| answers.get(name).map_or(default, String::as_str).replace('"', "\\\"");
+    SANDBOX
+        .iter()
+        .map(|(name, default)| format!("{name}=\"{}\"", value(name, default)))
+        .collect()
+}
+
+/// The parameters of a sandbox in the emulator, for tokens of the local issuer, whose keys are at `jwks_url`.
+pub fn emulated_sandbox(jwks_url: &str) -> Vec<String> {
+    let answers = [
+        ("Architecture", architecture()),
+        ("JwtIssuer", local_issuer::ISSUER),
+        ("JwtAudience", local_issuer::AUDIENCE),
+        ("JwksUrl", jwks_url),
+    ];
+    sandbox(&answers.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+}
+
+/// The CPU of this machine as AWS calls it.
+pub fn architecture() -> &'static str {
+    match env::consts::ARCH {
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    #[test]
+    fn template_parameters_are_all_passed() {
+        let template = fs::read_to_string(root().join("template.yaml")).expect("a template");
+        let (_, section) = template.split_once("\nParameters:\n").expect("parameters");
+        let names: Vec<&str> = section
+            .lines()
+            .take_while(|line| line.is_empty() || line.starts_with(' '))
+            .filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'))
+            .filter(|name| !name.starts_with([' ', '#']))
+            .collect();
+        assert!(names.len() >= 12, "{names:?}");
+        for name in names {
+            assert!(SANDBOX.iter().any(|(passed, _)| *passed == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn workflow_passes_the_same_parameters() {
+        let workflow = fs::read_to_string(root().join(".github/workflows/deploy-to.yml")).expect("a workflow");
+        let passed: Vec<&str> = workflow
+            .lines()
+            .filter_map(|line| Some(line.trim().strip_prefix('"')?.split_once("=\\\"")?.0))
+            .collect();
+        assert_eq!(passed, SANDBOX.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn answers_replace_defaults_and_are_quoted() {
+        let answers = BTreeMap::from([
+            ("Region".to_owned(), "eu-central-1".to_owned()),
+            ("JwtIssuer".to_owned(), "https://issuer.example/".to_owned()),
+            ("ReconcilerSchedule".to_owned(), "rate(12 hours)".to_owned()),
+            ("LogLevel".to_owned(), "a\"b".to_owned()),
+        ]);
+        let parameters = sandbox(&answers);
+        for expected in [
+            r#"Environment="sandbox""#,
+            r#"Auth="closed""#,
+            r#"JwtIssuer="https://issuer.example/""#,
+            r#"JwksUrl="""#,
+            r#"ReconcilerSchedule="rate(12 hours)""#,
+            r#"LogLevel="a\"b""#,
+        ] {
+            assert!(
+                parameters.iter().any(|parameter| parameter == expected),
+                "{expected}: {parameters:?}"
+            );
+        }
+        assert_eq!(parameters.len(), SANDBOX.len(), "the region is no parameter");
+    }
+}

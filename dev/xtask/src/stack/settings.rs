@@ -1,0 +1,278 @@
+//! What can be set from outside, where things are, and what `make up` was told the last time.
+
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::{stack::functions::Profile, tools::files};
+
+/// The settings of a command, from environment variables (`make up AWS_PORT=4567` sets one).
+#[derive(Clone)]
+pub struct Settings {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// A Postgres to use instead of starting one.
+    pub database_url: Option<String>,
+    /// A deployed CloudFormation stack to use instead of the local one.
+    pub stack: Option<String>,
+    /// Where `make sam-local` serves.
+    pub sam_port: u16,
+    /// True if the questions before something that costs, sends or deletes are answered with yes.
+    pub yes: bool,
+    /// How the functions are built.
+    pub profile: Profile,
+}
+
+/// The settings that make a stack the one that it is. `make up` keeps them, so that the other commands, and the next
+/// `make up`, mean the same stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackSettings {
+    /// What is AWS on this machine.
+    pub aws: LocalAws,
+    /// Where it listens.
+    pub aws_port: u16,
+    /// Where Postgres listens.
+    pub postgres_port: u16,
+    /// A Postgres to use instead of starting one.
+    pub database_url: Option<String>,
+    /// Who may call the API.
+    pub auth: Auth,
+}
+
+/// What is AWS on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalAws {
+    /// ministack, which needs no Docker.
+    Ministack,
+    /// LocalStack, which needs Docker.
+    LocalStack,
+}
+
+impl LocalAws {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ministack => "ministack",
+            Self::LocalStack => "localstack",
+        }
+    }
+}
+
+/// Who may call an API: template.yaml's parameter `Auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Unauthenticated; one admin.
+    Open,
+    /// With a token: `make token`.
+    Closed,
+}
+
+impl Auth {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the environment.
+    pub fn from_env() -> Result<Self> {
+        Ok(Self {
+            root: root()?,
+            database_url: text("DATABASE_URL"),
+            stack: text("STACK"),
+            sam_port: match text("SAM_PORT") {
+                None => 3000,
+                Some(text) => parse_port("SAM_PORT", &text)?,
+            },
+            yes: text("YES").is_some_and(|text| text == "1"),
+            profile: match text("PROFILE").as_deref() {
+                None | Some("local") => Profile::Local,
+                Some("release") => Profile::Release,
+                Some(other) => bail!("PROFILE must be local or release, not {other:?}"),
+            },
+        })
+    }
+}
+
+/// The project's folder: the one that we are in, or below. Not the one where this program was compiled, as that may have
+/// been copied or moved since.
+fn root() -> Result<PathBuf> {
+    let here = env::current_dir().context("cannot tell the current folder")?;
+    let root = here
+        .ancestors()
+        .find(|folder| folder.join("dev/xtask/Cargo.toml").exists());
+    Ok(root
+        .context("run it with `make`, in the project's folder")?
+        .canonicalize()?)
+}
+
+impl StackSettings {
+    /// What the environment says, else what `make up` was told the last time, else the default. A variable that is set to
+    /// nothing (`make up DATABASE_URL=`) takes the default.
+    pub fn of_the_local_stack(root: &Path) -> Result<Self> {
+        Self::kept(root)?
+            .unwrap_or_default()
+            .changed_by(|variable| env::var(variable).ok())
+    }
+
+    /// These, but for what the variables say.
+    fn changed_by(self, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let default = Self::default();
+        let port = |name: &'static str, kept: u16, default: u16| match variable(name) {
+            None => Ok(kept),
+            Some(text) if text.is_empty() => Ok(default),
+            Some(text) => parse_port(name, &text),
+        };
+        Ok(Self {
+            aws: match variable("AWS").as_deref() {
+                None => self.aws,
+                Some("") => default.aws,
+                Some("ministack") => LocalAws::Ministack,
+                Some("localstack") => LocalAws::LocalStack,
+                Some(other) => bail!("AWS must be ministack or localstack, not {other:?}"),
+            },
+            aws_port: port("AWS_PORT", self.aws_port, default.aws_port)?,
+            postgres_port: port("POSTGRES_PORT", self.postgres_port, default.postgres_port)?,
+            database_url: match variable("DATABASE_URL") {
+                None => self.database_url,
+                Some(url) => Some(url).filter(|url| !url.is_empty()),
+            },
+            auth: match variable("AUTH").as_deref() {
+                None => self.auth,
+                Some("") => default.auth,
+                Some("open") => Auth::Open,
+                Some("closed") => Auth::Closed,
+                Some(other) => bail!("AUTH must be open or closed, not {other:?}"),
+            },
+        })
+    }
+
+    /// What `make up` was told the last time; none before the first, and after `make clean-data`.
+    pub fn kept(root: &Path) -> Result<Option<Self>> {
+        let file = Self::file(root);
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                let kept = toml::from_str(&text).with_context(|| format!("{} is not readable", file.display()))?;
+                Ok(Some(kept))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+
+    /// Keeps them for the commands after this one.
+    pub fn keep(&self, root: &Path) -> Result<()> {
+        let file = Self::file(root);
+        let folder = file.parent().context("a file is in a folder")?;
+        fs::create_dir_all(folder)?;
+        // A DATABASE_URL may have a password in it.
+        let new = file.with_extension("new");
+        files::remove_if_exists(fs::remove_file(&new))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&new)?.write_all(toml::to_string(self)?.as_bytes())?;
+        fs::rename(&new, &file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    fn file(root: &Path) -> PathBuf {
+        root.join(".local/local/settings.toml")
+    }
+}
+
+impl Default for StackSettings {
+    fn default() -> Self {
+        Self {
+            aws: LocalAws::Ministack,
+            aws_port: 4566,
+            postgres_port: 55432,
+            database_url: None,
+            auth: Auth::Open,
+        }
+    }
+}
+
+/// A variable's text, unless that is empty.
+fn text(variable: &str) -> Option<String> {
+    env::var(variable).ok().filter(|text| !text.is_empty())
+}
+
+fn parse_port(variable: &str, text: &str) -> Result<u16> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => bail!("{variable} must be a port from 1 to 65535, not {text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_settings_are_read_back_and_private() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/settings");
+        let _ = fs::remove_dir_all(&root);
+        assert_eq!(StackSettings::kept(&root).expect("no file is no error"), None);
+        let settings = StackSettings {
+            aws: LocalAws::LocalStack,
+            aws_port: 4567,
+            postgres_port: 55433,
+            database_url: Some("postgres://me:secret@127.0.0.1/tasks".to_owned()),
+            auth: Auth::Closed,
+        };
+        settings.keep(&root).expect("kept");
+        settings.keep(&root).expect("kept once more");
+        assert_eq!(StackSettings::kept(&root).expect("read"), Some(settings));
+        let mode = fs::metadata(StackSettings::file(&root)).expect("a file").permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn variables_change_kept_settings() {
+        let kept = StackSettings {
+            aws: LocalAws::Ministack,
+            aws_port: 4567,
+            postgres_port: 55433,
+            database_url: Some("postgres://127.0.0.1/tasks".to_owned()),
+            auth: Auth::Closed,
+        };
+        let changed = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            kept.clone().changed_by(variable)
+        };
+        assert_eq!(changed(&[]).expect("valid"), kept, "nothing is said");
+        let other = changed(&[("AWS_PORT", "4568"), ("AUTH", "open")]).expect("valid");
+        assert_eq!(
+            (other.aws_port, other.postgres_port, other.auth),
+            (4568, 55433, Auth::Open)
+        );
+        let empty = ["AWS", "AWS_PORT", "POSTGRES_PORT", "DATABASE_URL", "AUTH"].map(|name| (name, ""));
+        assert_eq!(changed(&empty).expect("valid"), StackSettings::default());
+        for wrong in [
+            ("AWS_PORT", "0"),
+            ("POSTGRES_PORT", "x"),
+            ("AUTH", "ajar"),
+            ("AWS", "azure"),
+        ] {
+            let error = changed(&[wrong]).expect_err("it is refused").to_string();
+            assert!(error.contains(wrong.0) && error.contains(wrong.1), "{error}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Programs that the tests need and that only the system's own packages have.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use nix::unistd::geteuid;
+
+use crate::tools::{process, terminal::Step};
+
+/// A program that is found, or, for root on Debian, installed.
+pub struct Package {
+    /// What it is called by those who package it, the best first.
+    names: &'static [&'static str],
+    /// Debian's package.
+    package: &'static str,
+    /// What to do if it is missing.
+    hint: &'static str,
+}
+
+/// The browser that the tests drive. Chrome first: it speaks the same protocol, and on Ubuntu `chromium` may be one that
+/// cannot start.
+pub const CHROMIUM: Package = Package {
+    names: &["google-chrome", "google-chrome-stable", "chromium", "chromium-browser"],
+    package: "chromium",
+    hint: "the browser tests need Chromium; Debian: sudo apt install chromium",
+};
+
+/// What counts the functions' instructions.
+pub const VALGRIND: Package = Package {
+    names: &["valgrind"],
+    package: "valgrind",
+    hint: "the tests count instructions with valgrind; Debian: sudo apt install valgrind",
+};
+
+impl Package {
+    /// Where the program is.
+    pub fn find_or_install(&self, log: &Path) -> Result<PathBuf> {
+        if let Some(found) = self.find() {
+            return Ok(found);
+        }
+        if geteuid().is_root() && on_path("apt-get").is_some() {
+            let step = Step::start("packages", &format!("installing {} (once)", self.package));
+            for arguments in [
+                &["update"][..],
+                &["install", "--yes", "--no-install-recommends", self.package],
+            ] {
+                let mut command = Command::new("apt-get");
+                command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+                process::run(&mut command, log, |_| {}).context(self.hint)?;
+            }
+            step.done(&format!("installed Debian's {}", self.package));
+        }
+        self.find().context(self.hint)
+    }
+
+    fn find(&self) -> Option<PathBuf> {
+        self.names.iter().find_map(|name| on_path(name))
+    }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|program| program.is_file())
+}

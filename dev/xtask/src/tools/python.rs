@@ -1,0 +1,235 @@
+//! The Python packages we use as tools, each with exact pins in a virtual environment of its own: their
+//! dependencies contradict each other.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::tools::{files, process, terminal::Step};
+
+/// A tool, by the name of its lock file in dev/tools/.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// cargo-lambda, and zig, with which it links
+    CargoLambda,
+    /// checkov, which knows what is unsafe in a CloudFormation template
+    Checkov,
+    /// schemathesis, which holds the running API against openapi.json
+    Contract,
+    /// ministack, the local AWS
+    Emulator,
+    /// Node.js, for [`Tools::install_redocly`]
+    Node,
+    /// A PostgreSQL server, for machines without one
+    Postgres,
+    /// The SAM CLI, and cfn-lint
+    Sam,
+}
+
+impl Tool {
+    /// What every stack needs.
+    pub const ALWAYS: [Self; 2] = [Self::Emulator, Self::Sam];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CargoLambda => "cargo-lambda",
+            Self::Checkov => "checkov",
+            Self::Contract => "contract",
+            Self::Emulator => "emulator",
+            Self::Node => "node",
+            Self::Postgres => "postgres",
+            Self::Sam => "sam",
+        }
+    }
+}
+
+/// Where the tools are installed.
+#[derive(Clone)]
+pub struct Tools {
+    root: PathBuf,
+}
+
+impl Tools {
+    /// The tools of the project in this folder.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The folder with a tool's programs.
+    pub fn bin(&self, tool: Tool) -> PathBuf {
+        self.folder(tool.name()).join("bin")
+    }
+
+    /// A PATH with the tools in front.
+    pub fn path(&self) -> Result<std::ffi::OsString> {
+        let own = Tool::ALWAYS.map(Tool::name).into_iter().chain(["cargo-llvm-cov"]);
+        path_behind(own.map(|name| self.folder(name).join("bin")))
+    }
+
+    /// A PATH with one tool in front.
+    pub fn path_with(&self, tool: Tool) -> Result<std::ffi::OsString> {
+        path_behind([self.bin(tool)])
+    }
+
+    /// Installs the tools that are missing or not at their pinned versions.
+    pub fn install(&self, tools: &[Tool]) -> Result<()> {
+        let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
+        let missing: Vec<&str> = names.iter().copied().filter(|name| !self.is_current(name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let step = Step::start("tools", "preparing (once)");
+        self.create("uv", |environment, lock| {
+            let mut command = Command::new("python3");
+            command.args(["-m", "venv", "--clear"]).arg(environment);
+            self.logged(&mut command)
+                .context("python3 (3.11 or newer, with its venv module) is needed; Debian: apt install python3-venv")?;
+            let mut command = Command::new(environment.join("bin/pip"));
+            command.args([
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "-r",
+            ]);
+            self.logged(command.arg(lock))
+        })?;
+        let uv = self.folder("uv").join("bin/uv");
+        for name in &missing {
+            step.says(&format!("installing {name}"));
+            self.create(name, |environment, lock| {
+                self.logged(Command::new(&uv).args(["venv", "--quiet", "--clear"]).arg(environment))?;
+                let mut command = Command::new(&uv);
+                command.args(["pip", "install", "--quiet", "--require-hashes", "--python"]);
+                self.logged(command.arg(environment).arg("-r").arg(lock))
+            })?;
+        }
+        step.done(&format!("installed {} into .local/tools", missing.join(", ")));
+        Ok(())
+    }
+
+    /// Installs the cargo subcommand that `make coverage` needs.
+    pub fn install_cargo_llvm_cov(&self) -> Result<()> {
+        const VERSION: &str = "0.9.1";
+        let folder = self.folder("cargo-llvm-cov");
+        let stamp = folder.join("installed.txt");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == VERSION) {
+            return Ok(());
+        }
+        let step = Step::start("tools", "compiling cargo-llvm-cov (once)");
+        let mut command = Command::new("cargo");
+        command.args(["install", "--locked", "--force", "--version", VERSION, "--root"]);
+        self.logged(command.arg(&folder).arg("cargo-llvm-cov"))?;
+        fs::write(stamp, VERSION)?;
+        step.done(&format!("installed cargo-llvm-cov {VERSION} into .local/tools"));
+        Ok(())
+    }
+
+    /// Installs the linter of openapi.json, an npm package, with a Node.js of our own; returns its program.
+    pub fn install_redocly(&self) -> Result<PathBuf> {
+        self.install(&[Tool::Node])?;
+        let folder = self.folder("redocly");
+        let program = folder.join("node_modules/.bin/redocly");
+        let wanted = self.lock_folder().join("redocly");
+        let lock = |folder: &Path| fs::read(folder.join("package-lock.json"));
+        if program.exists()
+            && lock(&folder).is_ok_and(|installed| lock(&wanted).is_ok_and(|wanted| installed == wanted))
+        {
+            return Ok(program);
+        }
+        let step = Step::start("tools", "installing redocly (once)");
+        fs::create_dir_all(&folder)?;
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(wanted.join(file), folder.join(file))?;
+        }
+        let mut npm = Command::new(self.bin(Tool::Node).join("npm"));
+        npm.current_dir(&folder)
+            .env("PATH", self.path_with(Tool::Node)?)
+            .env("npm_config_cache", folder.join("npm-cache"));
+        self.logged(npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))?;
+        step.done("installed redocly into .local/tools");
+        Ok(program)
+    }
+
+    /// True if what is installed was installed from the lock file as it is now.
+    fn is_current(&self, name: &str) -> bool {
+        let stamp = fs::read(self.folder(name).join("installed.txt"));
+        matches!((stamp, fs::read(self.lock(name))), (Ok(installed), Ok(wanted)) if installed == wanted)
+    }
+
+    /// Installs a tool, unless it is current. Steps that run side by side, and other commands, wait for one another.
+    fn create(&self, name: &str, install: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
+        let folder = self.folder(name);
+        let _lock = files::lock(&folder.with_extension("lock"), || {})?;
+        if self.is_current(name) {
+            return Ok(());
+        }
+        fs::create_dir_all(&folder)?;
+        install(&folder, &self.lock(name)).with_context(|| format!("cannot install {name}"))?;
+        // Last, so that an interrupted installation is done again.
+        fs::copy(self.lock(name), folder.join("installed.txt"))?;
+        Ok(())
+    }
+
+    fn logged(&self, command: &mut Command) -> Result<()> {
+        process::run(command, &self.root.join(".local/logs/tools.log"), |_| {})
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(".local/tools").join(name)
+    }
+
+    /// The project's dev/tools/ folder.
+    pub fn lock_folder(&self) -> PathBuf {
+        self.root.join("dev/tools")
+    }
+
+    fn lock(&self, name: &str) -> PathBuf {
+        self.lock_folder().join(name).with_extension("txt")
+    }
+}
+
+/// The PATH we were given, behind these folders.
+fn path_behind(own: impl IntoIterator<Item = PathBuf>) -> Result<std::ffi::OsString> {
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let all = own.into_iter().chain(std::env::split_paths(&inherited));
+    std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn parallel_steps_install_a_tool_once() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/install");
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("dev/tools")).expect("a folder");
+        fs::write(root.join("dev/tools/uv.txt"), "uv==1.0.0").expect("a lock file");
+        let (tools, installed) = (Tools::new(&root), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let install = |_: &Path, _: &Path| {
+                        installed.fetch_add(1, Ordering::SeqCst);
+                        thread::sleep(Duration::from_millis(100));
+                        Ok(())
+                    };
+                    tools.create("uv", install).expect("it is installed");
+                });
+            }
+        });
+        assert_eq!(installed.into_inner(), 1);
+        assert!(tools.is_current("uv"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What the records of a batch ask for: jobs, one for each task, and how each record comes back if it must.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
+
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use queue::Retry;
+use shared::{
+    domain::{TaskId, TaskMessage},
+    store::processing::Request,
+    trace::TraceHeader,
+};
+use time::OffsetDateTime;
+use tracing::warn;
+
+use crate::BatchError;
+
+/// What the records of a batch say together about one task.
+pub struct Job {
+    /// The task.
+    pub id: TaskId,
+    /// Which records of the batch are about it.
+    pub records: Vec<usize>,
+    /// The most receives of one of them, this one included.
+    pub receives: u32,
+    /// When the latest of their messages was sent.
+    sent_at: Option<OffsetDateTime>,
+    /// The trace in which that message was sent.
+    trace: Option<TraceHeader>,
+}
+
+impl Job {
+    /// What the store must know to claim the task.
+    pub fn request(&self) -> Request {
+        Request {
+            id: self.id,
+            sent_at: self.sent_at,
+        }
+    }
+
+    /// The id of its trace, for the log.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace.as_ref().map(TraceHeader::trace_id)
+    }
+
+    /// How long it has taken from the latest message until now; nothing if SQS's clock is ahead of ours.
+    pub fn latency(&self, now: OffsetDateTime) -> Option<Duration> {
+        let waited = now - self.sent_at?;
+        Some(waited.try_into().unwrap_or_default())
+    }
+
+    /// Takes in another record about the same task.
+    fn merge(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.receives = self.receives.max(other.receives);
+        if other.sent_at >= self.sent_at {
+            self.sent_at = other.sent_at;
+            self.trace = other.trace;
+        }
+    }
+}
+
+/// Reads a batch: how each of its records comes back if it must, in their order, and the jobs.
+pub fn read(event: SqsEvent, first_delay_seconds: u32) -> Result<(Vec<Retry>, Vec<Job>), BatchError> {
+    let mut retries = Vec::with_capacity(event.records.len());
+    let mut jobs = BTreeMap::new();
+    for (index, message) in event.records.into_iter().enumerate() {
+        let (retry, job) = read_record(index, message, first_delay_seconds)?;
+        retries.push(retry);
+        let Some(job) = job else { continue };
+        match jobs.entry(job.id) {
+            Entry::Vacant(entry) => {
+                entry.insert(job);
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().merge(job),
+        }
+    }
+    Ok((retries, jobs.into_values().collect()))
+}
+
+/// Reads one record. A malformed body fails that record only; it ends in the dead-letter queue, body and all.
+fn read_record(index: usize, record: SqsMessage, first_delay_seconds: u32) -> Result<(Retry, Option<Job>), BatchError> {
+    let message_id = record.message_id.filter(|id| !id.is_empty());
+    let message_id = message_id.ok_or(BatchError::NoMessageId)?;
+    let attribute = |name: &str| record.attributes.get(name);
+    let receives = attribute("ApproximateReceiveCount").and_then(|count| count.parse().ok());
+    let receives = receives.unwrap_or(1);
+    let trace = attribute("AWSTraceHeader").and_then(|header| TraceHeader::parse(header));
+    let job = match serde_json::from_str::<TaskMessage>(record.body.as_deref().unwrap_or_default()) {
+        Ok(message) => Some(Job {
+            id: message.task_id,
+            records: vec![index],
+            receives,
+            sent_at: attribute("SentTimestamp").and_then(|sent| queue::parse_sent_timestamp(sent)),
+            trace,
+        }),
+        Err(error) => {
+            let trace_id = trace.as_ref().map(TraceHeader::trace_id);
+            warn!(messageId = message_id, traceId = trace_id, %error, "not a task message");
+            None
+        }
+    };
+    let retry = Retry {
+        message_id,
+        receipt_handle: record.receipt_handle,
+        seconds: delay(first_delay_seconds, receives),
+    };
+    Ok((retry, job))
+}
+
+/// The longest visibility timeout: 12 hours ("Amazon SQS message quotas").
+const MAX_DELAY_SECONDS: u32 = 12 * 60 * 60;
+
+/// Doubles with every receive.
+fn delay(first: u32, receives: u32) -> i32 {
+    let factor = 1_u32.checked_shl(receives.saturating_sub(1)).unwrap_or(u32::MAX);
+    let seconds = first.saturating_mul(factor).min(MAX_DELAY_SECONDS);
+    i32::try_from(seconds).expect("12 hours are a small number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_doubles_with_every_receive_up_to_what_sqs_allows() {
+        let delays: Vec<i32> = (0..=5).map(|receives| delay(20, receives)).collect();
+        assert_eq!(delays, [20, 20, 40, 80, 160, 320]);
+        for receives in [30, 32, 33, 1000, u32::MAX] {
+            assert_eq!(delay(20, receives), 43_200, "{receives}");
+        }
+        assert_eq!(delay(0, 3), 0);
+    }
+}

@@ -1,0 +1,525 @@
+//! `make exercise` and `make exercise-reset`: an exercise is a branch with one commit, so that its history tells nothing.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use xtask::stack::settings::Settings;
+
+use crate::{
+    git::Git,
+    kit::{Kit, State},
+    workshop::{self, Workshop},
+};
+
+/// An exercise that was begun: its branch, and what git's settings say about it.
+pub struct Begun {
+    /// `lost-messages`
+    pub name: String,
+    /// The commit with the kit that it was made from.
+    pub kit: String,
+    /// The one commit it began with.
+    start: String,
+    /// Where one was: a branch, or a commit.
+    from: String,
+}
+
+impl Begun {
+    /// The one of this name; without a name, the one whose branch is checked out.
+    pub fn find(git: &Git, name: Option<&str>) -> Result<Self> {
+        let branch = git.branch().unwrap_or_default();
+        let name = match (name, branch.strip_prefix("exercise/")) {
+            (Some(name), _) | (None, Some(name)) => name.to_owned(),
+            (None, None) => bail!(
+                "no exercise is checked out. To begin one: make exercise N=<name>. To go on: git switch exercise/<name>"
+            ),
+        };
+        let setting = |key: &str| git.setting(&setting(&name, key));
+        match (setting("kit"), setting("start"), setting("from")) {
+            (Some(kit), Some(start), Some(from)) => Ok(Self { name, kit, start, from }),
+            _ => bail!("the exercise {name} has not begun: make exercise N={name}"),
+        }
+    }
+
+    /// Fails unless what is checked out comes from the exercise.
+    pub fn ensure_checked_out(&self, git: &Git) -> Result<()> {
+        let descends = git.ask(["merge-base", "--is-ancestor", &self.start, "HEAD"]).is_ok();
+        let branch = branch(&self.name);
+        ensure!(descends, "{branch} is not checked out: git switch {branch}");
+        Ok(())
+    }
+}
+
+fn branch(name: &str) -> String {
+    format!("exercise/{name}")
+}
+
+/// Where git keeps what it should remember of an exercise: with its branch, so that it goes with it.
+fn setting(name: &str, key: &str) -> String {
+    format!("branch.{}.{key}", branch(name))
+}
+
+/// Begins an exercise.
+pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
+    let git = Git::open(&settings.root)?;
+    if let Some(current) = git
+        .branch()
+        .as_deref()
+        .and_then(|branch| branch.strip_prefix("exercise/"))
+    {
+        bail!("you are in the exercise {current}: to end it first, `make exercise-reset`");
+    }
+    let head = git.commit("HEAD").context("there is no commit yet")?;
+    let kit = Kit::of(&git, &head)?;
+    let Some(name) = name else {
+        bail!(
+            "which one? Say for example `make exercise N=lost-messages`. There are: {}",
+            kit.names().join(", ")
+        );
+    };
+    let exercise = kit.exercise(name)?;
+    exercise.grader()?;
+    let branch = branch(name);
+    ensure!(
+        git.commit(&branch).is_none(),
+        "the exercise {name} has begun already.\n\
+         To go on with it: git switch {branch}\n\
+         To begin anew:    make exercise-reset N={name}, then this again"
+    );
+    ensure_clean(&git)?;
+
+    let from = git.branch().unwrap_or_else(|| head.clone());
+    let tree = exercise.tree(&Workshop::open(settings)?, State::Start)?;
+    let start = git.make_commit(&tree, None, &format!("The exercise {name}"))?;
+    git.ask(["branch", "--no-track", &branch, &start])?;
+    for (key, value) in [("kit", &head), ("start", &start), ("from", &from)] {
+        git.ask(["config", "--local", &setting(name, key), value])?;
+    }
+    if let Err(error) = git.ask(["switch", "--quiet", &branch]) {
+        git.ask(["branch", "--quiet", "-D", &branch])?;
+        return Err(error);
+    }
+    // Where a proof may have left a solution.
+    git.forget_check_out(&workshop::source(&settings.root))?;
+    let facts = Facts::of(&exercise.brief()?);
+    println!(
+        "
+The exercise {name} has begun, on the branch {branch}.
+
+  Brief      {}
+  Level      {}
+  Time box   {}
+
+  make grade            check what you have; as often as you like, committed or not
+  make exercise-reset   end it: back to {}, your work is kept as a commit
+",
+        exercise.brief_path(),
+        facts.level,
+        facts.time_box,
+        place(&git, &from),
+    );
+    Ok(())
+}
+
+/// A person's word for where one was.
+fn place(git: &Git, from: &str) -> String {
+    match git.commit(&format!("refs/heads/{from}")) {
+        Some(_) => from.to_owned(),
+        None => format!("the commit {}", from.get(..10).unwrap_or(from)),
+    }
+}
+
+fn ensure_clean(git: &Git) -> Result<()> {
+    const SHOWN: usize = 10;
+    let changes = git.changes()?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut list = String::new();
+    for change in changes.iter().take(SHOWN) {
+        list += &format!("\n  {change}");
+    }
+    if changes.len() > SHOWN {
+        list += &format!("\n  and {} more", changes.len() - SHOWN);
+    }
+    bail!(
+        "there are changes that are not committed, and they would get into the exercise:{list}\n\
+         Commit them, or put them aside: git stash --include-untracked"
+    );
+}
+
+/// What the brief says at its beginning and in its section about time.
+struct Facts {
+    level: String,
+    time_box: String,
+}
+
+impl Facts {
+    fn of(brief: &str) -> Self {
+        let level = brief.split_once("**Level:**").map(|(_, rest)| rest);
+        let level = level.and_then(|rest| rest.split(['\n', '·']).next());
+        Self {
+            level: level.unwrap_or("see the brief").trim().to_owned(),
+            time_box: section(brief, "Time box")
+                .and_then(|text| text.split_inclusive(['.', '\n']).next())
+                .map_or("see the brief", |line| line.trim().trim_end_matches('.'))
+                .to_owned(),
+        }
+    }
+}
+
+/// The text under a heading, up to the next one.
+pub fn section<'a>(document: &'a str, title: &str) -> Option<&'a str> {
+    let (_, text) = document.split_once(&format!("\n## {title}\n"))?;
+    Some(text.split("\n## ").next().unwrap_or_default().trim())
+}
+
+/// Ends an exercise: the one that is named, or else the one that is checked out.
+pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
+    let git = Git::open(root)?;
+    let begun = Begun::find(&git, name)?;
+    let branch = branch(&begun.name);
+    if git.branch().as_ref() == Some(&branch) {
+        keep_changes(&git, &begun)?;
+        // The branch that one came from may be gone by now.
+        match git.commit(&format!("refs/heads/{}", begun.from)) {
+            Some(_) => git.ask(["switch", "--quiet", &begun.from])?,
+            None => git.ask([
+                "switch",
+                "--quiet",
+                "--detach",
+                git.commit(&begun.from).as_ref().unwrap_or(&begun.kit),
+            ])?,
+        };
+    }
+    let work = git.commit(&branch).context("the exercise's branch is gone")?;
+    // Its settings go with it.
+    git.ask(["branch", "--quiet", "-D", &branch])?;
+    let kept = if work == begun.start {
+        "Nothing was changed in it.".to_owned()
+    } else {
+        let id = git.ask(["rev-parse", "--short", &work])?;
+        format!(
+            "The work is kept, for a month at least, as the commit {id}:\n\n\
+             \x20 git diff {} {id}\n\
+             \x20 git branch my-{} {id}   to keep it for ever",
+            git.ask(["rev-parse", "--short", &begun.start])?,
+            begun.name,
+        )
+    };
+    println!(
+        "\nThe exercise {} has ended; you are on {}.\n{kept}\n",
+        begun.name,
+        git.branch().unwrap_or_else(|| "a commit of no branch".to_owned()),
+    );
+    Ok(())
+}
+
+/// Commits what has not been, whatever hooks there are.
+fn keep_changes(git: &Git, begun: &Begun) -> Result<()> {
+    if git.changes()?.is_empty() {
+        return Ok(());
+    }
+    git.ask(["add", "--all"])?;
+    let tree = git.ask(["write-tree"])?;
+    let message = format!("Work on the exercise {}", begun.name);
+    let commit = git.make_commit(&tree, git.commit("HEAD").as_deref(), &message)?;
+    git.ask(["update-ref", "HEAD", &commit])?;
+    Ok(())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::{fs, path::PathBuf, process::Command};
+
+    use xtask::stack::functions::Profile;
+
+    use super::*;
+
+    const PATCH: &str = "\
+diff --git a/src.txt b/src.txt
+--- a/src.txt
++++ b/src.txt
+@@ -1 +1 @@
+-FROM
++TO
+";
+
+    pub fn run(folder: &Path, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.current_dir(folder)
+            .args(["-c", "user.name=t", "-c", "user.email=t"]);
+        let output = git.args(["-c", "commit.gpgSign=false"]).args(arguments).output();
+        let output = output.expect("git starts");
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert!(output.status.success(), "git {arguments:?}: {output:?}");
+        text
+    }
+
+    pub fn write(folder: &Path, path: &str, text: &str) {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().expect("a file")).expect("a folder");
+        fs::write(path, text).expect("written");
+    }
+
+    /// A repository with the exercise `broken`, which rests on its first commit, in a folder of this test's own.
+    pub fn repository(test: &str) -> PathBuf {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests");
+        let folder = target.join("exercises").join(test);
+        let _ = fs::remove_dir_all(&folder);
+        for (path, text) in [
+            (".gitignore", "/.local/\n"),
+            (".sqlx/query.json", "{}\n"),
+            ("src.txt", "right\n"),
+            ("interview/grading/lib.rs", "the graders' own\n"),
+        ] {
+            write(&folder, path, text);
+        }
+        run(&folder, &["init", "--quiet", "--initial-branch", "main"]);
+        run(&folder, &["add", "--all"]);
+        run(&folder, &["commit", "--quiet", "--message", "base"]);
+        let base = run(&folder, &["rev-parse", "HEAD"]);
+        for (path, text) in [
+            ("src.txt", "right, and moved on\n"),
+            ("interview/BASE", &base),
+            ("interview/README.md", "for interviewers\n"),
+            ("interview/briefs/README.md", "list\n"),
+            (
+                "interview/briefs/broken/README.md",
+                "# Broken\n\n**Level:** mid (2-5 years) · **Kind:** debug\n\n## Time box\n\n60 minutes. Slowly.\n\n## Hints\n",
+            ),
+            ("interview/answers/broken/grader.rs", "// functions: a\n"),
+            (
+                "interview/answers/broken/start.patch",
+                &PATCH.replace("FROM", "right").replace("TO", "wrong"),
+            ),
+            (
+                "interview/answers/broken/solution.patch",
+                &PATCH.replace("FROM", "wrong").replace("TO", "right again"),
+            ),
+        ] {
+            write(&folder, path, text);
+        }
+        run(&folder, &["add", "--all"]);
+        run(&folder, &["commit", "--quiet", "--message", "the kit"]);
+        folder
+    }
+
+    /// The settings of a command in a folder.
+    fn settings(folder: &Path) -> Settings {
+        Settings {
+            root: folder.to_owned(),
+            database_url: None,
+            stack: None,
+            sam_port: 0,
+            yes: false,
+            profile: Profile::Local,
+        }
+    }
+
+    fn begin(folder: &Path, name: Option<&str>) -> Result<()> {
+        super::begin(&settings(folder), name)
+    }
+
+    pub fn read(folder: &Path, path: &str) -> Option<String> {
+        fs::read_to_string(folder.join(path)).ok()
+    }
+
+    pub fn refusal<T>(result: Result<T>) -> String {
+        result.map(|_| ()).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn exercise_hides_answers_and_its_end_keeps_the_work() {
+        let folder = repository("whole");
+        begin(&folder, Some("broken")).expect("it begins");
+        assert_eq!(run(&folder, &["branch", "--show-current"]), "exercise/broken");
+        assert_eq!(run(&folder, &["rev-list", "--count", "HEAD"]), "1");
+        assert_eq!(read(&folder, "src.txt").as_deref(), Some("wrong\n"));
+        for hidden in ["answers", "BASE", "README.md"] {
+            assert!(!folder.join("interview").join(hidden).exists(), "{hidden}");
+        }
+        assert!(folder.join("interview/briefs/broken/README.md").exists());
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+
+        write(&folder, "src.txt", "repaired\n");
+        write(&folder, "new/test.rs", "a test\n");
+        write(&folder, "interview/grading/lib.rs", "cheating\n");
+        let git = Git::open(&folder).expect("a repository");
+        let begun = Begun::find(&git, None).expect("it is checked out");
+        begun.ensure_checked_out(&git).expect("it is");
+        let kit = Kit::of(&git, &begun.kit).expect("the kit");
+        let exercise = kit.exercise(&begun.name).expect("it is there");
+        let index = git.index().expect("an index").of_working_tree().expect("what there is");
+        let graded = exercise.with_grading(&index).expect("a tree");
+        for (path, text) in [
+            ("src.txt", "repaired\n"),
+            ("new/test.rs", "a test\n"),
+            ("interview/grading/lib.rs", "the graders' own\n"),
+        ] {
+            assert_eq!(git.file(&graded, path).as_deref(), Some(text), "{path}");
+        }
+        drop(index);
+        assert_eq!(
+            git.changes().expect("a list").len(),
+            3,
+            "nothing of that is staged or changed"
+        );
+
+        reset(&folder, None).expect("it ends");
+        assert_eq!(run(&folder, &["branch", "--list"]), "* main");
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+        assert_eq!(read(&folder, "src.txt").as_deref(), Some("right, and moved on\n"));
+        assert!(!folder.join("new").exists() && folder.join("interview/answers").exists());
+        let kept = run(&folder, &["rev-parse", "HEAD@{1}"]);
+        assert_eq!(git.file(&kept, "new/test.rs").as_deref(), Some("a test\n"));
+        assert_eq!(git.setting("branch.exercise/broken.kit"), None);
+        begin(&folder, Some("broken")).expect("it begins anew");
+    }
+
+    #[test]
+    fn begin_refuses_what_would_mix_things_up() {
+        let folder = repository("refusals");
+        let unknown = refusal(begin(&folder, Some("brocken")));
+        assert!(
+            unknown.contains("\"brocken\"") && unknown.ends_with(": broken"),
+            "{unknown}"
+        );
+        assert!(refusal(begin(&folder, None)).contains("There are: broken"));
+        assert!(refusal(reset(&folder, None)).contains("no exercise is checked out"));
+        assert!(refusal(reset(&folder, Some("broken"))).contains("has not begun"));
+
+        write(&folder, "src.txt", "changed\n");
+        write(&folder, "stray file", "\n");
+        let dirty = refusal(begin(&folder, Some("broken")));
+        assert!(dirty.contains("\n   M src.txt\n  ?? \"stray file\"\n"), "{dirty}");
+        assert!(dirty.contains("git stash --include-untracked"), "{dirty}");
+        run(&folder, &["stash", "--quiet", "--include-untracked"]);
+
+        begin(&folder, Some("broken")).expect("it begins");
+        assert!(refusal(begin(&folder, Some("broken"))).contains("you are in the exercise broken"));
+        run(&folder, &["switch", "--quiet", "main"]);
+        assert!(refusal(begin(&folder, Some("broken"))).contains("git switch exercise/broken"));
+        let git = Git::open(&folder).expect("a repository");
+        let begun = Begun::find(&git, Some("broken")).expect("it has begun");
+        assert!(refusal(begun.ensure_checked_out(&git)).contains("git switch exercise/broken"));
+        // From where one is, too.
+        reset(&folder, Some("broken")).expect("it ends");
+        assert_eq!(run(&folder, &["branch", "--list"]), "* main");
+    }
+
+    #[test]
+    fn reset_returns_to_the_former_branch_or_commit() {
+        let folder = repository("detached");
+        let head = run(&folder, &["rev-parse", "HEAD"]);
+        run(&folder, &["switch", "--quiet", "--detach"]);
+        begin(&folder, Some("broken")).expect("it begins");
+        reset(&folder, None).expect("it ends");
+        assert_eq!(run(&folder, &["rev-parse", "HEAD"]), head);
+        assert_eq!(run(&folder, &["branch", "--show-current"]), "");
+
+        run(&folder, &["switch", "--quiet", "--create", "feature"]);
+        begin(&folder, Some("broken")).expect("it begins");
+        run(&folder, &["branch", "--quiet", "-D", "feature"]);
+        reset(&folder, None).expect("it ends");
+        assert_eq!(
+            run(&folder, &["rev-parse", "HEAD"]),
+            head,
+            "the branch is gone, the commit is not"
+        );
+    }
+
+    #[test]
+    fn exercises_rest_on_their_base() {
+        let folder = repository("base");
+        let git = Git::open(&folder).expect("a repository");
+        let tree = |state| {
+            let kit = Kit::of(&git, "HEAD")?;
+            kit.exercise("broken")?.patched(state)
+        };
+        let solution = tree(State::Solution).expect("it applies, although HEAD has moved on");
+        assert_eq!(git.file(&solution, "src.txt").as_deref(), Some("right again\n"));
+
+        let head = run(&folder, &["rev-parse", "HEAD"]);
+        write(&folder, "interview/BASE", &head);
+        run(&folder, &["commit", "--quiet", "--all", "--message", "another base"]);
+        let misfit = refusal(tree(State::Start));
+        assert!(
+            misfit.starts_with("interview/answers/broken/start.patch does not fit"),
+            "{misfit}"
+        );
+        write(&folder, "interview/BASE", &"1".repeat(40));
+        run(&folder, &["commit", "--quiet", "--all", "--message", "unknown base"]);
+        let unknown = refusal(tree(State::Start));
+        assert!(unknown.ends_with("git fetch origin"), "{unknown}");
+    }
+
+    #[test]
+    fn shallow_clone_is_told_to_fetch() {
+        let folder = repository("deep");
+        let shallow = folder.with_file_name("shallow");
+        let _ = fs::remove_dir_all(&shallow);
+        let url = format!("file://{}", folder.canonicalize().expect("a folder").display());
+        run(
+            &folder,
+            &["clone", "--quiet", "--depth", "1", &url, &shallow.to_string_lossy()],
+        );
+        let message = refusal(begin(&shallow, Some("broken")));
+        assert!(message.ends_with("git fetch --unshallow"), "{message}");
+    }
+
+    #[test]
+    fn folder_without_its_own_repository_is_refused() {
+        let folder = repository("none").join("src");
+        fs::create_dir_all(&folder).expect("a folder");
+        assert!(refusal(begin(&folder, Some("broken"))).contains("a part of another one"));
+    }
+
+    #[test]
+    fn worktree_changes_only_what_differs() {
+        let folder = repository("checkout");
+        let git = Git::open(&folder).expect("a repository");
+        let to = folder.join(".local/copy");
+        let tree = |name: &str| run(&folder, &["rev-parse", &format!("{name}^{{tree}}")]);
+        git.check_out(&tree("HEAD~"), &to).expect("it is filled");
+        let modified = |path: &str| {
+            fs::metadata(to.join(path))
+                .and_then(|file| file.modified())
+                .expect("a file")
+        };
+        let before = ["src.txt", "interview/grading/lib.rs"].map(modified);
+        assert_eq!(read(&to, "src.txt").as_deref(), Some("right\n"));
+        write(&to, ".local/built", "ignored\n");
+        write(&to, "interview/grading/tests/grader.rs", "a leftover\n");
+        write(&to, "interview/grading/lib.rs", "the graders' own\n");
+
+        git.check_out(&tree("HEAD"), &to).expect("it is filled");
+        assert_eq!(read(&to, "src.txt").as_deref(), Some("right, and moved on\n"));
+        assert!(to.join(".local/built").exists() && !to.join("interview/grading/tests").exists());
+        let after = ["src.txt"].map(modified);
+        assert!(after[0] > before[0], "{before:?} {after:?}");
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+        assert_eq!(run(&folder, &["branch", "--list"]), "* main");
+
+        git.forget_check_out(&to).expect("it is deleted");
+        assert!(!to.exists());
+        git.forget_check_out(&to).expect("twice is fine");
+        git.check_out(&tree("HEAD"), &to).expect("it is filled");
+        assert_eq!(read(&to, "src.txt").as_deref(), Some("right, and moved on\n"));
+    }
+
+    #[test]
+    fn begin_tells_level_and_time_box() {
+        let facts = Facts::of(
+            "# T\n\n**Level:** mid (2-5 years) · **Kind:** debug\n\n## Time box\n\n60 minutes. Slowly.\n\n## Hints\n",
+        );
+        assert_eq!(
+            (facts.level.as_str(), facts.time_box.as_str()),
+            ("mid (2-5 years)", "60 minutes")
+        );
+        let facts = Facts::of("# T\n");
+        assert_eq!(
+            (facts.level.as_str(), facts.time_box.as_str()),
+            ("see the brief", "see the brief")
+        );
+    }
+}

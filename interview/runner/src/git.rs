@@ -1,0 +1,281 @@
+//! git, for the exercises: trees and commits are made beside what a person has checked out, not through it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use xtask::tools::{files, process};
+
+/// The project's repository.
+pub struct Git {
+    root: PathBuf,
+}
+
+impl Git {
+    /// The repository whose working tree is this folder.
+    pub fn open(root: &Path) -> Result<Self> {
+        let git = Self { root: root.to_owned() };
+        let found = Command::new("git").arg("--version").output();
+        ensure!(found.is_ok(), "the exercises need git; Debian: sudo apt install git");
+        let toplevel = match git.ask(["rev-parse", "--show-toplevel"]) {
+            Ok(toplevel) => PathBuf::from(toplevel),
+            Err(error) if error.to_string().contains("not a git repository") => bail!(
+                "the exercises need the project's git repository, and this folder is none (was it downloaded as an \
+                 archive?): clone it, and run the command there"
+            ),
+            Err(error) => return Err(error),
+        };
+        ensure!(
+            toplevel.canonicalize()? == root.canonicalize()?,
+            "the exercises need the project's own git repository, and this folder is a part of another one, {}",
+            toplevel.display()
+        );
+        Ok(git)
+    }
+
+    /// Runs a git command to its end and returns what it prints, without the newline at the end.
+    pub fn ask<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
+        let output = process::output(self.command().args(arguments))?;
+        Ok(output.trim_end_matches('\n').to_owned())
+    }
+
+    /// A git command in the project's folder.
+    fn command(&self) -> Command {
+        let mut command = Command::new("git");
+        for (name, _) in env::vars_os() {
+            // As git sets them for its hooks.
+            if name.to_string_lossy().starts_with("GIT_") {
+                command.env_remove(&name);
+            }
+        }
+        // Some answers are compared.
+        command.current_dir(&self.root).env("LC_ALL", "C");
+        // Who makes the commits of the exercises, which need nobody's signature.
+        for who in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{who}_NAME"), "make exercise");
+            command.env(format!("GIT_{who}_EMAIL"), "exercise@localhost");
+        }
+        command.args(["-c", "commit.gpgSign=false", "-c", "core.quotePath=false"]);
+        command
+    }
+
+    /// The commit that a name stands for, if there is one.
+    pub fn commit(&self, name: &str) -> Option<String> {
+        self.ask(["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")])
+            .ok()
+    }
+
+    /// The branch that is checked out, if one is.
+    pub fn branch(&self) -> Option<String> {
+        self.ask(["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
+    }
+
+    /// What is changed, and what is neither committed nor ignored: a line for each, as `git status` has it.
+    pub fn changes(&self) -> Result<Vec<String>> {
+        let status = self.ask(["--no-optional-locks", "status", "--porcelain", "--untracked-files=all"])?;
+        Ok(status.lines().map(str::to_owned).collect())
+    }
+
+    /// A file as it is in a commit or a tree, if it is there.
+    pub fn file(&self, tree: &str, path: &str) -> Option<String> {
+        process::output(self.command().args(["show", &format!("{tree}:{path}")])).ok()
+    }
+
+    /// The names in a folder of a commit or a tree; none if it is not there.
+    pub fn folder(&self, tree: &str, path: &str) -> Vec<String> {
+        let listed = self.ask(["ls-tree", "--name-only", &format!("{tree}:{path}")]);
+        listed.unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Makes a commit and returns its id.
+    pub fn make_commit(&self, tree: &str, parent: Option<&str>, message: &str) -> Result<String> {
+        match parent {
+            Some(parent) => self.ask(["commit-tree", tree, "-p", parent, "-m", message]),
+            None => self.ask(["commit-tree", tree, "-m", message]),
+        }
+    }
+
+    /// A setting, if it is set.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.ask(["config", "--local", "--get", name]).ok()
+    }
+
+    /// An index of its own, with nothing in it, to make a tree with.
+    pub fn index(&self) -> Result<Index<'_>> {
+        let folder = self.root.join(".local");
+        fs::create_dir_all(&folder)?;
+        let file = folder.join(format!("index-{}", std::process::id()));
+        let index = Index { git: self, file };
+        index.delete()?;
+        Ok(index)
+    }
+
+    /// Makes a folder a worktree with this tree: writes the files that differ from what it has, and leaves ignored files
+    /// alone.
+    pub fn check_out(&self, tree: &str, folder: &Path) -> Result<()> {
+        let commit = self.make_commit(tree, None, "graded")?;
+        let path = folder.to_string_lossy();
+        if !folder.join(".git").exists() {
+            files::remove_if_exists(fs::remove_dir_all(folder))?;
+            self.ask(["worktree", "add", "--quiet", "--force", "--detach", &path, &commit])?;
+            return Ok(());
+        }
+        self.ask(["-C", &path, "checkout", "--quiet", "--force", "--detach", &commit])?;
+        self.ask(["-C", &path, "clean", "--quiet", "-dff"])?;
+        Ok(())
+    }
+
+    /// Deletes a worktree, if it is there.
+    pub fn forget_check_out(&self, folder: &Path) -> Result<()> {
+        files::remove_if_exists(fs::remove_dir_all(folder))?;
+        self.ask(["worktree", "prune"])?;
+        Ok(())
+    }
+
+    /// The tree of what is in a worktree now.
+    pub fn tree_of_worktree(&self, folder: &Path) -> Result<String> {
+        let path = folder.to_string_lossy();
+        self.ask(["-C", &path, "add", "--all"])?;
+        self.ask(["-C", &path, "write-tree"])
+    }
+
+    /// The files of a tree with a line that matches.
+    pub fn grep(&self, tree: &str, pattern: &str) -> Result<Vec<String>> {
+        let mut grep = self.command();
+        let output = grep.args(["grep", "--name-only", "-I", "-e", pattern, tree]).output()?;
+        let names = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Merges what a commit changed since its parent into another commit. Returns the tree, and the files that conflict.
+    pub fn merge(&self, into: &str, change: &str) -> Result<(String, Vec<String>)> {
+        let mut merge = self.command();
+        // A file that a change adds to a folder follows it when the folder has moved.
+        merge.args(["-c", "merge.directoryRenames=true"]);
+        let merged = merge.args([
+            "merge-tree",
+            "--write-tree",
+            "--no-messages",
+            "--name-only",
+            into,
+            change,
+        ]);
+        let output = merged.output().context("cannot start git")?;
+        // 1 says that there are conflicts.
+        ensure!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "git merge-tree: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout)?;
+        let mut lines = text.lines().map(str::to_owned);
+        let tree = lines.next().context("git merge-tree names a tree")?;
+        Ok((tree, lines.filter(|line| !line.is_empty()).collect()))
+    }
+
+    /// The patch from one tree to another, without a folder.
+    pub fn diff(&self, from: &str, to: &str, without: &str) -> Result<String> {
+        let mut diff = self.command();
+        diff.args([
+            "diff",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-renames",
+            from,
+            to,
+            "--",
+            ".",
+        ]);
+        diff.arg(format!(":!{without}"));
+        process::output(&mut diff)
+    }
+}
+
+/// A list of files that becomes a tree. What a person has staged is in another one.
+pub struct Index<'a> {
+    git: &'a Git,
+    file: PathBuf,
+}
+
+impl Index<'_> {
+    /// With the files of a commit or a tree, and nothing else.
+    pub fn of_tree(self, tree: &str) -> Result<Self> {
+        self.run(["read-tree", tree])?;
+        Ok(self)
+    }
+
+    /// With the files of the working tree: those that git follows, as they are now, and those that it does not ignore.
+    pub fn of_working_tree(self) -> Result<Self> {
+        // A copy of the person's knows which files have not changed since.
+        let staged = self
+            .git
+            .ask(["rev-parse", "--path-format=absolute", "--git-path", "index"])?;
+        if Path::new(&staged).exists() {
+            fs::copy(staged, &self.file)?;
+        }
+        self.run(["add", "--all"])?;
+        Ok(self)
+    }
+
+    /// Changes the files as a patch says.
+    pub fn apply(&self, patch: &str) -> Result<()> {
+        let file = self.file.with_extension("patch");
+        fs::write(&file, patch)?;
+        let path = file.to_string_lossy();
+        let applied = self.run(["apply", "--cached", "--whitespace=nowarn", &path]);
+        fs::remove_file(&file)?;
+        applied.map(|_| ())
+    }
+
+    /// Takes a file or a folder out.
+    pub fn remove(&self, path: &str) -> Result<()> {
+        self.run(["rm", "-r", "--quiet", "--cached", "--force", "--ignore-unmatch", path])?;
+        Ok(())
+    }
+
+    /// Replaces a folder by what it is in another commit or tree.
+    pub fn take_folder(&self, folder: &str, tree: &str) -> Result<()> {
+        self.remove(folder)?;
+        self.run(["read-tree", &format!("--prefix={folder}/"), &format!("{tree}:{folder}")])?;
+        Ok(())
+    }
+
+    /// Replaces a folder by what it is in a folder outside the repository.
+    pub fn take_from(&self, outside: &Path, folder: &str) -> Result<()> {
+        self.remove(folder)?;
+        let mut add = self.git.command();
+        add.env("GIT_DIR", self.git.ask(["rev-parse", "--absolute-git-dir"])?)
+            .env("GIT_WORK_TREE", outside)
+            .env("GIT_INDEX_FILE", &self.file)
+            .current_dir(outside);
+        process::output(add.args(["add", "--force", folder]))?;
+        Ok(())
+    }
+
+    /// Stores the files as a tree and returns its id.
+    pub fn tree(&self) -> Result<String> {
+        self.run(["write-tree"])
+    }
+
+    fn run<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
+        let mut command = self.git.command();
+        command.env("GIT_INDEX_FILE", &self.file);
+        let output = process::output(command.args(arguments))?;
+        Ok(output.trim_end_matches('\n').to_owned())
+    }
+
+    fn delete(&self) -> Result<()> {
+        Ok(files::remove_if_exists(fs::remove_file(&self.file))?)
+    }
+}
+
+impl Drop for Index<'_> {
+    fn drop(&mut self) {
+        // Ignored by git, and overwritten by the next one.
+        let _ = self.delete();
+    }
+}

@@ -1,0 +1,201 @@
+//! The kit's files: briefs, answers, and the commit that the exercises rest on.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    git::{Git, Index},
+    workshop::Workshop,
+};
+
+/// What a candidate may see.
+pub const BRIEFS: &str = "interview/briefs";
+
+/// What a candidate must not see.
+pub const ANSWERS: &str = "interview/answers";
+
+/// Names the commit that starts, solutions and the grading crate belong to.
+pub const BASE: &str = "interview/BASE";
+
+/// Identifies what was proved last: see [`crate::proof`].
+pub const PROVED: &str = "interview/PROVED";
+
+/// The crate that the hidden checks use.
+const GRADING: &str = "interview/grading";
+
+/// The interviewer's side of the kit: a candidate's tree has none of it.
+const HIDDEN: [&str; 4] = [ANSWERS, BASE, PROVED, "interview/README.md"];
+
+/// The kit as it is in a commit or a tree.
+pub struct Kit<'a> {
+    git: &'a Git,
+    /// The commit or tree.
+    pub id: String,
+    /// The commit that its exercises rest on.
+    pub base: String,
+}
+
+/// An exercise.
+pub struct Exercise<'a> {
+    kit: &'a Kit<'a>,
+    /// `lost-messages`
+    pub name: String,
+}
+
+/// A state of an exercise that there is a patch for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// What the candidate gets.
+    Start,
+    /// The reference solution.
+    Solution,
+}
+
+impl State {
+    /// Both, in the order in which their patches apply.
+    pub const ALL: [Self; 2] = [Self::Start, Self::Solution];
+
+    /// `start` or `solution`
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Solution => "solution",
+        }
+    }
+
+    /// The file with its patch.
+    pub fn patch(self) -> &'static str {
+        match self {
+            Self::Start => "start.patch",
+            Self::Solution => "solution.patch",
+        }
+    }
+}
+
+impl<'a> Kit<'a> {
+    /// The kit of a commit.
+    pub fn of(git: &'a Git, id: &str) -> Result<Self> {
+        let base = git.file(id, BASE).with_context(|| format!("there is no {BASE}"))?;
+        let base = base.trim().to_owned();
+        if git.commit(&base).is_none() {
+            let cause = match git.ask(["rev-parse", "--is-shallow-repository"])?.as_str() {
+                "true" => "this clone is shallow: git fetch --unshallow",
+                _ => "this repository does not have it: git fetch origin",
+            };
+            bail!("the exercises rest on the commit {base}, and {cause}");
+        }
+        let id = id.to_owned();
+        Ok(Self { git, id, base })
+    }
+
+    /// The names of the exercises.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.git.folder(&self.id, BRIEFS);
+        names.retain(|name| !name.contains('.'));
+        names
+    }
+
+    /// The exercise of this name.
+    pub fn exercise(&'a self, name: &str) -> Result<Exercise<'a>> {
+        let names = self.names();
+        ensure!(
+            names.iter().any(|known| known == name),
+            "there is no exercise {name:?}, only these: {}",
+            names.join(", ")
+        );
+        let name = name.to_owned();
+        Ok(Exercise { kit: self, name })
+    }
+}
+
+impl Exercise<'_> {
+    /// Where the brief is.
+    pub fn brief_path(&self) -> String {
+        format!("{BRIEFS}/{}/README.md", self.name)
+    }
+
+    /// The brief.
+    pub fn brief(&self) -> Result<String> {
+        self.file(&self.brief_path())
+    }
+
+    /// The hidden checks.
+    pub fn grader(&self) -> Result<String> {
+        self.file(&self.answer_path("grader.rs"))
+    }
+
+    /// Where one of the answers is.
+    pub fn answer_path(&self, file: &str) -> String {
+        format!("{ANSWERS}/{}/{file}", self.name)
+    }
+
+    /// The patch of a state, if it has one: an exercise that asks to build something starts from what there is.
+    pub fn patch(&self, state: State) -> Option<String> {
+        self.kit.git.file(&self.kit.id, &self.answer_path(state.patch()))
+    }
+
+    fn file(&self, path: &str) -> Result<String> {
+        let file = self.kit.git.file(&self.kit.id, path);
+        file.with_context(|| format!("there is no {path} in {}", self.kit.id))
+    }
+
+    /// The tree of a state on the base, as the patches make it.
+    pub fn patched(&self, state: State) -> Result<String> {
+        let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
+        self.apply(&index, state)?;
+        index.tree()
+    }
+
+    /// The tree of a state as a candidate may have it: with the briefs as they are now, without the answers, and with the
+    /// descriptions of changed queries.
+    pub fn tree(&self, workshop: &Workshop, state: State) -> Result<String> {
+        let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
+        // Before the patches: the solution of a review is what a candidate writes beside the brief.
+        index.take_folder(BRIEFS, &self.kit.id)?;
+        self.apply(&index, state)?;
+        for hidden in HIDDEN {
+            index.remove(hidden)?;
+        }
+        if self.changes_queries(state) {
+            let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
+            index.take_from(&described, ".sqlx")?;
+        }
+        index.tree()
+    }
+
+    /// Applies the patches up to a state.
+    fn apply(&self, index: &Index, state: State) -> Result<()> {
+        for applied in State::ALL {
+            if let Some(patch) = self.patch(applied) {
+                let path = self.answer_path(applied.patch());
+                let short = self.kit.base.get(..10).unwrap_or_default();
+                index
+                    .apply(&patch)
+                    .with_context(|| format!("{path} does not fit the commit {short}"))?;
+            }
+            if applied == state {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// True if a patch up to this state may have changed a query or the schema.
+    fn changes_queries(&self, state: State) -> bool {
+        let folders = ["migrations/", "shared/core/src/store/"].map(|folder| format!("+++ b/{folder}"));
+        State::ALL
+            .into_iter()
+            .filter(|applied| *applied == State::Start || state == State::Solution)
+            .filter_map(|applied| self.patch(applied))
+            .any(|patch| {
+                patch
+                    .lines()
+                    .any(|line| folders.iter().any(|folder| line.starts_with(folder)))
+            })
+    }
+
+    /// The same tree with the base's own grading crate, which the hidden checks use.
+    pub fn with_grading(&self, index: &Index) -> Result<String> {
+        index.take_folder(GRADING, &self.kit.base)?;
+        index.tree()
+    }
+}

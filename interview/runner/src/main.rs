@@ -1,0 +1,89 @@
+//! The interview kit's commands. `make help` lists them.
+
+mod bench;
+mod exercises;
+mod git;
+mod grade;
+mod kit;
+mod proof;
+mod report;
+mod workshop;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use xtask::{
+    commands::{environment, help},
+    stack::settings::Settings,
+    tools::terminal,
+};
+
+#[derive(Parser)]
+#[command(disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the targets
+    #[command(hide = true)]
+    Help,
+    /// Begin an exercise of interview/briefs, on a branch of its own
+    Exercise {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// Check your work on the current exercise
+    Grade {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// End the current exercise; your work is kept as a commit
+    ExerciseReset {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// Rest the exercises on the current commit, and prove them
+    ExerciseBase,
+    /// Test the kit itself (part of `make check` and `make test`)
+    #[command(hide = true)]
+    Check,
+    /// Prove every exercise, if any has changed (part of `make verify`)
+    #[command(hide = true)]
+    Prove,
+    /// Time the grading (part of `make bench LOOP=1`)
+    #[command(hide = true)]
+    Bench,
+    /// Stop a stack when standard input ends
+    #[command(hide = true)]
+    StopStackAtEof { name: String },
+}
+
+fn main() {
+    if let Err(error) = run(Arguments::parse().command) {
+        terminal::fail(&error);
+        std::process::exit(1);
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let settings = Settings::from_env()?;
+    match command {
+        Command::Help => {
+            help::print(&Arguments::command());
+            Ok(())
+        }
+        Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
+        Command::Grade { name } => grade::run(&settings, name.as_deref()),
+        Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
+        Command::ExerciseBase => proof::rebase(&settings),
+        Command::Check => proof::check(&settings),
+        Command::Prove => proof::run(&settings),
+        Command::Bench => bench::run(&settings),
+        Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
+    }
+}

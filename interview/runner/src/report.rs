@@ -1,0 +1,259 @@
+//! What a person, or a test, reads of graded work.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// The longest reason that is shown. What a check printed besides is in its log.
+const LONGEST: usize = 300;
+
+/// How many errors of the compiler are shown, and how many lines.
+const ERRORS: usize = 3;
+const LINES: usize = 40;
+
+/// A hidden check, and what came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The test's name.
+    pub name: String,
+    outcome: Outcome,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    /// Why.
+    Failed(String),
+}
+
+impl Check {
+    /// True if it passed.
+    pub fn passed(&self) -> bool {
+        self.outcome == Outcome::Passed
+    }
+
+    /// Why it failed, if it did.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Passed => None,
+            Outcome::Failed(reason) => Some(reason),
+        }
+    }
+}
+
+/// The names of the tests in a source, in its order.
+pub fn names(source: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[tokio::test") || line == "#[test]" {
+            is_test = true;
+        } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| is_test) {
+            names.extend(rest.split('(').next().map(str::to_owned));
+            is_test = false;
+        }
+    }
+    names
+}
+
+/// What came of these tests, by the events that their program has printed (libtest's JSON).
+pub fn read(names: &[String], lines: &[String]) -> Vec<Check> {
+    let events: Vec<Value> = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let check = |name: &String| {
+        let mut of_test = events
+            .iter()
+            .filter(|event| event["type"] == "test" && event["name"] == name.as_str());
+        let outcome = match of_test.find(|event| event["event"] != "started") {
+            Some(event) if event["event"] == "ok" => Outcome::Passed,
+            event => Outcome::Failed(reason(
+                event.and_then(|event| event["stdout"].as_str()).unwrap_or_default(),
+            )),
+        };
+        let name = name.clone();
+        Check { name, outcome }
+    };
+    names.iter().map(check).collect()
+}
+
+/// Why a test failed, in one line, by what it has printed.
+fn reason(printed: &str) -> String {
+    let message = printed
+        .lines()
+        .skip_while(|line| !line.contains(" panicked at "))
+        .skip(1)
+        .take_while(|line| !line.starts_with("note: "));
+    let message: Vec<&str> = message
+        .map(|line| line.trim())
+        .filter(|line| !line.is_empty())
+        .collect();
+    let reason = match message[..] {
+        [] => "it did not come to its end".to_owned(),
+        [first, ref rest @ ..] => match first.strip_prefix("assertion `left == right` failed") {
+            Some(what) => comparison(what.trim_start_matches(": "), rest),
+            None => message.join(" "),
+        },
+    };
+    match reason.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason,
+    }
+}
+
+/// What an `assert_eq!(actual, expected, "what")` says.
+fn comparison(what: &str, sides: &[&str]) -> String {
+    let side = |name: &str| sides.iter().find_map(|line| line.strip_prefix(name)).unwrap_or("?");
+    let [actual, expected] = ["left: ", "right: "].map(|name| plain(side(name)));
+    let what = if what.is_empty() { "got" } else { what };
+    // Within a list of texts, JSON is easier to read as it is.
+    format!("{what}: {actual}, not {expected}").replace("\\\"", "\"")
+}
+
+/// A JSON value without the words that Rust has for its kind: `String("a")` is `"a"`.
+fn plain(value: &str) -> &str {
+    let kinds = ["String(", "Number(", "Bool("].iter();
+    let bare = kinds
+        .filter_map(|kind| value.strip_prefix(kind)?.strip_suffix(')'))
+        .next();
+    bare.unwrap_or(if value == "Null" { "null" } else { value })
+}
+
+/// A sentence for each check, and how many passed.
+pub fn of_checks(checks: &[Check]) -> String {
+    let mut text = String::new();
+    for Check { name, outcome } in checks {
+        let sentence = name.replace('_', " ");
+        // Writing to a String cannot fail.
+        let _ = match outcome {
+            Outcome::Passed => writeln!(text, "  ✓ {sentence}"),
+            Outcome::Failed(reason) => writeln!(text, "  ✗ {sentence}\n      {reason}"),
+        };
+    }
+    let passed = checks.iter().filter(|check| check.passed()).count();
+    let _ = writeln!(text, "\n{passed} of {} checks passed", checks.len());
+    text
+}
+
+/// The first errors of what cargo has printed, if there are any.
+pub fn first_errors(lines: &[String]) -> Option<String> {
+    let is_error = |line: &str| line.starts_with("error") && !line.starts_with("error: could not compile");
+    let mut shown: Vec<&str> = Vec::new();
+    let mut errors = 0;
+    let mut inside = false;
+    for line in lines.iter().filter(|line| !line.starts_with('{')) {
+        if is_error(line) {
+            errors += 1;
+            inside = errors <= ERRORS;
+        } else if ["warning", "error", "For more", "Some errors"]
+            .iter()
+            .any(|end| line.starts_with(end))
+        {
+            inside = false;
+        }
+        if inside && shown.len() < LINES {
+            shown.push(line);
+        }
+    }
+    let text = shown.join("\n");
+    (errors > 0).then(|| text.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn checks_follow_source_order() {
+        let source = "
+            // functions: a
+            #[tokio::test]
+            async fn zebras_run() {
+                fn helper() {}
+            }
+            async fn helper() {}
+            #[tokio::test(flavor = \"multi_thread\")]
+            async fn apes_climb() {}";
+        assert_eq!(names(source), ["zebras_run", "apes_climb"]);
+    }
+
+    const APES: &str = "what it printed
+
+thread 'apes_climb' (123) panicked at interview/grading/tests/grader.rs:7:5:
+assertion `left == right` failed: the apes' height
+  left: Number(1)
+ right: 2
+note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
+";
+
+    const CATS: &str = "
+thread 'cats_sleep' (124) panicked at interview/grading/tests/grader.rs:9:5:
+no cat sleeps,
+and it is night
+";
+
+    fn events() -> Vec<String> {
+        let event = |name: &str, event: &str, stdout: &str| {
+            json!({"type": "test", "name": name, "event": event, "stdout": stdout}).to_string()
+        };
+        vec![
+            json!({"type": "suite", "event": "started", "test_count": 4}).to_string(),
+            event("apes_climb", "started", ""),
+            event("dogs_bark", "started", ""),
+            event("apes_climb", "failed", APES),
+            "a line of a function".to_owned(),
+            event("zebras_run", "ok", ""),
+            event("cats_sleep", "failed", CATS),
+        ]
+    }
+
+    #[test]
+    fn report_has_a_sentence_a_check_and_reasons() {
+        let names = ["zebras_run", "apes_climb", "cats_sleep", "dogs_bark"].map(str::to_owned);
+        let checks = read(&names, &events());
+        let report = "  \
+  ✓ zebras run
+  ✗ apes climb
+      the apes' height: 1, not 2
+  ✗ cats sleep
+      no cat sleeps, and it is night
+  ✗ dogs bark
+      it did not come to its end
+
+1 of 4 checks passed
+";
+        assert_eq!(of_checks(&checks), report);
+    }
+
+    #[test]
+    fn long_reason_is_cut() {
+        let reason = reason(&CATS.replace("no cat sleeps,", &"ä".repeat(400)));
+        assert_eq!(reason, format!("{}…", "ä".repeat(300)));
+    }
+
+    #[test]
+    fn first_errors_are_shown_without_warnings() {
+        let output = "   Compiling a
+{\"reason\":\"compiler-artifact\"}
+warning: unused
+ --> a.rs:1:1
+
+error[E0425]: cannot find value `x`
+ --> a.rs:2:1
+  |
+
+For more information about this error, try `rustc --explain E0425`.
+error: could not compile `a` (lib) due to 1 previous error; 1 warning emitted
+warning: build failed, waiting for other jobs to finish...";
+        let expected = "error[E0425]: cannot find value `x`\n --> a.rs:2:1\n  |";
+        assert_eq!(first_errors(&lines(output)).as_deref(), Some(expected));
+        assert_eq!(first_errors(&lines("   Compiling a")), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Is each exercise whole: its brief, notes, grader and patches? (`make verify` proves them.)
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use support::documents::{ROOT, file};
+
+/// The kinds, the section that says what is wanted, and whether there is a patch that the exercise begins with.
+const KINDS: [(&str, &str, bool); 3] = [
+    ("build", "Task", false),
+    ("debug", "Symptoms", true),
+    ("review", "Task", true),
+];
+
+const SECTIONS: [&str; 5] = ["Context", "Acceptance criteria", "Time box", "Hints", "Check yourself"];
+
+const LEVELS: [&str; 3] = ["junior (0-2 years)", "mid (2-5 years)", "senior (5+ years)"];
+
+/// The folders in a folder.
+fn folders(path: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(Path::new(ROOT).join(path)).into_iter().flatten();
+    let folders = entries.map(|entry| entry.expect("an entry"));
+    let folders = folders.filter(|entry| entry.path().is_dir());
+    folders
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The answers are not there within an exercise.
+fn is_within_an_exercise() -> bool {
+    !Path::new(ROOT).join("interview/answers").exists()
+}
+
+/// All that is wrong with the files of an exercise.
+fn mistakes(name: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut read = |path: String| {
+        let text = file(&path);
+        if text.is_none() {
+            wrong.push(format!("there is no {path}"));
+        }
+        text.unwrap_or_default()
+    };
+    let brief = read(format!("interview/briefs/{name}/README.md"));
+    let notes = read(format!("interview/answers/{name}/notes.md"));
+    let grader = read(format!("interview/answers/{name}/grader.rs"));
+    read(format!("interview/answers/{name}/solution.patch"));
+    let catalogue = read("interview/briefs/README.md".to_owned());
+
+    let said = |what: &str| {
+        let (_, rest) = brief.split_once(&format!("**{what}:** "))?;
+        rest.split([' ', '\n', '·']).next()
+    };
+    let Some((_, wanted, starts_with_patch)) = KINDS.iter().find(|(kind, ..)| Some(*kind) == said("Kind")) else {
+        wrong.push("the brief does not say **Kind:** build, debug or review".to_owned());
+        return wrong;
+    };
+    if !LEVELS
+        .iter()
+        .any(|level| brief.contains(&format!("\n**Level:** {level} ·")))
+    {
+        wrong.push(format!("the brief does not say **Level:** one of {LEVELS:?}"));
+    }
+    for section in SECTIONS.iter().chain([wanted]) {
+        if !brief.contains(&format!("\n## {section}\n")) {
+            wrong.push(format!("the brief has no section {section}"));
+        }
+    }
+    if brief.matches("<details><summary>Hint ").count() != 3 {
+        wrong.push("the brief has no three hints".to_owned());
+    }
+    if brief.contains("interview/answers") {
+        wrong.push("the brief speaks of what the candidate must not see".to_owned());
+    }
+    if !catalogue.contains(&format!("[{name}]({name}/README.md)")) {
+        wrong.push("it is not in interview/briefs/README.md".to_owned());
+    }
+    for (what, text, most) in [("brief", &brief, 90), ("notes", &notes, 80)] {
+        if text.lines().count() > most {
+            wrong.push(format!("the {what} has more than {most} lines"));
+        }
+    }
+    let checks = grader.matches("#[tokio::test").count();
+    // A review has one for each planted defect.
+    let most = if *wanted == "Task" && *starts_with_patch { 16 } else { 8 };
+    if !(5..=most).contains(&checks) {
+        wrong.push(format!("the grader has {checks} checks, not 5 to {most}"));
+    }
+    let start = file(&format!("interview/answers/{name}/start.patch"));
+    if start.is_some() != *starts_with_patch {
+        wrong.push("what it begins with is not as its kind wants it".to_owned());
+    }
+    let shown = file(&format!("interview/briefs/{name}/pull-request.diff"));
+    if shown.is_some() && shown != start {
+        wrong.push("the pull request that the candidate reads is not the one that they get".to_owned());
+    }
+    wrong
+}
+
+#[test]
+fn every_exercise_is_whole() {
+    if is_within_an_exercise() {
+        return;
+    }
+    assert_eq!(
+        folders("interview/briefs"),
+        folders("interview/answers"),
+        "the briefs, and what belongs to them"
+    );
+    for name in folders("interview/briefs") {
+        assert_eq!(mistakes(&name), [""; 0], "{name}");
+    }
+}

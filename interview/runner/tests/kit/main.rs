@@ -1,0 +1,83 @@
+//! The kit's files: `exercises`, `questions`, and here what its documents say about the repository.
+
+mod exercises;
+mod questions;
+
+use std::{fs, path::Path, process::Command};
+
+use support::documents::{ROOT, file, unexplained_commands, wrong_links, wrong_targets};
+
+/// The documents of the kit.
+fn documents() -> Vec<String> {
+    let mut documents = vec![
+        "INTERVIEW_QUESTIONS.md".to_owned(),
+        "interview/briefs/README.md".to_owned(),
+    ];
+    for (folder, name) in [("interview/briefs", "README.md"), ("interview/answers", "notes.md")] {
+        let entries = fs::read_dir(Path::new(ROOT).join(folder)).into_iter().flatten();
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        documents.extend(names.map(|below| format!("{folder}/{}/{name}", below.to_string_lossy())));
+    }
+    // Not there within an exercise.
+    documents.push("interview/README.md".to_owned());
+    documents.retain(|path| file(path).is_some());
+    documents
+}
+
+/// What is only there once the document's exercise has begun: the patch that it begins with.
+fn start_of(path: &str) -> String {
+    let name = path.split('/').nth(2).unwrap_or_default();
+    file(&format!("interview/answers/{name}/start.patch")).unwrap_or_default()
+}
+
+/// A file that an exercise is about: as it is in the commit that the exercises rest on. The kit itself, and all if there is
+/// no history, as they are now.
+fn file_of_base(path: &str) -> Option<String> {
+    let base = file("interview/BASE").filter(|_| !path.starts_with("interview/"));
+    let Some(base) = base else { return file(path) };
+    let mut git = Command::new("git");
+    git.current_dir(ROOT).args(["show", &format!("{}:{path}", base.trim())]);
+    match git.output() {
+        Ok(output) if output.status.success() => String::from_utf8(output.stdout).ok(),
+        _ => file(path),
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let is_whole = Path::new(ROOT).join("interview/answers").exists();
+    for path in documents() {
+        let document = file(&path).expect("the document");
+        let mut wrong = match path.split('/').count() {
+            // interview/briefs/lost-messages/README.md
+            4 => wrong_links(&path, &document, file_of_base, &start_of(&path)),
+            _ => wrong_links(&path, &document, file, ""),
+        };
+        // Within an exercise, the files that the others begin with are not known.
+        wrong.retain(|_| is_whole || !path.starts_with("interview/briefs/"));
+        assert_eq!(wrong, [""; 0]);
+    }
+}
+
+#[test]
+fn named_make_targets_exist() {
+    for path in documents() {
+        assert_eq!(wrong_targets(&file(&path).expect("the document")), [""; 0], "{path}");
+    }
+}
+
+#[test]
+fn commands_say_what_they_need() {
+    for path in documents() {
+        // The proofs and the tests of the runner do these.
+        let expected: &[&str] = match path.as_str() {
+            "interview/briefs/README.md" => {
+                &["make exercise N=lost-messages   # begins: a branch of its own, with one commit"]
+            }
+            "interview/README.md" => &["make exercise N=lost-messages && make grade && make exercise-reset"],
+            _ => &[],
+        };
+        let document = file(&path).expect("the document");
+        assert_eq!(unexplained_commands(&document), expected, "{path}");
+    }
+}
