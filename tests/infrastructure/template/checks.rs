@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{function_name, of_type, one_or_more, operations, public_routes};
+use crate::support::functions::FUNCTIONS;
 
 /// Makes a test of each check, and a list of all, which the mutations go through.
 macro_rules! checks {
@@ -182,34 +183,12 @@ pub fn allowed_in_sqs(template: &Value) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 fn a_role_allows_what_is_known_and_nothing_on_everything(templates: &Value) {
-    let set = |actions: &[&str]| actions.iter().map(|&action| action.to_owned()).collect::<BTreeSet<_>>();
-    let send = set(&["SendMessage"]);
-    let expected = BTreeMap::from([
-        (
-            "admin-redrive",
-            set(&[
-                "DeleteMessage",
-                "GetQueueAttributes",
-                "ReceiveMessage",
-                "SendMessage",
-                "StartMessageMoveTask",
-            ]),
-        ),
-        ("admin-status", set(&["GetQueueAttributes"])),
-        ("create-task", send.clone()),
-        ("process-task", send.clone()),
-        (
-            "task-processor",
-            set(&[
-                "ChangeMessageVisibility",
-                "DeleteMessage",
-                "GetQueueAttributes",
-                "ReceiveMessage",
-            ]),
-        ),
-        ("task-reconciler", send),
-    ]);
-    let expected: BTreeMap<String, _> = expected.into_iter().map(|(name, may)| (name.to_owned(), may)).collect();
+    let with_sqs = FUNCTIONS.iter().filter(|function| !function.sqs.is_empty());
+    let allowed = with_sqs.map(|function| {
+        let actions = function.sqs.iter().map(|&action| action.to_owned());
+        (function.name.to_owned(), actions.collect())
+    });
+    let expected: BTreeMap<String, BTreeSet<String>> = allowed.collect();
     for environment in EVERYWHERE {
         let template = &templates[environment];
         assert_eq!(allowed_in_sqs(template), expected, "{environment}");
@@ -250,21 +229,12 @@ fn a_role_allows_what_is_known_and_nothing_on_everything(templates: &Value) {
 }
 
 fn every_function_logs_in_as_the_role_that_it_takes(templates: &Value) {
-    let reader = ["admin-status", "admin-task", "get-task", "health", "list-tasks"];
-    let writer = [
-        "create-task",
-        "delete-task",
-        "process-task",
-        "task-reconciler",
-        "update-task",
-    ];
-    let owned = |name: &str| name.to_owned();
-    let expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::from([
-        ("reader", reader.map(owned).into()),
-        ("writer", writer.map(owned).into()),
-        ("processor", ["task-processor"].map(owned).into()),
-        ("migrator", ["migrator"].map(owned).into()),
-    ]);
+    let mut expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for function in &FUNCTIONS {
+        if let Some(role) = function.role {
+            expected.entry(role).or_default().insert(function.name.to_owned());
+        }
+    }
     for environment in EVERYWHERE {
         let mut taken: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for (name, function) in functions(templates, environment) {

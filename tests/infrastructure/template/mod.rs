@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, env, routes::ROUTES};
+use crate::support::{App, env, functions::FUNCTIONS, routes::ROUTES};
 
 /// A route: "GET /tasks/{id}".
 type Route = String;
@@ -130,4 +130,6 @@ fn every_function_of_the_workspace_is_deployed() {
     let folder = std::fs::read_dir("../functions").expect("functions/");
     let folders = folder.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
     assert_eq!(deployed, folders.collect());
+    let listed = FUNCTIONS.iter().map(|function| function.name.to_owned());
+    assert_eq!(deployed, listed.collect());
 }
