@@ -1,14 +1,17 @@
 //! The migrator: what it does to a database, and that CloudFormation hears of it in any case.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant, SystemTime},
+};
 
+use harness::{Bytes, HttpResponse, Request as HttpRequest, serve};
 use migrator::MIGRATIONS;
 use migrator::{MigratorError, Request, ResponseError, handle, migrate};
 use serde_json::{Value, json};
 use shared::store::Login;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::sleep,
@@ -25,23 +28,17 @@ struct CloudFormation {
 }
 
 impl CloudFormation {
-    /// Answers with these statuses, in turn.
+    /// Responds with these statuses, in turn.
     async fn start(statuses: &'static [u16]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!(
-            "http://{}/answer?X-Amz-Signature=secret",
-            listener.local_addr().expect("an address")
-        );
         let (sender, puts) = unbounded_channel();
-        tokio::spawn(async move {
-            for status in statuses {
-                let (mut client, _) = listener.accept().await.expect("a client");
-                let put = read(&mut client).await;
-                let answer = format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                client.write_all(answer.as_bytes()).await.expect("the client listens");
-                sender.send(put).expect("the test listens");
-            }
+        let statuses = Mutex::new(statuses.iter());
+        let url = serve(move |request: HttpRequest<Bytes>| {
+            let next = statuses.lock().expect("not poisoned").next();
+            sender.send(put(&request)).expect("the test listens");
+            let response = HttpResponse::builder().status(*next.expect("no further request"));
+            response.body(String::new()).expect("a response")
         });
+        let url = format!("{}/answer?X-Amz-Signature=secret", url.await);
         Self { url, puts }
     }
 
@@ -70,21 +67,18 @@ impl CloudFormation {
     }
 }
 
-/// The head and the body of a request.
-async fn read(client: &mut TcpStream) -> (String, Value) {
-    let mut bytes = Vec::new();
-    loop {
-        client.read_buf(&mut bytes).await.expect("the client speaks");
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let head = head.to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        if body.len() == length.expect("S3 wants a length").parse::<usize>().expect("a number") {
-            return (head, serde_json::from_str(body).expect("JSON"));
-        }
-    }
+/// The head, in lower case, and the body of a request.
+fn put(request: &HttpRequest<Bytes>) -> (String, Value) {
+    let headers = request.headers();
+    assert!(headers.contains_key("content-length"), "S3 requires a length");
+    let head = format!(
+        "{} {} {:?} {headers:?}",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
+    let body = serde_json::from_slice(request.body()).expect("JSON");
+    (head.to_ascii_lowercase(), body)
 }
 
 fn login(pool: &PgPool) -> Login {
