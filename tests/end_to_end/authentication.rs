@@ -35,7 +35,7 @@ async fn assert_problem(response: Response, status: u16, title: &str) {
 }
 
 #[tokio::test]
-async fn without_a_valid_token_only_what_is_public_answers() {
+async fn only_public_routes_work_without_token() {
     for path in [
         "/",
         "/health",
@@ -67,7 +67,7 @@ async fn without_a_valid_token_only_what_is_public_answers() {
 }
 
 #[tokio::test]
-async fn a_token_lets_in_and_an_admins_lets_in_everywhere() {
+async fn token_admits_and_admin_token_admits_everywhere() {
     let (user, admin) = (token("bob", ""), token("alice", "admin"));
     let created = call(Method::POST, "/tasks", Some(&user)).await;
     assert_eq!(created.status(), 201);

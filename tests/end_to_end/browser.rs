@@ -42,7 +42,7 @@ async fn assert_fits(browser: &mut Browser, element: &str) {
 }
 
 #[tokio::test]
-async fn a_task_created_on_the_dashboard_is_seen_completed_there() {
+async fn dashboard_creates_task_and_shows_completion() {
     let mut browser = Browser::start().await;
     browser.set_viewport(1280, 900, false).await;
     browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
@@ -75,7 +75,7 @@ async fn a_task_created_on_the_dashboard_is_seen_completed_there() {
 }
 
 #[tokio::test]
-async fn the_dashboard_of_a_closed_api_asks_for_a_token() {
+async fn dashboard_of_closed_api_requests_token() {
     let mut browser = Browser::start().await;
     browser.set_viewport(1280, 900, false).await;
     browser
@@ -96,7 +96,7 @@ async fn the_dashboard_of_a_closed_api_asks_for_a_token() {
 }
 
 #[tokio::test]
-async fn the_dashboard_does_not_scroll_sideways_on_a_phone() {
+async fn dashboard_fits_phone_width() {
     let title = unique(&"x".repeat(200));
     create(&title).await;
     let mut browser = Browser::start().await;
@@ -114,7 +114,7 @@ async fn the_dashboard_does_not_scroll_sideways_on_a_phone() {
 }
 
 #[tokio::test]
-async fn the_docs_show_every_operation_and_execute_one() {
+async fn docs_show_every_operation_and_execute_one() {
     let document = get("/openapi.json").await;
     let methods = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
     let mut documented = BTreeSet::new();
@@ -161,7 +161,7 @@ async fn the_docs_show_every_operation_and_execute_one() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_in_a_page_is_noticed() {
+async fn browser_reports_page_errors() {
     let mut browser = Browser::start().await;
     let policy =
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; script-src 'unsafe-inline'\">";

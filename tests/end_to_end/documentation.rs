@@ -107,7 +107,7 @@ async fn forget_everything() {
 }
 
 #[tokio::test]
-async fn every_command_of_the_documents_prints_what_they_say() {
+async fn documented_commands_print_documented_output() {
     for document in ["README.md", "docs/walkthrough.md"] {
         forget_everything().await;
         let text = std::fs::read_to_string(Path::new("..").join(document)).expect("the document is there");

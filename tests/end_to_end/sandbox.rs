@@ -29,7 +29,7 @@ async fn json(request: RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn the_migrator_has_made_the_schema_and_the_roles_before_any_function_was_made() {
+async fn migrator_runs_before_functions_are_created() {
     let pool = PgPool::connect(&env("SANDBOX_DATABASE_URL"))
         .await
         .expect("the database");
@@ -50,7 +50,7 @@ async fn the_migrator_has_made_the_schema_and_the_roles_before_any_function_was_
 }
 
 #[tokio::test]
-async fn a_task_is_created_with_a_token_of_the_issuer_and_processed() {
+async fn task_created_with_issuer_token_is_processed() {
     let issuer = issuer().await;
     let new = json!({"title": "t", "description": "in the sandbox"});
     let (status, problem) = json(call(Method::POST, "/tasks").json(&new)).await;

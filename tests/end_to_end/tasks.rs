@@ -38,7 +38,7 @@ async fn completed(id: i64) -> Value {
 }
 
 #[tokio::test]
-async fn a_task_is_created_completed_changed_processed_again_and_deleted() {
+async fn task_passes_through_its_lifecycle() {
     let body = json!({"title": "Process user data", "description": "Count the words"});
     let response = reqwest::Client::new()
         .post(format!("{}/tasks", env("API_URL")))
@@ -106,7 +106,7 @@ async fn a_task_is_created_completed_changed_processed_again_and_deleted() {
 }
 
 #[tokio::test]
-async fn every_route_is_deployed_and_speaks_the_contract() {
+async fn every_route_is_deployed_and_follows_contract() {
     let (status, root) = get("/").await;
     assert_eq!((status, &root["version"]), (StatusCode::OK, &json!("1.0.0")));
     let (status, health) = get("/health").await;
@@ -172,7 +172,7 @@ async fn every_route_is_deployed_and_speaks_the_contract() {
 }
 
 #[tokio::test]
-async fn a_poison_message_ends_in_the_dead_letter_queue_and_its_neighbours_are_done_once() {
+async fn poison_message_is_dead_lettered_alone() {
     let sqs = sqs();
     let poison = format!("poison {}", std::process::id());
     let sent = sqs
@@ -216,7 +216,7 @@ async fn a_poison_message_ends_in_the_dead_letter_queue_and_its_neighbours_are_d
 }
 
 #[tokio::test]
-async fn a_task_whose_message_was_never_sent_is_found_by_the_reconciler_and_completed() {
+async fn reconciler_sends_unsent_task_to_completion() {
     let pool = PgPool::connect(&env("DATABASE_URL"))
         .await
         .expect("the stack's database");
@@ -231,7 +231,7 @@ async fn a_task_whose_message_was_never_sent_is_found_by_the_reconciler_and_comp
 }
 
 #[tokio::test]
-async fn a_redriven_message_runs_its_failed_task_again() {
+async fn redriven_message_reruns_failed_task() {
     let pool = PgPool::connect(&env("DATABASE_URL"))
         .await
         .expect("the stack's database");
@@ -258,7 +258,7 @@ async fn a_redriven_message_runs_its_failed_task_again() {
 }
 
 #[tokio::test]
-async fn a_page_served_on_localhost_may_call_the_api() {
+async fn page_on_localhost_may_call_api() {
     let origin = "http://localhost:5173";
     for (method, path) in [
         (Method::OPTIONS, "/tasks"),

@@ -19,7 +19,7 @@ const TEMPLATE: &str = r#"{"Resources":{"Logs":{
 const EVERYTHING: [&str; 4] = ["stack", "log group", "snapshot", "upload"];
 
 #[tokio::test]
-async fn destroying_a_stack_leaves_nothing_of_it_behind_and_all_of_its_neighbour() {
+async fn destroy_removes_stack_and_spares_neighbour() {
     let stack = format!("destroy-{:x}", fastrand::u64(..));
     let neighbour = format!("{stack}-2");
     let bucket = sam_bucket();
@@ -42,7 +42,7 @@ async fn destroying_a_stack_leaves_nothing_of_it_behind_and_all_of_its_neighbour
 }
 
 #[test]
-fn the_account_says_who_we_are_and_whether_its_api_gateway_has_a_role_for_logs() {
+fn look_reports_identity_and_api_log_role() {
     let found: Value = serde_json::from_str(&account(&["look", "us-east-1"])).expect("JSON");
     let role = found["api_log_role"].as_str().expect("a value of ApiLogRole");
     // Of the whole account: another stack may have set it.

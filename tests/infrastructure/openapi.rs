@@ -33,7 +33,7 @@ fn parameter<'a>(document: &'a Value, path: &str, method: &str, name: &str) -> &
 }
 
 #[test]
-fn the_committed_document_is_what_the_functions_say() {
+fn committed_document_matches_functions() {
     assert!(
         openapi::document() == include_str!("../../openapi.json"),
         "openapi.json does not fit the functions: run `make openapi` and commit the result"
@@ -41,7 +41,7 @@ fn the_committed_document_is_what_the_functions_say() {
 }
 
 #[test]
-fn the_document_has_the_routes_of_the_template() {
+fn document_has_routes_of_template() {
     let document = committed();
     let documented: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();
     let mut deployed: BTreeSet<String> = template_routes().into_keys().collect();
@@ -52,7 +52,7 @@ fn the_document_has_the_routes_of_the_template() {
 }
 
 #[test]
-fn what_needs_no_token_in_the_document_needs_none_in_the_template() {
+fn public_operations_match_template() {
     let document = committed();
     let all = operations(&document).into_iter();
     let public = all
@@ -65,7 +65,7 @@ fn what_needs_no_token_in_the_document_needs_none_in_the_template() {
 }
 
 #[test]
-fn every_operation_has_an_id_of_its_own_a_summary_and_a_tag_that_is_described() {
+fn operations_have_unique_id_summary_and_tag() {
     let document = committed();
     let tags = document["tags"].as_array().expect("tags");
     let tags: Vec<&Value> = tags.iter().map(|tag| &tag["name"]).collect();
@@ -78,7 +78,7 @@ fn every_operation_has_an_id_of_its_own_a_summary_and_a_tag_that_is_described() 
 }
 
 #[test]
-fn every_link_leads_to_an_operation_and_gives_it_parameters_that_it_has() {
+fn links_lead_to_operations_with_valid_parameters() {
     let document = committed();
     let all = operations(&document);
     let mut links = 0;
@@ -105,7 +105,7 @@ fn every_link_leads_to_an_operation_and_gives_it_parameters_that_it_has() {
 
 /// The attributes of utoipa take literals only.
 #[test]
-fn the_limits_of_the_document_are_those_of_the_parsers() {
+fn document_limits_match_parsers() {
     let document = committed();
     let schemas = &document["components"]["schemas"];
     assert_eq!(schemas["Title"]["maxLength"], Title::MAX_CHARS);
@@ -116,7 +116,7 @@ fn the_limits_of_the_document_are_those_of_the_parsers() {
 }
 
 #[test]
-fn the_query_parameters_of_the_document_are_those_that_the_parser_knows() {
+fn document_query_parameters_match_parser() {
     let document = committed();
     let parameters = document["paths"]["/tasks"]["get"]["parameters"]
         .as_array()
@@ -141,7 +141,7 @@ fn the_query_parameters_of_the_document_are_those_that_the_parser_knows() {
 }
 
 #[test]
-fn bodies_refuse_members_that_the_document_does_not_name() {
+fn bodies_refuse_undocumented_members() {
     let document = committed();
     for name in ["NewTask", "TaskPatch"] {
         let schema = &document["components"]["schemas"][name];
@@ -171,7 +171,7 @@ fn texts() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn the_document_allows_exactly_the_titles_and_keys_that_the_parsers_take(text in texts()) {
+    fn document_patterns_match_parsers(text in texts()) {
         let document = committed();
         let title = &document["components"]["schemas"]["Title"];
         let length = text.chars().count();

@@ -18,7 +18,7 @@ use harness::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{TestQueue, env, execute};
+use crate::support::{TestQueue, env, execute, functions::FUNCTIONS};
 
 /// Where the numbers are, for each CPU architecture and function.
 const FILE: &str = "../dev/bench/instructions.toml";
@@ -41,27 +41,16 @@ const ATTEMPTS: usize = 3;
 /// How many tasks there are: the requests that change one are each about another, and all attempts need 858.
 const TASKS: i64 = 1000;
 
-/// What is counted, in the order of the alphabet.
-const FUNCTIONS: [&str; 13] = [
-    "admin-dashboard",
-    "admin-status",
-    "admin-task",
-    "api-docs",
-    "api-info",
-    "create-task",
-    "delete-task",
-    "get-task",
-    "health",
-    "list-tasks",
-    "process-task",
-    "task-processor",
-    "update-task",
-];
+/// The functions whose instructions are counted, in alphabetical order, and what they are invoked with.
+fn counted() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let functions = FUNCTIONS.iter();
+    functions.filter_map(|function| Some((function.name, function.sample_event?)))
+}
 
 type Counts = BTreeMap<String, Count>;
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_request_takes_the_instructions_that_it_took(pool: PgPool) {
+async fn requests_take_the_recorded_instructions(pool: PgPool) {
     let functions = Functions::new(&pool).await;
     let text = fs::read_to_string(FILE).unwrap_or_default();
     let mut all: BTreeMap<String, Counts> = toml::from_str(&text).expect("counts");
@@ -73,12 +62,15 @@ async fn a_request_takes_the_instructions_that_it_took(pool: PgPool) {
     let Some(expected) = all.get(std::env::consts::ARCH) else {
         return eprintln!("no counts for {}: make bench-counts", std::env::consts::ARCH);
     };
-    assert!(expected.keys().eq(FUNCTIONS), "other functions: make bench-counts");
+    assert!(
+        expected.keys().eq(counted().map(|(name, _)| name)),
+        "other functions: make bench-counts"
+    );
     let mut wrong = Vec::new();
-    for (function, expected) in expected {
+    for ((function, sample), expected) in counted().zip(expected.values()) {
         let mut attempts = Vec::new();
         while attempts.len() < ATTEMPTS {
-            let counted = functions.count(function).await;
+            let counted = functions.count(function, sample).await;
             if counted.as_ref().is_ok_and(|counted| is_like(counted, expected)) {
                 break;
             }
@@ -147,8 +139,8 @@ impl Functions {
         }
     }
 
-    async fn count(&self, function: &str) -> Result<Count, String> {
-        let event = || self.event(function);
+    async fn count(&self, function: &str, sample: &str) -> Result<Count, String> {
+        let event = || self.event(sample);
         let counted = count(&self.host, env("VALGRIND").as_ref(), &self.reports, function, event).await;
         counted.map_err(|error| format!("{error:#}"))
     }
@@ -156,10 +148,10 @@ impl Functions {
     /// Of several attempts the medians.
     async fn typical(&self) -> Counts {
         let mut typical = Counts::new();
-        for function in FUNCTIONS {
+        for (function, sample) in counted() {
             let mut attempts = Vec::new();
             for _ in 0..ATTEMPTS {
-                let counted = self.count(function).await;
+                let counted = self.count(function, sample).await;
                 attempts.push(counted.unwrap_or_else(|error| panic!("{function}: {error}")));
             }
             let median = |kind: fn(&Count) -> u64| {
@@ -177,24 +169,31 @@ impl Functions {
         self.last_task.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A request to the function.
-    fn event(&self, function: &str) -> Value {
-        let new = json!({"title": "Process user data", "description": "Count the words of this"});
-        match function {
-            "admin-dashboard" => events::rest("GET", "/admin/dashboard", None),
-            "admin-status" => events::rest("GET", "/admin/status", None),
-            "admin-task" => events::task("GET", TASKS, ""),
-            "api-docs" => events::rest("GET", "/openapi.json", None),
-            "api-info" => events::rest("GET", "/", None),
-            "create-task" => events::with_body(events::rest("POST", "/tasks", None), &new),
-            "delete-task" => events::task("DELETE", self.next_task(), ""),
-            "get-task" => events::task("GET", TASKS, ""),
-            "health" => events::rest("GET", "/health", None),
-            "list-tasks" => events::with_query(events::rest("GET", "/tasks", None), "limit", "10"),
-            "process-task" => events::task("POST", self.next_task(), "/process"),
-            "task-processor" => events::sqs(&std::array::from_fn::<i64, 10, _>(|_| self.next_task())),
-            "update-task" => events::with_body(events::task("PATCH", self.next_task(), ""), &json!({"title": "new"})),
-            _ => unreachable!("{function} is not counted"),
+    /// A sample event, about the last task if it only reads, and otherwise about one of its own.
+    fn event(&self, sample: &str) -> Value {
+        let Some((method, path)) = sample.split_once(' ') else {
+            return events::sqs(&std::array::from_fn::<i64, 10, _>(|_| self.next_task()));
+        };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let id = path.contains("{id}").then(|| match method {
+            "GET" => TASKS,
+            _ => self.next_task(),
+        });
+        let path = id
+            .iter()
+            .fold(path.to_owned(), |path, id| path.replace("{id}", &id.to_string()));
+        let event = events::rest(method, &path, id);
+        let event = match query.split_once('=') {
+            Some((name, value)) => events::with_query(event, name, value),
+            None => event,
+        };
+        match sample {
+            "POST /tasks" => {
+                let new = json!({"title": "Process user data", "description": "Count the words of this"});
+                events::with_body(event, &new)
+            }
+            "PATCH /tasks/{id}" => events::with_body(event, &json!({"title": "new"})),
+            _ => event,
         }
     }
 }

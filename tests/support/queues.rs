@@ -11,12 +11,10 @@ use aws_sdk_sqs::{
     config::Builder,
     types::{Message, MessageSystemAttributeName},
 };
+use harness::{Bytes, HttpResponse, Request, serve};
 use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::TcpListener;
 
 /// A queue that only this test uses.
 pub struct TestQueue {
@@ -151,52 +149,27 @@ pub fn sqs() -> Client {
     Client::from_conf(client_config().build())
 }
 
-/// An SQS that answers each action as told, and notes what it was asked for. The local AWS cannot move messages
-/// by itself, and loses the system attributes of a batch; this stands in for the one that can.
-pub async fn sqs_that_answers(answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
+/// An SQS that responds to each action as told, and notes its requests. The local AWS cannot move messages by itself,
+/// and loses the system attributes of a batch.
+pub async fn sqs_that_answers(respond: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, Asked) {
     let asked = Asked::default();
     let noted = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            // One request a connection.
-            let _ = serve(stream, &noted, &answer).await;
-        }
+    let url = serve(move |request: Request<Bytes>| {
+        let target = request.headers()["x-amz-target"].to_str().expect("text");
+        let action = target.rsplit('.').next().unwrap_or_default().to_owned();
+        let times = {
+            let mut noted = noted.lock().expect("not poisoned");
+            noted.push((action.clone(), serde_json::from_slice(request.body()).expect("JSON")));
+            noted.iter().filter(|(earlier, _)| *earlier == action).count()
+        };
+        let body = respond(&action, times);
+        let status = if body["__type"].is_null() { 200 } else { 400 };
+        let response = HttpResponse::builder().status(status);
+        let response = response.header("content-type", "application/x-amz-json-1.0");
+        response.body(body.to_string()).expect("a response")
     });
-    (url, asked)
+    (url.await, asked)
 }
 
-/// The actions that were asked for, with their requests.
+/// The requested actions, with their requests.
 pub type Asked = Arc<Mutex<Vec<(String, Value)>>>;
-
-async fn serve(stream: TcpStream, asked: &Asked, answer: &impl Fn(&str, usize) -> Value) -> std::io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let (mut action, mut length, mut line) = (String::new(), 0, String::new());
-    while stream.read_line(&mut line).await? > 2 {
-        let (name, value) = line.trim_end().split_once(": ").unwrap_or_default();
-        match name.to_ascii_lowercase().as_str() {
-            "x-amz-target" => action = value.rsplit('.').next().unwrap_or_default().to_owned(),
-            "content-length" => length = value.parse().unwrap_or_default(),
-            _ => {}
-        }
-        line.clear();
-    }
-    let mut request = vec![0; length];
-    stream.read_exact(&mut request).await?;
-    let times = {
-        let mut asked = asked.lock().expect("not poisoned");
-        asked.push((action.clone(), serde_json::from_slice(&request)?));
-        asked.iter().filter(|(earlier, _)| *earlier == action).count()
-    };
-    let body = answer(&action, times);
-    let status = if body["__type"].is_null() {
-        "200 OK"
-    } else {
-        "400 Bad Request"
-    };
-    let (length, body) = (body.to_string().len(), body.to_string());
-    let head = "content-type: application/x-amz-json-1.0\r\nconnection: close";
-    let response = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}");
-    stream.write_all(response.as_bytes()).await
-}

@@ -12,7 +12,7 @@ fn bodies(count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn looking_shows_every_message_and_leaves_it_there() {
+async fn list_shows_and_keeps_every_message() {
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
     let letters = dead.as_dead_letter_queue_of(&source);
     assert_eq!(letters.list().await.expect("listed"), []);
@@ -29,7 +29,7 @@ async fn looking_shows_every_message_and_leaves_it_there() {
 }
 
 #[tokio::test]
-async fn a_redrive_moves_every_message_with_its_body() {
+async fn redrive_moves_messages_with_bodies() {
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
     let letters = dead.as_dead_letter_queue_of(&source);
     assert_eq!(letters.redrive(|_| ()).await.expect("nothing to do"), 0);
@@ -68,7 +68,7 @@ fn move_task(status: &str) -> Value {
 }
 
 #[tokio::test]
-async fn on_aws_a_redrive_is_started_and_followed_to_its_end() {
+async fn aws_redrive_is_started_and_followed() {
     let (moved, asked) = redrive(|action, times| match (action, times) {
         ("GetQueueAttributes", _) => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
         ("StartMessageMoveTask", _) => json!({"TaskHandle": "t"}),
@@ -82,7 +82,7 @@ async fn on_aws_a_redrive_is_started_and_followed_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_redrive_that_aws_refuses_or_ends_is_an_error_with_the_reason() {
+async fn refused_or_ended_redrive_is_an_error() {
     let (refused, asked) = redrive(|action, _| match action {
         "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
         _ => json!({"__type": "com.amazonaws.sqs#ResourceNotFoundException", "message": "no such source"}),

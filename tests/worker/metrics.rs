@@ -37,7 +37,7 @@ fn times() -> Value {
 }
 
 #[test]
-fn a_line_has_at_most_100_values_of_a_metric_and_the_counts_are_in_the_first() {
+fn metric_line_has_at_most_100_values() {
     let milliseconds = |count: u64| (1..=count).map(Duration::from_millis).collect::<Vec<_>>();
     let batch = |processing_times, queue_latencies| Batch {
         size: 250,
@@ -72,7 +72,7 @@ fn a_line_has_at_most_100_values_of_a_metric_and_the_counts_are_in_the_first() {
 }
 
 #[test]
-fn what_there_is_nothing_of_is_counted_as_none_and_has_no_time() {
+fn empty_batch_counts_zero_without_times() {
     let lines = MetricLines::default();
     lines.metrics("task-api").batch(&Batch::default());
     let counts = [
@@ -87,7 +87,7 @@ fn what_there_is_nothing_of_is_counted_as_none_and_has_no_time() {
 }
 
 #[test]
-fn a_part_of_a_millisecond_counts_and_a_namespace_may_be_any_text() {
+fn fractions_of_milliseconds_are_kept() {
     let lines = MetricLines::default();
     let batch = Batch {
         processing_times: vec![Duration::from_micros(1500), Duration::ZERO],
@@ -100,7 +100,7 @@ fn a_part_of_a_millisecond_counts_and_a_namespace_may_be_any_text() {
 }
 
 #[test]
-fn without_a_namespace_nothing_is_written() {
+fn empty_namespace_writes_nothing() {
     let lines = MetricLines::default();
     let metrics = lines.metrics("");
     metrics.task_created();
@@ -109,7 +109,7 @@ fn without_a_namespace_nothing_is_written() {
 }
 
 #[test]
-fn standard_output_that_is_closed_stops_nothing() {
+fn closed_stdout_is_ignored() {
     struct Closed;
     impl io::Write for Closed {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -123,7 +123,7 @@ fn standard_output_that_is_closed_stops_nothing() {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_is_counted_when_it_is_created_and_not_when_the_answer_is_repeated_or_refused(pool: PgPool) {
+async fn only_created_tasks_are_counted(pool: PgPool) {
     let lines = MetricLines::default();
     let app = || App::new(&pool).with_metrics(lines.metrics("task-api"));
     // A task that is stored is created, whether its message was sent or not.
@@ -184,7 +184,7 @@ fn sorted(metric: &Value) -> Vec<f64> {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
+async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     let lines = MetricLines::default();
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let mut ids = Vec::new();
@@ -264,7 +264,7 @@ async fn a_batch_counts_its_messages_and_what_it_settled(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_was_taken_away_meanwhile_is_not_counted_and_what_failed_for_the_last_time_is(pool: PgPool) {
+async fn final_failures_count_and_lost_leases_do_not(pool: PgPool) {
     let (lost, last) = (task(&pool, "lost").await, task(&pool, "last").await);
     let work = async |task: &shared::domain::Task| match task.title.as_str() {
         "lost" => {

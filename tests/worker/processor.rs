@@ -94,7 +94,7 @@ fn is(status: &str, result: &str) -> (String, Value) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_batch_is_completed_and_acknowledged(pool: PgPool) {
+async fn batch_is_completed_and_acknowledged(pool: PgPool) {
     let (one, two) = (task(&pool, "Process user data").await, task(&pool, "t").await);
     execute(&pool, "update tasks set description = 'Count the words' where id = 1").await;
     assert_eq!(
@@ -110,7 +110,7 @@ async fn a_batch_is_completed_and_acknowledged(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn an_empty_batch_is_done(pool: PgPool) {
+async fn empty_batch_succeeds(pool: PgPool) {
     assert_eq!(run(&pool, &[], perform).await.expect("done"), [""; 0]);
 }
 
@@ -183,7 +183,7 @@ async fn handled(app: &App, event: SqsEvent) -> Result<SqsBatchResponse, BatchEr
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeout(pool: PgPool) {
+async fn failed_message_returns_after_retry_delay(pool: PgPool) {
     let app = App::new(&pool);
     let queue = app.queue().await;
     let bodies = [message(task(&pool, "t").await), "not a task".to_owned()];
@@ -198,7 +198,7 @@ async fn what_failed_is_back_after_its_delay_and_not_after_the_visibility_timeou
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the_delay_too(pool: PgPool) {
+async fn failed_batch_is_an_error_and_returns_after_delay(pool: PgPool) {
     let app = App::new(&pool);
     let queue = app.queue().await;
     let event = received(queue, &["{}".to_owned()]).await;
@@ -208,7 +208,7 @@ async fn a_batch_in_which_everything_failed_is_an_error_and_comes_back_after_the
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
+async fn unreachable_sqs_does_not_fail_batch(pool: PgPool) {
     let good = task(&pool, "t").await;
     let app = App::new(&pool).with_sqs(hanging_sqs().await);
     let event = event(&[message(good), "not a task".to_owned()]);
@@ -219,7 +219,7 @@ async fn without_sqs_a_batch_is_answered_for_all_the_same(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_delay_grows_with_every_receive(pool: PgPool) {
+async fn delay_grows_with_every_receive(pool: PgPool) {
     let id = task(&pool, "t").await;
     let fail = async |_: &Task| Err(TaskError::Transient("not now".to_owned()));
     for (receive, seconds) in [(1, 2), (2, 4), (3, 8), (4, 16)] {
@@ -236,7 +236,7 @@ async fn the_delay_grows_with_every_receive(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_late_duplicate(pool: PgPool) {
+async fn later_message_reruns_failed_task(pool: PgPool) {
     let id = task(&pool, "t").await;
     let failed = "update tasks set status = 'failed', result = 'it broke', attempts = 5, settled_at = now()";
     execute(&pool, failed).await;
@@ -264,9 +264,7 @@ async fn a_failed_task_runs_again_for_a_message_sent_afterwards_and_not_for_a_la
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes_to_the_dead_letter_queue(
-    pool: PgPool,
-) {
+async fn last_receive_fails_task_and_dead_letters_message(pool: PgPool) {
     let (failing, good) = (task(&pool, "failing").await, task(&pool, "good").await);
     let work = async |task: &Task| match task.title.as_str() {
         "failing" => Err(TaskError::Transient("still down".to_owned())),
@@ -282,7 +280,7 @@ async fn what_still_fails_at_the_last_receive_is_failed_with_the_reason_and_goes
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claimed(pool: PgPool) {
+async fn missing_message_id_fails_batch_before_claim(pool: PgPool) {
     let id = task(&pool, "t").await;
     for missing in [json!(null), json!("")] {
         let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serialisable");
@@ -295,7 +293,7 @@ async fn a_record_without_a_message_id_fails_the_batch_before_anything_is_claime
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_a_database_the_batch_fails(pool: PgPool) {
+async fn unreachable_database_fails_batch(pool: PgPool) {
     let id = task(&pool, "t").await;
     let outcome = process(
         &database_that_is_down(),
@@ -309,7 +307,7 @@ async fn without_a_database_the_batch_fails(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn two_messages_about_one_task_run_it_once(pool: PgPool) {
+async fn duplicate_messages_run_task_once(pool: PgPool) {
     let id = task(&pool, "t").await;
     let performed = AtomicUsize::new(0);
     let count = async |_: &Task| {
@@ -326,7 +324,7 @@ async fn two_messages_about_one_task_run_it_once(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn two_workers_with_the_same_batch_run_each_task_once(pool: PgPool) {
+async fn two_workers_with_one_batch_run_tasks_once(pool: PgPool) {
     for _ in 0..20 {
         let bodies = [message(task(&pool, "a").await), message(task(&pool, "b").await)];
         let performed = AtomicUsize::new(0);
@@ -342,7 +340,7 @@ async fn two_workers_with_the_same_batch_run_each_task_once(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_records_of_a_batch_run_concurrently(pool: PgPool) {
+async fn records_of_batch_run_concurrently(pool: PgPool) {
     let mut bodies = Vec::new();
     for _ in 0..10 {
         bodies.push(message(task(&pool, "t").await));
@@ -358,7 +356,7 @@ async fn the_records_of_a_batch_run_concurrently(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool) {
+async fn timed_out_record_returns_and_others_settle(pool: PgPool) {
     let (slow, fast) = (task(&pool, "slow").await, task(&pool, "fast").await);
     let work = async |task: &Task| match task.title.as_str() {
         "slow" => std::future::pending().await,
@@ -375,7 +373,7 @@ async fn what_does_not_end_in_time_comes_back_and_the_rest_is_kept(pool: PgPool)
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(pool: PgPool) {
+async fn concurrent_change_wins_over_outcome(pool: PgPool) {
     let (deleted, changed) = (task(&pool, "deleted").await, task(&pool, "changed").await);
     let interfere = async |task: &Task| {
         match task.title.as_str() {
@@ -399,7 +397,7 @@ async fn a_task_that_was_deleted_or_changed_meanwhile_keeps_what_was_done_to_it(
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_worker_that_lost_its_lease_cannot_overwrite_its_successors_result(pool: PgPool) {
+async fn lost_lease_cannot_overwrite_result(pool: PgPool) {
     let id = task(&pool, "t").await;
     let (database, ids) = (database(&pool), [TaskId::try_from(id).expect("an id")]);
     let requests = ids.map(|id| Request { id, sent_at: None });
@@ -439,7 +437,7 @@ async fn a_worker_that_lost_its_lease_cannot_overwrite_its_successors_result(poo
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_batch_is_two_statements_however_large(pool: PgPool) {
+async fn batch_of_any_size_is_two_statements(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let database = proxy.database(&pool);
     let mut used = Vec::new();

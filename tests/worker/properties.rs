@@ -323,7 +323,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn whatever_happens_to_a_task_one_worker_holds_it_and_only_its_outcome_counts(pool: PgPool) {
+async fn one_worker_holds_task_and_only_its_outcome_counts(pool: PgPool) {
     check(&pool, vec(event(), 1..40), claims_and_outcomes_follow_the_model).await;
 }
 
@@ -582,6 +582,6 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, 
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_that_exists_throughout_is_on_exactly_one_page(pool: PgPool) {
+async fn lasting_task_is_on_exactly_one_page(pool: PgPool) {
     check(&pool, reading(), what_stays_is_read_once).await;
 }

@@ -69,7 +69,7 @@ fn client(config: Builder, url: &str) -> Client {
 }
 
 #[tokio::test]
-async fn a_message_is_sent_over_tls_to_whom_the_authorities_vouch_for() {
+async fn trusted_server_receives_message_over_tls() {
     let (url, authority) = sqs_over_tls().await;
     let queue = TestQueue::create().await;
     let trusting = client_config().http_client(https::client_trusting(authority.leak()));
@@ -83,7 +83,7 @@ async fn a_message_is_sent_over_tls_to_whom_the_authorities_vouch_for() {
 }
 
 #[tokio::test]
-async fn a_server_that_amazon_has_not_signed_for_gets_no_message() {
+async fn untrusted_server_receives_no_message() {
     let (url, _) = sqs_over_tls().await;
     let queue = TestQueue::create().await;
     let client = client(client_config(), &url);

@@ -36,7 +36,7 @@ async fn sent(queue: &TestQueue) -> Vec<i64> {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
+async fn sweep_sends_only_unsent_and_lost_tasks(pool: PgPool) {
     let queue = TestQueue::create().await;
     // 1 to 3: due.
     insert(&pool, "updated_at", "now() - interval '11 s'").await;
@@ -79,7 +79,7 @@ async fn what_was_never_sent_or_is_lost_is_sent_and_nothing_else(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
+async fn sweep_is_bounded_and_reports_rest(pool: PgPool) {
     let queue = TestQueue::create().await;
     let (database, sender) = (database(&pool), queue.sender());
     execute(
@@ -100,7 +100,7 @@ async fn a_sweep_is_bounded_and_says_how_much_is_left(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
+async fn unreachable_sqs_leaves_tasks_due(pool: PgPool) {
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
     let report = sweep(&database(&pool), &refusing_queue().await, &at_most(1000), None)
         .await
@@ -117,7 +117,7 @@ async fn without_sqs_the_tasks_stay_due(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
+async fn concurrent_sweeps_send_task_once(pool: PgPool) {
     let queue = TestQueue::create().await;
     let (one, two) = (database(&pool), database(&pool));
     let sender = queue.sender();
@@ -141,7 +141,7 @@ async fn two_sweeps_at_once_never_send_the_same(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(pool: PgPool) {
+async fn task_is_discarded_after_ten_lost_attempts(pool: PgPool) {
     let queue = TestQueue::create().await;
     let columns = "status, enqueued_at, lease_expires_at, attempts";
     for attempts in [9, 10] {
@@ -173,7 +173,7 @@ async fn a_task_whose_worker_never_lived_to_tell_is_given_up_after_ten_attempts(
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn keys_that_have_expired_are_deleted_and_no_others(pool: PgPool) {
+async fn only_expired_keys_are_deleted(pool: PgPool) {
     let queue = TestQueue::create().await.sender();
     execute(
         &pool,

@@ -48,7 +48,7 @@ fn http() -> Value {
 }
 
 #[tokio::test]
-async fn the_caller_is_whom_the_authorizer_names() {
+async fn authorizer_determines_caller() {
     for auth in [Auth::Closed, Auth::Open] {
         let admin = rest(json!({ "principalId": "alice", "sub": "alice", "scope": "admin", "admin": "true" }));
         assert_eq!(
@@ -67,7 +67,7 @@ async fn the_caller_is_whom_the_authorizer_names() {
 }
 
 #[tokio::test]
-async fn without_the_authorizers_word_nobody_is_let_in() {
+async fn missing_authorizer_context_is_401() {
     let mut lambda = http();
     lambda["requestContext"]["authorizer"] = json!({ "lambda": { "sub": "mallory", "admin": "true" } });
     for event in [
@@ -96,7 +96,7 @@ async fn without_the_authorizers_word_nobody_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_401_says_how_to_get_in() {
+async fn unauthorized_response_names_bearer_scheme() {
     let handler = |_| async { Err(ApiError::Unauthorized) };
     let event: LambdaRequest = serde_json::from_value(http()).expect("an event");
     let event = LambdaEvent::new(event, lambda_http::Context::default());
@@ -110,7 +110,7 @@ async fn a_401_says_how_to_get_in() {
 }
 
 #[test]
-fn a_stack_is_closed_unless_its_environment_says_open() {
+fn api_is_closed_by_default() {
     let auth = |text: &str| serde_json::from_value::<Auth>(json!(text)).ok();
     assert_eq!((auth("open"), auth("closed")), (Some(Auth::Open), Some(Auth::Closed)));
     assert!(auth("Open").is_none() && auth("none").is_none() && auth("").is_none());

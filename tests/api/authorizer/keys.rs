@@ -30,7 +30,7 @@ fn long(key: &Key, kid: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_keys_are_fetched_once_an_hour() {
+async fn keys_are_fetched_once_an_hour() {
     let key = Key::es256();
     let server = Server::start(&[key.jwk("k")]).await;
     let authorizer = fetching(&server.url);
@@ -49,7 +49,7 @@ async fn the_keys_are_fetched_once_an_hour() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_fetched_when_the_first_token_comes() {
+async fn first_token_of_new_key_fetches_keys() {
     let (old, new) = (Key::rs256(), Key::es256());
     let server = Server::start(&[old.jwk("old")]).await;
     let authorizer = fetching(&server.url);
@@ -71,7 +71,7 @@ async fn a_new_key_is_fetched_when_the_first_token_comes() {
 }
 
 #[tokio::test]
-async fn a_flood_of_made_up_keys_is_no_flood_of_fetches() {
+async fn unknown_keys_do_not_flood_issuer() {
     let key = Key::es256();
     let server = Server::start(&[key.jwk("k")]).await;
     let authorizer = fetching(&server.url);
@@ -94,7 +94,7 @@ async fn a_flood_of_made_up_keys_is_no_flood_of_fetches() {
 }
 
 #[tokio::test]
-async fn requests_at_once_share_one_fetch() {
+async fn concurrent_requests_share_one_fetch() {
     let key = Key::es256();
     let server = Server::start(&[key.jwk("k")]).await;
     let authorizer = fetching(&server.url);
@@ -108,7 +108,7 @@ async fn requests_at_once_share_one_fetch() {
 }
 
 #[tokio::test]
-async fn known_keys_outlive_the_issuer_by_a_day() {
+async fn known_keys_outlive_issuer_by_a_day() {
     let key = Key::es256();
     let server = Server::start(&[key.jwk("k")]).await;
     let authorizer = fetching(&server.url);
@@ -135,7 +135,7 @@ async fn known_keys_outlive_the_issuer_by_a_day() {
 }
 
 #[tokio::test]
-async fn without_keys_it_is_our_error_and_not_the_clients() {
+async fn unavailable_keys_are_a_server_error() {
     let key = Key::es256();
     let server = Server::start(&[]).await;
     let token = long(&key, "k");
@@ -176,7 +176,7 @@ async fn without_keys_it_is_our_error_and_not_the_clients() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_does_not_answer_costs_a_second_and_a_half() {
+async fn hanging_issuer_times_out_after_1500_ms() {
     let key = Key::es256();
     let server = Server::start(&[]).await;
     for answer in [Answer::Nothing, Answer::Half] {
@@ -223,7 +223,7 @@ fn keys_are_fetched_over_https_or_from_this_machine() {
 }
 
 #[test]
-fn without_a_setting_the_keys_are_below_the_issuer() {
+fn default_jwks_url_is_below_issuer() {
     for issuer in ["https://issuer.example", "https://tenant.auth0.com/"] {
         let mut settings = settings();
         settings.jwt_issuer = issuer.to_owned();

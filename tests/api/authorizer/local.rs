@@ -20,7 +20,7 @@ fn authorizer(issuer: &LocalIssuer) -> Authorizer {
 }
 
 #[tokio::test]
-async fn its_tokens_are_valid_as_long_as_its_key_stays() {
+async fn local_tokens_are_valid_while_key_exists() {
     let file = env::temp_dir().join(format!("dev-token-{}", process::id()));
     let issuer = LocalIssuer::open(&file).expect("a new key");
     let again = LocalIssuer::open(&file).expect("the same key");

@@ -20,7 +20,7 @@ async fn allowed(method_arn: &str) -> Result<Value, AuthError> {
 }
 
 #[tokio::test]
-async fn an_admin_may_call_the_whole_stage() {
+async fn admin_may_call_whole_stage() {
     let key = Key::es256();
     let token = key.token_with("k", json!({ "scope": "read admin" }));
     let answer = present(&knowing(&jwks(&[key.jwk("k")])), &token, NOW)
@@ -44,7 +44,7 @@ async fn an_admin_may_call_the_whole_stage() {
 }
 
 #[tokio::test]
-async fn others_may_call_everything_but_what_is_for_admins() {
+async fn non_admin_may_call_all_but_admin_routes() {
     let key = Key::rs256();
     let token = key.token_with("k", json!({ "scope": "read" }));
     let answer = present(&knowing(&jwks(&[key.jwk("k")])), &token, NOW)
@@ -78,7 +78,7 @@ async fn others_may_call_everything_but_what_is_for_admins() {
 }
 
 #[tokio::test]
-async fn an_open_stack_has_one_caller_an_anonymous_admin() {
+async fn open_stack_has_anonymous_admin() {
     for authorization in [None, Some("Bearer a.b.c"), Some("Basic YTpi")] {
         let event = json!({ "methodArn": super::METHOD, "headers": { "authorization": authorization.unwrap_or("") } });
         let event: Event = serde_json::from_value(event).expect("an event");
@@ -102,7 +102,7 @@ async fn an_open_stack_has_one_caller_an_anonymous_admin() {
 }
 
 #[tokio::test]
-async fn the_policy_is_for_the_methods_own_stage_wherever_it_is() {
+async fn policy_covers_stage_of_method() {
     for (method_arn, stage) in [
         (
             "arn:aws-cn:execute-api:cn-north-1:123456789012:abc/prod/GET/",
@@ -142,7 +142,7 @@ async fn the_policy_is_for_the_methods_own_stage_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_no_method_gets_no_policy() {
+async fn malformed_method_arn_gets_no_policy() {
     for method_arn in [
         "",
         "*",

@@ -16,7 +16,7 @@ fn asked(headers: Value, multi_value_headers: Value) -> Event {
 }
 
 #[tokio::test]
-async fn the_token_is_the_bearer_token_in_whatever_case() {
+async fn bearer_scheme_is_case_insensitive() {
     let key = Key::es256();
     let authorizer = knowing(&jwks(&[key.jwk("k")]));
     let token = key.valid("k");
@@ -38,7 +38,7 @@ async fn the_token_is_the_bearer_token_in_whatever_case() {
 }
 
 #[tokio::test]
-async fn without_one_bearer_token_there_is_none() {
+async fn missing_or_repeated_bearer_token_is_refused() {
     let key = Key::es256();
     let authorizer = knowing(&jwks(&[key.jwk("k")]));
     let token = key.valid("k");
@@ -76,7 +76,7 @@ async fn without_one_bearer_token_there_is_none() {
 }
 
 #[tokio::test]
-async fn a_token_has_at_most_8_kib() {
+async fn token_has_at_most_8_kib() {
     let key = Key::es256();
     let authorizer = knowing(&jwks(&[key.jwk("k")]));
     let padded = |length: usize| {
@@ -92,7 +92,7 @@ async fn a_token_has_at_most_8_kib() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_the_one_word_that_makes_a_401_and_says_nothing_of_the_token() {
+async fn refusal_becomes_401_without_details() {
     let key = Key::es256();
     let authorizer = knowing(&jwks(&[key.jwk("k")]));
     let secret = "eyJzZWNyZXQ";
@@ -124,7 +124,7 @@ async fn a_refusal_is_the_one_word_that_makes_a_401_and_says_nothing_of_the_toke
 }
 
 #[tokio::test]
-async fn what_is_not_api_gateway_gets_an_error_that_is_no_401() {
+async fn foreign_event_is_an_error_but_no_401() {
     let event: Event = serde_json::from_value(json!({ "methodArn": "nonsense" })).expect("an event");
     let error = handle(&authorizer::Authorizer::Open, &event, NOW)
         .await

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_functions_own_instructions_count_and_those_of_a_call_once() {
+    fn own_instructions_are_counted_once() {
         let report = std::env::temp_dir().join(format!("harness-{}.callgrind", std::process::id()));
         let text = "positions: line\nevents: Ir\nsummary: 99\n\n\
                     ob=(1) /lib/libc.so.6\nfn=(1) malloc\n7 50\ncob=(2) /f/bootstrap\ncfn=(2)\ncalls=1 0 \n7 30\n\n\

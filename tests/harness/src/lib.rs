@@ -4,10 +4,13 @@
 pub mod events;
 mod eventually;
 mod host;
+mod http;
 pub mod instructions;
 mod proxy;
 mod runtime_api;
 
 pub use eventually::eventually;
 pub use host::{AMPLE_TIME, Failure, Function, LambdaHost, Response};
+pub use http::serve;
+pub use hyper::{Request, Response as HttpResponse, body::Bytes};
 pub use proxy::Proxy;

@@ -160,7 +160,7 @@ fn refusal<T>(outcome: Result<T, sqlx::Error>) -> String {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn each_connection_signs_its_own_token_and_only_the_named_server_gets_it(pool: PgPool) {
+async fn connections_sign_own_token_for_verified_server(pool: PgPool) {
     let tls = "select setting like '%ssl%' from pg_config where name = 'CONFIGURE'";
     if !sqlx::query_scalar::<_, bool>(tls)
         .fetch_one(&pool)

@@ -1,14 +1,17 @@
 //! The migrator: what it does to a database, and that CloudFormation hears of it in any case.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant, SystemTime},
+};
 
+use harness::{Bytes, HttpResponse, Request as HttpRequest, serve};
 use migrator::MIGRATIONS;
 use migrator::{MigratorError, Request, ResponseError, handle, migrate};
 use serde_json::{Value, json};
 use shared::store::Login;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::sleep,
@@ -25,23 +28,17 @@ struct CloudFormation {
 }
 
 impl CloudFormation {
-    /// Answers with these statuses, in turn.
+    /// Responds with these statuses, in turn.
     async fn start(statuses: &'static [u16]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!(
-            "http://{}/answer?X-Amz-Signature=secret",
-            listener.local_addr().expect("an address")
-        );
         let (sender, puts) = unbounded_channel();
-        tokio::spawn(async move {
-            for status in statuses {
-                let (mut client, _) = listener.accept().await.expect("a client");
-                let put = read(&mut client).await;
-                let answer = format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                client.write_all(answer.as_bytes()).await.expect("the client listens");
-                sender.send(put).expect("the test listens");
-            }
+        let statuses = Mutex::new(statuses.iter());
+        let url = serve(move |request: HttpRequest<Bytes>| {
+            let next = statuses.lock().expect("not poisoned").next();
+            sender.send(put(&request)).expect("the test listens");
+            let response = HttpResponse::builder().status(*next.expect("no further request"));
+            response.body(String::new()).expect("a response")
         });
+        let url = format!("{}/answer?X-Amz-Signature=secret", url.await);
         Self { url, puts }
     }
 
@@ -70,21 +67,18 @@ impl CloudFormation {
     }
 }
 
-/// The head and the body of a request.
-async fn read(client: &mut TcpStream) -> (String, Value) {
-    let mut bytes = Vec::new();
-    loop {
-        client.read_buf(&mut bytes).await.expect("the client speaks");
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let head = head.to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        if body.len() == length.expect("S3 wants a length").parse::<usize>().expect("a number") {
-            return (head, serde_json::from_str(body).expect("JSON"));
-        }
-    }
+/// The head, in lower case, and the body of a request.
+fn put(request: &HttpRequest<Bytes>) -> (String, Value) {
+    let headers = request.headers();
+    assert!(headers.contains_key("content-length"), "S3 requires a length");
+    let head = format!(
+        "{} {} {:?} {headers:?}",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
+    let body = serde_json::from_slice(request.body()).expect("JSON");
+    (head.to_ascii_lowercase(), body)
 }
 
 fn login(pool: &PgPool) -> Login {
@@ -107,7 +101,7 @@ async fn migrations(pool: &PgPool) -> usize {
 }
 
 #[sqlx::test(migrations = false)]
-async fn an_empty_database_gets_its_schema_and_roles_and_an_up_to_date_one_stays(pool: PgPool) {
+async fn migrator_creates_schema_and_roles_once(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200; 2]).await;
     let ready = json!({
         "Status": "SUCCESS",
@@ -138,7 +132,7 @@ async fn an_empty_database_gets_its_schema_and_roles_and_an_up_to_date_one_stays
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_database_that_is_missing_is_created(pool: PgPool) {
+async fn missing_database_is_created(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     let missing = format!("migrator \"{}\"", std::process::id());
     let login = login(&pool).to_database(&missing);
@@ -152,7 +146,7 @@ async fn a_database_that_is_missing_is_created(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_migration_that_fails_is_undone_and_the_reason_is_what_postgres_says(pool: PgPool) {
+async fn failed_migration_is_rolled_back_with_reason(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     execute(&pool, "create table tasks ()").await;
     let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
@@ -174,7 +168,7 @@ async fn a_migration_that_fails_is_undone_and_the_reason_is_what_postgres_says(p
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_migration_that_was_changed_after_it_ran_is_refused(pool: PgPool) {
+async fn changed_migration_is_refused(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     execute(
         &pool,
@@ -192,7 +186,7 @@ async fn a_migration_that_was_changed_after_it_ran_is_refused(pool: PgPool) {
 
 /// As when a deployment is rolled back after its migration: CloudFormation asks the former version once more.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_database_that_is_ahead_of_the_migrator_is_ready_and_stays_as_it_is(pool: PgPool) {
+async fn newer_database_is_left_unchanged(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     execute(
         &pool,
@@ -209,7 +203,7 @@ async fn a_database_that_is_ahead_of_the_migrator_is_ready_and_stays_as_it_is(po
 }
 
 #[sqlx::test(migrations = false)]
-async fn two_at_once_are_as_good_as_one(pool: PgPool) {
+async fn concurrent_migrators_migrate_once(pool: PgPool) {
     let (first, second) = tokio::join!(migrate(login(&pool), SECOND), migrate(login(&pool), SECOND));
     assert_eq!(first.expect("the first succeeds"), second.expect("the second succeeds"));
     assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count());
@@ -217,7 +211,7 @@ async fn two_at_once_are_as_good_as_one(pool: PgPool) {
 
 /// As on RDS, where the master user is no superuser.
 #[sqlx::test(migrations = false)]
-async fn the_owner_of_the_database_who_may_create_roles_suffices(pool: PgPool) {
+async fn database_owner_with_createrole_suffices(pool: PgPool) {
     let master = format!("master_{}", std::process::id());
     execute(&pool, &format!("create role {master} login createrole createdb")).await;
     execute(&pool, &format!("alter database \"{}\" owner to {master}", name(&pool))).await;
@@ -240,7 +234,7 @@ async fn the_owner_of_the_database_who_may_create_roles_suffices(pool: PgPool) {
 }
 
 #[tokio::test]
-async fn a_panic_is_answered() {
+async fn panic_is_reported_to_cloudformation() {
     let mut stack = CloudFormation::start(&[200]).await;
     let answer = stack.ask("Create", async || panic!("a bug")).await;
     assert_eq!(
@@ -254,7 +248,7 @@ async fn a_panic_is_answered() {
 }
 
 #[sqlx::test(migrations = false)]
-async fn what_takes_too_long_is_answered_before_lambda_ends_the_migrator(pool: PgPool) {
+async fn slow_migration_is_reported_before_timeout(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     // Somebody else migrates, and does not come to an end.
     let mut other = pool.acquire().await.expect("a connection");
@@ -279,7 +273,7 @@ async fn what_takes_too_long_is_answered_before_lambda_ends_the_migrator(pool: P
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn what_the_migrator_leaves_behind_in_postgres_ends_by_itself(pool: PgPool) {
+async fn abandoned_migration_session_ends_by_itself(pool: PgPool) {
     // As before the first migration, which is to meet the type that somebody else is about to create.
     execute(&pool, "drop schema public cascade").await;
     execute(&pool, "create schema public").await;
@@ -300,7 +294,7 @@ async fn what_the_migrator_leaves_behind_in_postgres_ends_by_itself(pool: PgPool
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn when_the_stack_is_deleted_nothing_happens_to_the_data(pool: PgPool) {
+async fn stack_deletion_keeps_data(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     task(&pool, "t").await;
     let answer = stack
@@ -314,7 +308,7 @@ async fn when_the_stack_is_deleted_nothing_happens_to_the_data(pool: PgPool) {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_reached_is_the_reason() {
+async fn unreachable_database_is_reported() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let silent = silent
         .local_addr()
@@ -333,7 +327,7 @@ async fn a_database_that_cannot_be_reached_is_the_reason() {
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_database_that_is_waking_up_is_waited_for(pool: PgPool) {
+async fn migrator_waits_for_waking_database(pool: PgPool) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
@@ -353,7 +347,7 @@ async fn a_database_that_is_waking_up_is_waited_for(pool: PgPool) {
 }
 
 #[tokio::test]
-async fn the_answer_is_sent_as_s3_wants_it_and_again_if_it_is_not_taken() {
+async fn response_is_put_to_s3_and_retried() {
     let mut stack = CloudFormation::start(&[503, 503, 200]).await;
     let answer = stack
         .ask("Delete", async || unreachable!("there is nothing to do"))

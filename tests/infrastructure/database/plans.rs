@@ -42,7 +42,7 @@ fn scanned(plan: &Value) -> Vec<&str> {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn no_statement_reads_a_whole_table_except_to_count_it(pool: PgPool) {
+async fn only_counting_statements_scan_a_table(pool: PgPool) {
     // As after a while: nearly everything is done.
     execute(
         &pool,
@@ -81,7 +81,7 @@ fn conditions(plan: &Value) -> Vec<&str> {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn outcomes_find_their_tasks_by_id_though_hardly_any_task_seems_to_be_processing(pool: PgPool) {
+async fn settle_finds_tasks_by_id(pool: PgPool) {
     execute(
         &pool,
         "insert into tasks (title, status, settled_at) select 'done', 'completed', now() from generate_series(1, 10000)",
@@ -99,7 +99,7 @@ async fn outcomes_find_their_tasks_by_id_though_hardly_any_task_seems_to_be_proc
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn the_note_that_a_message_was_sent_writes_to_no_index(pool: PgPool) {
+async fn marking_as_enqueued_is_a_hot_update(pool: PgPool) {
     let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
     let mut transaction = pool.begin().await.expect("a transaction");
     MarkEnqueued(id).run(&mut transaction).await.expect("it is noted");

@@ -17,7 +17,7 @@ fn name_of(described: &Value) -> Value {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn statements_are_described_as_postgres_describes_them(pool: PgPool) {
+async fn sqlx_metadata_matches_postgres(pool: PgPool) {
     let files = fs::read_dir("../.sqlx").expect(".sqlx");
     let mut statements = 0;
     for file in files {

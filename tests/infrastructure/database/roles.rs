@@ -126,7 +126,7 @@ fn take_due() -> TakeDue {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
+async fn reader_may_only_read(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let reader = log_in(&pool, "reader").await;
     assert!(allowed(&reader, Find { id, access: ALL }).await.is_some());
@@ -167,7 +167,7 @@ async fn a_reader_sees_tasks_and_changes_nothing(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
+async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     let writer = log_in(&pool, "writer").await;
     let new = new_task();
     let task = allowed(
@@ -254,7 +254,7 @@ async fn a_writer_does_what_clients_and_the_reconciler_ask_for(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn a_processor_claims_and_settles_and_nothing_else(pool: PgPool) {
+async fn processor_may_only_claim_and_settle(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let processor = log_in(&pool, "processor").await;
     let requests = [Request { id, sent_at: None }];
@@ -292,7 +292,7 @@ async fn a_processor_claims_and_settles_and_nothing_else(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn grants_that_are_no_longer_wanted_go_and_new_tables_are_covered_at_once(pool: PgPool) {
+async fn stale_grants_are_revoked_and_new_tables_covered(pool: PgPool) {
     let (reader, writer) = (log_in(&pool, "reader").await, log_in(&pool, "writer").await);
     execute(&pool, "grant update on tasks to reader").await;
     execute(&pool, "grant update (title) on tasks to reader").await;
@@ -307,7 +307,7 @@ async fn grants_that_are_no_longer_wanted_go_and_new_tables_are_covered_at_once(
 
 /// Through RDS Proxy a connection cannot bring them along.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn every_role_has_the_limits_of_a_session_by_itself(pool: PgPool) {
+async fn roles_have_session_limits(pool: PgPool) {
     for role in ["reader", "writer", "processor"] {
         log_in(&pool, role).await;
         let options = (*pool.connect_options()).clone().username(role);
@@ -324,7 +324,7 @@ async fn every_role_has_the_limits_of_a_session_by_itself(pool: PgPool) {
 
 /// As on RDS, where the role `rds_iam` is what makes Postgres take tokens.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn where_there_is_rds_iam_the_roles_are_its_members(pool: PgPool) {
+async fn roles_are_members_of_rds_iam(pool: PgPool) {
     let mut transaction = pool.begin().await.expect("a transaction");
     // Undone in the end: roles belong to the server, not to the test's database.
     sqlx::raw_sql("create role rds_iam")

@@ -33,7 +33,7 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn every_link_of_the_documents_leads_to_a_file_that_has_what_it_names() {
+fn document_links_resolve() {
     for path in documents() {
         let document = read(&path);
         assert_eq!(wrong_links(&path, &document, file, ""), [""; 0]);
@@ -41,14 +41,14 @@ fn every_link_of_the_documents_leads_to_a_file_that_has_what_it_names() {
 }
 
 #[test]
-fn every_make_target_that_the_documents_name_exists() {
+fn documented_make_targets_exist() {
     for path in documents() {
         assert_eq!(wrong_targets(&read(&path)), [""; 0], "{path}");
     }
 }
 
 #[test]
-fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
+fn documented_commands_are_tested_or_explained() {
     for path in documents() {
         let expected: &[&str] = match path.as_str() {
             // The two that everything begins with: the second runs this test, after what the first does.
@@ -63,7 +63,7 @@ fn every_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_noticed() {
+fn broken_link_is_noticed() {
     for wrong in [
         "[there](docs/nowhere.md)",
         "[there](#nowhere)",

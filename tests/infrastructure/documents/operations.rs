@@ -71,13 +71,13 @@ fn texts() -> (String, String) {
 }
 
 #[test]
-fn every_alarm_has_its_chapter_and_what_the_commands_name_exists() {
+fn runbook_covers_alarms_and_names_real_resources() {
     let (document, template) = texts();
     assert_eq!(mistakes(&document, &template), [""; 0]);
 }
 
 #[test]
-fn what_is_wrong_with_the_runbook_is_noticed() {
+fn runbook_mistakes_are_noticed() {
     let (document, template) = texts();
     for (right, wrong) in [
         ("### QueueAgeAlarm\n", "### The queue is old\n"),

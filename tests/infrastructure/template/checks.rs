@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{function_name, of_type, one_or_more, operations, public_routes};
+use crate::support::functions::FUNCTIONS;
 
 /// Makes a test of each check, and a list of all, which the mutations go through.
 macro_rules! checks {
@@ -22,27 +23,27 @@ macro_rules! checks {
 }
 
 checks! {
-    every_queue_is_encrypted_and_has_a_dead_letter_queue_or_is_one,
-    the_queues_times_fit_the_processors_timeout,
-    the_event_source_mapping_reports_single_failures_and_bounds_concurrency,
-    the_database_has_a_connection_for_everybody,
-    a_role_allows_what_is_known_and_nothing_on_everything,
-    every_function_logs_in_as_the_role_that_it_takes,
-    what_is_public_is_known,
-    all_else_asks_the_authorizer_which_may_be_skipped_nowhere,
-    in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment,
-    what_api_gateway_answers_itself_is_a_problem,
-    every_function_ends_before_api_gateway_gives_up,
-    no_function_can_be_reached_around_the_api,
-    the_api_is_throttled_logged_and_traced,
-    every_function_has_logs_that_end_and_an_alarm,
-    every_alarm_reaches_the_topic,
-    nothing_in_the_network_reaches_the_internet,
-    the_database_is_private_encrypted_and_backed_up,
-    the_sandbox_pauses_and_prod_does_not,
-    no_function_is_ahead_of_the_migrations,
+    queues_are_encrypted_and_have_dead_letter_queue,
+    queue_times_fit_processor_timeout,
+    event_source_mapping_is_partial_and_bounded,
+    database_has_enough_connections,
+    roles_allow_only_known_actions,
+    functions_log_in_as_their_database_role,
+    public_routes_are_known,
+    other_routes_require_authorizer,
+    cloud_api_is_closed_and_has_no_passwords,
+    gateway_responses_are_problems,
+    functions_time_out_before_api_gateway,
+    functions_are_reachable_only_through_api,
+    api_is_throttled_logged_and_traced,
+    functions_have_expiring_logs_and_alarm,
+    every_alarm_reaches_topic,
+    network_has_no_route_to_internet,
+    database_is_private_encrypted_and_backed_up,
+    sandbox_pauses_and_prod_does_not,
+    functions_depend_on_migrations,
     prod_is_deployed_gradually,
-    locally_there_is_only_what_a_laptop_has,
+    local_stack_has_only_local_resources,
     every_parameter_is_in_a_group,
 }
 
@@ -75,7 +76,7 @@ fn functions<'a>(templates: &'a Value, environment: &str) -> Vec<(String, &'a Va
         .collect()
 }
 
-fn every_queue_is_encrypted_and_has_a_dead_letter_queue_or_is_one(templates: &Value) {
+fn queues_are_encrypted_and_have_dead_letter_queue(templates: &Value) {
     for environment in EVERYWHERE {
         let template = &templates[environment];
         for (name, queue) in of_type(template, "AWS::SQS::Queue") {
@@ -107,7 +108,7 @@ fn every_queue_is_encrypted_and_has_a_dead_letter_queue_or_is_one(templates: &Va
     }
 }
 
-fn the_queues_times_fit_the_processors_timeout(templates: &Value) {
+fn queue_times_fit_processor_timeout(templates: &Value) {
     for environment in EVERYWHERE {
         let queue = properties(templates, environment, "TaskQueue");
         let visibility = number(&queue["VisibilityTimeout"]);
@@ -129,7 +130,7 @@ fn the_queues_times_fit_the_processors_timeout(templates: &Value) {
     }
 }
 
-fn the_event_source_mapping_reports_single_failures_and_bounds_concurrency(templates: &Value) {
+fn event_source_mapping_is_partial_and_bounded(templates: &Value) {
     for environment in EVERYWHERE {
         let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
         assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
@@ -146,7 +147,7 @@ fn the_event_source_mapping_reports_single_failures_and_bounds_concurrency(templ
 }
 
 /// As the comment at `Capacity` says: each execution environment holds one connection.
-fn the_database_has_a_connection_for_everybody(templates: &Value) {
+fn database_has_enough_connections(templates: &Value) {
     for environment in CLOUD {
         let capacity = &templates["translated"]["Mappings"]["Capacity"][environment];
         let limits = &properties(templates, environment, "ApiStage")["MethodSettings"][0];
@@ -181,35 +182,13 @@ pub fn allowed_in_sqs(template: &Value) -> BTreeMap<String, BTreeSet<String>> {
     allowed
 }
 
-fn a_role_allows_what_is_known_and_nothing_on_everything(templates: &Value) {
-    let set = |actions: &[&str]| actions.iter().map(|&action| action.to_owned()).collect::<BTreeSet<_>>();
-    let send = set(&["SendMessage"]);
-    let expected = BTreeMap::from([
-        (
-            "admin-redrive",
-            set(&[
-                "DeleteMessage",
-                "GetQueueAttributes",
-                "ReceiveMessage",
-                "SendMessage",
-                "StartMessageMoveTask",
-            ]),
-        ),
-        ("admin-status", set(&["GetQueueAttributes"])),
-        ("create-task", send.clone()),
-        ("process-task", send.clone()),
-        (
-            "task-processor",
-            set(&[
-                "ChangeMessageVisibility",
-                "DeleteMessage",
-                "GetQueueAttributes",
-                "ReceiveMessage",
-            ]),
-        ),
-        ("task-reconciler", send),
-    ]);
-    let expected: BTreeMap<String, _> = expected.into_iter().map(|(name, may)| (name.to_owned(), may)).collect();
+fn roles_allow_only_known_actions(templates: &Value) {
+    let with_sqs = FUNCTIONS.iter().filter(|function| !function.sqs.is_empty());
+    let allowed = with_sqs.map(|function| {
+        let actions = function.sqs.iter().map(|&action| action.to_owned());
+        (function.name.to_owned(), actions.collect())
+    });
+    let expected: BTreeMap<String, BTreeSet<String>> = allowed.collect();
     for environment in EVERYWHERE {
         let template = &templates[environment];
         assert_eq!(allowed_in_sqs(template), expected, "{environment}");
@@ -249,22 +228,13 @@ fn a_role_allows_what_is_known_and_nothing_on_everything(templates: &Value) {
     }
 }
 
-fn every_function_logs_in_as_the_role_that_it_takes(templates: &Value) {
-    let reader = ["admin-status", "admin-task", "get-task", "health", "list-tasks"];
-    let writer = [
-        "create-task",
-        "delete-task",
-        "process-task",
-        "task-reconciler",
-        "update-task",
-    ];
-    let owned = |name: &str| name.to_owned();
-    let expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::from([
-        ("reader", reader.map(owned).into()),
-        ("writer", writer.map(owned).into()),
-        ("processor", ["task-processor"].map(owned).into()),
-        ("migrator", ["migrator"].map(owned).into()),
-    ]);
+fn functions_log_in_as_their_database_role(templates: &Value) {
+    let mut expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for function in &FUNCTIONS {
+        if let Some(role) = function.role {
+            expected.entry(role).or_default().insert(function.name.to_owned());
+        }
+    }
     for environment in EVERYWHERE {
         let mut taken: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for (name, function) in functions(templates, environment) {
@@ -296,7 +266,7 @@ fn every_function_logs_in_as_the_role_that_it_takes(templates: &Value) {
     }
 }
 
-fn what_is_public_is_known(templates: &Value) {
+fn public_routes_are_known(templates: &Value) {
     let expected = [
         "ANY /",
         "ANY /{proxy+}",
@@ -315,7 +285,7 @@ fn what_is_public_is_known(templates: &Value) {
     }
 }
 
-fn all_else_asks_the_authorizer_which_may_be_skipped_nowhere(templates: &Value) {
+fn other_routes_require_authorizer(templates: &Value) {
     for environment in EVERYWHERE {
         let body = &properties(templates, environment, "Api")["Body"];
         let settings = &body["components"]["securitySchemes"]["Jwt"]["x-amazon-apigateway-authorizer"];
@@ -346,7 +316,7 @@ fn all_else_asks_the_authorizer_which_may_be_skipped_nowhere(templates: &Value) 
     );
 }
 
-fn in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment(templates: &Value) {
+fn cloud_api_is_closed_and_has_no_passwords(templates: &Value) {
     let template = &templates["translated"];
     assert_eq!(template["Parameters"]["Auth"]["Default"], "closed");
     let not_local = json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "Environment"}, "local"]}]});
@@ -382,7 +352,7 @@ fn in_the_cloud_the_api_is_closed_and_no_password_is_in_an_environment(templates
     }
 }
 
-fn what_api_gateway_answers_itself_is_a_problem(templates: &Value) {
+fn gateway_responses_are_problems(templates: &Value) {
     let responses = &properties(templates, "prod", "Api")["Body"]["x-amazon-apigateway-gateway-responses"];
     let responses = responses.as_object().expect("responses");
     for name in [
@@ -410,7 +380,7 @@ fn what_api_gateway_answers_itself_is_a_problem(templates: &Value) {
 }
 
 /// "Amazon API Gateway important notes": an integration may take 29 s.
-fn every_function_ends_before_api_gateway_gives_up(templates: &Value) {
+fn functions_time_out_before_api_gateway(templates: &Value) {
     for (name, function) in functions(templates, "prod") {
         let behind_the_api = !["task-processor", "task-reconciler", "migrator"].contains(&name.as_str());
         let seconds = number(&function["Timeout"]);
@@ -418,7 +388,7 @@ fn every_function_ends_before_api_gateway_gives_up(templates: &Value) {
     }
 }
 
-fn no_function_can_be_reached_around_the_api(templates: &Value) {
+fn functions_are_reachable_only_through_api(templates: &Value) {
     for environment in EVERYWHERE {
         let template = &templates[environment];
         assert_eq!(of_type(template, "AWS::Lambda::Url").count(), 0);
@@ -438,7 +408,7 @@ fn no_function_can_be_reached_around_the_api(templates: &Value) {
     }
 }
 
-fn the_api_is_throttled_logged_and_traced(templates: &Value) {
+fn api_is_throttled_logged_and_traced(templates: &Value) {
     for environment in CLOUD {
         // SAM makes a second one, without all this, unless the OpenAPI version is 3.
         let stages: Vec<&Value> = of_type(&templates[environment], "AWS::ApiGateway::Stage")
@@ -472,7 +442,7 @@ fn the_api_is_throttled_logged_and_traced(templates: &Value) {
     }
 }
 
-fn every_function_has_logs_that_end_and_an_alarm(templates: &Value) {
+fn functions_have_expiring_logs_and_alarm(templates: &Value) {
     for environment in CLOUD {
         for (name, group) in of_type(&templates[environment], "AWS::Logs::LogGroup") {
             assert!(group["Properties"]["RetentionInDays"].is_u64(), "{name}");
@@ -504,7 +474,7 @@ fn every_function_has_logs_that_end_and_an_alarm(templates: &Value) {
     }
 }
 
-fn every_alarm_reaches_the_topic(templates: &Value) {
+fn every_alarm_reaches_topic(templates: &Value) {
     let expected = [
         "ApiErrorsAlarm",
         "ApiLatencyAlarm",
@@ -559,7 +529,7 @@ fn every_alarm_reaches_the_topic(templates: &Value) {
     }
 }
 
-fn nothing_in_the_network_reaches_the_internet(templates: &Value) {
+fn network_has_no_route_to_internet(templates: &Value) {
     for environment in CLOUD {
         let template = &templates[environment];
         for kind in [
@@ -611,7 +581,7 @@ fn nothing_in_the_network_reaches_the_internet(templates: &Value) {
     }
 }
 
-fn the_database_is_private_encrypted_and_backed_up(templates: &Value) {
+fn database_is_private_encrypted_and_backed_up(templates: &Value) {
     for environment in CLOUD {
         let template = &templates[environment];
         let cluster = &template["Resources"]["Database"];
@@ -646,7 +616,7 @@ fn the_database_is_private_encrypted_and_backed_up(templates: &Value) {
     }
 }
 
-fn the_sandbox_pauses_and_prod_does_not(templates: &Value) {
+fn sandbox_pauses_and_prod_does_not(templates: &Value) {
     let database = properties(templates, "sandbox", "Database");
     let scaling = &database["ServerlessV2ScalingConfiguration"];
     assert_eq!(scaling["MinCapacity"], 0);
@@ -673,7 +643,7 @@ fn the_sandbox_pauses_and_prod_does_not(templates: &Value) {
     );
 }
 
-fn no_function_is_ahead_of_the_migrations(templates: &Value) {
+fn functions_depend_on_migrations(templates: &Value) {
     for environment in CLOUD {
         for (name, function) in functions(templates, environment) {
             let url = function["Environment"]["Variables"]["DATABASE_URL"].to_string();
@@ -735,7 +705,7 @@ fn prod_is_deployed_gradually(templates: &Value) {
     }
 }
 
-fn locally_there_is_only_what_a_laptop_has(templates: &Value) {
+fn local_stack_has_only_local_resources(templates: &Value) {
     let all = templates["local"]["Resources"].as_object().expect("resources");
     let kinds: BTreeSet<&str> = all.values().filter_map(|one| one["Type"].as_str()).collect();
     let expected = [

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, env, routes::ROUTES};
+use crate::support::{App, env, functions::FUNCTIONS, routes::ROUTES};
 
 /// A route: "GET /tasks/{id}".
 type Route = String;
@@ -92,7 +92,7 @@ pub fn public_routes(template: &Value) -> BTreeSet<Route> {
 }
 
 #[test]
-fn the_router_of_make_dev_has_the_routes_of_the_template() {
+fn router_has_routes_of_template() {
     let mut template = template_routes();
     // Without a catch-all for "/" itself, `cargo lambda watch` needs the method.
     let root = template.remove("ANY /").expect("a root");
@@ -101,7 +101,7 @@ fn the_router_of_make_dev_has_the_routes_of_the_template() {
 }
 
 #[tokio::test]
-async fn the_methods_that_a_405_allows_are_those_of_the_template() {
+async fn allow_header_matches_template() {
     let routes = template_routes();
     let paths: BTreeSet<&str> = routes.keys().filter_map(|route| route.split(' ').nth(1)).collect();
     for path in paths.into_iter().filter(|path| !path.contains("proxy") && *path != "/") {
@@ -122,7 +122,7 @@ async fn the_methods_that_a_405_allows_are_those_of_the_template() {
 }
 
 #[test]
-fn every_function_of_the_workspace_is_deployed() {
+fn every_function_is_deployed() {
     let templates = templates();
     let deployed: BTreeSet<String> = of_type(&templates["prod"], "AWS::Lambda::Function")
         .map(|(name, _)| function_name(name))
@@ -130,4 +130,6 @@ fn every_function_of_the_workspace_is_deployed() {
     let folder = std::fs::read_dir("../functions").expect("functions/");
     let folders = folder.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
     assert_eq!(deployed, folders.collect());
+    let listed = FUNCTIONS.iter().map(|function| function.name.to_owned());
+    assert_eq!(deployed, listed.collect());
 }
