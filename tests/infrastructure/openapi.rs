@@ -33,14 +33,6 @@ fn parameter<'a>(document: &'a Value, path: &str, method: &str, name: &str) -> &
 }
 
 #[test]
-fn committed_document_matches_functions() {
-    assert!(
-        openapi::document() == include_str!("../../openapi.json"),
-        "openapi.json does not fit the functions: run `make openapi` and commit the result"
-    );
-}
-
-#[test]
 fn document_has_routes_of_template() {
     let document = committed();
     let documented: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();

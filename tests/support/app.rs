@@ -11,12 +11,12 @@ use std::{
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::config::Builder;
 use harness::events;
-use lambda_http::{Body, Context, LambdaEvent, request::LambdaRequest};
+use lambda_http::{Context, LambdaEvent, request::LambdaRequest};
 use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
 use shared::{
     config::Auth,
-    http::{self, ApiError, cors, respond},
+    http::{cors, respond},
     store::Database,
     trace::TraceHeader,
 };
@@ -26,7 +26,7 @@ use task_processor::BatchError;
 use task_reconciler::{SweepError, SweepReport};
 use tokio::sync::OnceCell;
 
-use super::{Response, TestQueue, client_config, database, database_that_is_down, routes, settings};
+use super::{Response, TestQueue, client_config, database, database_that_is_down, functions, routes, settings};
 
 /// The functions, with a database and queues of the test's own; and who calls them: an admin, unless
 /// told otherwise. Clones share everything but the caller.
@@ -37,20 +37,20 @@ pub struct App {
 }
 
 /// One execution environment of each function.
-struct Functions {
-    database: Database,
-    metrics: Metrics,
+pub(super) struct Functions {
+    pub database: Database,
+    pub metrics: Metrics,
     sqs: Builder,
     queues: Arc<OnceCell<Queues>>,
 }
 
 /// Created when first needed.
-struct Queues {
+pub(super) struct Queues {
     tasks: TestQueue,
     dead_letters: TestQueue,
-    task_queue: TaskQueue,
-    dead_letter_queue: TaskQueue,
-    redrive: DeadLetterQueue,
+    pub task_queue: TaskQueue,
+    pub dead_letter_queue: TaskQueue,
+    pub redrive: DeadLetterQueue,
 }
 
 impl App {
@@ -206,7 +206,7 @@ impl App {
 }
 
 impl Functions {
-    async fn queues(&self) -> &Queues {
+    pub(super) async fn queues(&self) -> &Queues {
         let create = async || {
             let (tasks, dead_letters) = (TestQueue::create().await, TestQueue::create().await);
             let queue = |queue: &TestQueue| TaskQueue::new(self.sqs.clone(), queue.url().to_owned());
@@ -220,33 +220,6 @@ impl Functions {
             }
         };
         self.queues.get_or_init(create).await
-    }
-
-    /// Calls a function's handler.
-    async fn handle(&self, function: &str, context: http::Context) -> Result<lambda_http::Response<Body>, ApiError> {
-        let database = &self.database;
-        match function {
-            "admin-dashboard" => admin_dashboard::handle(context).await,
-            "admin-redrive" => admin_redrive::handle(&self.queues().await.redrive, context).await,
-            "admin-status" => {
-                let queues = self.queues().await;
-                admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, context).await
-            }
-            "admin-task" => admin_task::handle(database, context).await,
-            "api-docs" => api_docs::handle(context).await,
-            "api-info" => api_info::handle(context).await,
-            "create-task" => {
-                let queue = &self.queues().await.task_queue;
-                create_task::handle(database, queue, &self.metrics, &settings::CREATE_TASK, context).await
-            }
-            "delete-task" => delete_task::handle(database, context).await,
-            "get-task" => get_task::handle(database, context).await,
-            "health" => health::handle(database, context).await,
-            "list-tasks" => list_tasks::handle(database, context).await,
-            "process-task" => process_task::handle(database, &self.queues().await.task_queue, context).await,
-            "update-task" => update_task::handle(database, context).await,
-            _ => panic!("{function} is not behind the API"),
-        }
     }
 }
 
@@ -344,7 +317,7 @@ impl Request {
         };
         let mut context = Context::default();
         context.xray_trace_id = self.trace.map(str::to_owned);
-        let handler = |context| self.app.functions.handle(&self.function, context);
+        let handler = |context| functions::handle(&self.app.functions, &self.function, context);
         let response = respond(&handler, auth, cors.as_ref(), LambdaEvent::new(event, context)).await;
         Response::of(serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable"))
     }

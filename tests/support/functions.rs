@@ -1,4 +1,11 @@
-//! The functions that template.yaml deploys, and what the tests hold them to.
+//! The functions that template.yaml deploys: what the tests hold them to, how `App` calls them, and what openapi.json
+//! documents.
+
+use lambda_http::{Body, Response};
+use shared::http::{ApiError, Context};
+use utoipa::OpenApi;
+
+use super::{app::Functions, settings};
 
 /// A function.
 pub struct Function {
@@ -131,3 +138,52 @@ pub const FUNCTIONS: [Function; 17] = [
         ..reading("update-task", &[("PATCH /tasks/{id}", 1)], "PATCH /tasks/{id}")
     },
 ];
+
+/// Calls a function's handler.
+pub(super) async fn handle(app: &Functions, function: &str, context: Context) -> Result<Response<Body>, ApiError> {
+    let database = &app.database;
+    match function {
+        "admin-dashboard" => admin_dashboard::handle(context).await,
+        "admin-redrive" => admin_redrive::handle(&app.queues().await.redrive, context).await,
+        "admin-status" => {
+            let queues = app.queues().await;
+            admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, context).await
+        }
+        "admin-task" => admin_task::handle(database, context).await,
+        "api-docs" => api_docs::handle(context).await,
+        "api-info" => api_info::handle(context).await,
+        "create-task" => {
+            let queue = &app.queues().await.task_queue;
+            create_task::handle(database, queue, &app.metrics, &settings::CREATE_TASK, context).await
+        }
+        "delete-task" => delete_task::handle(database, context).await,
+        "get-task" => get_task::handle(database, context).await,
+        "health" => health::handle(database, context).await,
+        "list-tasks" => list_tasks::handle(database, context).await,
+        "process-task" => process_task::handle(database, &app.queues().await.task_queue, context).await,
+        "update-task" => update_task::handle(database, context).await,
+        _ => panic!("{function} is not behind the API"),
+    }
+}
+
+/// The handlers behind the API, for its document.
+#[derive(OpenApi)]
+#[openapi(paths(
+    create_task::handle,
+    list_tasks::handle,
+    get_task::handle,
+    update_task::handle,
+    delete_task::handle,
+    process_task::handle,
+    admin_dashboard::handle,
+    admin_status::handle,
+    admin_task::handle,
+    admin_redrive::handle,
+    api_info::handle,
+    api_docs::openapi,
+    api_docs::docs,
+    api_docs::redoc,
+    api_docs::asset,
+    health::handle,
+))]
+pub struct Routes;

@@ -2,6 +2,7 @@
 //! and on the handlers.
 
 use shared::http::problem;
+use support::functions::Routes;
 use utoipa::{
     OpenApi,
     openapi::{
@@ -20,24 +21,6 @@ use utoipa::{
         (name = "tasks", description = "For clients"),
         (name = "operators", description = "To watch and operate all this"),
         (name = "about", description = "What this is, and whether it works"),
-    ),
-    paths(
-        create_task::handle,
-        list_tasks::handle,
-        get_task::handle,
-        update_task::handle,
-        delete_task::handle,
-        process_task::handle,
-        admin_dashboard::handle,
-        admin_status::handle,
-        admin_task::handle,
-        admin_redrive::handle,
-        api_info::handle,
-        api_docs::openapi,
-        api_docs::docs,
-        api_docs::redoc,
-        api_docs::asset,
-        health::handle,
     ),
     components(schemas(problem::Problem), responses(
         problem::NotJson,
@@ -72,7 +55,7 @@ const ALWAYS: [&str; 4] = ["ETag", "Location", "Retry-After", "WWW-Authenticate"
 
 /// The document, as openapi.json has it: with what utoipa has no words for.
 pub fn document() -> String {
-    let mut document = Document::openapi();
+    let mut document = Document::openapi().merge_from(Routes::openapi());
     // One handler serves both methods, and an operation id must be unique.
     let task = document
         .paths
@@ -135,5 +118,16 @@ fn describe_headers(response: &mut RefOr<Response>) {
         if let ("ETag", Some(RefOr::T(Schema::Object(schema)))) = (name.as_str(), &mut header.schema) {
             schema.pattern = Some(r#"^"[1-9][0-9]*"$"#.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn committed_document_matches_functions() {
+        assert!(
+            super::document() == include_str!("../../../openapi.json"),
+            "openapi.json does not fit the functions: run `make openapi` and commit the result"
+        );
     }
 }
