@@ -101,18 +101,26 @@ impl Stack {
         }
     }
 
-    /// Kills in the middle of a batch: while Postgres works on a claim, whose answer then reaches nobody. Tries again
-    /// if the worker was faster.
+    /// Kills in the middle of a batch: while a claim waits for a lock, which Postgres then grants although its client is
+    /// gone. Tries again if no worker came.
     async fn kill_processors(&self, audit: &Audit) -> Result<String> {
-        let mut look = self.connect().await?;
+        let (mut look, mut lock) = (self.connect().await?, self.connect().await?);
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
-            let claims = "select count(*) from pg_stat_activity
-                          where state = 'active' and query like 'with requested as%'";
-            let claims: i64 = sqlx::query_scalar(claims).fetch_one(&mut look).await?;
-            let processors = if claims > 0 { processors() } else { Vec::new() };
+            let mut locked = lock.begin().await?;
+            sqlx::raw_sql("lock table tasks in share mode")
+                .execute(&mut *locked)
+                .await?;
+            let held = Instant::now();
+            // Shorter than the functions' own limit of waiting for a lock.
+            while self.claims(&mut look).await? == 0 && held.elapsed() < Duration::from_millis(500) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let is_claiming = self.claims(&mut look).await? > 0;
+            let processors = if is_claiming { processors() } else { Vec::new() };
             if processors.is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                locked.rollback().await?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
             let before = audit.now().await?;
@@ -120,6 +128,7 @@ impl Stack {
                 // One that has ended by itself meanwhile is not there to be killed.
                 let _ = kill(*processor, Signal::SIGKILL);
             }
+            locked.rollback().await?;
             // Long enough for the outcomes of those that live.
             tokio::time::sleep(Duration::from_secs(2)).await;
             let orphans = audit.claims_without_outcome(before).await?;
@@ -128,6 +137,13 @@ impl Stack {
             }
         }
         bail!("no task-processor was killed in the middle of a batch");
+    }
+
+    /// How many claims Postgres works on.
+    async fn claims(&self, look: &mut PgConnection) -> Result<i64> {
+        let claims = "select count(*) from pg_stat_activity
+                      where state = 'active' and query like 'with requested as%'";
+        Ok(sqlx::query_scalar(claims).fetch_one(look).await?)
     }
 
     async fn restart_postgres(&self, how: &str) -> Result<String> {

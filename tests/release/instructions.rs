@@ -18,7 +18,7 @@ use harness::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{TestQueue, env, execute, functions::FUNCTIONS};
+use crate::support::{TestQueue, env, execute, functions::FUNCTIONS, settings};
 
 /// Where the numbers are, for each CPU architecture and function.
 const FILE: &str = "../dev/bench/instructions.toml";
@@ -118,9 +118,7 @@ impl Functions {
             ("AWS_ENDPOINT_URL", &env("AWS_ENDPOINT_URL")),
             ("DATABASE_URL", &format!("postgres://postgres@{host}:{port}/{database}")),
             ("DEAD_LETTER_QUEUE_URL", dead_letters.url()),
-            ("MAX_RECEIVE_COUNT", "5"),
             ("QUEUE_URL", queue.url()),
-            ("RETRY_DELAY_SECONDS", "20"),
             // Instead of the machine's trust roots, of which each system has others.
             ("SSL_CERT_FILE", roots.to_str().expect("a path of text")),
         ];
@@ -130,8 +128,10 @@ impl Functions {
             host: LambdaHost {
                 functions: fs::canonicalize("../target/lambda").expect("`make test` has built the functions"),
                 variables: variables
+                    .into_iter()
+                    .chain(settings::ENVIRONMENT)
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .to_vec(),
+                    .collect(),
                 time: AMPLE_TIME,
             },
             reports: fs::canonicalize(reports).expect("a folder"),

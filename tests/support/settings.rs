@@ -14,3 +14,6 @@ pub const TASK_RECONCILER: task_reconciler::Settings = task_reconciler::Settings
     max_attempts: 10,
     sweep_limit: 10,
 };
+
+/// Settings of functions that run as processes: those without a default.
+pub const ENVIRONMENT: [(&str, &str); 2] = [("MAX_RECEIVE_COUNT", "5"), ("RETRY_DELAY_SECONDS", "20")];

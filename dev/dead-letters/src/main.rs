@@ -8,7 +8,7 @@ use shared::{
     domain::{Access, Status, TaskMessage},
     store::{Database, Login, tasks},
 };
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description};
 
 #[derive(Parser)]
 struct Arguments {
@@ -55,6 +55,13 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
+/// SQS's time of a message in UTC, always as wide: RFC 3339 would leave out zeros at its end.
+fn to_the_millisecond(sent: OffsetDateTime) -> String {
+    let format = "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z";
+    let format = format_description::parse_borrowed::<2>(format).expect("a valid format");
+    sent.format(&format).unwrap_or_default()
+}
+
 async fn list(queue: &DeadLetterQueue, database: Option<Database>) -> anyhow::Result<()> {
     let letters = queue.list().await?;
     if letters.is_empty() {
@@ -62,10 +69,7 @@ async fn list(queue: &DeadLetterQueue, database: Option<Database>) -> anyhow::Re
         return Ok(());
     }
     for letter in &letters {
-        let sent = letter
-            .sent_at
-            .and_then(|sent| sent.format(&Rfc3339).ok())
-            .unwrap_or_default();
+        let sent = letter.sent_at.map(to_the_millisecond).unwrap_or_default();
         println!(
             "{sent:<24}  {}\n{:<24}  {}",
             letter.body,
@@ -127,5 +131,16 @@ fn messages(count: usize) -> String {
     match count {
         1 => "1 message".to_owned(),
         count => format!("{count} messages"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_of_a_second() {
+        let sent = OffsetDateTime::from_unix_timestamp_nanos(1_795_843_456_020_000_000).expect("a time");
+        assert_eq!(to_the_millisecond(sent), "2026-11-28T05:24:16.020Z");
     }
 }

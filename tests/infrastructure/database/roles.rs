@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use shared::{
-    domain::{
-        Access, Cursor, Description, Filter, IdempotencyKey, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch,
-        Title,
-    },
+    domain::{Access, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
     store::{
         Database, LIMITS, Statement, StoreError,
         idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
@@ -65,10 +63,7 @@ fn id(id: i64) -> TaskId {
 }
 
 fn new_task() -> NewTask {
-    NewTask {
-        title: Title::try_from("new".to_owned()).expect("a title"),
-        description: Some(Description::try_from("d".to_owned()).expect("a description")),
-    }
+    NewTask::parse(json!({"title": "new", "description": "d"})).expect("a valid task")
 }
 
 /// A page of each kind.

@@ -30,8 +30,10 @@ use crate::{
 };
 
 /// What [`suite::build`] builds: everything but exercises, and what only release builds pass.
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 15] = [
     "--lib",
+    "--bin",
+    "dead-letters",
     "--bin",
     "xtask",
     "--test",
@@ -135,7 +137,7 @@ fn run_some(settings: &Settings, filter: &str) -> Result<()> {
     let mut totals = Totals::default();
     with_stack(settings, TEST, |stack| {
         let root = &settings.root;
-        let tests = suite::build(root, &TARGETS[..9], &stack.log("tests-build"))?;
+        let tests = suite::build(root, &TARGETS[..11], &stack.log("tests-build"))?;
         let wanted: Vec<&TestProgram> = tests.iter().filter(|test| test.has(filter).unwrap_or(true)).collect();
         let wants = |name: &str| wanted.iter().any(|test| test.name == name);
         if wants("infrastructure") {
