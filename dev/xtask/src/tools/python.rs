@@ -1,5 +1,5 @@
 //! The Python packages we use as tools, each with exact pins in a virtual environment of its own: their
-//! dependencies contradict each other.
+//! dependencies contradict each other. dev/tools/uv.lock has the pins; uv itself comes from dev/tools/uv.txt.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::tools::{files, process, terminal::Step};
 
-/// A tool, by the name of its lock file in dev/tools/.
+/// A tool, by its group in dev/tools/pyproject.toml.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
     /// cargo-lambda, and zig, with which it links
@@ -83,7 +83,7 @@ impl Tools {
             return Ok(());
         }
         let step = Step::start("tools", "preparing (once)");
-        self.create("uv", |environment, lock| {
+        self.create("uv", |environment| {
             let mut command = Command::new("python3");
             command.args(["-m", "venv", "--clear"]).arg(environment);
             self.logged(&mut command)
@@ -96,16 +96,18 @@ impl Tools {
                 "--require-hashes",
                 "-r",
             ]);
-            self.logged(command.arg(lock))
+            self.logged(command.arg(self.lock("uv")))
         })?;
         let uv = self.folder("uv").join("bin/uv");
         for name in &missing {
             step.says(&format!("installing {name}"));
-            self.create(name, |environment, lock| {
-                self.logged(Command::new(&uv).args(["venv", "--quiet", "--clear"]).arg(environment))?;
+            self.create(name, |environment| {
                 let mut command = Command::new(&uv);
-                command.args(["pip", "install", "--quiet", "--require-hashes", "--python"]);
-                self.logged(command.arg(environment).arg("-r").arg(lock))
+                command.args(["sync", "--quiet", "--frozen", "--no-python-downloads"]);
+                command
+                    .args(["--only-group", name, "--project"])
+                    .arg(self.lock_folder());
+                self.logged(command.env("UV_PROJECT_ENVIRONMENT", environment))
             })?;
         }
         step.done(&format!("installed {} into .local/tools", missing.join(", ")));
@@ -162,16 +164,20 @@ impl Tools {
     }
 
     /// Installs a tool, unless it is current. Steps that run side by side, and other commands, wait for one another.
-    fn create(&self, name: &str, install: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
+    fn create(&self, name: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let folder = self.folder(name);
         let _lock = files::lock(&folder.with_extension("lock"), || {})?;
         if self.is_current(name) {
             return Ok(());
         }
-        fs::create_dir_all(&folder)?;
-        install(&folder, &self.lock(name)).with_context(|| format!("cannot install {name}"))?;
+        let stamp = folder.join("installed.txt");
+        // A complete installation is updated in place; one that was interrupted may be broken, and begins again.
+        if fs::remove_file(&stamp).is_err() {
+            files::empty_folder(&folder)?;
+        }
+        install(&folder).with_context(|| format!("cannot install {name}"))?;
         // Last, so that an interrupted installation is done again.
-        fs::copy(self.lock(name), folder.join("installed.txt"))?;
+        fs::copy(self.lock(name), stamp)?;
         Ok(())
     }
 
@@ -189,7 +195,7 @@ impl Tools {
     }
 
     fn lock(&self, name: &str) -> PathBuf {
-        self.lock_folder().join(name).with_extension("txt")
+        self.lock_folder().join(if name == "uv" { "uv.txt" } else { "uv.lock" })
     }
 }
 
@@ -220,7 +226,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    let install = |_: &Path, _: &Path| {
+                    let install = |_: &Path| {
                         installed.fetch_add(1, Ordering::SeqCst);
                         thread::sleep(Duration::from_millis(100));
                         Ok(())
@@ -231,5 +237,40 @@ mod tests {
         });
         assert_eq!(installed.into_inner(), 1);
         assert!(tools.is_current("uv"));
+    }
+
+    #[test]
+    fn update_keeps_installation_unless_one_was_interrupted() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/update");
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(root.join("dev/tools")).expect("a folder");
+        let tools = Tools::new(&root);
+        let program = |folder: &Path| folder.join("program");
+        let update = |lock: &str, outcome: Result<()>| {
+            fs::write(root.join("dev/tools/uv.lock"), lock).expect("a lock file");
+            let mut was_kept = false;
+            let installed = tools.create("sam", |folder| {
+                was_kept = program(folder).exists();
+                fs::write(program(folder), lock)?;
+                outcome
+            });
+            (was_kept, installed.is_ok(), tools.is_current("sam"))
+        };
+        assert_eq!(update("1", Ok(())), (false, true, true));
+        assert_eq!(update("2", Ok(())), (true, true, true));
+        assert_eq!(update("3", Err(anyhow::anyhow!("interrupted"))), (true, false, false));
+        assert_eq!(update("3", Ok(())), (false, true, true));
+    }
+
+    #[test]
+    fn lock_file_names_public_hosts_and_fits_dependabot() {
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/uv.lock");
+        let lock = fs::read_to_string(lock).expect("a lock file");
+        for url in lock.split('"').filter(|text| text.contains("://")) {
+            let hosts = ["https://files.pythonhosted.org/", "https://pypi.org/"];
+            assert!(hosts.iter().any(|host| url.starts_with(host)), "{url}");
+        }
+        // It skips larger files, and would update pyproject.toml alone.
+        assert!(lock.len() <= 500_000, "{} bytes", lock.len());
     }
 }
