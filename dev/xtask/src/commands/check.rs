@@ -21,7 +21,15 @@ use crate::{
 };
 
 /// The tests that call the code in their own process.
-const TARGETS: [&str; 7] = ["--lib", "--bin", "dead-letters", "--bin", "xtask", "--test", "functions"];
+const TARGETS: [&str; 7] = [
+    "--lib",
+    "--bin",
+    "dead-letters",
+    "--bin",
+    "xtask",
+    "--test",
+    "functions",
+];
 
 /// One fills a table for half a minute, the others try hundreds of random histories; `make test` runs them.
 const TOO_LONG: [&str; 2] = ["of_a_million_tasks", "properties::"];
