@@ -123,8 +123,7 @@ fn run(command: Command) -> Result<()> {
     let settings = Settings::from_env()?;
     match command {
         Command::Help => {
-            help::print(&Arguments::command());
-            println!("{SETTINGS}");
+            println!("{}{SETTINGS}", help::text(&Arguments::command()));
             Ok(())
         }
         Command::Up => up::up(&Stack::local(&settings)?, settings.profile),
@@ -154,5 +153,20 @@ fn run(command: Command) -> Result<()> {
         Command::Fmt => check::fmt(&settings.root),
         Command::Lint => lint::run(&Stack::local(&settings)?),
         Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn document_shows_the_same_help() {
+        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/development.md");
+        let document = fs::read_to_string(document).expect("the document");
+        let help = format!("```text\n{}{SETTINGS}\n```\n", help::text(&Arguments::command()));
+        assert!(document.contains(&help), "docs/development.md must have:\n\n{help}");
     }
 }

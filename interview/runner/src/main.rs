@@ -74,7 +74,7 @@ fn run(command: Command) -> Result<()> {
     let settings = Settings::from_env()?;
     match command {
         Command::Help => {
-            help::print(&Arguments::command());
+            print!("{}", help::text(&Arguments::command()));
             Ok(())
         }
         Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),

@@ -127,6 +127,7 @@ impl Proved {
 
 /// Proves that the project works without the kit: `make test` in a copy.
 fn prove_without_kit(settings: &Settings, git: &Git) -> Result<()> {
+    let without_kit = Proved::without_kit_now(git)?;
     let index = git.index()?.of_working_tree()?;
     for path in KIT {
         index.remove(path)?;
@@ -147,13 +148,13 @@ fn prove_without_kit(settings: &Settings, git: &Git) -> Result<()> {
     })?;
     step.done("make test passes without the interview kit");
     git.forget_check_out(&copy)?;
-    let without_kit = Proved::without_kit_now(git)?;
     Proved::update(&settings.root, |proved| proved.without_kit = without_kit)
 }
 
 /// Proves that the start of every exercise fails its checks and that the solution passes them, as they are in the working
 /// tree.
 fn prove(settings: &Settings, git: &Git) -> Result<()> {
+    let proved_now = Proved::exercises_now(git)?;
     let working_tree = git.index()?.of_working_tree()?.tree()?;
     let kit = Kit::of(git, &working_tree)?;
     let exercises = kit.names().into_iter().map(|name| kit.exercise(&name));
@@ -190,8 +191,7 @@ fn prove(settings: &Settings, git: &Git) -> Result<()> {
         Ok(())
     })?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let exercises = Proved::exercises_now(git)?;
-    Proved::update(&settings.root, |proved| proved.exercises = exercises)
+    Proved::update(&settings.root, |proved| proved.exercises = proved_now)
 }
 
 /// What is wrong with an exercise, if anything is.

@@ -14,7 +14,15 @@ fn documents() -> Vec<String> {
         format!("docs/{}", name.to_string_lossy())
     });
     let mut documents: Vec<String> = folder.filter(|path| path.ends_with(".md")).collect();
-    documents.extend(["README.md", "localstack/README.md", "migrations/README.md"].map(str::to_owned));
+    documents.extend(
+        [
+            "CONTRIBUTING.md",
+            "README.md",
+            "localstack/README.md",
+            "migrations/README.md",
+        ]
+        .map(str::to_owned),
+    );
     documents
 }
 

@@ -1,9 +1,12 @@
 //! `make help`
 
+use std::fmt::Write;
+
 use clap::Command;
 
-/// Prints a line for each make target: the description of its command, and the settings that only it has.
-pub fn print(runner: &Command) {
+/// A line for each make target: the description of its command, and the settings that only it has.
+pub fn text(runner: &Command) -> String {
+    let mut text = String::new();
     for command in runner.get_subcommands().filter(|command| !command.is_hide_set()) {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         let settings: Vec<_> = command
@@ -15,6 +18,8 @@ pub fn print(runner: &Command) {
             true => String::new(),
             false => format!(" ({})", settings.join(", ")),
         };
-        println!("  make {:<16} {about}{settings}", command.get_name());
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  make {:<16} {about}{settings}", command.get_name());
     }
+    text
 }
