@@ -208,15 +208,11 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     messages.push(("not a task".to_owned(), 60_000));
 
     let metrics = lines.metrics("task-api");
-    let response = handle(
-        &database,
-        &queue,
-        &metrics,
-        settings::TASK_PROCESSOR,
-        event(&messages),
-        in_30_s(),
-    )
-    .await;
+    let process = || {
+        let batch = event(&messages);
+        handle(&database, &queue, &metrics, settings::TASK_PROCESSOR, batch, in_30_s())
+    };
+    let response = process().await;
     assert_eq!(response.expect("a partial success").batch_item_failures.len(), 2);
     let mut written = lines.take();
     let processing_times = sorted(&written[0]["ProcessingTime"].take());
@@ -238,15 +234,7 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     assert_eq!(written, [rest]);
 
     // The same once more: only what is to be retried is claimed.
-    let again = handle(
-        &database,
-        &queue,
-        &metrics,
-        settings::TASK_PROCESSOR,
-        event(&messages),
-        in_30_s(),
-    )
-    .await;
+    let again = process().await;
     assert!(again.is_ok());
     let written = lines.take().remove(0);
     assert_eq!(

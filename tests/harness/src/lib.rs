@@ -1,5 +1,4 @@
-//! Runs a function's `bootstrap` as Lambda does, without Lambda: for the tests, `make bench` and the graders of the
-//! exercises.
+//! Runs a function's `bootstrap` as Lambda does, without Lambda: for the tests, `make bench` and graders.
 
 pub mod events;
 mod eventually;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     commands::{
         environment::{InProcess, TEST, with_stack},
-        suite::{self, TestProgram, Totals, run_in_process},
+        suite::{self, IN_PROCESS, TestProgram, Totals, run_in_process},
     },
     stack::settings::Settings,
     tools::{
@@ -19,17 +19,6 @@ use crate::{
         terminal::{self, Step},
     },
 };
-
-/// The tests that call the code in their own process.
-const TARGETS: [&str; 7] = [
-    "--lib",
-    "--bin",
-    "dead-letters",
-    "--bin",
-    "xtask",
-    "--test",
-    "functions",
-];
 
 /// One fills a table for half a minute, the others try hundreds of random histories; `make test` runs them.
 const TOO_LONG: [&str; 2] = ["of_a_million_tasks", "properties::"];
@@ -48,7 +37,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             },
             &mut || {
                 clippy(root, &stack.log("clippy"))?;
-                tests = suite::build(root, &TARGETS, &stack.log("tests-build"))?;
+                tests = suite::build(root, &IN_PROCESS, &stack.log("tests-build"))?;
                 Ok(())
             },
         ])?;

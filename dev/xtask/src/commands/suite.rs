@@ -17,6 +17,17 @@ use crate::{
     },
 };
 
+/// The tests that call the code in their own process, as [`build`] takes them.
+pub const IN_PROCESS: [&str; 7] = [
+    "--lib",
+    "--bin",
+    "dead-letters",
+    "--bin",
+    "xtask",
+    "--test",
+    "functions",
+];
+
 /// How many tests there were.
 #[derive(Clone, Copy, Default)]
 pub struct Totals {

@@ -13,7 +13,7 @@ use crate::{
         environment::{ALONE, Environment, InProcess, TEST, environment_of, with_stack},
         lint,
         openapi::{self, Depth},
-        suite::{self, TestProgram, Totals, run_in_process},
+        suite::{self, IN_PROCESS, TestProgram, Totals, run_in_process},
     },
     stack::{
         deploy,
@@ -29,27 +29,17 @@ use crate::{
     },
 };
 
-/// What [`suite::build`] builds: everything but exercises, and what only release builds pass.
-const TARGETS: [&str; 15] = [
-    "--lib",
-    "--bin",
-    "dead-letters",
-    "--bin",
-    "xtask",
-    "--test",
-    "functions",
-    "--test",
-    "infrastructure",
-    "--test",
-    "deployed",
-    "--test",
-    "documentation",
-    "--test",
-    "chaos",
-];
-
 /// The test programs that need a deployment, or a translated template, or a stack to themselves.
 const NOT_IN_PROCESS: [&str; 4] = ["infrastructure", "deployed", "documentation", "chaos"];
+
+/// What `make test T=…` has of them: a stack to oneself takes too long to begin with.
+const FILTERED: [&str; 2] = ["infrastructure", "deployed"];
+
+/// What [`suite::build`] builds: the tests in process, and these programs.
+fn targets<'a>(programs: &[&'a str]) -> Vec<&'a str> {
+    let programs = programs.iter().flat_map(|program| ["--test", program]);
+    IN_PROCESS.into_iter().chain(programs).collect()
+}
 
 /// Runs every test, on fresh stacks, with the functions in the profile `local`. Stacks, compiling and linting go side by side:
 /// each part begins as soon as what it needs is there.
@@ -70,7 +60,11 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
                     let programs = functions::build(&stack.tools, root, Profile::Local, &stack.log("build"))?;
                     let dead_letters = dead_letters::build(root)?;
                     built.give(Built { programs, dead_letters });
-                    tests.give(suite::build(root, &TARGETS, &stack.log("tests-build"))?);
+                    tests.give(suite::build(
+                        root,
+                        &targets(&NOT_IN_PROCESS),
+                        &stack.log("tests-build"),
+                    )?);
                     Ok(())
                 },
                 &mut || {
@@ -137,7 +131,7 @@ fn run_some(settings: &Settings, filter: &str) -> Result<()> {
     let mut totals = Totals::default();
     with_stack(settings, TEST, |stack| {
         let root = &settings.root;
-        let tests = suite::build(root, &TARGETS[..11], &stack.log("tests-build"))?;
+        let tests = suite::build(root, &targets(&FILTERED), &stack.log("tests-build"))?;
         let wanted: Vec<&TestProgram> = tests.iter().filter(|test| test.has(filter).unwrap_or(true)).collect();
         let wants = |name: &str| wanted.iter().any(|test| test.name == name);
         if wants("infrastructure") {
