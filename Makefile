@@ -1,10 +1,11 @@
-# What a person types; dev/xtask does the work. `make up AWS_PORT=4567` hands it a setting.
+# The commands; dev/xtask does the work. `make up AWS_PORT=4567` passes it a setting.
 
 .DEFAULT_GOAL := help
 
 XTASK = target/debug/xtask
-BUILD = test -x $(XTASK) || echo "  … runner     compiling dev/xtask (a minute, once)" >&2; cargo build --quiet --bin xtask
-# These must not wait for a cargo that compiles: they use the runner as it is, if there is one.
+BUILD = test -x $(XTASK) || echo "  … runner     compiling dev/xtask (once; takes a minute)" >&2; cargo build --quiet --bin xtask
+# These must not wait for a compilation in another terminal: they use the existing runner, if there
+# is one.
 AT_ONCE = down help logs token url
 
 .PHONY: $(AT_ONCE) bench bench-counts chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq \

@@ -1,7 +1,9 @@
-//! Functions called in this process with the events that AWS sends, against a real Postgres and SQS: behind API Gateway
-//! (`api`) and SQS (`worker`). Also the database's setup and statements (`database`).
+//! Functions called in this process with the events that AWS sends, behind API Gateway (`api`) and
+//! SQS (`worker`), against Postgres and the emulator's SQS. Also the database's setup and
+//! statements (`database`).
 //!
-//! `make check` starts what they need and says where it is, in environment variables.
+//! `make check` starts the services that they need and passes their addresses in environment
+//! variables.
 
 use ::support;
 

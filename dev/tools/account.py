@@ -1,9 +1,9 @@
-"""What the sandbox needs of an AWS account beside `sam deploy`. Run by the SAM CLI's Python, which has botocore.
+"""Operations on the AWS account of a sandbox beyond `sam deploy`. Run by the SAM CLI's Python, which has botocore.
 
-    account.py region              the region that the caller's profile names; nothing if none does
-    account.py look REGION         who the caller is, and what the account has already, as JSON
+    account.py region              print the region of the caller's profile, if any
+    account.py inspect REGION      print the caller's identity and the account's API Gateway log role, as JSON
     account.py destroy STACK REGION
-                                   deletes the stack and all that CloudFormation leaves behind
+                                   delete the stack and all that CloudFormation leaves behind
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-# Where `sam deploy` with resolve_s3 uploads to.
+# The stack with the bucket to which `sam deploy` uploads with resolve_s3.
 SAM_STACK = "aws-sam-cli-managed-default"
 
 SESSION = botocore.session.Session()
@@ -22,7 +22,7 @@ def region():
     print(SESSION.get_config_variable("region") or "")
 
 
-def look(region_name):
+def inspect(region_name):
     identity = SESSION.create_client("sts", region_name).get_caller_identity()
     found = {
         "account": identity["Account"],
@@ -33,7 +33,7 @@ def look(region_name):
 
 
 def api_log_role(region_name):
-    """The parameter ApiLogRole. API Gateway has one setting for an account and region, which outlives the role it names."""
+    """The parameter ApiLogRole. API Gateway has one setting per account and region, which outlives the role it names."""
     arn = SESSION.create_client("apigateway", region_name).get_account().get("cloudwatchRoleArn")
     if not arn:
         return "create"
@@ -50,7 +50,8 @@ def destroy(stack, region_name):
     cloudformation, logs, rds, s3 = (
         SESSION.create_client(service, region_name) for service in ("cloudformation", "logs", "rds", "s3")
     )
-    # Before they are gone; and those of an earlier run, which this one may have to finish.
+    # Read before the stack is deleted, and including stacks of earlier runs, which may have been
+    # interrupted.
     groups = {group for stack_id in stack_ids(cloudformation, stack) for group in log_groups(cloudformation, stack_id)}
     delete_stack(cloudformation, stack)
     delete_log_groups(logs, groups)
@@ -59,7 +60,7 @@ def destroy(stack, region_name):
 
 
 def stack_ids(cloudformation, stack):
-    """The ids of all stacks of this name, deleted ones too (CloudFormation knows those for 90 days)."""
+    """The ids of all stacks of this name, including deleted ones (which CloudFormation lists for 90 days)."""
     pages = cloudformation.get_paginator("list_stacks").paginate()
     return [
         summary["StackId"] for page in pages for summary in page["StackSummaries"] if summary["StackName"] == stack
@@ -89,7 +90,7 @@ def find_stack(cloudformation, name_or_id):
 
 
 def log_groups(cloudformation, stack_id):
-    """Those the stack made, which a late line may have made again, and those that Lambda makes for a function."""
+    """Log groups of the stack, which a late log line may have recreated, and those that Lambda creates for functions."""
     pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack_id)
     for resource in (resource for page in pages for resource in page["StackResourceSummaries"]):
         name = resource.get("PhysicalResourceId")
@@ -109,7 +110,7 @@ def delete_log_groups(logs, names):
 
 
 def delete_final_snapshots(rds, stack):
-    """CloudFormation names what DeletionPolicy: Snapshot makes <stack>-snapshot-<logical id>-<random>."""
+    """Deletes the snapshots of DeletionPolicy: Snapshot, named <stack>-snapshot-<logical id>-<random>."""
     pages = rds.get_paginator("describe_db_cluster_snapshots").paginate(SnapshotType="manual")
     snapshots = [snapshot for page in pages for snapshot in page["DBClusterSnapshots"]]
     for name in (snapshot["DBClusterSnapshotIdentifier"] for snapshot in snapshots):
@@ -120,7 +121,7 @@ def delete_final_snapshots(rds, stack):
 
 
 def empty_sam_bucket(cloudformation, s3, stack):
-    """`sam delete` would leave each object's older version: the bucket keeps them."""
+    """Deletes all versions of the stack's uploads (`sam delete` leaves older ones), and the bucket if it is then empty."""
     found = find_stack(cloudformation, SAM_STACK)
     if found is None:
         return
@@ -130,13 +131,13 @@ def empty_sam_bucket(cloudformation, s3, stack):
     for version in versions:
         s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
     if versions:
-        say(f"deleted {len(versions)} uploads in the bucket {bucket}")
+        say(f"deleted {len(versions)} uploads from the bucket {bucket}")
     if object_versions(s3, bucket, ""):
         say(f"kept the bucket {bucket}: other stacks of the SAM CLI use it")
         return
     cloudformation.delete_stack(StackName=SAM_STACK)
     cloudformation.get_waiter("stack_delete_complete").wait(StackName=SAM_STACK, WaiterConfig={"Delay": 5})
-    say(f"deleted the bucket {bucket}, which is empty; `sam deploy` makes it again")
+    say(f"deleted the empty bucket {bucket}; `sam deploy` creates it again")
 
 
 def object_versions(s3, bucket, prefix):
@@ -144,11 +145,11 @@ def object_versions(s3, bucket, prefix):
     return [version for page in pages for kind in ("Versions", "DeleteMarkers") for version in page.get(kind, [])]
 
 
-def say(what):
-    print(f"  {what}", flush=True)
+def say(text):
+    print(f"  {text}", flush=True)
 
 
-COMMANDS = {"region": region, "look": look, "destroy": destroy}
+COMMANDS = {"region": region, "inspect": inspect, "destroy": destroy}
 
 if __name__ == "__main__":
     try:

@@ -1,17 +1,17 @@
-"""Starts ministack, and teaches it what this project needs and it lacks (as of 1.5.33).
+"""Starts the emulator, ministack, with patches for what this project needs and it lacks (as of 1.5.33).
 
-Environments are bounded: at the bound the one that has been idle longest makes room. ministack keeps idle ones for minutes
-and has no bound, but each has a connection to Postgres, and Postgres has 200 of those. Invocations are bounded, too: those
-of a burst wait for their turn, and are throttled (429) only after most of API Gateway's 29 seconds. Started all at once, they
-would take so long on a laptop that Postgres seemed unavailable to them.
+Execution environments are limited: at the limit the one that has been idle longest is stopped. ministack has no limit and
+keeps idle environments for minutes, but each has a connection to Postgres, which allows 200. Concurrent invocations are also
+limited: those of a burst queue, and are throttled (429) after most of API Gateway's 29 seconds. Started all at once, they
+would take so long on a laptop that connections to Postgres time out.
 
-`/_task-api/folder` says whose emulator this is, so that a stack does not take another one's for its own.
+`/_task-api/folder` returns the folder that owns this emulator, so that a stack does not use another stack's.
 
 `Method: ANY` of an API event becomes `x-amazon-apigateway-any-method` in the OpenAPI definition that SAM
-generates; ministack imports the methods of HTTP only, though it can serve ANY.
+generates; ministack imports only HTTP methods, though it can serve ANY.
 
-`GatewayResponses` become `x-amazon-apigateway-gateway-responses` in it; ministack can serve them, too, but does not
-import them.
+`GatewayResponses` become `x-amazon-apigateway-gateway-responses` in that definition; ministack can also serve them, but does
+not import them.
 """
 
 import os
@@ -22,17 +22,17 @@ from ministack import app as application
 from ministack.core import lambda_runtime
 from ministack.services import apigateway_v1, lambda_svc
 
-# With each connected once, half of Postgres's connections stay free.
+# With one connection each, half of Postgres's connections stay free.
 MAX_ENVIRONMENTS = 100
 
-# As many as two cores start within the two seconds that a function waits for a connection.
+# As many as two cores can start within a function's connection timeout of two seconds.
 MAX_INVOCATIONS = 16
-LONGEST_WAIT_SECONDS = 20
+MAX_WAIT_SECONDS = 20
 
 ANY_IN_OPENAPI = "x-amazon-apigateway-any-method"
 GATEWAY_RESPONSES_IN_OPENAPI = "x-amazon-apigateway-gateway-responses"
 
-turns = threading.BoundedSemaphore(MAX_INVOCATIONS)
+slots = threading.BoundedSemaphore(MAX_INVOCATIONS)
 acquire_worker = lambda_runtime.acquire_worker
 execute = lambda_svc._execute_function_provided_warm
 serve = application.app
@@ -40,35 +40,35 @@ import_path_item = apigateway_v1._import_path_item
 import_rest_api = apigateway_v1._import_rest_api
 
 
-def acquire_worker_within_bound(*function, **options):
+def acquire_worker_within_limit(*function, **options):
     worker, reason = acquire_worker(*function, **options)
     if reason == "spawn":
-        lambda_runtime.kill_workers(take_surplus())
+        lambda_runtime.kill_workers(remove_surplus())
     return worker, reason
 
 
-def execute_in_turn(function, event, request_id):
-    if not turns.acquire(timeout=LONGEST_WAIT_SECONDS):
+def execute_within_limit(function, event, request_id):
+    if not slots.acquire(timeout=MAX_WAIT_SECONDS):
         return lambda_svc._throttle_response(
             reason_code="ConcurrentInvocationLimitExceeded",
-            msg=f"{MAX_INVOCATIONS} invocations run, as many as there may be at a time",
+            msg=f"the limit of {MAX_INVOCATIONS} concurrent invocations is reached",
         )
     try:
         return execute(function, event, request_id)
     finally:
-        turns.release()
+        slots.release()
 
 
-def take_surplus():
-    """Takes the environments that are above the bound from their pools, those that have been idle longest first."""
+def remove_surplus():
+    """Removes the environments above the limit from their pools, those that have been idle longest first."""
     with lambda_runtime._lock:
         pools = lambda_runtime._workers.values()
         surplus = sum(map(len, pools)) - MAX_ENVIRONMENTS
         idle = [worker for pool in pools for worker in pool if not worker.in_use]
-        taken = sorted(idle, key=lambda worker: worker.last_used)[: max(0, surplus)]
+        removed = sorted(idle, key=lambda worker: worker.last_used)[: max(0, surplus)]
         for pool in pools:
-            pool[:] = [worker for worker in pool if worker not in taken]
-    return taken
+            pool[:] = [worker for worker in pool if worker not in removed]
+    return removed
 
 
 async def serve_with_folder(scope, receive, send):
@@ -92,8 +92,8 @@ def import_rest_api_with_gateway_responses(spec, *base_data):
     return api_id
 
 
-lambda_svc.acquire_worker = acquire_worker_within_bound
-lambda_svc._execute_function_provided_warm = execute_in_turn
+lambda_svc.acquire_worker = acquire_worker_within_limit
+lambda_svc._execute_function_provided_warm = execute_within_limit
 application.app = serve_with_folder
 apigateway_v1._OPENAPI_HTTP_METHODS.add("any")
 apigateway_v1._import_path_item = import_path_item_with_any

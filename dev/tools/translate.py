@@ -1,8 +1,8 @@
-"""Makes of the SAM template what CloudFormation gets, for each environment: translate.py TEMPLATE FOLDER
+"""Translates the SAM template to CloudFormation, for each environment: translate.py TEMPLATE FOLDER
 
-<environment>.json is what SAM makes of it; `sam deploy` leaves that to CloudFormation. Linters do not expand SAM.
-<environment>.resolved.json is that without conditions, parameters and mappings: what is there, and not what would be there
-if. References between resources stay as they are.
+<environment>.json is the output of the SAM transform, which CloudFormation runs on `sam deploy`; linters do not expand SAM.
+<environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that would exist.
+References between resources stay as they are.
 """
 
 import json
@@ -13,7 +13,7 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.managed_policy_translator import ManagedPolicyLoader
 from samtranslator.translator.transform import transform
 
-# What each environment must be told, so that the template's Rules let it pass.
+# The parameters that each environment must set to satisfy the template's Rules.
 PARAMETERS = {
     "local": {"Auth": "open"},
     "sandbox": {"JwtIssuer": "https://issuer.example.com", "AlarmEmail": "alarms@example.com"},
@@ -24,7 +24,7 @@ NOTHING = {"Ref": "AWS::NoValue"}
 
 
 class NoManagedPolicies(ManagedPolicyLoader):
-    """Resolves names of AWS managed policies without asking IAM."""
+    """Resolves names of AWS managed policies without calling IAM."""
 
     def __init__(self):
         super().__init__(None)
@@ -34,9 +34,9 @@ class NoManagedPolicies(ManagedPolicyLoader):
 
 
 def translate(template_file, parameters):
-    """What SAM makes of the template."""
+    """Runs the SAM transform on the template."""
     template = yaml_parse(Path(template_file).read_text(encoding="utf-8"))
-    # The transform runs after packaging, which replaces the folders by S3 locations.
+    # The transform runs after packaging, which replaces the folders with S3 locations.
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = {"Bucket": "bucket", "Key": "key"}
@@ -45,14 +45,14 @@ def translate(template_file, parameters):
 
 
 class Resolver:
-    """Decides as CloudFormation would."""
+    """Resolves conditions, parameters and mappings as CloudFormation does."""
 
     def __init__(self, template, parameters):
         self.template = template
         self.values = {name: one.get("Default") for name, one in template["Parameters"].items()} | parameters
 
     def condition(self, expression):
-        """True or false: a condition's name, or what it is made of."""
+        """The value of a condition: its name or its expression."""
         if isinstance(expression, str):
             return self.condition(self.template["Conditions"][expression])
         ((function, of),) = expression.items()
@@ -65,7 +65,7 @@ class Resolver:
         return decide([self.condition(each) for each in of])
 
     def resolve(self, value):
-        """The value without conditions, parameters and mappings."""
+        """The value with conditions, parameters and mappings resolved."""
         if isinstance(value, list):
             return [one for one in map(self.resolve, value) if one != NOTHING]
         if not isinstance(value, dict):
@@ -82,9 +82,9 @@ class Resolver:
         return {key: each for key, each in resolved.items() if each != NOTHING}
 
     def section(self, name):
-        """What exists of a section."""
-        there = {key: one for key, one in self.template[name].items() if self.exists(one)}
-        return {key: self.resolve({k: v for k, v in one.items() if k != "Condition"}) for key, one in there.items()}
+        """The entries of a section that exist, resolved."""
+        found = {key: one for key, one in self.template[name].items() if self.exists(one)}
+        return {key: self.resolve({k: v for k, v in one.items() if k != "Condition"}) for key, one in found.items()}
 
     def exists(self, one):
         return "Condition" not in one or self.condition(one["Condition"])

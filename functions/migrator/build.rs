@@ -1,4 +1,4 @@
-//! Compiles again when there is a new migration, which `sqlx::migrate!` cannot notice.
+//! Recompiles the crate when a migration is added, which `sqlx::migrate!` cannot detect.
 
 fn main() {
     println!("cargo:rerun-if-changed=../../migrations");

@@ -47,7 +47,7 @@ async fn status_counts_tasks_and_messages(pool: PgPool) {
     queue.send(&["a".to_owned(), "b".to_owned(), "c".to_owned()]).await;
     queue.receive_as_event(1).await;
     dead.send(&["d".to_owned()]).await;
-    // In the minute before the last, so that the test cannot fall between two.
+    // In the last full minute, so that the rows cannot straddle two minutes.
     execute(
         &pool,
         "insert into tasks (title, status, result, attempts, created_at, requested_at, started_at, settled_at)
@@ -64,11 +64,11 @@ async fn status_counts_tasks_and_messages(pool: PgPool) {
     .await;
     execute(
         &pool,
-        "insert into tasks (title, requested_at) values ('waits', now() - interval '90 s')",
+        "insert into tasks (title, requested_at) values ('waiting', now() - interval '90 s')",
     )
     .await;
-    let held = "insert into tasks (title, status, lease_expires_at) values ('held', 'processing', now())";
-    execute(&pool, held).await;
+    let leased = "insert into tasks (title, status, lease_expires_at) values ('leased', 'processing', now())";
+    execute(&pool, leased).await;
 
     let status = app.get("/admin/status").await.json();
     let mut tasks = status["tasks"].clone();
@@ -126,7 +126,7 @@ async fn manual_completion_has_no_latency(pool: PgPool) {
     execute(
         &pool,
         "insert into tasks (title, status, requested_at, settled_at)
-         values ('by hand', 'completed', now() - interval '1 day', now())",
+         values ('completed by a client', 'completed', now() - interval '1 day', now())",
     )
     .await;
     let status = App::new(&pool).get("/admin/status").await.json();
@@ -195,7 +195,7 @@ async fn task_has_timeline(pool: PgPool) {
         ])
     );
 
-    assert_eq!(task["created_by"], Value::Null, "older than that column");
+    assert_eq!(task["created_by"], Value::Null, "the row is older than the column");
 
     execute(&pool, "insert into tasks (title, created_by) values ('new', 'bob')").await;
     assert_eq!(get(id + 1).await.json()["created_by"], "bob");
@@ -218,7 +218,7 @@ async fn redrive_moves_messages() {
     let response = app.post("/admin/redrive", None).await;
     assert_eq!(
         (response.status(), response.json()),
-        (202, json!({"message": "2 messages were sent to the task queue again."}))
+        (202, json!({"message": "2 messages were moved back to the task queue."}))
     );
     assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (2, 0));
 }

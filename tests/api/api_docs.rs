@@ -8,7 +8,7 @@ async fn get(path: &str, gateway: Gateway) -> Response {
     App::without_database().get(path).via(gateway).await
 }
 
-/// The URLs in a page.
+/// The URLs that a page refers to.
 fn urls(page: &str) -> Vec<&str> {
     let attributes = page
         .split([' ', '>'])

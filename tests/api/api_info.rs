@@ -1,4 +1,4 @@
-//! `GET /`, and what no other function serves
+//! `GET /`, and the 404 and 405 responses to unknown routes
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Routes without their authorizer.
+//! Protected routes that are called without their authorizer's context.
 
 use serde_json::json;
 use sqlx::PgPool;

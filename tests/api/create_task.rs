@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::support::{App, Gateway, Proxy, Request, Response, count, execute, hanging_sqs, refusing_sqs, row};
 
-/// Sends the request, and asserts that nothing was stored or sent.
+/// Sends the request and asserts that no task was stored and no message was sent.
 async fn refused(app: &App, pool: &PgPool, request: Request) -> Response {
     let response = request.await;
     assert_eq!(count(pool).await, 0, "a refused task was stored: {response:?}");
@@ -81,7 +81,7 @@ async fn every_json_media_type_is_accepted(pool: PgPool) {
         "APPLICATION/JSON",
         "application/vnd.task+json",
     ];
-    // What `curl -d` says of every body.
+    // The type that `curl -d` sends by default.
     let typed = typed.into_iter().chain(["application/x-www-form-urlencoded"]);
     for call in typed
         .map(|name| call.clone().header("Content-Type", name))
@@ -251,7 +251,7 @@ async fn unreachable_database_is_503_without_message() {
     assert_eq!(app.messages().await, [""; 0]);
 }
 
-/// Creates under a key.
+/// Creates a task under an idempotency key.
 async fn create_once(app: &App, key: &str, body: &Value) -> Response {
     app.post("/tasks", body.clone()).header("idempotency-key", key).await
 }
@@ -265,7 +265,7 @@ async fn repeated_request_replays_stored_response(pool: PgPool) {
     let id = first.id();
     assert_eq!(app.messages().await, [json!({"task_id": id}).to_string()]);
 
-    // Whatever has become of the task: the response is that of the first time.
+    // The first response is replayed, even after the task has changed or was deleted.
     for change in [
         "select",
         "update tasks set title = 'changed', version = 9",
@@ -282,7 +282,7 @@ async fn repeated_request_replays_stored_response(pool: PgPool) {
     assert_eq!((count(&pool).await, app.messages().await.len()), (0, 0));
 
     let other = create_once(&app, "key-2", &body).await;
-    assert_ne!(other.json()["id"], id, "another key is another request");
+    assert_ne!(other.json()["id"], id, "another key replayed the first response");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -295,7 +295,7 @@ async fn key_with_another_body_is_422(pool: PgPool) {
         response.assert_problem(422, "Unprocessable Entity");
         assert_eq!(response.pointers(), ["#/header/idempotency-key"]);
     }
-    // Null says the same as nothing.
+    // Null and a missing member are the same request.
     let same = json!({"title": "t", "description": null});
     let response = create_once(&app, "key", &same).await;
     assert_eq!(response.header("idempotent-replayed"), "true");
@@ -333,7 +333,7 @@ async fn expired_key_is_reusable_before_deletion(pool: PgPool) {
     let first = create_once(&app, "key", &body).await;
     let expires = "select extract(epoch from expires_at - created_at)::bigint from idempotency_keys";
     let seconds: i64 = sqlx::query_scalar(expires).fetch_one(&pool).await.expect("a key");
-    assert_eq!(seconds, 60, "as the settings say");
+    assert_eq!(seconds, 60, "the lifetime differs from the setting");
     execute(&pool, "update idempotency_keys set expires_at = now()").await;
     let second = create_once(&app, "key", &json!({"title": "another"})).await;
     assert_eq!((second.status(), second.header("idempotent-replayed")), (201, ""));
@@ -388,12 +388,12 @@ async fn idempotency_key_takes_no_round_trip(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let app = App::with_database(proxy.database(&pool));
     let mut used = Vec::new();
-    // The first one also connects and prepares the statements.
+    // The first request also connects and prepares its statements.
     for key in ["a", "b", "b"] {
         let before = proxy.round_trips();
         create_once(&app, key, &json!({"title": "t"})).await;
         used.push(proxy.round_trips() - before);
     }
-    // Stored and then marked as enqueued; a replay only looks.
+    // One to store the task and one to mark it as enqueued; a replay only reads.
     assert_eq!(used[1..], [2, 1]);
 }

@@ -42,7 +42,7 @@ async fn id_may_be_percent_encoded_once(pool: PgPool) {
     let app = App::new(&pool);
     let id = task(&pool, "t").await;
     let encoded: String = id.to_string().bytes().map(|byte| format!("%{byte:x}")).collect();
-    // API Gateway has decoded it already; what is still encoded was so twice.
+    // The REST API has already decoded the path: an id that is still encoded was encoded twice.
     for (gateway, status) in [(Gateway::Http, 200), (Gateway::Rest, 422)] {
         let response = app.get(format!("/tasks/{encoded}")).via(gateway).await;
         assert_eq!(response.status(), status, "{gateway:?}");

@@ -1,10 +1,10 @@
-//! The headers that every response has.
+//! Security headers and CORS.
 
 use sqlx::PgPool;
 
 use crate::support::{App, Gateway, Response, task};
 
-fn assert_protected(response: &Response) {
+fn assert_has_security_headers(response: &Response) {
     for (name, value) in [
         ("cache-control", "no-cache"),
         ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -24,14 +24,14 @@ async fn every_response_has_security_headers(pool: PgPool) {
         for gateway in [Gateway::Rest, Gateway::Http] {
             let response = app.get(format!("/tasks/{id}")).via(gateway).await;
             assert_eq!(response.status(), status);
-            assert_protected(&response);
+            assert_has_security_headers(&response);
         }
     }
     let health = app.get("/health").await;
     assert_eq!(
         health.header("cache-control"),
         "no-store",
-        "what a handler decides stays"
+        "a handler's own header is overwritten"
     );
 }
 
@@ -54,7 +54,7 @@ async fn only_allowed_origins_may_read_responses() {
             "{response:?}"
         );
         assert!(response.header("vary").contains("origin"), "{response:?}");
-        assert_protected(&response);
+        assert_has_security_headers(&response);
     }
     for (origin, allowed) in [
         ("https://evil.com", allowed),

@@ -94,7 +94,7 @@ async fn invalid_parameters_are_422(pool: PgPool) {
     assert_eq!(twice, ["#/query/limit", "#/query/skip"]);
 }
 
-/// Where a relation of the `Link` header leads: the parameters of its query.
+/// The query parameters of a relation in the `Link` header.
 pub fn link(response: &Response, relation: &str) -> Option<Vec<(String, String)>> {
     let relation = format!(">; rel=\"{relation}\"");
     let links = response.header("link").split(", ");
@@ -111,7 +111,7 @@ async fn follow(pool: &PgPool, query: &[(String, String)]) -> Response {
     response
 }
 
-/// Reads a whole list, page by page along its `Link`s; does something between two pages.
+/// Reads a whole list along its `next` links, and runs `between` before each further page.
 async fn read_all(pool: &PgPool, query: &[(&str, &str)], between: impl AsyncFn(usize)) -> Vec<i64> {
     let mut all = Vec::new();
     let mut response = list(pool, query).await;
@@ -190,7 +190,11 @@ async fn filters_apply_and_stay_in_links(pool: PgPool) {
             assert_eq!(list(&pool, &query).await.header("x-total-count"), total, "{query:?}");
         }
     }
-    assert_eq!(list(&pool, &[]).await.header("x-total-count"), "", "only when asked");
+    assert_eq!(
+        list(&pool, &[]).await.header("x-total-count"),
+        "",
+        "counted without `count=true`"
+    );
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -215,8 +219,8 @@ async fn bigrams_cover_every_substring(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn late_page_of_a_million_tasks_costs_as_first(pool: PgPool) {
-    // Filling it row by row would take minutes.
+async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
+    // Maintaining this index row by row would take minutes.
     execute(&pool, "drop index tasks_title_bigrams").await;
     execute(
         &pool,
@@ -244,15 +248,17 @@ async fn late_page_of_a_million_tasks_costs_as_first(pool: PgPool) {
         let prepare = format!("prepare page as {query}");
         sqlx::raw_sql(&prepare).execute(&mut *connection).await.expect("valid");
         let (title, is_down) = (query.contains("bigrams"), query.contains("id desc"));
-        // Whose tasks, and where a late page of them begins.
+        // Owners, and an id at which a late page of their tasks begins.
         let owners = match query.contains("created_by = ") {
             false => &[("", if is_down { 100 } else { 999_900 })][..],
-            // Few tasks among others, and many at the end: walking past everybody's would find the first ones late.
+            // An owner with few, scattered tasks, and one with many at the end: a walk over all
+            // tasks would find them late.
             true if is_down => &[("user 10", 110_000), ("the newest", 900_000)],
             true => &[("user 10", 690_000), ("the newest", 900_000)],
         };
         let first = if is_down { i64::MAX } else { 0 };
-        // With these arguments in mind, and with none: Postgres chooses either for a statement that it knows well.
+        // A custom and a generic plan: Postgres may choose either for a prepared statement that it
+        // has run a few times.
         let modes = ["force_custom_plan", "force_generic_plan"];
         for ((owner, late), mode) in owners.iter().flat_map(|owner| modes.map(|mode| (owner, mode))) {
             sqlx::raw_sql(&format!("set plan_cache_mode = {mode}"))
@@ -291,16 +297,17 @@ async fn late_page_of_a_million_tasks_costs_as_first(pool: PgPool) {
                     "{mode}: {query}: {nodes:?}"
                 );
                 let by_title = nodes.contains(&"Bitmap Index Scan");
-                // Unless the owner's tasks are few.
+                // A late page, and the pages of an owner with few tasks, may walk the list instead.
                 let is_walk = from != first || *owner == "user 10";
                 assert!(!title || is_walk || by_title, "{mode}: {query}: {nodes:?}");
                 let buffers = |name: &str| plan[name].as_i64().expect("a number");
                 pages.push(buffers("Shared Hit Blocks") + buffers("Shared Read Blocks"));
             }
-            // In blocks that are read, which do not depend on the machine's mood. A few more for the way down the index.
-            // (What a search costs depends on how many titles are like it, not on the page.)
+            // Blocks read do not depend on the machine's load. The allowance covers the descent of
+            // the index. (The cost of a search depends on the number of similar titles, not on the
+            // page.)
             assert!(title || pages[1] <= pages[0] * 6 / 5 + 4, "{mode}: {query}: {pages:?}");
-            // No more than one for each task, and so none for those of others.
+            // At most one block for each task of the page, hence none for other users' tasks.
             assert!(title || pages[0] <= 101 + 10, "{mode}: {query}: {pages:?}");
         }
         sqlx::raw_sql("deallocate page")
@@ -310,14 +317,15 @@ async fn late_page_of_a_million_tasks_costs_as_first(pool: PgPool) {
     }
     assert_eq!(
         checked, 16,
-        "two directions, with and without each filter, everybody's and one's own"
+        "two directions, with and without each filter, all tasks and own tasks"
     );
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn pages_are_stable_under_concurrent_writes(pool: PgPool) {
     const ROWS: i64 = 1000;
-    // Those divisible by 5 or 7 come and go: on pages that were read, and on pages still to come.
+    // Tasks with ids divisible by 5 or 7 are deleted, on pages already read and on pages still
+    // unread.
     let stays = |id: &i64| *id <= ROWS && id % 5 != 0 && id % 7 != 0;
     execute(
         &pool,
@@ -325,7 +333,7 @@ async fn pages_are_stable_under_concurrent_writes(pool: PgPool) {
     )
     .await;
     let disturb = async |page: usize| {
-        // Rows move within the table when they are updated: all of them, and so across every page's border.
+        // An update moves a row within the table: here every row, hence across every page boundary.
         execute(&pool, "update tasks set title = title || '.', updated_at = now()").await;
         let (read, unread) = ((page % 20) * 50, (page % 20 + 1) * 50);
         for (divisor, from) in [(5, read), (7, unread)] {

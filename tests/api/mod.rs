@@ -6,7 +6,7 @@ mod api_info;
 mod authentication;
 mod authorizer;
 mod create_task;
-mod database_trouble;
+mod database_failures;
 mod delete_task;
 mod get_task;
 mod headers;

@@ -1,4 +1,4 @@
-//! Whose tasks are whose: on every route, for their owner, for others, and for an admin.
+//! Ownership of tasks: on every route, for the owner, for other users, and for an admin.
 
 use serde_json::json;
 use shared::domain::{Cursor, TaskId};
@@ -7,12 +7,12 @@ use sqlx::PgPool;
 use super::list_tasks::{ids, link};
 use crate::support::{App, Gateway, Proxy, Request, Response, count, execute, row, task};
 
-/// Called by this subject; by an admin if there is none.
-fn by(app: &App, subject: Option<&str>) -> App {
+/// The app as seen by this user, or by an admin if there is no subject.
+fn app_as(app: &App, subject: Option<&str>) -> App {
     subject.map_or_else(|| app.as_admin(), |subject| app.as_user(subject))
 }
 
-/// Every request about a task, under conditions that hold and that do not.
+/// Every request about a task, with conditions that are met and conditions that are not.
 fn requests(app: &App, id: i64) -> Vec<Request> {
     let path = format!("/tasks/{id}");
     let mut requests = vec![
@@ -35,7 +35,7 @@ fn requests(app: &App, id: i64) -> Vec<Request> {
     requests
 }
 
-/// What a task can be, as columns and values.
+/// The states of a task, as columns and values.
 const STATES: [(&str, &str); 4] = [
     ("status", "'pending'"),
     ("status, lease_expires_at", "'processing', now() + interval '1 h'"),
@@ -43,7 +43,7 @@ const STATES: [(&str, &str); 4] = [
     ("status, settled_at, result", "'failed', now(), 'secret'"),
 ];
 
-/// A task that somebody has created, or nobody knows who.
+/// Inserts a task with this creator, or with none, like a row that is older than the column.
 async fn insert(pool: &PgPool, (columns, values): (&str, &str), created_by: Option<&str>) -> i64 {
     sqlx::query_scalar(&format!(
         "insert into tasks (title, created_by, {columns}) values ('secret', $1, {values}) returning id"
@@ -55,8 +55,8 @@ async fn insert(pool: &PgPool, (columns, values): (&str, &str), created_by: Opti
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn foreign_task_is_404_like_unknown_task(pool: PgPool) {
-    // So that an id is no part of any other number.
+async fn task_of_another_user_is_404_like_unknown_task(pool: PgPool) {
+    // So that no other number in a response contains an id.
     execute(&pool, "alter table tasks alter column id restart with 7000000").await;
     let app = App::new(&pool);
     let missing = 7_999_999;
@@ -66,8 +66,8 @@ async fn foreign_task_is_404_like_unknown_task(pool: PgPool) {
             let before = row(&pool, id).await;
             for subject in ["bob", "Alice", "alice2", "null"] {
                 let user = app.as_user(subject);
-                for (request, same) in requests(&user, id).into_iter().zip(requests(&user, missing)) {
-                    let (response, unknown) = (request.await, same.await);
+                for (request, control) in requests(&user, id).into_iter().zip(requests(&user, missing)) {
+                    let (response, unknown) = (request.await, control.await);
                     response.assert_problem(404, "Not Found");
                     assert_eq!(
                         format!("{response:?}").replace(&id.to_string(), "{id}"),
@@ -86,13 +86,13 @@ async fn owner_and_admin_may_do_everything(pool: PgPool) {
     let app = App::new(&pool);
     for (subject, created_by) in [(Some("alice"), Some("alice")), (None, Some("alice")), (None, None)] {
         let id = insert(&pool, STATES[0], created_by).await;
-        let app = by(&app, subject);
+        let app = app_as(&app, subject);
         let path = format!("/tasks/{id}");
         let new = || json!({"title": "new"});
         let got = app.get(&path).await;
         assert_eq!((got.status(), &got.json()["title"]), (200, &json!("secret")));
-        let known = app.get(&path).header("if-none-match", "\"1\"").await;
-        assert_eq!(known.status(), 304);
+        let not_modified = app.get(&path).header("if-none-match", "\"1\"").await;
+        assert_eq!(not_modified.status(), 304);
         for body in [json!({}), new()] {
             let stale = app.patch(&path, body).header("if-match", "\"9\"").await;
             assert_eq!(stale.status(), 412);
@@ -114,7 +114,7 @@ async fn owner_and_admin_may_do_everything(pool: PgPool) {
         assert_eq!(
             row(&pool, id).await["created_by"],
             json!(created_by),
-            "whoever changes it"
+            "an update changed the owner"
         );
 
         assert_eq!(app.delete(&path).header("if-match", "\"9\"").await.status(), 412);
@@ -141,7 +141,8 @@ async fn task_belongs_to_subject_of_token(pool: PgPool) {
         }
     }
 
-    // An admin's are the admin's; where there is no authorizer, everybody is the same.
+    // An admin owns the tasks that the admin creates; on a stack without authorizer, every caller
+    // is `anonymous`.
     for (gateway, subject) in [(Gateway::Rest, "tester"), (Gateway::Http, "anonymous")] {
         let response = app.post("/tasks", new()).via(gateway).await;
         let id = response.id();
@@ -167,7 +168,8 @@ async fn body_with_creator_is_422(pool: PgPool) {
     assert_eq!((row(&pool, id).await, count(&pool).await), (before, 1));
 }
 
-/// A list's ids, read along the `next` links to its end, and again along the `prev` links from there.
+/// A list's ids, read along the `next` links to its end and back along the `prev` links; asserts
+/// that both agree.
 async fn read_there_and_back(
     list: impl AsyncFn(Vec<(String, String)>) -> Response,
     query: &[(&str, &str)],
@@ -191,7 +193,7 @@ async fn read_there_and_back(
     there
 }
 
-/// Whether a filter lets the task with an id through.
+/// Whether a filter matches the task with an id.
 type Matches = fn(i64) -> bool;
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -213,7 +215,7 @@ async fn list_contains_own_tasks_or_all_for_admin(pool: PgPool) {
         (Some("carol"), &[]),
         (None, &[0, 1, 2, 3, 4]),
     ] {
-        let app = by(&app, subject);
+        let app = app_as(&app, subject);
         let list = async |query: Vec<(String, String)>| {
             let request = app.get("/tasks");
             let request = query
@@ -252,7 +254,7 @@ async fn list_contains_own_tasks_or_all_for_admin(pool: PgPool) {
                 expected.reverse();
             }
         }
-        // A cursor is a place, whoever's the task beside it is, or was.
+        // A cursor is a position: the task at it may belong to another user, or be deleted.
         for id in 1..=61 {
             let cursor = Cursor(TaskId::try_from(id).expect("an id")).to_string();
             let after = list(vec![("after".to_owned(), cursor.clone())]).await;
@@ -272,7 +274,7 @@ async fn idempotency_keys_are_per_caller(pool: PgPool) {
         let request = app.as_user(subject).post("/tasks", json!({"title": title}));
         request.header("idempotency-key", key).await
     };
-    // Also two whose key and subject are the same text when put together.
+    // Including two pairs whose key and subject concatenate to the same text.
     let callers = [("alice", "key"), ("bob", "key"), ("ob", "key"), ("b", "keyo")];
     let mut firsts = Vec::new();
     for (subject, key) in callers {
@@ -298,7 +300,7 @@ async fn idempotency_keys_are_per_caller(pool: PgPool) {
     let tasks = callers.len();
     assert_eq!((count(&pool).await, app.messages().await.len()), (tasks as i64, tasks));
 
-    // Another's body and another's request in progress are nothing to them, either.
+    // Nor does another user's body, or another user's request in progress, affect them.
     assert_eq!(post("carol", "key", "another").await.status(), 201);
     let mut in_progress = pool.begin().await.expect("a transaction");
     let insert = r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
@@ -311,7 +313,7 @@ async fn idempotency_keys_are_per_caller(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn rows_of_previous_version_have_no_owner(pool: PgPool) {
     let app = App::new(&pool);
-    // As it does, also after the migration.
+    // Written as the previous version writes rows, even after the migration.
     let id = task(&pool, "t").await;
     let remember = "insert into idempotency_keys (key, fingerprint, task_id, expires_at)
                     select 'key', sha256(convert_to(jsonb_build_array('t'::text, null)::text, 'UTF8')), $1,
@@ -319,7 +321,7 @@ async fn rows_of_previous_version_have_no_owner(pool: PgPool) {
     sqlx::query(remember).bind(id).execute(&pool).await.expect("stored");
 
     for subject in [Some("alice"), None] {
-        let app = by(&app, subject);
+        let app = app_as(&app, subject);
         let request = app.post("/tasks", json!({"title": "t"}));
         let response = request.header("idempotency-key", "key").await;
         assert_eq!((response.status(), response.header("idempotent-replayed")), (201, ""));
@@ -332,7 +334,7 @@ async fn rows_of_previous_version_have_no_owner(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn foreign_locked_task_is_404(pool: PgPool) {
+async fn locked_task_of_another_user_is_404(pool: PgPool) {
     let app = App::new(&pool);
     let id = insert(&pool, STATES[0], Some("alice")).await;
     let mut lock = pool.begin().await.expect("a transaction");
@@ -359,11 +361,11 @@ async fn ownership_takes_no_round_trip(pool: PgPool) {
             ("get", user.get(path), 1),
             ("change", change(), 1),
             ("empty change", user.patch(path, json!({})), 1),
-            // The second says why nothing was changed.
+            // The second determines why nothing was changed.
             ("conditional change", change().header("if-match", "\"0\""), 2),
             ("list", user.get("/tasks"), 1),
         ] {
-            // The first time, the statements are prepared, too.
+            // The first request also prepares the statements.
             let mut used = 0;
             for _ in 0..2 {
                 let before = proxy.round_trips();

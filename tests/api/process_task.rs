@@ -52,7 +52,7 @@ async fn leased_task_is_409_and_unchanged(pool: PgPool) {
     assert_eq!(app.messages().await, [""; 0]);
 
     execute(&pool, "update tasks set lease_expires_at = now()").await;
-    assert_eq!(process().await.status(), 202, "the worker let its lease expire");
+    assert_eq!(process().await.status(), 202, "the lease has expired");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

@@ -1,4 +1,4 @@
-//! Round trips to Postgres of each function, counted on the wire. (Batches: `worker::processor`.)
+//! Each function's round trips to Postgres, counted on the wire. (Batches: `worker::processor`.)
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use crate::support::{App, Proxy, functions::FUNCTIONS, task};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn warm_request_takes_round_trips_of_table(pool: PgPool) {
+async fn round_trips_match_functions_table(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let app = App::with_database(proxy.database(&pool));
     let send = async |request: &str| {
@@ -32,7 +32,7 @@ async fn warm_request_takes_round_trips_of_table(pool: PgPool) {
         proxy.round_trips() - before
     };
     for (request, round_trips) in FUNCTIONS.iter().flat_map(|function| function.round_trips) {
-        // The first one may also connect, and prepares the statements.
+        // The first request also connects and prepares its statements.
         let used = [send(request).await, send(request).await, send(request).await];
         assert_eq!(used[1..], [*round_trips; 2], "{request}");
     }

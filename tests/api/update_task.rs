@@ -173,7 +173,7 @@ async fn if_match_changes_only_that_version(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn one_of_concurrent_conditional_changes_is_made(pool: PgPool) {
+async fn one_of_concurrent_conditional_updates_succeeds(pool: PgPool) {
     let id = task(&pool, "t").await;
     let changes = (0..8).map(async |number| {
         let app = App::new(&pool);
@@ -198,13 +198,13 @@ async fn one_of_concurrent_conditional_changes_is_made(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn update_of_other_members_keeps_lease(pool: PgPool) {
     let id = task(&pool, "t").await;
-    let hold = "update tasks set status = 'processing', fencing_token = 7, lease_expires_at = now() + interval '1 min'";
-    execute(&pool, hold).await;
-    let held = row(&pool, id).await;
+    let sql = "update tasks set status = 'processing', fencing_token = 7, lease_expires_at = now() + interval '1 min'";
+    execute(&pool, sql).await;
+    let leased = row(&pool, id).await;
     assert_eq!(update(&pool, id, &json!({"title": "new"})).await.status(), 200);
     let renamed = row(&pool, id).await;
     for untouched in ["status", "fencing_token", "lease_expires_at"] {
-        assert_eq!(renamed[untouched], held[untouched], "{untouched}");
+        assert_eq!(renamed[untouched], leased[untouched], "{untouched}");
     }
 
     assert_eq!(update(&pool, id, &json!({"status": "failed"})).await.status(), 200);
@@ -215,7 +215,11 @@ async fn update_of_other_members_keeps_lease(pool: PgPool) {
         result: Some("too late".to_owned()),
     };
     let settled = database(&pool).run(&Settle(&[outcome])).await.expect("run");
-    assert_eq!(settled, [], "the client took the task away from its worker");
+    assert_eq!(
+        settled,
+        [],
+        "the client's change ended the lease, but the outcome was stored"
+    );
     let row = row(&pool, id).await;
     assert_eq!((&row["status"], &row["result"]), (&json!("failed"), &Value::Null));
 }

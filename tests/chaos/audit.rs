@@ -1,4 +1,5 @@
-//! What really happened, by a log that Postgres itself keeps: it outlives every process that is killed.
+//! The audit: every status change, logged by a trigger in Postgres, which no killed process can
+//! lose.
 
 use std::{
     collections::BTreeSet,
@@ -11,38 +12,36 @@ use anyhow::{Context, Result, ensure};
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
-use crate::{clients::Answers, faults::Stack};
+use crate::{clients::Responses, faults::Stack};
 
-/// The title of a task of this run.
 pub fn title(seed: u64, number: usize) -> String {
     format!("chaos {seed} {number}")
 }
 
-/// The log of a run.
 pub struct Audit {
     stack: Arc<Stack>,
-    /// What the titles of this run's tasks are like.
+    /// A `like` pattern for the titles of this run's tasks.
     titles: String,
 }
 
-/// What came of all tasks.
-pub struct Report {
+/// The final counts of a run.
+pub struct AuditReport {
     created: usize,
     completed: i64,
     failed: i64,
     lost: usize,
-    applied_twice: i64,
+    completed_twice: i64,
     created_twice: usize,
     attempts: i64,
-    /// Why tasks failed, and how many.
+    /// The results of failed tasks, with counts.
     reasons: Vec<(String, i64)>,
 }
 
 impl Audit {
-    /// Has Postgres write down every change of a task's status in an append-only log.
+    /// Installs a trigger that appends every status change of a task to a log.
     ///
-    /// A task is applied once if the log has one completion of it. Claims are slowed down a little, so that a batch
-    /// has a middle in which to kill its worker.
+    /// The log must have at most one completion of each task. The trigger delays each claim by 10
+    /// ms: time in which a worker can be killed in the middle of a batch.
     pub async fn install(stack: &Arc<Stack>, seed: u64) -> Result<Self> {
         let install = "
             create table if not exists chaos_log (
@@ -50,10 +49,10 @@ impl Audit {
                 task_id bigint not null,
                 status task_status not null,
                 fencing_token bigint not null,
-                -- One claim is made once, and has one outcome.
+                -- One claim for each token, and one outcome for each claim.
                 unique (task_id, status, fencing_token)
             );
-            -- As its owner: the functions' roles know nothing of this table.
+            -- As its owner: the functions' roles have no privileges on this table.
             create or replace function chaos_log() returns trigger language plpgsql security definer as $$
             begin
                 insert into chaos_log (task_id, status, fencing_token) values (new.id, new.status, new.fencing_token);
@@ -75,20 +74,20 @@ impl Audit {
         })
     }
 
-    /// How many tasks of this run are like that.
+    /// How many tasks of this run satisfy the SQL condition.
     pub async fn count(&self, condition: &str) -> Result<i64> {
         let count = format!("select count(*) from tasks where title like $1 and {condition}");
         let query = sqlx::query_scalar(&count).bind(&self.titles);
         Ok(query.fetch_one(&mut self.stack.connect().await?).await?)
     }
 
-    /// The time by Postgres's clock.
+    /// The time on Postgres's clock.
     pub async fn now(&self) -> Result<OffsetDateTime> {
         let now = sqlx::query_scalar("select clock_timestamp()");
         Ok(now.fetch_one(&mut self.stack.connect().await?).await?)
     }
 
-    /// How many claims that were being made at that time have no outcome: their workers have not lived to tell.
+    /// How many claims made within a second of `at` have no outcome: their workers were killed.
     pub async fn claims_without_outcome(&self, at: OffsetDateTime) -> Result<i64> {
         let claims = "select count(*) from chaos_log as claim
                       where claim.status = 'processing'
@@ -106,7 +105,7 @@ impl Audit {
     }
 
     /// Waits until every task is settled and the queue is empty.
-    pub async fn wait_for_quiet(&self, at_most: Duration) -> Result<()> {
+    pub async fn wait_until_settled(&self, at_most: Duration) -> Result<()> {
         let begun = Instant::now();
         let mut told = Instant::now();
         loop {
@@ -117,7 +116,7 @@ impl Audit {
             }
             ensure!(
                 begun.elapsed() < at_most,
-                "no quiet: {open} tasks are open, {messages} messages in the queue"
+                "not settled in time: {open} tasks open, {messages} messages in the queue"
             );
             if told.elapsed() > Duration::from_secs(15) {
                 println!("  {open} tasks open, {messages} messages in the queue");
@@ -128,7 +127,7 @@ impl Audit {
     }
 
     /// How many tasks have more than one completion in the log.
-    async fn applied_twice(&self, connection: &mut PgConnection) -> Result<i64> {
+    async fn completed_twice(&self, connection: &mut PgConnection) -> Result<i64> {
         let twice = "select count(*) from (
                          select from chaos_log join tasks on id = task_id
                          where chaos_log.status = 'completed' and title like $1
@@ -140,9 +139,10 @@ impl Audit {
             .await?)
     }
 
-    /// Shows that a task that is applied twice would be seen: makes one, counts, and undoes it.
+    /// Verifies that a task that was completed twice would be detected: logs a second completion,
+    /// counts, rolls back.
     async fn check_itself(&self, connection: &mut PgConnection) -> Result<()> {
-        let before = self.applied_twice(connection).await?;
+        let before = self.completed_twice(connection).await?;
         let mut transaction = connection.begin().await?;
         let again = "insert into chaos_log (task_id, status, fencing_token)
                      select task_id, chaos_log.status, max(chaos_log.fencing_token) + 1
@@ -151,13 +151,16 @@ impl Audit {
                      group by task_id, chaos_log.status having count(*) = 1
                      limit 1";
         sqlx::query(again).bind(&self.titles).execute(&mut *transaction).await?;
-        let seen = self.applied_twice(&mut transaction).await?;
-        ensure!(seen == before + 1, "the log does not show what is applied twice");
+        let seen = self.completed_twice(&mut transaction).await?;
+        ensure!(
+            seen == before + 1,
+            "the audit does not detect a task that was completed twice"
+        );
         transaction.rollback().await?;
         Ok(())
     }
 
-    pub async fn report(&self, answers: &Answers) -> Result<Report> {
+    pub async fn report(&self, responses: &Responses) -> Result<AuditReport> {
         let mut connection = self.stack.connect().await?;
         self.check_itself(&mut connection).await?;
         let settled = "select id from tasks where title like $1 and status in ('completed', 'failed')";
@@ -166,17 +169,17 @@ impl Audit {
             .fetch_all(&mut connection)
             .await?;
         let settled: BTreeSet<i64> = settled.into_iter().collect();
-        let created: BTreeSet<i64> = answers.created.iter().copied().collect();
+        let created: BTreeSet<i64> = responses.created.iter().copied().collect();
         let reasons = "select coalesce(result, ''), count(*) from tasks
                        where status = 'failed' and title like $1 group by 1 order by 2 desc";
         let attempts = "select coalesce(sum(attempts), 0) from tasks where title like $1";
         let all = self.count("true").await?;
-        Ok(Report {
+        Ok(AuditReport {
             created: created.len(),
             completed: self.count("status = 'completed'").await?,
             failed: self.count("status = 'failed'").await?,
             lost: created.difference(&settled).count(),
-            applied_twice: self.applied_twice(&mut connection).await?,
+            completed_twice: self.completed_twice(&mut connection).await?,
             created_twice: usize::try_from(all)?.saturating_sub(created.len()),
             attempts: sqlx::query_scalar(attempts)
                 .bind(&self.titles)
@@ -190,14 +193,14 @@ impl Audit {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = [
             ("created (201)", self.created.to_string()),
             ("completed", self.completed.to_string()),
             ("failed", self.failed.to_string()),
             ("lost", self.lost.to_string()),
-            ("applied twice", self.applied_twice.to_string()),
+            ("completed twice", self.completed_twice.to_string()),
             ("created twice", self.created_twice.to_string()),
             ("attempts", self.attempts.to_string()),
         ];
@@ -205,21 +208,21 @@ impl fmt::Display for Report {
             writeln!(f, "  {name:<16} {value:>6}")?;
         }
         for (reason, count) in &self.reasons {
-            writeln!(f, "  {:<16} {count:>6}  {reason}", "failed because")?;
+            writeln!(f, "  {:<16} {count:>6}  {reason}", "failed with")?;
         }
         Ok(())
     }
 }
 
-impl Report {
-    /// Fails unless every task was created once, and ended, and none was applied twice.
+impl AuditReport {
+    /// Fails unless every task was created once and settled, and none was completed twice.
     pub fn check(&self, tasks: usize) -> Result<()> {
         ensure!(self.created == tasks, "{} of {tasks} tasks were created", self.created);
         ensure!(self.lost == 0, "{} tasks were lost", self.lost);
         ensure!(
-            self.applied_twice == 0,
-            "{} tasks were applied twice",
-            self.applied_twice
+            self.completed_twice == 0,
+            "{} tasks were completed twice",
+            self.completed_twice
         );
         ensure!(
             self.created_twice == 0,
@@ -227,8 +230,8 @@ impl Report {
             self.created_twice
         );
         let ended = usize::try_from(self.completed + self.failed).context("counts are not negative")?;
-        ensure!(ended == tasks, "{ended} of {tasks} tasks have ended");
-        // Each has at least one attempt behind it, or the log was not written.
+        ensure!(ended == tasks, "{ended} of {tasks} tasks are settled");
+        // Each settled task has had at least one attempt.
         ensure!(
             self.attempts >= i64::try_from(ended)?,
             "{} attempts for {ended} tasks",

@@ -1,4 +1,4 @@
-//! The clients: they create tasks, and try again until they get a 201.
+//! The clients create tasks, and retry each until they receive a 201.
 
 use std::{
     collections::BTreeMap,
@@ -16,35 +16,34 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{audit::title, faults::Stack, plan::Plan};
 
-/// How many clients there are.
 const CLIENTS: usize = 8;
 
-/// How long a client tries to create one task.
+/// How long a client retries to create one task.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How far all clients are.
+/// The progress of all clients.
 pub struct Clients {
     seed: u64,
     next: AtomicUsize,
     created: AtomicUsize,
     changed: Notify,
-    /// No task beyond this number is begun until the fault before it has happened.
+    /// Clients pause at this number until the fault before it has been injected.
     allowed: AtomicUsize,
     tasks: usize,
 }
 
-/// What the clients were answered.
+/// The responses that the clients received.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub struct Responses {
     /// The ids in the 201s, one for each task.
     pub created: Vec<i64>,
-    /// How often each answer was given: a status, or that there was none.
+    /// How often each status was received, or no response at all.
     statuses: BTreeMap<String, usize>,
-    /// How many of the 201s repeated an earlier one that had not reached its client.
+    /// How many of the 201s were replayed for a repeated Idempotency-Key.
     replayed: usize,
 }
 
-impl Answers {
+impl Responses {
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for (status, count) in &self.statuses {
@@ -81,14 +80,14 @@ impl Clients {
         self.created.load(Ordering::SeqCst)
     }
 
-    /// Lets the clients go on until that many tasks have been created.
+    /// Lets the clients continue until that many tasks have been created.
     pub fn allow(&self, count: usize) {
         self.allowed.store(count.min(self.tasks), Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Lets the clients go on, and waits until that many tasks have been created. They go on a little further, so
-    /// that there is work when the fault happens.
+    /// Waits until that many tasks have been created. The clients may continue a little further, so
+    /// that there is work when the fault is injected.
     pub async fn reach(&self, count: usize) {
         self.allow(count + self.tasks / 10);
         self.wait_until(|| self.created() >= count.min(self.tasks)).await;
@@ -100,40 +99,40 @@ impl Clients {
             if condition() {
                 return;
             }
-            // Not only when told: a condition may come true between the look and the wait.
+            // With a timeout: the condition may become true between the check and the wait.
             let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
         }
     }
 }
 
 /// Creates all tasks of the plan.
-pub async fn run(clients: Arc<Clients>, stack: Arc<Stack>, plan: Plan) -> Result<Answers> {
+pub async fn run(clients: Arc<Clients>, stack: Arc<Stack>, plan: Plan) -> Result<Responses> {
     let mut running = JoinSet::new();
     let plan = Arc::new(plan);
     for _ in 0..CLIENTS {
         let (clients, stack, plan) = (Arc::clone(&clients), Arc::clone(&stack), Arc::clone(&plan));
         running.spawn(async move { create_tasks(&clients, &stack, &plan).await });
     }
-    let mut all = Answers::default();
-    while let Some(answers) = running.join_next().await {
-        all.add(answers??);
+    let mut all = Responses::default();
+    while let Some(responses) = running.join_next().await {
+        all.add(responses??);
     }
     Ok(all)
 }
 
-async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<Answers> {
+async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<Responses> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-    let mut answers = Answers::default();
+    let mut responses = Responses::default();
     loop {
         let number = clients.next.fetch_add(1, Ordering::SeqCst);
         if number >= plan.tasks {
-            return Ok(answers);
+            return Ok(responses);
         }
         clients
             .wait_until(|| number < clients.allowed.load(Ordering::SeqCst))
             .await;
-        let id = create(&http, clients.seed, number, &mut answers).await?;
-        answers.created.push(id);
+        let id = create(&http, clients.seed, number, &mut responses).await?;
+        responses.created.push(id);
         clients.created.fetch_add(1, Ordering::SeqCst);
         clients.changed.notify_waiters();
 
@@ -141,7 +140,7 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<A
             stack.send(json!({"task_id": id}).to_string()).await?;
         }
         if plan.out_of_order.contains(&number) {
-            for id in answers.created.iter().rev().take(5) {
+            for id in responses.created.iter().rev().take(5) {
                 stack.send(json!({"task_id": id}).to_string()).await?;
             }
         }
@@ -151,28 +150,29 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<A
     }
 }
 
-/// Creates one task, with a key, so that trying again creates no second one.
-async fn create(http: &reqwest::Client, seed: u64, number: usize, answers: &mut Answers) -> Result<i64> {
+/// Creates one task with an Idempotency-Key, so that retries create no second one.
+async fn create(http: &reqwest::Client, seed: u64, number: usize, responses: &mut Responses) -> Result<i64> {
     let begun = Instant::now();
     let body = json!({"title": title(seed, number), "description": "one two three"});
     loop {
         let request = http.post(format!("{}/tasks", crate::faults::env("API_URL")?));
         let request = request.header("idempotency-key", title(seed, number).replace(' ', "-"));
-        let answer = match request.json(&body).send().await {
+        let received = match request.json(&body).send().await {
             Ok(response) if response.status() == 201 => {
                 let replayed = response.headers().contains_key("idempotent-replayed");
-                answers.replayed += usize::from(replayed);
-                *answers.statuses.entry("201".to_owned()).or_default() += 1;
+                responses.replayed += usize::from(replayed);
+                *responses.statuses.entry("201".to_owned()).or_default() += 1;
                 let task: Value = response.json().await?;
                 return task["id"].as_i64().context("a task has an id");
             }
             Ok(response) => {
                 let status = response.status().as_u16();
                 let text = response.text().await.unwrap_or_default();
-                // 409: the first try is still at work. 502 and 504: the function died or took too long.
+                // 409: the first request is still running. 502 and 504: the function crashed or
+                // timed out.
                 ensure!(
                     [409, 502, 503, 504].contains(&status),
-                    "task {number} was answered {status}: {text}"
+                    "unexpected response to task {number}: {status} {text}"
                 );
                 status.to_string()
             }
@@ -181,15 +181,15 @@ async fn create(http: &reqwest::Client, seed: u64, number: usize, answers: &mut 
                     error.is_timeout() || error.is_request() || error.is_connect(),
                     "{error}"
                 );
-                "no answer".to_owned()
+                "no response".to_owned()
             }
         };
-        *answers.statuses.entry(answer).or_default() += 1;
+        *responses.statuses.entry(received).or_default() += 1;
         ensure!(
             begun.elapsed() < PATIENCE,
             "task {number} could not be created within {PATIENCE:?}"
         );
-        // As a client does that was told to retry later, only sooner.
+        // Shorter than Retry-After, to save time.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! How each fault is made, and how it is shown that it happened.
+//! Injects each fault and confirms that it happened.
 
 use std::{
     collections::HashMap,
@@ -19,30 +19,31 @@ use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions}
 
 use crate::{audit::Audit, plan::Fault};
 
-/// How long a fault may take to happen.
+/// How long injecting a fault may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// For how long Postgres is paused: longer than a function waits for it.
+/// How long Postgres is paused: longer than a function waits for it.
 const PAUSE: Duration = Duration::from_secs(4);
 
-/// For how long the queue is gone.
+/// How long the queue is missing.
 const OUTAGE: Duration = Duration::from_secs(3);
 
 /// A variable that `make chaos` and `make test` set.
 pub fn env(name: &str) -> Result<String> {
-    std::env::var(name).with_context(|| format!("{name} is not set: run it with `make chaos`"))
+    std::env::var(name).with_context(|| format!("{name} is not set: run `make chaos`"))
 }
 
-/// The deployed stack, as far as it can be made to fail.
+/// The deployed stack, with access to inject faults.
 pub struct Stack {
     sqs: Client,
     queue: TaskQueue,
     queue_url: String,
     dead_letters: DeadLetterQueue,
     options: PgConnectOptions,
-    /// The program that makes Postgres fail.
+    /// The program that injects faults into Postgres.
     fail_postgres: Option<String>,
-    /// The poison messages that must be in the dead-letter queue in the end: sent since the queue was last lost.
+    /// The poison messages sent since the queue was last deleted: they must end in the dead-letter
+    /// queue.
     poison: Mutex<Vec<String>>,
 }
 
@@ -65,12 +66,12 @@ impl Stack {
         self.fail_postgres.is_some()
     }
 
-    /// A new connection, which no fault has touched yet.
+    /// A new connection, unaffected by earlier faults.
     pub async fn connect(&self) -> Result<PgConnection> {
         Ok(self.options.connect().await?)
     }
 
-    /// Puts a message into the queue, as soon as there is one.
+    /// Sends a message, retrying while the queue does not exist.
     pub async fn send(&self, body: String) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -83,14 +84,14 @@ impl Stack {
         }
     }
 
-    /// Puts a message into the queue that is none of ours.
+    /// Sends a malformed message.
     pub async fn send_poison(&self, body: String) -> Result<()> {
         self.send(body.clone()).await?;
         self.poison.lock().expect("not poisoned").push(body);
         Ok(())
     }
 
-    /// Makes a fault happen and returns what shows that it did.
+    /// Injects a fault and returns the evidence that it happened.
     pub async fn inject(&self, fault: Fault, audit: &Audit) -> Result<String> {
         match fault {
             Fault::KillProcessors => self.kill_processors(audit).await,
@@ -101,8 +102,8 @@ impl Stack {
         }
     }
 
-    /// Kills in the middle of a batch: while a claim waits for a lock, which Postgres then grants although its client is
-    /// gone. Tries again if no worker came.
+    /// Kills workers in the middle of a batch: while a claim waits for a lock, which Postgres then
+    /// grants although its client is gone. Retries if there was no worker.
     async fn kill_processors(&self, audit: &Audit) -> Result<String> {
         let (mut look, mut lock) = (self.connect().await?, self.connect().await?);
         let begun = Instant::now();
@@ -112,7 +113,7 @@ impl Stack {
                 .execute(&mut *locked)
                 .await?;
             let held = Instant::now();
-            // Shorter than the functions' own limit of waiting for a lock.
+            // Shorter than the functions' lock_timeout.
             while self.claims(&mut look).await? == 0 && held.elapsed() < Duration::from_millis(500) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -125,21 +126,24 @@ impl Stack {
             }
             let before = audit.now().await?;
             for processor in &processors {
-                // One that has ended by itself meanwhile is not there to be killed.
+                // It may have exited in the meantime.
                 let _ = kill(*processor, Signal::SIGKILL);
             }
             locked.rollback().await?;
-            // Long enough for the outcomes of those that live.
+            // Long enough for surviving workers to store their outcomes.
             tokio::time::sleep(Duration::from_secs(2)).await;
             let orphans = audit.claims_without_outcome(before).await?;
             if orphans > 0 {
-                return Ok(format!("{} of them; {orphans} claims left behind", processors.len()));
+                return Ok(format!(
+                    "{} killed, {orphans} claims without an outcome",
+                    processors.len()
+                ));
             }
         }
         bail!("no task-processor was killed in the middle of a batch");
     }
 
-    /// How many claims Postgres works on.
+    /// How many claims Postgres is running.
     async fn claims(&self, look: &mut PgConnection) -> Result<i64> {
         let claims = "select count(*) from pg_stat_activity
                       where state = 'active' and query like 'with requested as%'";
@@ -155,29 +159,29 @@ impl Stack {
         let after: String = sqlx::query_scalar(started)
             .fetch_one(&mut self.connect().await?)
             .await?;
-        ensure!(before != after, "it is still the server of {before}");
-        Ok(format!("started again at {after}"))
+        ensure!(before != after, "Postgres was not restarted: it has run since {before}");
+        Ok(format!("running again since {after}"))
     }
 
     async fn pause_postgres(&self) -> Result<String> {
         let mut look = self.connect().await?;
         self.fail_postgres("pause")?;
-        let answer = tokio::time::timeout(PAUSE, look.ping()).await;
+        let pong = tokio::time::timeout(PAUSE, look.ping()).await;
         self.fail_postgres("resume")?;
-        ensure!(answer.is_err(), "it answered while it was paused");
-        // That answer comes now.
+        ensure!(pong.is_err(), "Postgres responded while it was paused");
+        // The response to the ping arrives only now.
         drop(look);
-        Ok(format!("no answer for {} s", PAUSE.as_secs()))
+        Ok(format!("no response for {} s", PAUSE.as_secs()))
     }
 
     fn fail_postgres(&self, how: &str) -> Result<()> {
-        let program = self.fail_postgres.as_ref().context("Postgres is not ours")?;
+        let program = self.fail_postgres.as_ref().context("FAIL_POSTGRES is not set")?;
         let status = Command::new(program).args(["fail-postgres", how]).status()?;
-        ensure!(status.success(), "{program} fail-postgres {how} ended with {status}");
+        ensure!(status.success(), "{program} fail-postgres {how}: {status}");
         Ok(())
     }
 
-    /// Deletes the queue while messages are in it, and creates it anew.
+    /// Deletes the queue while it has messages, and recreates it.
     async fn lose_queue(&self, audit: &Audit) -> Result<String> {
         let begun = Instant::now();
         let mut settings = self.queue_attributes().await?;
@@ -186,7 +190,7 @@ impl Stack {
             if lost > 0 {
                 break lost;
             }
-            ensure!(begun.elapsed() < DEADLINE, "there was no message to lose");
+            ensure!(begun.elapsed() < DEADLINE, "the queue had no message to lose");
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
         self.sqs.delete_queue().queue_url(&self.queue_url).send().await?;
@@ -202,22 +206,24 @@ impl Stack {
             ];
             configured.contains(name)
         });
-        // The host may be spelled differently.
+        // The two URLs may have different host names.
         let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
         let create = self.sqs.create_queue().queue_name(name(&self.queue_url));
         let created = create.set_attributes(Some(settings)).send().await?;
         ensure!(
             created.queue_url().map(name) == Some(name(&self.queue_url)),
-            "it is another queue: {created:?}"
+            "the recreated queue has another URL: {created:?}"
         );
-        ensure!(unsent > 0, "no task was created while the queue was gone");
-        Ok(format!("{lost} messages lost, {unsent} tasks created without"))
+        ensure!(unsent > 0, "no task was created while the queue was missing");
+        Ok(format!(
+            "{lost} messages lost, {unsent} tasks created without a message"
+        ))
     }
 
     async fn queue_attributes(&self) -> Result<HashMap<QueueAttributeName, String>> {
         let request = self.sqs.get_queue_attributes().queue_url(&self.queue_url);
-        let answer = request.attribute_names(QueueAttributeName::All).send().await?;
-        Ok(answer.attributes.unwrap_or_default())
+        let response = request.attribute_names(QueueAttributeName::All).send().await?;
+        Ok(response.attributes.unwrap_or_default())
     }
 
     /// How many messages are in the queue, visible or in flight.
@@ -226,7 +232,7 @@ impl Stack {
         Ok(depth.visible + depth.in_flight)
     }
 
-    /// The poison messages that are not in the dead-letter queue, though they should be; and how many are.
+    /// The poison messages missing from the dead-letter queue, and how many are in it.
     pub async fn missing_poison(&self) -> Result<(Vec<String>, usize)> {
         let letters = self.dead_letters.list().await?;
         let is_dead = |body: &String| letters.iter().any(|letter| letter.body == *body);
@@ -238,7 +244,7 @@ impl Stack {
     }
 }
 
-/// The processes of the deployed task-processor: those with its name in the environment that Lambda gives them.
+/// The processes of the deployed task-processor, by the function name in their environment.
 fn processors() -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -1,9 +1,9 @@
-//! Fault tests: tasks are created while everything they need fails in turn. Afterwards every task that got a 201
+//! Chaos tests: faults are injected while clients create tasks. Afterwards every task with a 201
 //! must be completed or failed, and none completed twice.
 //!
-//! The faults come in a random order that a seed repeats, between tasks whose numbers the seed chooses, too. Each
-//! fault must be seen to have happened, or the run fails. `make chaos` runs this at full length, `make test` a
-//! short version.
+//! A seed determines the order of the faults and the tasks after which they are injected. The run
+//! fails unless each fault is confirmed to have happened. `make chaos` runs at full length,
+//! `make test` a short version.
 
 mod audit;
 mod clients;
@@ -20,12 +20,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{audit::Audit, clients::Clients, faults::Stack, plan::Plan};
 
-/// How long the system may need to come to rest after the last task was created. The slowest way: a message is
-/// lost, counts as lost after 90 s, is found by the next sweep within 60 s, and is lost again.
-const TIME_TO_QUIET: Duration = Duration::from_secs(6 * 60);
+/// How long it may take until all tasks are settled after the last one was created. In the worst
+/// case a message is lost, counts as lost after 90 s, is re-sent by the next sweep within 60 s, and
+/// is lost again.
+const DRAIN_TIME: Duration = Duration::from_secs(6 * 60);
 
-/// The fewest tasks with which each fault finds some work to disturb.
-const FEWEST_TASKS: usize = 100;
+/// With fewer, some fault may find no work to disturb.
+const MIN_TASKS: usize = 100;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -34,15 +35,12 @@ async fn main() -> Result<()> {
         Some(seed) => seed,
         None => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() % 100_000,
     };
-    ensure!(
-        tasks >= FEWEST_TASKS,
-        "at least {FEWEST_TASKS} tasks are needed, to have faults between them"
-    );
+    ensure!(tasks >= MIN_TASKS, "at least {MIN_TASKS} tasks are needed");
     let stack = Arc::new(Stack::from_env().await?);
     let plan = Plan::new(seed, tasks, stack.owns_postgres());
-    println!("\nchaos: {tasks} tasks, seed {seed} (repeat it with `make chaos TASKS={tasks} SEED={seed}`)");
+    println!("\nchaos: {tasks} tasks, seed {seed} (repeat with `make chaos TASKS={tasks} SEED={seed}`)");
     if !stack.owns_postgres() {
-        println!("  Postgres is not made to fail: DATABASE_URL is not ours to restart");
+        println!("  no Postgres faults: the server of DATABASE_URL is not started by make");
     }
 
     let audit = Audit::install(&stack, seed).await?;
@@ -53,45 +51,41 @@ async fn main() -> Result<()> {
         tokio::select! {
             biased;
             () = clients.reach(step.at) => {}
-            // A client that gave up says why; waiting for its tasks would be in vain.
-            ended = &mut load => bail!("the clients ended with {:?}", ended?),
+            // The clients end early only if one of them failed.
+            ended = &mut load => bail!("the clients ended early: {:?}", ended?),
         }
         let proof = stack.inject(step.fault, &audit).await;
-        let proof = proof.with_context(|| {
-            format!(
-                "the fault \"{}\" could not be shown to have happened",
-                step.fault.name()
-            )
-        })?;
+        let proof =
+            proof.with_context(|| format!("cannot confirm that the fault \"{}\" happened", step.fault.name()))?;
         println!("  at task {:>5}  {:<30} {proof}", clients.created(), step.fault.name());
     }
     clients.allow(tasks);
-    let answers = load.await??;
+    let responses = load.await??;
     println!(
-        "  all created after {} s; waiting for quiet",
+        "  all tasks created after {} s; waiting until they are settled and the queue is empty",
         started.elapsed().as_secs()
     );
 
     let waiting = Instant::now();
-    audit.wait_for_quiet(TIME_TO_QUIET).await?;
-    let report = audit.report(&answers).await?;
+    audit.wait_until_settled(DRAIN_TIME).await?;
+    let report = audit.report(&responses).await?;
     let (missing_poison, dead_poison) = stack.missing_poison().await?;
     print!("\n{report}");
     println!(
         "  {:<16} {:>6}",
-        "time to quiet",
+        "settled after",
         format!("{} s", waiting.elapsed().as_secs())
     );
     println!(
-        "  {:<16} {dead_poison:>6}  sent since the queue was last lost, now in the dead-letter queue",
+        "  {:<16} {dead_poison:>6}  dead-lettered since the task queue was last deleted",
         "poison"
     );
-    println!("\n  clients were answered {}", answers.describe());
+    println!("\n  responses: {}", responses.describe());
     println!("  injected messages: {}\n", plan.describe_messages());
 
     ensure!(
         missing_poison.is_empty(),
-        "not in the dead-letter queue: {missing_poison:?}"
+        "missing from the dead-letter queue: {missing_poison:?}"
     );
     ensure!(dead_poison > 0, "no poison message was injected");
     report.check(tasks)

@@ -1,53 +1,50 @@
-//! What happens when: all of it follows from the seed.
+//! The schedule of a run, derived from the seed.
 
 use std::collections::BTreeSet;
 
-/// Something that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// SIGKILL to every task-processor while one of them claims a batch.
     KillProcessors,
-    /// Postgres is stopped in order, and started again.
+    /// Postgres is shut down gracefully and restarted.
     RestartPostgres,
-    /// Postgres is killed, and recovers from its log.
+    /// Postgres is killed and recovers from its write-ahead log.
     CrashPostgres,
-    /// Postgres does not answer for some seconds.
+    /// Postgres does not respond for some seconds.
     PausePostgres,
-    /// The task queue is gone for some seconds, and comes back empty.
+    /// The task queue is deleted, and recreated empty after some seconds.
     LoseQueue,
 }
 
 impl Fault {
-    /// What a person reads.
     pub fn name(self) -> &'static str {
         match self {
             Self::KillProcessors => "task-processors killed",
             Self::RestartPostgres => "Postgres restarted",
             Self::CrashPostgres => "Postgres crashed",
             Self::PausePostgres => "Postgres paused",
-            Self::LoseQueue => "queue gone, its messages lost",
+            Self::LoseQueue => "queue deleted with messages",
         }
     }
 }
 
-/// A fault, and how many tasks have been created when it happens.
+/// A fault, and how many tasks have been created when it is injected.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub at: usize,
     pub fault: Fault,
 }
 
-/// What happens in a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub tasks: usize,
-    /// In the order in which they happen.
+    /// In the order of injection.
     pub faults: Vec<Step>,
-    /// The tasks after which their message is sent once more, at once.
+    /// The tasks whose message is immediately sent twice.
     pub duplicates: BTreeSet<usize>,
-    /// The tasks after which the messages of the last five are sent once more, the newest first.
+    /// The tasks after which the messages of the last five are sent twice, newest first.
     pub out_of_order: BTreeSet<usize>,
-    /// The tasks after which a message is sent that is none.
+    /// The tasks after which a malformed message is sent.
     pub poison: BTreeSet<usize>,
 }
 
@@ -63,7 +60,8 @@ impl Plan {
             }
         }
         random.shuffle(&mut faults);
-        // Spread over the run, each somewhere in its own part of it. The first and the last tasks are left in peace.
+        // Spread over the run, each at random within its own part. No fault during the first and
+        // the last tasks.
         let part = tasks / (faults.len() + 1);
         let steps = faults.into_iter().enumerate().map(|(number, fault)| Step {
             at: part / 2 + number * part + random.usize(0..part),
@@ -73,7 +71,7 @@ impl Plan {
         let mut some =
             |share: usize| -> BTreeSet<usize> { (0..tasks / share).map(|_| random.usize(0..tasks)).collect() };
         let (duplicates, out_of_order, mut poison) = (some(10), some(50), some(100));
-        // One that no loss of the queue can take away.
+        // One after the last deletion of the queue.
         poison.insert(tasks - 1);
         Self {
             tasks,
@@ -86,7 +84,7 @@ impl Plan {
 
     pub fn describe_messages(&self) -> String {
         format!(
-            "{} duplicates, {} times five out of order, {} poison",
+            "{} duplicates, {} sequences of five out of order, {} poison",
             self.duplicates.len(),
             self.out_of_order.len(),
             self.poison.len()

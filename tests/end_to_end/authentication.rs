@@ -1,4 +1,4 @@
-//! A deployed stack that is closed: API Gateway asks the authorizer, which asks for tokens.
+//! The stack with `AUTH=closed`: API Gateway calls the authorizer, which requires tokens.
 
 use std::{path::Path, time::Duration};
 
@@ -19,7 +19,7 @@ async fn call(method: Method, path: &str, token: Option<&str>) -> Response {
         .json(&json!({"title": "t"}))
         .send()
         .await
-        .expect("the stack answers")
+        .expect("the stack responds")
 }
 
 async fn assert_problem(response: Response, status: u16, title: &str) {
@@ -67,7 +67,7 @@ async fn only_public_routes_work_without_token() {
 }
 
 #[tokio::test]
-async fn token_admits_and_admin_token_admits_everywhere() {
+async fn user_token_reaches_own_tasks_and_admin_token_everything() {
     let (user, admin) = (token("bob", ""), token("alice", "admin"));
     let created = call(Method::POST, "/tasks", Some(&user)).await;
     assert_eq!(created.status(), 201);

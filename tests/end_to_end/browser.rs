@@ -1,4 +1,4 @@
-//! The pages of the deployed stack, used in a browser as a person would.
+//! The pages of the deployed stack in a browser.
 
 use std::collections::BTreeSet;
 
@@ -14,22 +14,22 @@ fn unique(title: &str) -> String {
 }
 
 async fn get(path: &str) -> Value {
-    let answer = reqwest::get(format!("{}{path}", env("API_URL"))).await;
-    let answer = answer
-        .expect("the stack answers")
+    let response = reqwest::get(format!("{}{path}", env("API_URL"))).await;
+    let response = response
+        .expect("the stack responds")
         .error_for_status()
         .expect("a success");
-    answer.json().await.expect("a JSON body")
+    response.json().await.expect("a JSON body")
 }
 
 async fn create(title: &str) {
     let request = reqwest::Client::new().post(format!("{}/tasks", env("API_URL")));
-    let answer = request.json(&json!({"title": title})).send().await;
-    assert_eq!(answer.expect("the stack answers").status(), 201);
+    let response = request.json(&json!({"title": title})).send().await;
+    assert_eq!(response.expect("the stack responds").status(), 201);
 }
 
-/// The dashboard, with only that task in its list.
-async fn find_on_the_dashboard(browser: &mut Browser, title: &str) {
+/// Searches for the title until the dashboard lists only that task.
+async fn search_dashboard(browser: &mut Browser, title: &str) {
     browser.type_into("#search", title).await;
     let titles = "Array.from(document.querySelectorAll('#task-list .row-title'), (node) => node.textContent)";
     let found = format!("JSON.stringify({titles}) === JSON.stringify([{}])", json!(title));
@@ -55,12 +55,13 @@ async fn dashboard_creates_task_and_shows_completion() {
     browser.click("#create-submit").await;
     browser.wait_for(30, "!document.querySelector('#create').open").await;
 
-    find_on_the_dashboard(&mut browser, &title).await;
+    search_dashboard(&mut browser, &title).await;
     let completed = "document.querySelector('#task-list .status.completed') !== null";
     browser.wait_for(30, completed).await;
 
     browser.click("#task-list .row").await;
-    // The order is not fixed: create-task and the processor each write their own time.
+    // Sorted: create-task and task-processor record times independently, so that their order may
+    // vary.
     let events = "Array.from(document.querySelectorAll('#detail-timeline li'), (item) => item.className).toSorted()";
     let settled = format!("{events}.includes('completed') && {events}");
     let all = json!(["claimed", "completed", "created", "enqueued"]);
@@ -70,12 +71,16 @@ async fn dashboard_creates_task_and_shows_completion() {
         .await;
     assert_eq!(result, format!("Processed \"{title}\": 3 words, 17 characters"));
 
-    assert_eq!(browser.eval("performance.timeOrigin").await, loaded, "it was reloaded");
+    assert_eq!(
+        browser.eval("performance.timeOrigin").await,
+        loaded,
+        "the page was reloaded"
+    );
     assert_eq!(browser.errors().await, NO_ERRORS);
 }
 
 #[tokio::test]
-async fn dashboard_of_closed_api_requests_token() {
+async fn dashboard_of_closed_api_requires_admin_token() {
     let mut browser = Browser::start().await;
     browser.set_viewport(1280, 900, false).await;
     browser
@@ -102,7 +107,7 @@ async fn dashboard_fits_phone_width() {
     let mut browser = Browser::start().await;
     browser.set_viewport(390, 844, true).await;
     browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
-    find_on_the_dashboard(&mut browser, &title).await;
+    search_dashboard(&mut browser, &title).await;
     assert_fits(&mut browser, "document.documentElement").await;
 
     browser.click("#task-list .row").await;
@@ -142,7 +147,8 @@ async fn docs_show_every_operation_and_execute_one() {
 
     let operation = ".opblock-post:has([data-path='/tasks'])";
     browser.click(&format!("{operation} .opblock-summary")).await;
-    // Twice, because an example that the page sends by itself, such as an Idempotency-Key, works once.
+    // Twice: an example value that the page sends by default, such as an Idempotency-Key, would
+    // work only once.
     for title in [unique("from the docs"), unique("again from the docs")] {
         let body = json!({"title": title}).to_string();
         browser

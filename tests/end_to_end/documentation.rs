@@ -1,8 +1,9 @@
-//! Every command in a ```console block of README.md and docs/walkthrough.md, run against the deployed stack: does it
-//! print what the document says? A test binary of its own, because ids begin at 1 for each document.
+//! Runs every command in a ```console block of README.md, docs/api.md and docs/walkthrough.md
+//! against the deployed stack and compares the output with the document. A separate test binary,
+//! because ids begin at 1 for each document.
 //!
-//! In a document, a line `…` stands for lines that are left out; times may differ. A command that only looks is
-//! repeated until it prints what it should: the task processor needs its time.
+//! In a document, a line `…` stands for omitted lines; times may differ. A command that only reads
+//! is repeated until its output matches, since tasks are processed in the background.
 
 use std::{
     path::Path,
@@ -13,13 +14,13 @@ use std::{
 use aws_sdk_sqs::Client;
 use sqlx::{Connection, PgConnection};
 
-/// Longer than the retries of a task take, until it is failed.
+/// Longer than all retries of a task take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What `make dlq` and `make redrive` run, for the stack of the tests instead of that of `make up`.
+/// Replaces `make dlq` and `make redrive`, which would use the stack of `make up`.
 const MAKE: &str = r#"make() { "$DEAD_LETTERS" "${1/#dlq/list}"; }"#;
 
-/// A command and what it prints, in a document.
+/// A command and its documented output.
 struct Example {
     command: String,
     output: Vec<String>,
@@ -41,7 +42,7 @@ fn examples(document: &str) -> Vec<Example> {
                 let mut command = command.to_owned();
                 while command.ends_with('\\') {
                     command.push('\n');
-                    command.push_str(lines.next().expect("a command goes on after a backslash"));
+                    command.push_str(lines.next().expect("a backslash continues the command"));
                 }
                 let output = Vec::new();
                 examples.push(Example { command, output });
@@ -63,17 +64,17 @@ fn examples(document: &str) -> Vec<Example> {
 fn run(command: &str) -> Vec<String> {
     let mut bash = Command::new("bash");
     bash.current_dir("..").arg("-c").arg(format!("{MAKE}\n{command}"));
-    // It finds $DEAD_LETTERS in the environment of this test.
+    // Inherited by bash; fails here if it is not set.
     env("DEAD_LETTERS");
     bash.env("API", env("API_URL"));
-    let output = bash.output().expect("bash is there");
+    let output = bash.output().expect("bash starts");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     text.lines()
         .map(|line| line.trim_end_matches('\r').to_owned())
         .collect()
 }
 
-/// The line with times of one look.
+/// The line with every time replaced by a placeholder.
 fn without_times(line: &str) -> String {
     let is_time =
         |text: &str| time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).is_ok();
@@ -82,21 +83,21 @@ fn without_times(line: &str) -> String {
     words.fold(line.to_owned(), |line, time| line.replace(time, "<time>"))
 }
 
-fn fits(expected: &[String], actual: &[String]) -> bool {
+fn matches(expected: &[String], actual: &[String]) -> bool {
     match expected {
         [] => actual.is_empty(),
-        [gap, rest @ ..] if gap == "…" => (0..=actual.len()).any(|left_out| fits(rest, &actual[left_out..])),
+        [gap, rest @ ..] if gap == "…" => (0..=actual.len()).any(|omitted| matches(rest, &actual[omitted..])),
         [line, rest @ ..] => actual
             .split_first()
-            .is_some_and(|(first, others)| without_times(line) == without_times(first) && fits(rest, others)),
+            .is_some_and(|(first, tail)| without_times(line) == without_times(first) && matches(rest, tail)),
     }
 }
 
-/// As after `make clean-data` and `make up`.
-async fn forget_everything() {
+/// The state after `make clean-data` and `make up`.
+async fn delete_all_data() {
     let mut connection = PgConnection::connect(&env("DATABASE_URL"))
         .await
-        .expect("Postgres is there");
+        .expect("Postgres accepts connections");
     let truncate = sqlx::query("truncate tasks, idempotency_keys restart identity");
     truncate.execute(&mut connection).await.expect("truncated");
     let sqs = Client::from_conf(queue::client_config().expect("the environment of `make test`").build());
@@ -108,22 +109,22 @@ async fn forget_everything() {
 
 #[tokio::test]
 async fn documented_commands_print_documented_output() {
-    for document in ["README.md", "docs/walkthrough.md"] {
-        forget_everything().await;
-        let text = std::fs::read_to_string(Path::new("..").join(document)).expect("the document is there");
+    for (document, commands) in [("README.md", 2), ("docs/api.md", 6), ("docs/walkthrough.md", 10)] {
+        delete_all_data().await;
+        let text = std::fs::read_to_string(Path::new("..").join(document)).expect("the document exists");
         let examples = examples(&text);
-        assert!(examples.len() >= 5, "{document} has {} examples", examples.len());
+        assert_eq!(examples.len(), commands, "{document}'s commands");
         for Example { command, output } in examples {
             let deadline = Instant::now() + PATIENCE;
-            let only_looks = command == "make dlq" || command.starts_with("curl $API/") && !command.contains(" -");
+            let only_reads = command == "make dlq" || command.starts_with("curl $API/") && !command.contains(" -");
             let mut actual = run(&command);
-            while only_looks && !fits(&output, &actual) && Instant::now() < deadline {
+            while only_reads && !matches(&output, &actual) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(200));
                 actual = run(&command);
             }
             assert!(
-                fits(&output, &actual),
-                "{document} says\n\n$ {command}\n{}\n\nbut it prints\n\n{}\n",
+                matches(&output, &actual),
+                "{document} documents\n\n$ {command}\n{}\n\nbut the command prints\n\n{}\n",
                 output.join("\n"),
                 actual.join("\n")
             );

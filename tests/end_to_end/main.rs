@@ -1,5 +1,5 @@
-//! Tests of deployed functions: over HTTP (`tasks`), in a browser (`browser`), closed (`authentication`), and in the
-//! sandbox's shape (`sandbox`).
+//! End-to-end tests of the deployed functions: over HTTP (`tasks`), in a browser (`browser`), with
+//! authentication (`authentication`), and with the sandbox's resources (`sandbox`).
 
 use ::support;
 

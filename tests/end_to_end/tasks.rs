@@ -13,7 +13,7 @@ async fn call(method: Method, path: &str, body: Option<Value>) -> (StatusCode, V
     if let Some(body) = body {
         request = request.json(&body);
     }
-    let response = request.send().await.expect("the stack answers");
+    let response = request.send().await.expect("the stack responds");
     let status = response.status();
     (status, response.json().await.expect("a JSON body"))
 }
@@ -45,7 +45,7 @@ async fn task_passes_through_its_lifecycle() {
         .json(&body)
         .send()
         .await;
-    let response = response.expect("the stack answers");
+    let response = response.expect("the stack responds");
     assert_eq!(response.status(), 201);
     let location = response.headers()["location"].to_str().expect("text").to_owned();
     let url = response.url().join(&location).expect("a relative URL");
@@ -58,8 +58,8 @@ async fn task_passes_through_its_lifecycle() {
     let id = created["id"].as_i64().expect("an id");
     let path = format!("/tasks/{id}");
     let done = completed(id).await;
-    let (status, operators) = get(&format!("/admin/tasks/{id}")).await;
-    let events: Vec<&Value> = operators["timeline"]
+    let (status, history) = get(&format!("/admin/tasks/{id}")).await;
+    let events: Vec<&Value> = history["timeline"]
         .as_array()
         .expect("a list")
         .iter()
@@ -68,7 +68,7 @@ async fn task_passes_through_its_lifecycle() {
     assert_eq!(
         (status, events.first(), events.len()),
         (StatusCode::OK, Some(&&json!("created")), 4),
-        "{operators}"
+        "{history}"
     );
     assert_eq!(
         done["result"],
@@ -77,7 +77,7 @@ async fn task_passes_through_its_lifecycle() {
     assert_eq!(done["created_at"], created["created_at"]);
     let at_location: Value = reqwest::get(url)
         .await
-        .expect("an answer")
+        .expect("a response")
         .json()
         .await
         .expect("a task");
@@ -118,11 +118,11 @@ async fn every_route_is_deployed_and_follows_contract() {
         (StatusCode::OK, json!([]))
     );
 
-    let (status, whole) = get("/admin/status").await;
-    assert_eq!((status, &whole["problems"]), (StatusCode::OK, &json!([])));
+    let (status, system) = get("/admin/status").await;
+    assert_eq!((status, &system["problems"]), (StatusCode::OK, &json!([])));
     let dashboard = reqwest::get(format!("{}/admin/dashboard", env("API_URL")))
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(dashboard.status(), 200);
     assert_eq!(dashboard.headers()["content-type"], "text/html; charset=utf-8");
 
@@ -162,8 +162,8 @@ async fn every_route_is_deployed_and_follows_contract() {
         (Method::GET, "/nope", None, 404),
         (Method::PATCH, "/nope/nope", None, 404),
     ] {
-        let (answered, problem) = call(method.clone(), path, body).await;
-        assert_eq!(answered, status, "{method} {path}: {problem}");
+        let (actual, problem) = call(method.clone(), path, body).await;
+        assert_eq!(actual, status, "{method} {path}: {problem}");
         assert_eq!(
             (&problem["status"], &problem["type"]),
             (&json!(status), &json!("about:blank"))
@@ -172,7 +172,7 @@ async fn every_route_is_deployed_and_follows_contract() {
 }
 
 #[tokio::test]
-async fn poison_message_is_dead_lettered_alone() {
+async fn poison_message_is_dead_lettered_without_its_batch() {
     let sqs = sqs();
     let poison = format!("poison {}", std::process::id());
     let sent = sqs
@@ -182,7 +182,7 @@ async fn poison_message_is_dead_lettered_alone() {
         .send()
         .await;
     sent.expect("sent");
-    let ids = [create("neighbour").await, create("neighbour").await];
+    let ids = [create("neighbor").await, create("neighbor").await];
     for id in ids {
         completed(id).await;
     }
@@ -196,33 +196,33 @@ async fn poison_message_is_dead_lettered_alone() {
         bodies.find(|body| *body == poison).map(str::to_owned)
     })
     .await;
-    assert_eq!(body, poison, "the body is kept");
+    assert_eq!(body, poison, "the body is unchanged");
 
     let pool = PgPool::connect(&env("DATABASE_URL"))
         .await
         .expect("the stack's database");
     for id in ids {
-        // One claim each: the token counts them.
+        // One claim each: each claim increments the fencing token.
         assert_eq!(crate::support::row(&pool, id).await["fencing_token"], 1);
     }
-    eventually(60, "nothing is left in flight", async || {
+    eventually(60, "no message is in flight", async || {
         let request = sqs.get_queue_attributes().queue_url(env("QUEUE_URL"));
         let in_flight = QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
-        let answer = request.attribute_names(in_flight.clone()).send().await;
-        let attributes = answer.expect("attributes").attributes.unwrap_or_default();
+        let response = request.attribute_names(in_flight.clone()).send().await;
+        let attributes = response.expect("attributes").attributes.unwrap_or_default();
         (attributes[&in_flight] == "0").then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn reconciler_sends_unsent_task_to_completion() {
+async fn reconciler_enqueues_unsent_task() {
     let pool = PgPool::connect(&env("DATABASE_URL"))
         .await
         .expect("the stack's database");
     let insert = "insert into tasks (title, updated_at) values ('never sent', now() - interval '1 hour') returning id";
     let id: i64 = sqlx::query_scalar(insert).fetch_one(&pool).await.expect("inserted");
-    // The schedule is once a minute.
+    // The reconciler runs once a minute.
     eventually(150, "the task is completed", async || {
         let (_, task) = get(&format!("/tasks/{id}")).await;
         (task["status"] == "completed").then_some(())
@@ -246,8 +246,8 @@ async fn redriven_message_reruns_failed_task() {
         .await;
     sent.expect("sent");
     let letters = DeadLetterQueue::new(client_config(), env("DEAD_LETTER_QUEUE_URL"), env("QUEUE_URL"));
-    // More than once: a test that looks at the queue hides what is in it for a while.
-    let task = eventually(180, "the message is redriven, and its task completed", async || {
+    // Repeatedly: another test that receives from the queue hides its messages for a while.
+    let task = eventually(180, "the message is redriven and its task completed", async || {
         letters.redrive(|_| ()).await.expect("redriven");
         let (status, task) = get(&format!("/tasks/{id}")).await;
         assert_eq!(status, 200, "{task}");
@@ -269,7 +269,7 @@ async fn page_on_localhost_may_call_api() {
         let request = request
             .header("origin", origin)
             .header("access-control-request-method", "PUT");
-        let response = request.send().await.expect("an answer");
+        let response = request.send().await.expect("a response");
         assert_eq!(response.status(), 200, "{method} {path}");
         assert_eq!(
             response.headers()["access-control-allow-origin"],
@@ -283,10 +283,10 @@ async fn page_on_localhost_may_call_api() {
 async fn burst_of_requests_leaves_postgres_with_connections() {
     let id = create("burst").await;
     let path = format!("/tasks/{id}/process");
-    let answers = futures::future::join_all((0..500).map(|_| call(Method::POST, &path, None))).await;
-    for (status, answer) in answers {
-        // Queued; or being processed; or throttled, as AWS does beyond its limits.
-        assert!([202, 409, 429].contains(&status.as_u16()), "{status} {answer}");
+    let responses = futures::future::join_all((0..500).map(|_| call(Method::POST, &path, None))).await;
+    for (status, body) in responses {
+        // Queued, being processed, or throttled, as by AWS beyond its limits.
+        assert!([202, 409, 429].contains(&status.as_u16()), "{status} {body}");
     }
     let pool = PgPool::connect(&env("DATABASE_URL"))
         .await

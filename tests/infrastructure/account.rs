@@ -1,4 +1,5 @@
-//! What dev/tools/account.py does for `make deploy-sandbox` and `make destroy-sandbox`. Here in the emulator, under other names.
+//! dev/tools/account.py, which `make deploy-sandbox` and `make destroy-sandbox` run: here against
+//! the emulator, under other names.
 
 use std::{path::Path, process::Command};
 
@@ -6,46 +7,48 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 
-/// Any calls of the AWS API, as a list of services, operations and inputs; its answer is the list of theirs.
+/// A script that makes AWS API calls, given as a list of services, operations and inputs, and
+/// prints a list of their outputs.
 const CALL: &str = "import json, sys, botocore.session
 client = lambda service: botocore.session.Session().create_client(service, 'us-east-1')
 calls = json.loads(sys.argv[1])
 print(json.dumps([client(service)._make_api_call(*call) for service, *call in calls], default=str))";
 
-/// Its log group is retained: on AWS a late line makes one again after the stack has deleted it.
+/// Its log group is retained: on AWS a late log line creates the group again after the stack has
+/// deleted it.
 const TEMPLATE: &str = r#"{"Resources":{"Logs":{
     "Type":"AWS::Logs::LogGroup","DeletionPolicy":"Retain","Properties":{"LogGroupName":{"Ref":"AWS::StackName"}}}}}"#;
 
 const EVERYTHING: [&str; 4] = ["stack", "log group", "snapshot", "upload"];
 
 #[tokio::test]
-async fn destroy_removes_stack_and_spares_neighbour() {
+async fn destroy_removes_only_named_stack() {
     let stack = format!("destroy-{:x}", fastrand::u64(..));
-    let neighbour = format!("{stack}-2");
+    let other = format!("{stack}-2");
     let bucket = sam_bucket();
-    for name in [&stack, &neighbour] {
+    for name in [&stack, &other] {
         create_everything(name, &bucket).await;
     }
-    assert_eq!(what_is_left_of(&stack, &bucket), EVERYTHING);
+    assert_eq!(leftovers(&stack, &bucket), EVERYTHING);
 
-    let said = account(&["destroy", &stack, "us-east-1"]);
-    assert_eq!(what_is_left_of(&stack, &bucket), [""; 0], "{said}");
-    assert_eq!(what_is_left_of(&neighbour, &bucket), EVERYTHING, "{said}");
-    assert!(said.contains(&format!("kept the bucket {bucket}")), "{said}");
+    let printed = account(&["destroy", &stack, "us-east-1"]);
+    assert_eq!(leftovers(&stack, &bucket), [""; 0], "{printed}");
+    assert_eq!(leftovers(&other, &bucket), EVERYTHING, "{printed}");
+    assert!(printed.contains(&format!("kept the bucket {bucket}")), "{printed}");
 
     let again = account(&["destroy", &stack, "us-east-1"]);
     assert!(again.contains(&format!("there is no stack {stack}")), "{again}");
     assert!(!again.contains("deleted"), "{again}");
 
-    account(&["destroy", &neighbour, "us-east-1"]);
-    assert_eq!(what_is_left_of(&neighbour, &bucket), [""; 0]);
+    account(&["destroy", &other, "us-east-1"]);
+    assert_eq!(leftovers(&other, &bucket), [""; 0]);
 }
 
 #[test]
 fn look_reports_identity_and_api_log_role() {
-    let found: Value = serde_json::from_str(&account(&["look", "us-east-1"])).expect("JSON");
+    let found: Value = serde_json::from_str(&account(&["inspect", "us-east-1"])).expect("JSON");
     let role = found["api_log_role"].as_str().expect("a value of ApiLogRole");
-    // Of the whole account: another stack may have set it.
+    // The role is a setting of the account: another stack may have set it.
     assert!(["create", "existing"].contains(&role), "{role}");
     let arn = "arn:aws:iam::000000000000:root";
     assert_eq!(
@@ -54,10 +57,10 @@ fn look_reports_identity_and_api_log_role() {
     );
 }
 
-/// What a stack consists of, and what it leaves behind.
+/// Creates a stack, and everything that its deletion leaves behind.
 async fn create_everything(stack: &str, bucket: &str) {
     let cluster = json!({"DBClusterIdentifier": stack, "Engine": "aurora-postgresql",
-        "MasterUsername": "somebody", "MasterUserPassword": "a password"});
+        "MasterUsername": "postgres", "MasterUserPassword": "a password"});
     let snapshot = json!({"DBClusterIdentifier": stack, "DBClusterSnapshotIdentifier": final_snapshot(stack)});
     let object = json!({"Bucket": bucket, "Key": format!("{stack}/package")});
     aws(&json!([
@@ -65,7 +68,7 @@ async fn create_everything(stack: &str, bucket: &str) {
         ["rds", "CreateDBCluster", cluster],
         ["rds", "CreateDBClusterSnapshot", snapshot],
         ["rds", "DeleteDBCluster", {"DBClusterIdentifier": stack, "SkipFinalSnapshot": true}],
-        // Twice, and deleted: the bucket keeps both versions, and the deletion.
+        // Uploaded twice and deleted: the bucket stores both versions and a delete marker.
         ["s3", "PutObject", object],
         ["s3", "PutObject", object],
         ["s3", "DeleteObject", object],
@@ -77,8 +80,8 @@ async fn create_everything(stack: &str, bucket: &str) {
     .await;
 }
 
-/// Which of all that there is.
-fn what_is_left_of(stack: &str, bucket: &str) -> Vec<&'static str> {
+/// Those of `EVERYTHING` that still exist.
+fn leftovers(stack: &str, bucket: &str) -> Vec<&'static str> {
     let found = aws(&json!([
         ["cloudformation", "ListStacks", {}],
         ["logs", "DescribeLogGroups", {"logGroupNamePrefix": stack}],
@@ -103,12 +106,12 @@ fn what_is_left_of(stack: &str, bucket: &str) -> Vec<&'static str> {
     names.filter(|(_, left)| *left).map(|(name, _)| *name).collect()
 }
 
-/// As CloudFormation names it.
+/// The name that CloudFormation gives a final snapshot.
 fn final_snapshot(stack: &str) -> String {
     format!("{stack}-snapshot-database-1abc")
 }
 
-/// Where `sam deploy` has uploaded the stack that the tests run against.
+/// The bucket to which `sam deploy` uploads packages.
 fn sam_bucket() -> String {
     let stack = json!({"StackName": "aws-sam-cli-managed-default"});
     let found = aws(&json!([["cloudformation", "DescribeStacks", stack]]));
@@ -120,7 +123,7 @@ fn aws(calls: &Value) -> Value {
     serde_json::from_str(&python(&["-c", CALL, &calls.to_string()])).expect("JSON")
 }
 
-/// Runs dev/tools/account.py as xtask does; returns what it says.
+/// Runs dev/tools/account.py as xtask does; returns its output.
 fn account(arguments: &[&str]) -> String {
     let script = [concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/tools/account.py")];
     python(&[&script, arguments].concat())
@@ -131,7 +134,7 @@ fn python(arguments: &[&str]) -> String {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/tools/sam/bin/python");
     let output = Command::new(program).args(arguments).output().expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    let (said, error) = (text(output.stdout), text(output.stderr));
-    assert!(output.status.success(), "{arguments:?}: {said}{error}");
-    said
+    let (printed, error) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {printed}{error}");
+    printed
 }

@@ -1,5 +1,5 @@
-//! Tests of files: the template (`template`), the OpenAPI document (`openapi`), the written ones (`documents`), and what the
-//! sandbox needs of an account (`account`).
+//! Tests of files: the template (`template`), the OpenAPI document (`openapi`), the documents
+//! (`documents`), and the script that looks into a sandbox's account and cleans it up (`account`).
 
 use ::support;
 

@@ -1,4 +1,4 @@
-//! openapi.json: is it what the functions say, and is what they say so?
+//! openapi.json matches the template and the parsers, and is consistent.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn committed() -> Value {
     serde_json::from_str(include_str!("../../openapi.json")).expect("JSON")
 }
 
-/// Every operation of the document: its method and path, and what it says.
+/// Every operation of the document, by method and path.
 fn operations(document: &Value) -> Vec<(String, &Value)> {
     let paths = document["paths"].as_object().expect("paths").iter();
     paths
@@ -37,7 +37,7 @@ fn document_has_routes_of_template() {
     let document = committed();
     let documented: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();
     let mut deployed: BTreeSet<String> = template_routes().into_keys().collect();
-    // A method for every path, and every path: api-info's 404 and 405. What it answers with 200 is a route.
+    // The catch-all routes are api-info's 404 and 405; its only documented route is GET /.
     assert!(deployed.remove("ANY /{proxy+}") && deployed.remove("ANY /"));
     deployed.insert("GET /".to_owned());
     assert_eq!(documented, deployed);
@@ -80,7 +80,7 @@ fn links_lead_to_operations_with_valid_parameters() {
             let found = all
                 .iter()
                 .find(|(_, target)| target["operationId"] == link["operationId"]);
-            let (_, target) = found.unwrap_or_else(|| panic!("{route}: {name} leads nowhere"));
+            let (_, target) = found.unwrap_or_else(|| panic!("{route}: {name} links to no operation"));
             for parameter in link["parameters"].as_object().expect("parameters").keys() {
                 let parameter = parameter.trim_start_matches("header.");
                 let known = target["parameters"].as_array().expect("parameters");
@@ -95,7 +95,7 @@ fn links_lead_to_operations_with_valid_parameters() {
     assert!(links >= 15, "{links}");
 }
 
-/// The attributes of utoipa take literals only.
+/// utoipa's attributes take only literals, so the limits are written twice.
 #[test]
 fn document_limits_match_parsers() {
     let document = committed();
@@ -120,13 +120,13 @@ fn document_query_parameters_match_parser() {
     let errors = Page::parse([("unknown", "")]).expect_err("unknown");
     let known = errors[0]
         .detail
-        .split_once("it takes ")
+        .split_once("which supports ")
         .expect("the names")
         .1
         .replace(" and ", ", ");
     assert_eq!(names, known.split(", ").collect::<Vec<_>>());
     for name in names {
-        // Known, even if this is no value of it.
+        // A known parameter, even if the value is invalid.
         let errors = Page::parse([(name, "\0")]).expect_err("a NUL");
         assert!(!errors[0].detail.starts_with("is not a parameter"), "{name}");
     }
@@ -141,12 +141,12 @@ fn bodies_refuse_undocumented_members() {
     }
 }
 
-/// A pattern of the document. ECMA-262's and Rust's dialects mean the same by what these use.
+/// A pattern of the document. The syntax that these use means the same in ECMA-262 and in Rust.
 fn pattern(schema: &Value) -> Regex {
     Regex::new(schema["pattern"].as_str().expect("a pattern")).expect("a regular expression")
 }
 
-/// Texts that are near the border: white space and control characters, quotes, and lengths around the limits.
+/// Edge cases: white space and control characters, quotes, and lengths around the limits.
 fn texts() -> impl Strategy<Value = String> {
     let letters = prop_oneof![
         4 => any::<char>(),

@@ -1,8 +1,9 @@
-//! How much the deployed functions compute, counted by valgrind in the binaries that are deployed: a regression shows
-//! here, however slow or busy the machine is. `make bench-counts` writes the numbers that this compares with.
+//! Instruction counts of the deployed binaries under valgrind, which show a regression however slow
+//! or busy the machine is. `make bench-counts` records the expected counts.
 //!
-//! What still changes: how often an answer comes in two parts; on another machine, which of memchr's and ring's variants its
-//! CPU can run (valgrind's has no AVX-512). The same machine is within 2%; hence the tolerance.
+//! Remaining variance: how often a response arrives in two segments and, across machines, which
+//! variants of memchr's and ring's code the CPU supports (valgrind's has no AVX-512). On one
+//! machine counts vary by less than 2%; hence the tolerance.
 
 use std::{
     collections::BTreeMap,
@@ -20,28 +21,29 @@ use sqlx::PgPool;
 
 use crate::support::{TestQueue, env, execute, functions::FUNCTIONS, settings};
 
-/// Where the numbers are, for each CPU architecture and function.
+/// The recorded counts, for each CPU architecture and function.
 const FILE: &str = "../dev/bench/instructions.toml";
 
-/// What is at its beginning.
+/// The header of the file.
 const COMMENT: &str = "\
-# Instructions of the functions themselves, without the C library: from the start to the first answer (cold), and for
+# Instructions of the functions themselves, without the C library: from the start to the first response (cold), and for
 # each further request (warm).
-# tests/release/instructions.rs compares; `make bench-counts` writes.
+# Recorded by `make bench-counts`, verified by tests/release/instructions.rs.
 
 ";
 
-/// How many percent more, or fewer, there may be.
+/// The permitted deviation in percent.
 const TOLERANCE: u64 = 5;
 
-/// How often a function may be counted until it is within them. Under valgrind it is so much slower that on a busy machine
-/// it may take SQS or Postgres for dead, and try again, or not: that is not how it always computes.
+/// How often a function may be counted until it is within the tolerance. Valgrind slows it down so
+/// much that on a busy machine a request to SQS or Postgres may time out and be retried, which
+/// changes the count.
 const ATTEMPTS: usize = 3;
 
-/// How many tasks there are: the requests that change one are each about another, and all attempts need 858.
+/// The number of tasks. Every request that changes a task needs its own: 858 for all attempts.
 const TASKS: i64 = 1000;
 
-/// The functions whose instructions are counted, in alphabetical order, and what they are invoked with.
+/// The functions whose instructions are counted, in alphabetical order, with their sample events.
 fn counted() -> impl Iterator<Item = (&'static str, &'static str)> {
     let functions = FUNCTIONS.iter();
     functions.filter_map(|function| Some((function.name, function.sample_event?)))
@@ -60,40 +62,46 @@ async fn requests_take_the_recorded_instructions(pool: PgPool) {
         return fs::write(FILE, format!("{COMMENT}{counts}")).expect("written");
     }
     let Some(expected) = all.get(std::env::consts::ARCH) else {
-        return eprintln!("no counts for {}: make bench-counts", std::env::consts::ARCH);
+        return eprintln!(
+            "no counts for {}; to record them: make bench-counts",
+            std::env::consts::ARCH
+        );
     };
     assert!(
         expected.keys().eq(counted().map(|(name, _)| name)),
-        "other functions: make bench-counts"
+        "the recorded functions differ; to record again: make bench-counts"
     );
     let mut wrong = Vec::new();
     for ((function, sample), expected) in counted().zip(expected.values()) {
         let mut attempts = Vec::new();
         while attempts.len() < ATTEMPTS {
             let counted = functions.count(function, sample).await;
-            if counted.as_ref().is_ok_and(|counted| is_like(counted, expected)) {
+            if counted
+                .as_ref()
+                .is_ok_and(|counted| is_within_tolerance(counted, expected))
+            {
                 break;
             }
             attempts.push(counted);
         }
         if attempts.len() == ATTEMPTS {
-            wrong.push(format!("{function}: {attempts:?}, were {expected:?}"));
+            wrong.push(format!("{function}: counted {attempts:?}, recorded {expected:?}"));
         }
     }
     assert!(
         wrong.is_empty(),
-        "more than {TOLERANCE}% off; if that is meant, make bench-counts:\n{}",
+        "more than {TOLERANCE}% off; if intended, record again with make bench-counts:\n{}",
         wrong.join("\n")
     );
 }
 
-fn is_like(counted: &Count, expected: &Count) -> bool {
+fn is_within_tolerance(counted: &Count, expected: &Count) -> bool {
     [(counted.cold, expected.cold), (counted.warm, expected.warm)]
         .into_iter()
         .all(|(counted, expected)| counted.abs_diff(expected) * 100 <= expected * TOLERANCE)
 }
 
-/// The functions, and what they need.
+/// The functions with their database and queues.
 struct Functions {
     host: LambdaHost,
     reports: PathBuf,
@@ -110,7 +118,7 @@ impl Functions {
         execute(pool, "vacuum analyze tasks").await;
         let (queue, dead_letters) = (TestQueue::create().await, TestQueue::create().await);
         let options = pool.connect_options();
-        let database = options.get_database().expect("a test has its own");
+        let database = options.get_database().expect("a test has its own database");
         let (host, port) = (options.get_host(), options.get_port());
         let roots = fs::canonicalize("../shared/core/rds-ca/rds-ca.pem").expect("certificates");
         let variables = [
@@ -119,7 +127,7 @@ impl Functions {
             ("DATABASE_URL", &format!("postgres://postgres@{host}:{port}/{database}")),
             ("DEAD_LETTER_QUEUE_URL", dead_letters.url()),
             ("QUEUE_URL", queue.url()),
-            // Instead of the machine's trust roots, of which each system has others.
+            // Instead of the machine's trust roots, which differ between systems.
             ("SSL_CERT_FILE", roots.to_str().expect("a path of text")),
         ];
         let reports = Path::new("../target/instructions");
@@ -145,7 +153,7 @@ impl Functions {
         counted.map_err(|error| format!("{error:#}"))
     }
 
-    /// Of several attempts the medians.
+    /// The medians of several attempts.
     async fn typical(&self) -> Counts {
         let mut typical = Counts::new();
         for (function, sample) in counted() {
@@ -169,7 +177,7 @@ impl Functions {
         self.last_task.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A sample event, about the last task if it only reads, and otherwise about one of its own.
+    /// A sample event: for the last task if it only reads, otherwise for a task of its own.
     fn event(&self, sample: &str) -> Value {
         let Some((method, path)) = sample.split_once(' ') else {
             return events::sqs(&std::array::from_fn::<i64, 10, _>(|_| self.next_task()));

@@ -1,5 +1,5 @@
-//! Tests of what is deployed to AWS, the release builds: how large they are (`budgets`), and how much they compute
-//! (`instructions`).
+//! Tests of the release builds that are deployed to AWS: their sizes (`budgets`) and instruction
+//! counts (`instructions`).
 
 use ::support;
 

@@ -1,5 +1,5 @@
-//! The API as clients see it: requests become API Gateway's events, and go to the functions that template.yaml routes
-//! them to; messages and sweeps go to the others.
+//! The application in the test's process: each request becomes an API Gateway event and reaches the
+//! function to which it is routed; batches and sweeps reach the other functions.
 
 use std::{
     future::{Future, IntoFuture},
@@ -28,8 +28,8 @@ use tokio::sync::OnceCell;
 
 use super::{Response, TestQueue, client_config, database, database_that_is_down, functions, routes, settings};
 
-/// The functions, with a database and queues of the test's own; and who calls them: an admin, unless
-/// told otherwise. Clones share everything but the caller.
+/// The functions with the test's own database and queues, and their caller: an admin by default.
+/// Clones share everything but the caller.
 #[derive(Clone)]
 pub struct App {
     functions: Arc<Functions>,
@@ -44,7 +44,7 @@ pub(super) struct Functions {
     queues: Arc<OnceCell<Queues>>,
 }
 
-/// Created when first needed.
+/// The queues, created when first used.
 pub(super) struct Queues {
     tasks: TestQueue,
     dead_letters: TestQueue,
@@ -64,7 +64,7 @@ impl App {
         Self::with_database(database_that_is_down())
     }
 
-    /// With this access to a database.
+    /// With this database.
     pub fn with_database(database: Database) -> Self {
         let functions = Functions {
             database,
@@ -78,23 +78,23 @@ impl App {
         }
     }
 
-    /// Reaching SQS this way.
+    /// With this configuration of the SQS client.
     pub fn with_sqs(mut self, sqs: Builder) -> Self {
         self.unshared().sqs = sqs;
         self
     }
 
-    /// Writing metrics there.
+    /// With these metrics.
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
         self.unshared().metrics = metrics;
         self
     }
 
     fn unshared(&mut self) -> &mut Functions {
-        Arc::get_mut(&mut self.functions).expect("set up before it is cloned")
+        Arc::get_mut(&mut self.functions).expect("not cloned yet")
     }
 
-    /// Further execution environments of the functions, with a connection of their own and the same queues.
+    /// Another execution environment of each function, with its own connection and the same queues.
     pub fn another_environment(&self, pool: &PgPool) -> Self {
         let mut another = Self::new(pool).with_sqs(self.functions.sqs.clone());
         another.unshared().queues = Arc::clone(&self.functions.queues);
@@ -111,17 +111,17 @@ impl App {
         &self.functions.queues().await.dead_letters
     }
 
-    /// Takes all messages out of the task queue, and returns their bodies.
+    /// Receives all messages from the task queue, and returns their bodies.
     pub async fn messages(&self) -> Vec<String> {
         self.queue().await.bodies().await
     }
 
-    /// The task-processor's response to a batch, for which it has 30 s.
+    /// The task-processor's response to a batch, with a deadline in 30 s.
     pub async fn process(&self, event: SqsEvent) -> Result<SqsBatchResponse, BatchError> {
         self.process_with(settings::TASK_PROCESSOR, event).await
     }
 
-    /// Under these settings.
+    /// Like `process`, with these settings.
     pub async fn process_with(
         &self,
         settings: task_processor::Settings,
@@ -133,13 +133,13 @@ impl App {
         task_processor::handle(database, queue, metrics, settings, event, deadline).await
     }
 
-    /// A sweep of the task-reconciler.
+    /// Runs a sweep of the task-reconciler.
     pub async fn sweep(&self, trace: Option<&TraceHeader>) -> Result<SweepReport, SweepError> {
         let queue = &self.functions.queues().await.task_queue;
         task_reconciler::sweep(&self.functions.database, queue, &settings::TASK_RECONCILER, trace).await
     }
 
-    /// Called by this subject, who is not an admin.
+    /// Called by this subject, not an admin.
     pub fn as_user(&self, subject: &str) -> Self {
         self.called_by(json!({"sub": subject, "admin": "false"}))
     }
@@ -149,7 +149,7 @@ impl App {
         self.called_by(json!({"sub": "tester", "admin": "true"}))
     }
 
-    /// By way of routes that lack the authorizer.
+    /// Called through routes without an authorizer.
     pub fn without_authorizer(&self) -> Self {
         self.called_by(json!({}))
     }
@@ -167,7 +167,7 @@ impl App {
         self.request("DELETE", path)
     }
 
-    /// With a JSON body, unless there is none.
+    /// With a JSON body, if any.
     pub fn post(&self, path: impl Into<String>, body: impl Into<Option<Value>>) -> Request {
         let request = self.request("POST", path);
         body.into().iter().fold(request, Request::json)
@@ -223,16 +223,16 @@ impl Functions {
     }
 }
 
-/// Who sends the event.
+/// The sender of the event.
 #[derive(Clone, Copy, Debug)]
 pub enum Gateway {
-    /// API Gateway's REST API: payload 1.0. What template.yaml deploys.
+    /// API Gateway's REST API (payload 1.0), which template.yaml deploys.
     Rest,
-    /// API Gateway's HTTP API: payload 2.0. What `cargo lambda watch` sends.
+    /// API Gateway's HTTP API (payload 2.0), the format of `cargo lambda watch`.
     Http,
 }
 
-/// A request; sent when it is awaited.
+/// A request, sent when awaited.
 #[derive(Clone)]
 pub struct Request {
     app: App,
@@ -250,7 +250,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Goes to this function with this path parameter, whatever the routes say.
+    /// Sends it to this function with this path parameter, regardless of the routes.
     pub fn routed_to(mut self, function: &str, name: &str, value: &str) -> Self {
         self.function = function.to_owned();
         self.parameters = Map::from_iter([(name.to_owned(), value.into())]);
@@ -267,12 +267,12 @@ impl Request {
         self
     }
 
-    /// A body with the media type `application/json`.
+    /// Sets the body, with the media type `application/json`.
     pub fn json(self, body: &Value) -> Self {
         self.header("content-type", "application/json").body(&body.to_string())
     }
 
-    /// A body as it is.
+    /// Sets the body, without a media type.
     pub fn body(mut self, body: &str) -> Self {
         self.body = Some(body.to_owned());
         self
@@ -289,13 +289,13 @@ impl Request {
         self
     }
 
-    /// To a function that allows calls of pages of these origins.
+    /// Sets the origins that the function allows for CORS.
     pub fn allow_origins(mut self, origins: &'static str) -> Self {
         self.allow_origins = origins;
         self
     }
 
-    /// In an invocation to which Lambda gives this trace header.
+    /// Sets the trace header of the invocation.
     pub fn traced(mut self, header: &'static str) -> Self {
         self.trace = Some(header);
         self
@@ -307,7 +307,7 @@ impl Request {
         assert_eq!(
             is_rest,
             matches!(self.gateway, Gateway::Rest),
-            "the event is of the other version"
+            "the event was parsed as the other payload version"
         );
         let cors = cors::layer(self.allow_origins);
         // `cargo lambda watch` has no authorizer.
@@ -319,7 +319,7 @@ impl Request {
         context.xray_trace_id = self.trace.map(str::to_owned);
         let handler = |context| functions::handle(&self.app.functions, &self.function, context);
         let response = respond(&handler, auth, cors.as_ref(), LambdaEvent::new(event, context)).await;
-        Response::of(serde_json::to_value(response.expect("handlers do not fail")).expect("serialisable"))
+        Response::of(serde_json::to_value(response.expect("handlers do not fail")).expect("serializable"))
     }
 
     fn event(&self) -> Value {

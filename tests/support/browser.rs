@@ -1,7 +1,7 @@
 //! A headless Chromium with one page, driven over the [Chrome DevTools Protocol].
 //!
-//! The protocol runs over two pipes: there is no port, and Chromium ends when the pipes do, which is with every kind
-//! of end of this process.
+//! The protocol runs over two pipes: there is no port, and Chromium exits when the pipes close,
+//! however this process ends.
 //!
 //! [Chrome DevTools Protocol]: https://chromedevtools.github.io/devtools-protocol/
 
@@ -27,10 +27,12 @@ use tokio::{
 
 use super::env;
 
-/// For an answer of Chromium, which the first time includes its start; for a page or an element to be there.
-const SECONDS: u64 = 30;
+/// The timeout for a response, the first of which includes Chromium's start, and for a page or an
+/// element to appear.
+const TIMEOUT_SECONDS: u64 = 30;
 
-/// Chromium reads commands from descriptor 3 and writes answers to 4: a shell makes them of stdin and stdout.
+/// Chromium reads commands from descriptor 3 and writes responses to 4: a shell connects them to
+/// stdin and stdout.
 const SHELL: &str = r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null"#;
 
 const FLAGS: [&str; 12] = [
@@ -44,7 +46,8 @@ const FLAGS: [&str; 12] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // A page that needs something from the internet fails everywhere, not only without the internet.
+    // No internet access: a page that needs it fails on every machine, not only on those without a
+    // connection.
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ];
@@ -53,24 +56,24 @@ const FLAGS: [&str; 12] = [
 pub struct Browser {
     process: Process,
     commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    responses: BufReader<ChildStdout>,
     last_id: u64,
-    /// Which page the commands are for, once there is one.
+    /// The session of the page, once attached.
     session: Option<Value>,
     errors: Vec<String>,
 }
 
 impl Browser {
-    /// Starts Chromium with an empty page and a profile of its own.
+    /// Starts Chromium with an empty page and a new profile.
     pub async fn start() -> Self {
         let mut process = Process::start();
         let (stdin, stdout) = (process.child.stdin.take(), process.child.stdout.take());
         let commands = ChildStdin::from_std(stdin.expect("stdin is a pipe")).expect("a runtime");
-        let answers = ChildStdout::from_std(stdout.expect("stdout is a pipe")).expect("a runtime");
+        let responses = ChildStdout::from_std(stdout.expect("stdout is a pipe")).expect("a runtime");
         let mut browser = Self {
             process,
             commands,
-            answers: BufReader::new(answers),
+            responses: BufReader::new(responses),
             last_id: 0,
             session: None,
             errors: Vec::new(),
@@ -87,23 +90,25 @@ impl Browser {
         browser
     }
 
-    /// Goes to the URL and waits until it is loaded.
+    /// Opens the URL and waits until it is loaded.
     pub async fn open(&mut self, url: &str) {
         let navigation = self.command("Page.navigate", json!({"url": url})).await;
-        assert_eq!(navigation["errorText"], Value::Null, "{url} does not open");
-        self.wait_for(SECONDS, "document.readyState === 'complete'").await;
+        assert_eq!(navigation["errorText"], Value::Null, "{url} failed to open");
+        self.wait_for(TIMEOUT_SECONDS, "document.readyState === 'complete'")
+            .await;
     }
 
     /// The value of a JavaScript expression; of a promise, what it resolves to.
     pub async fn eval(&mut self, expression: &str) -> Value {
         let parameters = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
-        let mut answer = self.command("Runtime.evaluate", parameters).await;
-        let exception = &answer["exceptionDetails"];
+        let mut response = self.command("Runtime.evaluate", parameters).await;
+        let exception = &response["exceptionDetails"];
         assert_eq!(*exception, Value::Null, "{expression} throws");
-        answer["result"]["value"].take()
+        response["result"]["value"].take()
     }
 
-    /// Waits, for at most `seconds`, until the JavaScript expression is neither false nor null; returns its value.
+    /// Waits, for at most `seconds`, until the JavaScript expression is neither false nor null;
+    /// returns its value.
     pub async fn wait_for(&mut self, seconds: u64, expression: &str) -> Value {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
@@ -116,7 +121,7 @@ impl Browser {
                 let path = Path::new("../target/tmp").join(format!("{test}.png"));
                 self.screenshot(&path).await;
                 panic!(
-                    "not within {seconds} s: {expression}\nthe page: {}\nits errors: {:#?}",
+                    "not within {seconds} s: {expression}\nscreenshot: {}\nerrors: {:#?}",
                     path.display(),
                     self.errors
                 );
@@ -125,7 +130,7 @@ impl Browser {
         }
     }
 
-    /// Waits until the mouse reaches the middle of the first element that the selector matches, and clicks it.
+    /// Clicks the middle of the first element that matches the selector, once nothing covers it.
     pub async fn click(&mut self, css: &str) {
         let css = json!(css);
         let middle = format!(
@@ -137,21 +142,21 @@ impl Browser {
                 return element?.contains(document.elementFromPoint(middle.x, middle.y)) ? middle : null;
             }})()"
         );
-        let middle = self.wait_for(SECONDS, &middle).await;
+        let middle = self.wait_for(TIMEOUT_SECONDS, &middle).await;
         for event in ["mousePressed", "mouseReleased"] {
             let mouse = json!({"type": event, "x": middle["x"], "y": middle["y"], "button": "left", "clickCount": 1});
             self.command("Input.dispatchMouseEvent", mouse).await;
         }
     }
 
-    /// Clicks a text field and replaces what is in it.
+    /// Clicks a text field and replaces its content.
     pub async fn type_into(&mut self, css: &str, text: &str) {
         self.click(css).await;
         self.eval("document.activeElement.select()").await;
         self.command("Input.insertText", json!({"text": text})).await;
     }
 
-    /// Makes the window that large, and prefer a dark or a light color scheme.
+    /// Sets the size of the window and the preferred color scheme.
     pub async fn set_viewport(&mut self, width: u32, height: u32, dark: bool) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.command("Emulation.setDeviceMetricsOverride", metrics).await;
@@ -160,32 +165,33 @@ impl Browser {
         self.command("Emulation.setEmulatedMedia", media).await;
     }
 
-    /// Writes what the window shows as a PNG.
+    /// Writes a screenshot of the window as PNG.
     pub async fn screenshot(&mut self, path: &Path) {
-        let answer = self.command("Page.captureScreenshot", json!({})).await;
-        let image = STANDARD.decode(answer["data"].as_str().expect("an image"));
+        let response = self.command("Page.captureScreenshot", json!({})).await;
+        let image = STANDARD.decode(response["data"].as_str().expect("an image"));
         fs::write(path, image.expect("base64")).expect("the screenshot can be written");
     }
 
-    /// What went wrong in the page so far: `console.error`s, uncaught exceptions, violations of its
-    /// Content-Security-Policy, resources that did not load.
+    /// The page's errors so far: `console.error`, uncaught exceptions, violations of its
+    /// Content-Security-Policy, and resources that failed to load.
     pub async fn errors(&mut self) -> &[String] {
-        // What happened before this has been reported before its answer.
+        // Chromium reports earlier events before it responds to this.
         self.eval("null").await;
         &self.errors
     }
 
     async fn command(&mut self, method: &str, parameters: Value) -> Value {
-        let answered = timeout(Duration::from_secs(SECONDS), self.ask(method, parameters)).await;
-        let Ok(Some(mut answer)) = answered else {
-            panic!("Chromium does not answer {method}; it says:\n{}", self.process.log());
+        let response = timeout(Duration::from_secs(TIMEOUT_SECONDS), self.send(method, parameters)).await;
+        let Ok(Some(mut response)) = response else {
+            panic!("Chromium did not respond to {method}; its log:\n{}", self.process.log());
         };
-        assert_eq!(answer["error"], Value::Null, "{method} fails");
-        answer["result"].take()
+        assert_eq!(response["error"], Value::Null, "{method} failed");
+        response["result"].take()
     }
 
-    /// The answer to a command, or `None` if Chromium has ended. Messages end with a zero byte.
-    async fn ask(&mut self, method: &str, parameters: Value) -> Option<Value> {
+    /// Sends a command and returns its response, or `None` if Chromium has exited. Messages end
+    /// with a zero byte.
+    async fn send(&mut self, method: &str, parameters: Value) -> Option<Value> {
         self.last_id += 1;
         let mut message = json!({"id": self.last_id, "method": method, "params": parameters});
         if let Some(session) = &self.session {
@@ -194,9 +200,9 @@ impl Browser {
         self.commands.write_all(format!("{message}\0").as_bytes()).await.ok()?;
         loop {
             let mut bytes = Vec::new();
-            self.answers.read_until(0, &mut bytes).await.ok()?;
+            self.responses.read_until(0, &mut bytes).await.ok()?;
             bytes.pop()?;
-            let message: Value = serde_json::from_slice(&bytes).expect("Chromium writes JSON");
+            let message: Value = serde_json::from_slice(&bytes).expect("a JSON message");
             if message["id"] == self.last_id {
                 return Some(message);
             }
@@ -217,7 +223,7 @@ fn error_in(event: &Value) -> Option<String> {
     Some(error.to_string())
 }
 
-/// Chromium's processes and their files. They are gone when this is, also after a panic.
+/// Chromium's processes and their files, removed on drop, even after a panic.
 struct Process {
     child: Child,
     folder: PathBuf,
@@ -238,12 +244,12 @@ impl Process {
         }
         let log = File::create(folder.join("log")).expect("a new file");
         let child = command
-            // Where it leaves files that are not in its profile.
+            // For files outside its profile.
             .envs([("HOME", &folder), ("TMPDIR", &folder)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
-            // A group, so that all of Chromium's processes can be killed at once.
+            // Its own group, to kill all of Chromium's processes at once.
             .process_group(0)
             .spawn()
             .expect("sh starts");

@@ -1,9 +1,9 @@
-//! An authority of a test's own.
+//! A test's own certificate authority.
 
 use std::{path::Path, process::Command};
 
-/// Makes a certificate for `localhost`, and the authority that has signed it, in an empty folder: `.crt` and `.key` of
-/// `server` and of `ca`.
+/// Creates a certificate for `localhost` and the authority that signed it, in an empty folder:
+/// `.crt` and `.key` of `server` and of `ca`.
 pub fn make_certificates(folder: &Path) {
     for (name, extensions, signer) in [
         ("ca", "basicConstraints=critical,CA:TRUE", None),
@@ -27,8 +27,8 @@ pub fn make_certificates(folder: &Path) {
             openssl.args(["-CA", &format!("{signer}.crt"), "-CAkey", &format!("{signer}.key")]);
             openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
         }
-        let output = openssl.output().expect("openssl can be run");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{openssl:?}: {said}");
+        let output = openssl.output().expect("openssl starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{openssl:?}: {errors}");
     }
 }

@@ -1,22 +1,50 @@
-//! What documents say about the repository: where their links lead, and what they name.
+//! Checks of the documents' links, of the items that they name, and of their commands.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
 use regex::Regex;
+use walkdir::{DirEntry, WalkDir};
 
 /// The repository's folder.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// A file of the repository, if it is there.
+/// git's own folder, the folders in .gitignore, and what Python and Node leave behind.
+const IGNORED: [&str; 7] = [
+    ".git",
+    "target",
+    ".local",
+    ".aws-sam",
+    "coverage",
+    "node_modules",
+    "__pycache__",
+];
+
+/// A file of the repository, if it exists.
 pub fn file(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(ROOT).join(path)).ok()
+}
+
+/// The paths of the repository's files, except ignored ones.
+pub fn files() -> Vec<String> {
+    let is_included = |entry: &DirEntry| !IGNORED.contains(&entry.file_name().to_string_lossy().as_ref());
+    WalkDir::new(ROOT)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(is_included)
+        .map(|entry| entry.expect("a readable folder"))
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| {
+            let path = entry.path().strip_prefix(ROOT).expect("a path below the root");
+            path.to_string_lossy().into_owned()
+        })
+        .collect()
 }
 
 pub fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a regular expression")
 }
 
-/// The document without its blocks of code, and those blocks.
+/// The document without its code blocks, and those blocks.
 pub fn without_code(document: &str) -> (String, Vec<String>) {
     let (mut text, mut blocks, mut in_block) = (String::new(), Vec::new(), false);
     for line in document.lines() {
@@ -26,7 +54,7 @@ pub fn without_code(document: &str) -> (String, Vec<String>) {
                 blocks.push(format!("{line}\n"));
             }
         } else if in_block {
-            let block = blocks.last_mut().expect("it has begun");
+            let block = blocks.last_mut().expect("a block was started");
             block.push_str(line);
             block.push('\n');
         } else {
@@ -37,7 +65,7 @@ pub fn without_code(document: &str) -> (String, Vec<String>) {
     (text, blocks)
 }
 
-/// The anchors of a document's headings, as GitHub makes them.
+/// The anchors of a document's headings, as GitHub generates them.
 pub fn anchors(document: &str) -> BTreeSet<String> {
     let (text, _) = without_code(document);
     let headings = text.lines().filter(|line| line.starts_with('#'));
@@ -53,8 +81,8 @@ pub fn anchors(document: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The links of a document that lead into the repository: their text, the file, from the repository's root, and what
-/// follows a `#`.
+/// The links of a document to files of the repository: text, path from the repository's root, and
+/// anchor.
 pub fn links(path: &str, document: &str) -> Vec<(String, String, Option<String>)> {
     let (text, _) = without_code(document);
     let folder = Path::new(path).parent().expect("it is a file");
@@ -68,7 +96,7 @@ pub fn links(path: &str, document: &str) -> Vec<(String, String, Option<String>)
             };
             let target = match target {
                 "" => path.to_owned(),
-                target => normal(&folder.join(target).to_string_lossy()),
+                target => normalize(&folder.join(target).to_string_lossy()),
             };
             (link[1].to_owned(), target, anchor)
         })
@@ -76,7 +104,7 @@ pub fn links(path: &str, document: &str) -> Vec<(String, String, Option<String>)
 }
 
 /// "docs/../README.md" -> "README.md"
-fn normal(path: &str) -> String {
+fn normalize(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -87,7 +115,8 @@ fn normal(path: &str) -> String {
     parts.join("/")
 }
 
-/// The name of an item, if the link is to one: `[`Database::run`](shared/core/src/store/connection.rs)`.
+/// The name of an item, if the link names one:
+/// `[`Database::run`](shared/core/src/store/connection.rs)`.
 pub fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
     let name = text.strip_prefix('`')?.strip_suffix('`')?;
     let is_name = name
@@ -96,8 +125,9 @@ pub fn symbol<'a>(text: &'a str, path: &str) -> Option<&'a str> {
     (is_name && !path.ends_with(name)).then_some(name)
 }
 
-/// Whether a file defines the item: of Rust (`Type::method` and `Enum::Variant`, too), of a template (a logical id, or a
-/// `Block.Key`), of SQL (an object, a `table.column`, a role) or of TOML (a table, or a `table.key`).
+/// Whether a file defines the item: in Rust (including `Type::method` and `Enum::Variant`), in a
+/// template (a logical id or a `Block.Key`), in SQL (an object, a `table.column`, a role) or in
+/// TOML (a table or a `table.key`).
 pub fn defines(path: &str, text: &str, name: &str) -> bool {
     let (owner, last) = match name.rsplit_once("::").or_else(|| name.rsplit_once('.')) {
         Some((owner, last)) => (Some(owner), last),
@@ -146,13 +176,13 @@ pub fn defines(path: &str, text: &str, name: &str) -> bool {
     }
 }
 
-/// Names and keywords.
+/// The names and keywords in the text.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '!');
     words.filter(|word| !word.is_empty())
 }
 
-/// The name of the item of Rust that begins in this line.
+/// The name of the Rust item that begins in this line.
 fn item(line: &str) -> Option<&str> {
     if line.trim_start().starts_with("//") {
         return None;
@@ -165,7 +195,7 @@ fn item(line: &str) -> Option<&str> {
     }
 }
 
-/// The name of the variant or field of Rust that is this line, or begins there.
+/// The name of the Rust variant or field that begins in this line.
 fn member(line: &str) -> Option<&str> {
     let line = line.strip_prefix("    ")?;
     let line = line.strip_prefix("pub ").unwrap_or(line);
@@ -175,8 +205,8 @@ fn member(line: &str) -> Option<&str> {
         .then_some(name)
 }
 
-/// The lines of the blocks of Rust that belong to a type: its definition, and what is implemented for it. A block goes from
-/// a line without indentation to the next closing brace without.
+/// The lines of the Rust blocks of a type: its definition and its implementations. A block extends
+/// from an unindented line to the next unindented closing brace.
 fn bodies<'a>(text: &'a str, owner: &'a str) -> impl Iterator<Item = &'a str> {
     let mut inside = false;
     text.lines().filter(move |line| {
@@ -194,7 +224,7 @@ fn bodies<'a>(text: &'a str, owner: &'a str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// Whether a file of SQL grants something to this role.
+/// Whether the SQL grants a privilege to this role.
 fn role(text: &str, name: &str) -> bool {
     let grants = text
         .split(';')
@@ -204,8 +234,8 @@ fn role(text: &str, name: &str) -> bool {
         .any(|roles| words(roles).any(|role| role == name))
 }
 
-/// What is wrong with the links of a document. `read` has the files that they lead to; `added` is a patch: what it adds
-/// counts as there.
+/// The errors in the links of a document. `read` returns the linked files; `added` is a patch whose
+/// additions count as present.
 pub fn wrong_links(path: &str, document: &str, read: impl Fn(&str) -> Option<String>, added: &str) -> Vec<String> {
     let wrong = links(path, document).into_iter().filter_map(|(text, target, anchor)| {
         if Path::new(ROOT).join(&target).is_dir() {
@@ -217,7 +247,7 @@ pub fn wrong_links(path: &str, document: &str, read: impl Fn(&str) -> Option<Str
             read(&target)
         }) else {
             let is_added = added.contains(&format!("\n--- /dev/null\n+++ b/{target}\n"));
-            return (!is_added).then(|| format!("{path}: there is no file {target}"));
+            return (!is_added).then(|| format!("{path}: no file {target}"));
         };
         if let Some(anchor) = anchor
             && !anchors(&content).contains(&anchor)
@@ -232,7 +262,7 @@ pub fn wrong_links(path: &str, document: &str, read: impl Fn(&str) -> Option<Str
     wrong.collect()
 }
 
-/// The `make` targets that a document names and that do not exist.
+/// The `make` targets that a document names but that do not exist.
 pub fn wrong_targets(document: &str) -> Vec<String> {
     let makefile = file("Makefile").expect("the Makefile");
     let included = makefile.lines().filter_map(|line| line.strip_prefix("-include "));
@@ -244,8 +274,8 @@ pub fn wrong_targets(document: &str) -> Vec<String> {
     named.filter(|target| !targets.contains(target.as_str())).collect()
 }
 
-/// The first lines of the blocks of shell commands that are neither run by a test nor say what it would need for that.
-/// (A `console` block is run, by `documentation.rs`.)
+/// The first lines of `sh` blocks that do not state what a test would need to run them.
+/// (`documentation.rs` runs `console` blocks.)
 pub fn unexplained_commands(document: &str) -> Vec<String> {
     let (_, blocks) = without_code(document);
     let blocks = blocks.iter().filter_map(|block| block.strip_prefix("```sh\n"));

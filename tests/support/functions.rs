@@ -1,5 +1,5 @@
-//! The functions that template.yaml deploys: what the tests hold them to, how `App` calls them, and what openapi.json
-//! documents.
+//! The functions that template.yaml deploys: what the tests expect of each, how `App` calls them,
+//! and the handlers that openapi.json documents.
 
 use lambda_http::{Body, Response};
 use shared::http::{ApiError, Context};
@@ -7,26 +7,30 @@ use utoipa::OpenApi;
 
 use super::{app::Functions, settings};
 
-/// A function.
-pub struct Function {
+/// A function and the properties that the tests verify.
+pub struct FunctionSpec {
     pub name: &'static str,
     /// Its role in Postgres.
     pub role: Option<&'static str>,
-    /// What its role in IAM allows in SQS.
+    /// The SQS actions that its IAM role allows.
     pub sqs: &'static [&'static str],
-    /// The megabytes that its zip may have.
+    /// The maximum size of its zip in megabytes.
     pub size_budget: f64,
-    /// Requests, or what else invokes it, and how many round trips to Postgres each takes when warm.
+    /// Requests (or `sweep`), and how many round trips to Postgres each takes when warm.
     pub round_trips: &'static [(&'static str, usize)],
-    /// What it is invoked with when its instructions are counted: a request, or `SQS`.
+    /// The event with which its instructions are counted: a request or `SQS`.
     pub sample_event: Option<&'static str>,
 }
 
 const SMALL: f64 = 1.7;
 const WITH_SQS: f64 = 2.4;
 
-const fn reading(name: &'static str, round_trips: &'static [(&'static str, usize)], sample: &'static str) -> Function {
-    Function {
+const fn reading(
+    name: &'static str,
+    round_trips: &'static [(&'static str, usize)],
+    sample: &'static str,
+) -> FunctionSpec {
+    FunctionSpec {
         name,
         role: Some("reader"),
         sqs: &[],
@@ -36,8 +40,8 @@ const fn reading(name: &'static str, round_trips: &'static [(&'static str, usize
     }
 }
 
-pub const FUNCTIONS: [Function; 17] = [
-    Function {
+pub const FUNCTIONS: [FunctionSpec; 17] = [
+    FunctionSpec {
         role: None,
         ..reading(
             "admin-dashboard",
@@ -45,7 +49,7 @@ pub const FUNCTIONS: [Function; 17] = [
             "GET /admin/dashboard",
         )
     },
-    Function {
+    FunctionSpec {
         name: "admin-redrive",
         role: None,
         sqs: &[
@@ -59,33 +63,33 @@ pub const FUNCTIONS: [Function; 17] = [
         round_trips: &[],
         sample_event: None,
     },
-    Function {
+    FunctionSpec {
         sqs: &["GetQueueAttributes"],
         size_budget: WITH_SQS,
         ..reading("admin-status", &[("GET /admin/status", 1)], "GET /admin/status")
     },
     reading("admin-task", &[("GET /admin/tasks/{id}", 1)], "GET /admin/tasks/{id}"),
-    Function {
+    FunctionSpec {
         role: None,
         ..reading("api-docs", &[("GET /docs", 0)], "GET /openapi.json")
     },
-    Function {
+    FunctionSpec {
         role: None,
         ..reading("api-info", &[("GET /", 0)], "GET /")
     },
-    Function {
+    FunctionSpec {
         role: None,
         sample_event: None,
         ..reading("authorizer", &[], "")
     },
-    Function {
+    FunctionSpec {
         role: Some("writer"),
         sqs: &["SendMessage"],
         size_budget: WITH_SQS,
-        // The second notes that the message was sent.
+        // The second records that the message was sent.
         ..reading("create-task", &[("POST /tasks", 2)], "POST /tasks")
     },
-    Function {
+    FunctionSpec {
         role: Some("writer"),
         ..reading("delete-task", &[("DELETE /tasks/{id}", 1)], "DELETE /tasks/{id}")
     },
@@ -96,12 +100,12 @@ pub const FUNCTIONS: [Function; 17] = [
         &[("GET /tasks?q=new&limit=2", 1), ("GET /tasks?count=true", 2)],
         "GET /tasks?limit=10",
     ),
-    Function {
+    FunctionSpec {
         role: Some("migrator"),
         sample_event: None,
         ..reading("migrator", &[], "")
     },
-    Function {
+    FunctionSpec {
         role: Some("writer"),
         sqs: &["SendMessage"],
         size_budget: WITH_SQS,
@@ -111,7 +115,7 @@ pub const FUNCTIONS: [Function; 17] = [
             "POST /tasks/{id}/process",
         )
     },
-    Function {
+    FunctionSpec {
         name: "task-processor",
         role: Some("processor"),
         sqs: &[
@@ -124,16 +128,16 @@ pub const FUNCTIONS: [Function; 17] = [
         round_trips: &[],
         sample_event: Some("SQS"),
     },
-    Function {
+    FunctionSpec {
         name: "task-reconciler",
         role: Some("writer"),
         sqs: &["SendMessage"],
         size_budget: WITH_SQS,
-        // Takes what is due, counts what it left, deletes expired keys.
+        // Takes due tasks, counts the remaining ones, deletes expired keys.
         round_trips: &[("sweep", 3)],
         sample_event: None,
     },
-    Function {
+    FunctionSpec {
         role: Some("writer"),
         ..reading("update-task", &[("PATCH /tasks/{id}", 1)], "PATCH /tasks/{id}")
     },
@@ -166,7 +170,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     }
 }
 
-/// The handlers behind the API, for its document.
+/// The API's handlers, for the OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(paths(
     create_task::handle,

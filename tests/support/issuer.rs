@@ -1,4 +1,4 @@
-//! Keys to sign with, and a server that publishes them.
+//! Signing keys, tokens, and a server that publishes the key set.
 
 use std::sync::{
     Arc, Mutex,
@@ -19,20 +19,20 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// The issuer of the tests' tokens.
+/// The `iss` of the tests' tokens.
 pub const ISSUER: &str = "https://issuer.example";
 
-/// Their audience.
+/// The `aud` of the tests' tokens.
 pub const AUDIENCE: &str = "tasks";
 
-/// When the tests take place, in seconds since 1970: in 2027.
+/// The current time in the tests, in seconds since 1970: in 2027.
 pub const NOW: u64 = 1_800_000_000;
 
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A key to sign with.
+/// A signing key.
 pub enum Key {
     Es256(Box<EcdsaKeyPair>),
     Rs256(Box<RsaKeyPair>),
@@ -40,7 +40,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// A new one.
+    /// A new key.
     pub fn es256() -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("random numbers");
@@ -48,7 +48,7 @@ impl Key {
         Self::Es256(Box::new(key.expect("a key")))
     }
 
-    /// The one there is.
+    /// The fixed key of tests/api/authorizer/keys.
     pub fn rs256() -> Self {
         let key = RsaKeyPair::from_der(include_bytes!("../api/authorizer/keys/rsa-2048.der"));
         Self::Rs256(Box::new(key.expect("a key")))
@@ -79,19 +79,19 @@ impl Key {
         }
     }
 
-    /// A token with this header and these claims, whatever they are.
+    /// A token with this header and these claims, valid or not.
     pub fn token(&self, header: &Value, claims: &Value) -> String {
         self.token_of(&header.to_string(), &claims.to_string())
     }
 
-    /// A token of these texts.
+    /// A token with this text as its header and claims, JSON or not.
     pub fn token_of(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", base64(header), base64(claims));
         let signature = base64(self.sign(message.as_bytes()));
         format!("{message}.{signature}")
     }
 
-    /// A token as it should be, signed with the key of this name, but for these claims. `null` removes one.
+    /// A valid token, except for these changes to its claims; `null` removes a claim.
     pub fn token_with(&self, kid: &str, changes: Value) -> String {
         let mut claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW + 300, "nbf": NOW, "iat": NOW,
@@ -106,12 +106,12 @@ impl Key {
         self.token(&json!({ "alg": self.algorithm(), "kid": kid, "typ": "JWT" }), &claims)
     }
 
-    /// A token as it should be.
+    /// A valid token.
     pub fn valid(&self, kid: &str) -> String {
         self.token_with(kid, json!({}))
     }
 
-    /// The public half.
+    /// The public key.
     pub fn jwk(&self, kid: &str) -> Value {
         match self {
             Self::Es256(key) => {
@@ -128,38 +128,37 @@ impl Key {
     }
 }
 
-/// A key set.
 pub fn jwks(keys: &[Value]) -> Value {
     json!({ "keys": keys })
 }
 
-/// What the server does when it is asked.
+/// How the server responds to a fetch.
 #[derive(Clone)]
-pub enum Answer {
-    /// Sends this with status 200.
+pub enum KeysResponse {
+    /// Sends this body with status 200.
     Body(String),
-    /// Sends this status line and headers, and the keys all the same.
+    /// Sends this status line with headers, and this body.
     Head(&'static str, String),
-    /// Accepts, and says nothing.
-    Nothing,
-    /// Sends the head and half of a body, and then nothing.
-    Half,
-    /// Hangs up.
-    HangUp,
+    /// Accepts the connection but never responds.
+    Hang,
+    /// Sends the head and part of the body, then nothing.
+    HangMidBody,
+    /// Closes the connection.
+    Close,
 }
 
 /// Publishes keys at `http://127.0.0.1:<port>/keys`.
-pub struct Server {
+pub struct JwksServer {
     pub url: String,
     state: Arc<State>,
 }
 
 struct State {
-    answer: Mutex<Answer>,
-    asked: AtomicUsize,
+    response: Mutex<KeysResponse>,
+    fetches: AtomicUsize,
 }
 
-impl Server {
+impl JwksServer {
     pub async fn start(keys: &[Value]) -> Self {
         Self::start_at("127.0.0.1:0", jwks(keys).to_string()).await
     }
@@ -168,57 +167,57 @@ impl Server {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
         let state = Arc::new(State {
-            answer: Mutex::new(Answer::Body(jwks)),
-            asked: AtomicUsize::new(0),
+            response: Mutex::new(KeysResponse::Body(jwks)),
+            fetches: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                shared.asked.fetch_add(1, Ordering::SeqCst);
-                let answer = shared.answer.lock().expect("not poisoned").clone();
-                tokio::spawn(serve(stream, answer));
+                shared.fetches.fetch_add(1, Ordering::SeqCst);
+                let response = shared.response.lock().expect("not poisoned").clone();
+                tokio::spawn(serve(stream, response));
             }
         });
         Self { url, state }
     }
 
-    pub fn answer(&self, answer: Answer) {
-        *self.state.answer.lock().expect("not poisoned") = answer;
+    pub fn respond_with(&self, response: KeysResponse) {
+        *self.state.response.lock().expect("not poisoned") = response;
     }
 
     pub fn publish(&self, keys: &[Value]) {
-        self.answer(Answer::Body(jwks(keys).to_string()));
+        self.respond_with(KeysResponse::Body(jwks(keys).to_string()));
     }
 
-    /// How often it was asked.
-    pub fn asked(&self) -> usize {
-        self.state.asked.load(Ordering::SeqCst)
+    /// How often keys were fetched.
+    pub fn fetches(&self) -> usize {
+        self.state.fetches.load(Ordering::SeqCst)
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: Answer) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, response: KeysResponse) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         request.push(stream.read_u8().await?);
     }
     assert!(request.starts_with(b"GET /keys HTTP/1.1\r\n"));
-    match answer {
-        Answer::Body(body) => {
+    match response {
+        KeysResponse::Body(body) => {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(body.as_bytes()).await
         }
-        Answer::Head(head, body) => {
-            let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).await
+        KeysResponse::Head(head, body) => {
+            let response = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(response.as_bytes()).await
         }
-        Answer::Nothing => std::future::pending().await,
-        Answer::Half => {
+        KeysResponse::Hang => std::future::pending().await,
+        KeysResponse::HangMidBody => {
             stream
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"keys\":")
                 .await?;
             std::future::pending().await
         }
-        Answer::HangUp => Ok(()),
+        KeysResponse::Close => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The log of what a test calls.
+//! Captures the log of the code under test.
 
 use std::{
     io,
@@ -14,10 +14,10 @@ use tracing::{Dispatch, subscriber::DefaultGuard};
 pub struct LogLines(Arc<Mutex<Vec<u8>>>);
 
 impl LogLines {
-    /// Those of this thread, from now on and until the guard is dropped.
+    /// Captures the lines of this thread until the guard is dropped.
     pub fn start() -> (Self, DefaultGuard) {
-        // Never used, only there: while there is but one subscriber, tracing takes a line for switched off for good if
-        // another test's thread, which has none, comes to it first.
+        // A second subscriber, never used: with only one, tracing permanently disables a log line
+        // that a thread without a subscriber, such as that of another test, reaches first.
         static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(telemetry::subscriber(None, io::sink)));
         LazyLock::force(&SECOND);
         let lines = Self::default();
@@ -26,7 +26,7 @@ impl LogLines {
         (lines, guard)
     }
 
-    /// The lines since the last time.
+    /// The lines since the last call.
     pub fn take(&self) -> Vec<Value> {
         let bytes = std::mem::take(&mut *self.0.lock().expect("not poisoned"));
         let text = String::from_utf8(bytes).expect("UTF-8");

@@ -1,4 +1,4 @@
-//! Metrics that a test can look at.
+//! Captures metrics.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use task_metrics::Metrics;
 
-/// The lines that metrics become.
+/// The lines in which metrics are written.
 #[derive(Clone, Default)]
 pub struct MetricLines(Arc<Mutex<Vec<Value>>>);
 
@@ -19,7 +19,7 @@ impl MetricLines {
         Metrics::new(namespace.to_owned(), self.clone())
     }
 
-    /// The lines since the last time, which are as young as they say, without their `Timestamp`.
+    /// The lines since the last call, without their `Timestamp`, which must be recent.
     pub fn take(&self) -> Vec<Value> {
         let mut lines = std::mem::take(&mut *self.0.lock().expect("not poisoned"));
         for line in &mut lines {

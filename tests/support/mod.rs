@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! Fixtures and helpers that the tests share.
 
 mod app;
 mod browser;
@@ -22,7 +22,7 @@ pub use harness::{Proxy, events, eventually};
 pub use logs::LogLines;
 pub use metrics::MetricLines;
 pub use plans::{plan_nodes, statements};
-pub use queues::{TestQueue, client_config, hanging_sqs, refusing_queue, refusing_sqs, sqs, sqs_that_answers};
+pub use queues::{TestQueue, client_config, hanging_sqs, refusing_queue, refusing_sqs, scripted_sqs, sqs};
 pub use recorder::Recorder;
 pub use response::Response;
 
@@ -38,18 +38,18 @@ pub fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
 }
 
-/// A token for the closed stack, for a minute.
+/// A token for the stack with authentication, valid for a minute.
 pub fn token(subject: &str, scope: &str) -> String {
     let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
     issuer.token(subject, scope, Duration::from_secs(60))
 }
 
-/// A function's access to the test's own database.
+/// The test's own database, as the functions use it.
 pub fn database(pool: &PgPool) -> Database {
     Database::new((*pool.connect_options()).clone())
 }
 
-/// A database that nothing listens for.
+/// A database that refuses connections.
 pub fn database_that_is_down() -> Database {
     Database::new(
         "postgres://postgres@127.0.0.1:1/none"
@@ -58,7 +58,7 @@ pub fn database_that_is_down() -> Database {
     )
 }
 
-/// A task in the test's database, pending, and its id.
+/// Inserts a pending task and returns its id.
 pub async fn task(pool: &PgPool, title: &str) -> i64 {
     sqlx::query_scalar("insert into tasks (title, enqueued_at) values ($1, now()) returning id")
         .bind(title)
@@ -67,7 +67,7 @@ pub async fn task(pool: &PgPool, title: &str) -> i64 {
         .expect("the task is inserted")
 }
 
-/// Everything Postgres knows of a task, or null.
+/// The task's row as JSON, or null.
 pub async fn row(pool: &PgPool, id: i64) -> Value {
     sqlx::query_scalar::<_, Value>("select to_jsonb(tasks) from tasks where id = $1")
         .bind(id)
@@ -77,7 +77,7 @@ pub async fn row(pool: &PgPool, id: i64) -> Value {
         .unwrap_or_default()
 }
 
-/// How many tasks there are.
+/// The number of tasks.
 pub async fn count(pool: &PgPool) -> i64 {
     sqlx::query_scalar("select count(*) from tasks")
         .fetch_one(pool)
@@ -85,7 +85,7 @@ pub async fn count(pool: &PgPool) -> i64 {
         .expect("the query is valid")
 }
 
-/// Changes the test's database.
+/// Executes a statement in the test's database.
 pub async fn execute(pool: &PgPool, sql: &str) {
     sqlx::query(sql).execute(pool).await.expect("the statement is valid");
 }

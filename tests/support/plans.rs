@@ -1,10 +1,10 @@
-//! The functions' statements, and how Postgres would run them.
+//! The functions' SQL statements and their query plans.
 
 use std::{fs, io, iter};
 
 use serde_json::Value;
 
-/// The text of each statement that was compiled into a function, and how many arguments it has.
+/// The text and the number of arguments of each statement in `.sqlx`.
 pub fn statements() -> Vec<(String, usize)> {
     let statement = |entry: io::Result<fs::DirEntry>| {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("text");
@@ -16,7 +16,7 @@ pub fn statements() -> Vec<(String, usize)> {
     fs::read_dir("../.sqlx").expect(".sqlx").map(statement).collect()
 }
 
-/// All nodes of a plan that Postgres explains as JSON.
+/// All nodes of a plan from `explain (format json)`.
 pub fn plan_nodes(plan: &Value) -> Vec<&Value> {
     let below = plan["Plans"].as_array().into_iter().flatten().flat_map(plan_nodes);
     iter::once(plan).chain(below).collect()

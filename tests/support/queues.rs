@@ -1,4 +1,4 @@
-//! SQS queues of a test's own, in the stack's SQS.
+//! Separate SQS queues for each test, in the stack's SQS.
 
 use std::sync::{
     Arc, Mutex,
@@ -23,7 +23,6 @@ pub struct TestQueue {
 }
 
 impl TestQueue {
-    /// Creates one.
     pub async fn create() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -38,22 +37,21 @@ impl TestQueue {
         Self { client, url }
     }
 
-    /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The function's side of it.
+    /// The queue as the functions use it.
     pub fn sender(&self) -> TaskQueue {
         TaskQueue::new(client_config(), self.url.clone())
     }
 
-    /// What an operator sees of it as the dead-letter queue of another one.
+    /// The queue as the dead-letter queue of another one, for operators.
     pub fn as_dead_letter_queue_of(&self, source: &Self) -> DeadLetterQueue {
         DeadLetterQueue::new(client_config(), self.url.clone(), source.url.clone())
     }
 
-    /// Puts messages into it.
+    /// Sends one message for each body.
     pub async fn send(&self, bodies: &[String]) {
         for body in bodies {
             let request = self.client.send_message().queue_url(&self.url).message_body(body);
@@ -61,7 +59,7 @@ impl TestQueue {
         }
     }
 
-    /// Receives messages as the event source mapping does: all in one event.
+    /// Receives `count` messages as one event, as the event source mapping does.
     pub async fn receive_as_event(&self, count: usize) -> SqsEvent {
         let request = self.client.receive_message().queue_url(&self.url);
         let request = request
@@ -73,7 +71,7 @@ impl TestQueue {
         serde_json::from_value(json!({"Records": records})).expect("an SQS event")
     }
 
-    /// The bodies of all messages in it.
+    /// Receives all messages, and returns their bodies.
     pub async fn bodies(&self) -> Vec<String> {
         let mut bodies = Vec::new();
         loop {
@@ -138,29 +136,31 @@ pub async fn refusing_queue() -> TaskQueue {
     TaskQueue::new(refusing_sqs().await, "http://sqs/000000000000/none".to_owned())
 }
 
-/// How the functions speak with the stack's SQS.
+/// The functions' client configuration, with the endpoint of the stack's SQS.
 pub fn client_config() -> Builder {
     super::env("AWS_ENDPOINT_URL");
     queue::client_config().expect("the environment of `make test`")
 }
 
-/// The stack's SQS.
+/// A client for the stack's SQS.
 pub fn sqs() -> Client {
     Client::from_conf(client_config().build())
 }
 
-/// An SQS that responds to each action as told, and notes its requests. The local AWS cannot move messages by itself,
-/// and loses the system attributes of a batch.
-pub async fn sqs_that_answers(respond: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, Asked) {
-    let asked = Asked::default();
-    let noted = asked.clone();
+/// A stub of SQS with scripted responses, and the requests that it has recorded: for what the
+/// emulator lacks, message move tasks and the system attributes of a batch.
+///
+/// `respond` gets the action and how often it has been requested.
+pub async fn scripted_sqs(respond: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, SqsLog) {
+    let requests = SqsLog::default();
+    let recorded = requests.clone();
     let url = serve(move |request: Request<Bytes>| {
         let target = request.headers()["x-amz-target"].to_str().expect("text");
         let action = target.rsplit('.').next().unwrap_or_default().to_owned();
         let times = {
-            let mut noted = noted.lock().expect("not poisoned");
-            noted.push((action.clone(), serde_json::from_slice(request.body()).expect("JSON")));
-            noted.iter().filter(|(earlier, _)| *earlier == action).count()
+            let mut recorded = recorded.lock().expect("not poisoned");
+            recorded.push((action.clone(), serde_json::from_slice(request.body()).expect("JSON")));
+            recorded.iter().filter(|(earlier, _)| *earlier == action).count()
         };
         let body = respond(&action, times);
         let status = if body["__type"].is_null() { 200 } else { 400 };
@@ -168,8 +168,8 @@ pub async fn sqs_that_answers(respond: impl Fn(&str, usize) -> Value + Send + Sy
         let response = response.header("content-type", "application/x-amz-json-1.0");
         response.body(body.to_string()).expect("a response")
     });
-    (url.await, asked)
+    (url.await, requests)
 }
 
-/// The requested actions, with their requests.
-pub type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+/// The requested actions with their request bodies.
+pub type SqsLog = Arc<Mutex<Vec<(String, Value)>>>;

@@ -1,4 +1,4 @@
-//! What API Gateway is told to respond.
+//! A function's response to API Gateway.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Of what a function has returned.
+    /// From the function's output.
     pub(super) fn of(response: Value) -> Self {
         let multi = response["multiValueHeaders"].as_object().into_iter().flatten();
         let mut headers: Map<String, Value> = multi.map(|(name, all)| (name.clone(), all[0].clone())).collect();
@@ -31,12 +31,11 @@ impl Response {
         self.headers[name].as_str().unwrap_or_default()
     }
 
-    /// The body as it is.
     pub fn text(&self) -> &str {
         &self.body
     }
 
-    /// The body, which is JSON.
+    /// The parsed body.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -46,14 +45,14 @@ impl Response {
         self.json()["id"].as_i64().expect("an id")
     }
 
-    /// The pointers of the mistakes in a 422.
+    /// The pointers of the errors in a 422.
     pub fn pointers(&self) -> Vec<String> {
         let errors = self.json()["errors"].as_array().cloned().unwrap_or_default();
         let pointers = errors.iter().map(|error| error["pointer"].as_str().unwrap_or_default());
         pointers.map(str::to_owned).collect()
     }
 
-    /// Asserts that this is a complete problem (RFC 9457) with this status, and nothing else.
+    /// Asserts that this is a complete problem (RFC 9457) with this status and no further members.
     pub fn assert_problem(&self, status: u64, title: &str) {
         let body = self.json();
         assert_eq!((self.status, &body["status"]), (status, &json!(status)), "{body}");

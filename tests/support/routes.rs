@@ -28,7 +28,7 @@ pub static ROUTES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     routes
 });
 
-/// The function for a request, and the parameters in its path. Every other request is the catch-all's.
+/// The function for a request, or else the catch-all, and the path parameters.
 pub(super) fn find(method: &str, path: &str) -> (String, Map<String, Value>) {
     let matches = |(route, function): (&String, &String)| {
         let pattern = route.strip_prefix(method)?.strip_prefix(' ')?;
@@ -38,7 +38,7 @@ pub(super) fn find(method: &str, path: &str) -> (String, Map<String, Value>) {
     found.unwrap_or_else(|| (ROUTES["ANY /{proxy+}"].clone(), Map::new()))
 }
 
-/// The parameters in a path that has this pattern.
+/// The path parameters, if the path matches the pattern.
 fn parameters(pattern: &str, path: &str) -> Option<Map<String, Value>> {
     let (pattern, path) = (pattern.split('/'), path.split('/'));
     let mut parameters = Map::new();

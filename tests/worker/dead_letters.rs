@@ -1,18 +1,18 @@
-//! The dead-letter queue as operators see it: looked at, and sent to work again.
+//! Operations on the dead-letter queue: listing and redriving its messages.
 
 use std::cell::RefCell;
 
 use queue::DeadLetterQueue;
 use serde_json::{Value, json};
 
-use crate::support::{TestQueue, client_config, sqs_that_answers};
+use crate::support::{TestQueue, client_config, scripted_sqs};
 
 fn bodies(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("body {number}")).collect()
 }
 
 #[tokio::test]
-async fn list_shows_and_keeps_every_message() {
+async fn list_shows_every_message_and_deletes_none() {
     let (source, dead) = (TestQueue::create().await, TestQueue::create().await);
     let letters = dead.as_dead_letter_queue_of(&source);
     assert_eq!(letters.list().await.expect("listed"), []);
@@ -34,7 +34,7 @@ async fn redrive_moves_messages_with_bodies() {
     let letters = dead.as_dead_letter_queue_of(&source);
     assert_eq!(letters.redrive(|_| ()).await.expect("nothing to do"), 0);
     dead.send(&bodies(12)).await;
-    letters.list().await.expect("looked at first, as people do");
+    letters.list().await.expect("listed");
 
     let progress = RefCell::new(Vec::new());
     let moved = letters.redrive(|moved| progress.borrow_mut().push(moved)).await;
@@ -48,10 +48,12 @@ async fn redrive_moves_messages_with_bodies() {
     assert_eq!(dead.bodies().await, [""; 0]);
 }
 
+/// Redrives against an SQS that returns these responses; returns the outcome and the actions it
+/// received.
 async fn redrive(
-    answer: impl Fn(&str, usize) -> Value + Send + Sync + 'static,
+    respond: impl Fn(&str, usize) -> Value + Send + Sync + 'static,
 ) -> (Result<usize, String>, Vec<String>) {
-    let (url, asked) = sqs_that_answers(answer).await;
+    let (url, received) = scripted_sqs(respond).await;
     let letters = DeadLetterQueue::new(
         client_config().endpoint_url(&url),
         format!("{url}/1/dead"),
@@ -59,8 +61,8 @@ async fn redrive(
     );
     let moved = letters.redrive(|_| ()).await;
     let moved = moved.map_err(|error| shared::telemetry::chain(&error));
-    let asked = asked.lock().expect("not poisoned");
-    (moved, asked.iter().map(|(action, _)| action.clone()).collect())
+    let received = received.lock().expect("not poisoned");
+    (moved, received.iter().map(|(action, _)| action.clone()).collect())
 }
 
 fn move_task(status: &str) -> Value {
@@ -69,7 +71,7 @@ fn move_task(status: &str) -> Value {
 
 #[tokio::test]
 async fn aws_redrive_is_started_and_followed() {
-    let (moved, asked) = redrive(|action, times| match (action, times) {
+    let (moved, actions) = redrive(|action, times| match (action, times) {
         ("GetQueueAttributes", _) => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
         ("StartMessageMoveTask", _) => json!({"TaskHandle": "t"}),
         ("ListMessageMoveTasks", 1) => move_task("RUNNING"),
@@ -78,18 +80,18 @@ async fn aws_redrive_is_started_and_followed() {
     .await;
     assert_eq!(moved, Ok(7));
     let follow = "ListMessageMoveTasks";
-    assert_eq!(asked, ["GetQueueAttributes", "StartMessageMoveTask", follow, follow]);
+    assert_eq!(actions, ["GetQueueAttributes", "StartMessageMoveTask", follow, follow]);
 }
 
 #[tokio::test]
-async fn refused_or_ended_redrive_is_an_error() {
-    let (refused, asked) = redrive(|action, _| match action {
+async fn refused_or_failed_redrive_is_an_error() {
+    let (refused, actions) = redrive(|action, _| match action {
         "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
         _ => json!({"__type": "com.amazonaws.sqs#ResourceNotFoundException", "message": "no such source"}),
     })
     .await;
     assert!(refused.is_err_and(|error| error.contains("no such source")));
-    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!(actions.len(), 2, "{actions:?}");
 
     let (failed, _) = redrive(|action, _| match action {
         "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),

@@ -1,4 +1,4 @@
-//! What CloudWatch makes metrics of.
+//! The log lines from which CloudWatch extracts metrics.
 
 use std::{
     io,
@@ -87,7 +87,7 @@ fn empty_batch_counts_zero_without_times() {
 }
 
 #[test]
-fn fractions_of_milliseconds_are_kept() {
+fn fractions_of_milliseconds_are_preserved() {
     let lines = MetricLines::default();
     let batch = Batch {
         processing_times: vec![Duration::from_micros(1500), Duration::ZERO],
@@ -126,7 +126,7 @@ fn closed_stdout_is_ignored() {
 async fn only_created_tasks_are_counted(pool: PgPool) {
     let lines = MetricLines::default();
     let app = || App::new(&pool).with_metrics(lines.metrics("task-api"));
-    // A task that is stored is created, whether its message was sent or not.
+    // A stored task counts as created, even if its message was not sent.
     let apps = [app(), app().with_sqs(refusing_sqs().await)];
     let created = json!({"_aws": metadata(&[("TasksCreated", "Count")]), "TasksCreated": 1});
     let calls = [
@@ -174,7 +174,7 @@ fn message(id: i64) -> String {
     json!({"task_id": id}).to_string()
 }
 
-/// The values of a metric with several, sorted.
+/// The values of a metric that has several, sorted.
 fn sorted(metric: &Value) -> Vec<f64> {
     let values = metric["Values"].as_array().into_iter().flatten();
     let mut values: Vec<f64> = values.filter_map(Value::as_f64).collect();
@@ -188,7 +188,7 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     let lines = MetricLines::default();
     let (database, queue) = (database(&pool), TestQueue::create().await.sender());
     let mut ids = Vec::new();
-    for description in ["one", "two", "fail: for good", "retry: later", "done before"] {
+    for description in ["one", "two", "fail: invalid", "retry: unavailable", "already completed"] {
         let id = task(&pool, "t").await;
         execute(
             &pool,
@@ -199,11 +199,11 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     }
     execute(
         &pool,
-        "update tasks set status = 'completed', settled_at = now() where description = 'done before'",
+        "update tasks set status = 'completed', settled_at = now() where description = 'already completed'",
     )
     .await;
     let mut messages: Vec<(String, u64)> = ids.iter().map(|id| (message(*id), 60_000)).collect();
-    // The first task twice, and later.
+    // A second, later message about the first task.
     messages.push((message(ids[0]), 30_000));
     messages.push(("not a task".to_owned(), 60_000));
 
@@ -216,7 +216,7 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     assert_eq!(response.expect("a partial success").batch_item_failures.len(), 2);
     let mut written = lines.take();
     let processing_times = sorted(&written[0]["ProcessingTime"].take());
-    assert_eq!(processing_times.len(), 4, "done before was not worked on");
+    assert_eq!(processing_times.len(), 4, "the completed task ran again");
     assert!(
         processing_times.iter().all(|time| (0.0..10_000.0).contains(time)),
         "{processing_times:?}"
@@ -233,7 +233,7 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
     });
     assert_eq!(written, [rest]);
 
-    // The same once more: only what is to be retried is claimed.
+    // The same batch again: only the task to be retried is claimed.
     let again = process().await;
     assert!(again.is_ok());
     let written = lines.take().remove(0);
@@ -269,7 +269,7 @@ async fn final_failures_count_and_lost_leases_do_not(pool: PgPool) {
         max_receive_count: 1,
         ..settings::TASK_PROCESSOR
     };
-    // Sent in the future: SQS's clock is ahead.
+    // Sent in the future, as if SQS's clock were ahead.
     let mut event = event(&[(message(lost), 0), (message(last), 0)]);
     for record in &mut event.records {
         record

@@ -1,4 +1,4 @@
-//! Messages and what handles them: task-processor, task-reconciler, the dead-letter queue.
+//! Messages and their consumers: task-processor, task-reconciler, the dead-letter queue.
 
 mod dead_letters;
 mod metrics;

@@ -9,7 +9,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use serde_json::{Value, json};
 use shared::{
     domain::{Status, Task, TaskId},
-    store::processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
+    store::processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
 };
 use sqlx::PgPool;
 use task_processor::{BatchError, Processed, Retry, Settings, TaskError, perform, process};
@@ -20,7 +20,7 @@ use crate::support::{
     task,
 };
 
-/// An event with these bodies; the messages are called m0, m1, ...
+/// An event with these bodies; the message ids are m0, m1, ...
 fn event(bodies: &[String]) -> SqsEvent {
     event_received(bodies, 1)
 }
@@ -56,7 +56,7 @@ fn in_30_s() -> SystemTime {
     SystemTime::now() + Duration::from_secs(30)
 }
 
-/// Runs a batch and returns the messages that must come back.
+/// Processes a batch and returns the ids of the messages to retry.
 async fn run(
     pool: &PgPool,
     bodies: &[String],
@@ -122,20 +122,20 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
         "permanent",
         "transient",
         "panic",
-        "completed before",
-        "held",
-        "good too",
+        "completed",
+        "leased",
+        "also good",
     ] {
         ids.push(task(&pool, title).await);
     }
     execute(
         &pool,
-        "update tasks set status = 'completed', result = 'r', settled_at = now() where title = 'completed before'",
+        "update tasks set status = 'completed', result = 'r', settled_at = now() where title = 'completed'",
     )
     .await;
-    let hold =
-        "update tasks set status = 'processing', lease_expires_at = now() + interval '1 minute' where title = 'held'";
-    execute(&pool, hold).await;
+    let lease =
+        "update tasks set status = 'processing', lease_expires_at = now() + interval '1 min' where title = 'leased'";
+    execute(&pool, lease).await;
     let deleted = 1_000_000;
 
     let mut bodies: Vec<String> = ids.iter().map(|id| message(*id)).collect();
@@ -149,13 +149,13 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
             "permanent" => Err(TaskError::Permanent("never".to_owned())),
             "transient" => Err(TaskError::Transient("not now".to_owned())),
             "panic" => panic!("a bug in the business step"),
-            "completed before" | "held" => unreachable!("it was not claimed"),
+            "completed" | "leased" => unreachable!("it was not claimed"),
             title => Ok(title.to_owned()),
         }
     })
     .await;
 
-    // transient, panic, held, and the two that are not ours.
+    // transient, panic, leased, and the two malformed messages.
     assert_eq!(failed.expect("a partial success"), ["m2", "m3", "m5", "m8", "m9"]);
     assert_eq!(performed.into_inner(), 5);
     assert_eq!(status(&pool, ids[0]).await, is("completed", "good"));
@@ -164,16 +164,16 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
     assert_eq!(status(&pool, ids[3]).await, is("pending", ""));
     assert_eq!(status(&pool, ids[4]).await, is("completed", "r"));
     assert_eq!(status(&pool, ids[5]).await.0, "processing");
-    assert_eq!(status(&pool, ids[6]).await, is("completed", "good too"));
+    assert_eq!(status(&pool, ids[6]).await, is("completed", "also good"));
 }
 
-/// A queue with messages that are received with a visibility timeout of 30 s.
+/// Sends messages to the queue and receives them, with a visibility timeout of 30 s.
 async fn received(queue: &TestQueue, bodies: &[String]) -> SqsEvent {
     queue.send(bodies).await;
     queue.receive_as_event(bodies.len()).await
 }
 
-/// Handles an event of this queue, whose failures are to come back after a second.
+/// Handles an event with a retry delay of one second.
 async fn handled(app: &App, event: SqsEvent) -> Result<SqsBatchResponse, BatchError> {
     let settings = Settings {
         retry_delay_seconds: 1,
@@ -183,7 +183,7 @@ async fn handled(app: &App, event: SqsEvent) -> Result<SqsBatchResponse, BatchEr
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn failed_message_returns_after_retry_delay(pool: PgPool) {
+async fn failed_message_is_redelivered_after_retry_delay(pool: PgPool) {
     let app = App::new(&pool);
     let queue = app.queue().await;
     let bodies = [message(task(&pool, "t").await), "not a task".to_owned()];
@@ -198,7 +198,7 @@ async fn failed_message_returns_after_retry_delay(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn failed_batch_is_an_error_and_returns_after_delay(pool: PgPool) {
+async fn failed_batch_is_an_error_and_redelivered_after_delay(pool: PgPool) {
     let app = App::new(&pool);
     let queue = app.queue().await;
     let event = received(queue, &["{}".to_owned()]).await;
@@ -219,7 +219,7 @@ async fn unreachable_sqs_does_not_fail_batch(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn delay_grows_with_every_receive(pool: PgPool) {
+async fn retry_delay_doubles_with_every_receive(pool: PgPool) {
     let id = task(&pool, "t").await;
     let fail = async |_: &Task| Err(TaskError::Transient("not now".to_owned()));
     for (receive, seconds) in [(1, 2), (2, 4), (3, 8), (4, 16)] {
@@ -242,7 +242,7 @@ async fn later_message_reruns_failed_task(pool: PgPool) {
     execute(&pool, failed).await;
     let count = AtomicUsize::new(0);
     let work = async |task: &Task| {
-        assert_eq!((task.attempts, &task.result), (1, &None), "it starts anew");
+        assert_eq!((task.attempts, &task.result), (1, &None), "the task starts afresh");
         count.fetch_add(1, Ordering::SeqCst);
         Ok("done".to_owned())
     };
@@ -253,7 +253,7 @@ async fn later_message_reruns_failed_task(pool: PgPool) {
     assert_eq!((row(&pool, id).await, count.load(Ordering::SeqCst)), (before, 0));
 
     let in_a_second = milliseconds_since_1970() + 1000;
-    // Once more for the second message, which finds it completed.
+    // The second message finds the task completed.
     for _ in 0..2 {
         let redriven = event_sent(&[message(id)], 1, in_a_second);
         let done = process(&database(&pool), redriven, in_30_s(), settings::TASK_PROCESSOR, work).await;
@@ -283,7 +283,7 @@ async fn last_receive_fails_task_and_dead_letters_message(pool: PgPool) {
 async fn missing_message_id_fails_batch_before_claim(pool: PgPool) {
     let id = task(&pool, "t").await;
     for missing in [json!(null), json!("")] {
-        let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serialisable");
+        let mut event = serde_json::to_value(event(&[message(id), message(id)])).expect("serializable");
         event["Records"][1]["messageId"] = missing;
         let event = serde_json::from_value(event).expect("an SQS event");
         let outcome = process(&database(&pool), event, in_30_s(), settings::TASK_PROCESSOR, perform).await;
@@ -314,7 +314,7 @@ async fn duplicate_messages_run_task_once(pool: PgPool) {
         performed.fetch_add(1, Ordering::SeqCst);
         Ok("done".to_owned())
     };
-    // In one batch, and once more afterwards.
+    // Twice in one batch, and again in a later one.
     assert_eq!(
         run(&pool, &[message(id), message(id)], count).await.expect("done"),
         [""; 0]
@@ -345,24 +345,27 @@ async fn records_of_batch_run_concurrently(pool: PgPool) {
     for _ in 0..10 {
         bodies.push(message(task(&pool, "t").await));
     }
-    // Opens when all ten are inside at the same time.
+    // Opens only once all ten records run at the same time.
     let barrier = Barrier::new(10);
     let meet = async |_: &Task| {
         barrier.wait().await;
         Ok("met".to_owned())
     };
     let batch = tokio::time::timeout(Duration::from_secs(10), run(&pool, &bodies, meet));
-    assert_eq!(batch.await.expect("they meet").expect("done"), [""; 0]);
+    assert_eq!(
+        batch.await.expect("all records run concurrently").expect("done"),
+        [""; 0]
+    );
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn timed_out_record_returns_and_others_settle(pool: PgPool) {
+async fn timed_out_record_is_retried_and_others_settle(pool: PgPool) {
     let (slow, fast) = (task(&pool, "slow").await, task(&pool, "fast").await);
     let work = async |task: &Task| match task.title.as_str() {
         "slow" => std::future::pending().await,
         _ => Ok("done".to_owned()),
     };
-    // A tenth of it is kept for storing, which takes a busy machine its time.
+    // A tenth of it is reserved for settling, which can be slow on a busy machine.
     let deadline = SystemTime::now() + Duration::from_secs(4);
     let event = event(&[message(slow), message(fast)]);
     let retries = process(&database(&pool), event, deadline, settings::TASK_PROCESSOR, work).await;
@@ -379,7 +382,8 @@ async fn concurrent_change_wins_over_outcome(pool: PgPool) {
         match task.title.as_str() {
             "deleted" => execute(&pool, "delete from tasks where title = 'deleted'").await,
             _ => {
-                let change = "update tasks set status = 'failed', result = 'by hand', lease_expires_at = null, settled_at = now()
+                let change =
+                    "update tasks set status = 'failed', result = 'manual', lease_expires_at = null, settled_at = now()
                               where title = 'changed'";
                 execute(&pool, change).await;
             }
@@ -393,14 +397,14 @@ async fn concurrent_change_wins_over_outcome(pool: PgPool) {
         [""; 0]
     );
     assert_eq!(row(&pool, deleted).await, Value::Null);
-    assert_eq!(status(&pool, changed).await, is("failed", "by hand"));
+    assert_eq!(status(&pool, changed).await, is("failed", "manual"));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn lost_lease_cannot_overwrite_result(pool: PgPool) {
     let id = task(&pool, "t").await;
     let (database, ids) = (database(&pool), [TaskId::try_from(id).expect("an id")]);
-    let requests = ids.map(|id| Request { id, sent_at: None });
+    let requests = ids.map(|id| ClaimRequest { id, sent_at: None });
     let claim = Claim {
         requests: &requests,
         lease: Duration::from_secs(60),
@@ -418,7 +422,7 @@ async fn lost_lease_cannot_overwrite_result(pool: PgPool) {
     };
 
     let first = token().await.expect("free");
-    assert_eq!(token().await, None, "the lease is alive");
+    assert_eq!(token().await, None, "the lease is still valid");
     execute(&pool, "update tasks set lease_expires_at = now()").await;
     let second = token().await.expect("the lease has expired");
     assert!(second > first);

@@ -1,4 +1,4 @@
-//! What holds whatever happens, in whatever order: properties, checked against models with arbitrary input.
+//! Properties of claims, batches and lists, checked against models with arbitrary input.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use shared::{
     domain::{Access, Cursor, Filter, Page, Sort, Start, Status, Task, TaskId, TaskPatch},
     store::{
         Database,
-        processing::{Claim, ClaimOutcome, Outcome, Request, Settle},
+        processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
         tasks::{Change, Delete, List, Reset, ResetOutcome, Update},
     },
 };
@@ -27,28 +27,28 @@ use time::OffsetDateTime;
 
 use crate::support::settings;
 
-/// What a case works with: a function's access to the database, and a connection to look into it.
+/// The fixture of one case: a function's access to the database, and a connection to inspect it.
 struct Case {
     database: Database,
-    look: PgConnection,
+    inspect: PgConnection,
 }
 
 impl Case {
     async fn new(options: &PgConnectOptions) -> Self {
         Self {
             database: Database::new(options.clone()),
-            look: PgConnection::connect_with(options).await.expect("the test's database"),
+            inspect: PgConnection::connect_with(options).await.expect("the test's database"),
         }
     }
 
     async fn execute(&mut self, sql: &str) {
-        sqlx::query(sql).execute(&mut self.look).await.expect("valid");
+        sqlx::query(sql).execute(&mut self.inspect).await.expect("valid");
     }
 
     async fn insert(&mut self, columns: &str, values: &str) -> TaskId {
         let insert = format!("insert into tasks (title, {columns}) values ('t', {values}) returning id");
         let id: i64 = sqlx::query_scalar(&insert)
-            .fetch_one(&mut self.look)
+            .fetch_one(&mut self.inspect)
             .await
             .expect("valid");
         TaskId::try_from(id).expect("an id")
@@ -59,14 +59,14 @@ impl Case {
             "select to_jsonb(tasks) || jsonb_build_object('leased', lease_expires_at > now()) from tasks where id = $1";
         let row: Option<Value> = sqlx::query_scalar(row)
             .bind(id.get())
-            .fetch_optional(&mut self.look)
+            .fetch_optional(&mut self.inspect)
             .await
             .expect("valid");
         row.unwrap_or_default()
     }
 }
 
-/// Checks a property for arbitrary inputs, on a thread of its own: proptest is not asynchronous.
+/// Checks a property for arbitrary inputs, on a separate thread: proptest is not asynchronous.
 async fn check<S>(pool: &PgPool, input: S, property: impl AsyncFn(&mut Case, S::Value) + Send + 'static)
 where
     S: Strategy + Send + 'static,
@@ -90,20 +90,20 @@ where
             outcome => outcome.expect("the property was checked"),
         }
     });
-    checking.await.expect("the property holds");
+    checking.await.expect("the property is satisfied");
 }
 
-/// How many workers there are.
+/// The number of workers.
 const WORKERS: usize = 3;
 
-/// Something that can happen to a task.
+/// An event in a task's lifecycle.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A worker gets a message about the task, sent before all this, or after it.
+    /// A worker receives a message about the task, sent before the first event or after the last.
     Claim { worker: usize, sent_late: bool },
-    /// A worker is done with what it claimed last, however long ago.
+    /// A worker settles its last claim, however old that is.
     Settle { worker: usize, status: Status },
-    /// A lease ends, because its worker is dead or slow.
+    /// A lease expires, because its worker crashed or is slow.
     LeaseExpires,
     /// `POST /tasks/{id}/process`
     ProcessAgain,
@@ -129,11 +129,11 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What a task should be after some events.
+/// The expected state of a task.
 #[derive(Clone, Debug)]
 struct Model {
     status: Status,
-    /// True while a worker is thought to be alive.
+    /// Whether a lease is valid.
     leased: bool,
     fencing_token: i64,
     attempts: i64,
@@ -150,14 +150,14 @@ impl Model {
         }
     }
 
-    fn becomes(&mut self, status: Status) {
+    fn set_status(&mut self, status: Status) {
         self.status = status;
         self.leased = false;
         self.version += 1;
     }
 }
 
-fn assert_is(row: &Value, model: Option<&Model>) {
+fn assert_row_matches(row: &Value, model: Option<&Model>) {
     let Some(model) = model else {
         return assert_eq!(*row, Value::Null);
     };
@@ -185,7 +185,8 @@ fn assert_is(row: &Value, model: Option<&Model>) {
     assert_eq!(!row["settled_at"].is_null(), is_settled);
 }
 
-/// Applies the events to a task and to the model of it, and compares what each event answered and left behind.
+/// Applies the events to a task and to its model, and compares the outcome of each and the row it
+/// leaves.
 async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event>) {
     let id = case.insert("status", "'pending'").await;
     let mut model = Some(Model {
@@ -204,7 +205,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     true => OffsetDateTime::now_utc() + time::Duration::HOUR,
                     false => OffsetDateTime::UNIX_EPOCH,
                 };
-                let requests = [Request {
+                let requests = [ClaimRequest {
                     id,
                     sent_at: Some(sent_at),
                 }];
@@ -213,15 +214,15 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     requests: &requests,
                     lease,
                 };
-                let answer = case.database.run(&claim).await.expect("run").remove(&id);
-                match (answer.expect("an answer for each task"), &mut model) {
+                let outcome = case.database.run(&claim).await.expect("run").remove(&id);
+                match (outcome.expect("an outcome for each task"), &mut model) {
                     (ClaimOutcome::Claimed(claimed), Some(model)) if model.is_claimable(sent_late) => {
                         model.attempts = if model.status == Status::Failed {
                             1
                         } else {
                             model.attempts + 1
                         };
-                        model.becomes(Status::Processing);
+                        model.set_status(Status::Processing);
                         model.leased = true;
                         model.fencing_token += 1;
                         let task = &claimed.task;
@@ -243,7 +244,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                         let is_settled = matches!(model.status, Status::Completed | Status::Failed);
                         assert!(is_settled && !model.is_claimable(sent_late), "settled, but {model:?}");
                     }
-                    (answer, model) => assert!(answer == ClaimOutcome::Settled, "{answer:?}, but {model:?}"),
+                    (other, model) => assert!(other == ClaimOutcome::Settled, "{other:?}, but {model:?}"),
                 }
             }
             Event::Settle { worker, status } => {
@@ -255,15 +256,15 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     status,
                     result,
                 };
-                let counted = case.database.run(&Settle(&[outcome])).await.expect("run");
-                let holds =
+                let settled = case.database.run(&Settle(&[outcome])).await.expect("run");
+                let has_current_lease =
                     |model: &&mut Model| model.status == Status::Processing && model.fencing_token == fencing_token;
-                match model.as_mut().filter(holds) {
+                match model.as_mut().filter(has_current_lease) {
                     Some(model) => {
-                        assert_eq!(counted, [id]);
-                        model.becomes(status);
+                        assert_eq!(settled, [id]);
+                        model.set_status(status);
                     }
-                    None => assert_eq!(counted, []),
+                    None => assert_eq!(settled, []),
                 }
             }
             Event::LeaseExpires => {
@@ -276,7 +277,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     None => ResetOutcome::NotFound,
                     Some(model) if model.leased => ResetOutcome::Processing,
                     Some(model) => {
-                        model.becomes(Status::Pending);
+                        model.set_status(Status::Pending);
                         model.attempts = 0;
                         ResetOutcome::Done
                     }
@@ -296,16 +297,16 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     versions: None,
                     access: Access::All,
                 };
-                let answer = case.database.run(&update).await.expect("run");
+                let change = case.database.run(&update).await.expect("run");
                 match &mut model {
                     Some(model) => {
-                        // Whoever is working on it may go on.
+                        // A task that is set to processing again keeps its lease.
                         let leased = model.leased && status == Status::Processing;
-                        model.becomes(status);
+                        model.set_status(status);
                         model.leased = leased;
-                        assert!(matches!(answer, Change::Done(task) if task.version == model.version));
+                        assert!(matches!(change, Change::Done(task) if task.version == model.version));
                     }
-                    None => assert_eq!(answer, Change::NotFound),
+                    None => assert_eq!(change, Change::NotFound),
                 }
             }
             Event::Delete => {
@@ -318,7 +319,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                 assert_eq!(case.database.run(&delete).await.expect("run"), expected);
             }
         }
-        assert_is(&case.row(id).await, model.as_ref());
+        assert_row_matches(&case.row(id).await, model.as_ref());
     }
 }
 
@@ -327,27 +328,27 @@ async fn one_worker_holds_task_and_only_its_outcome_counts(pool: PgPool) {
     check(&pool, vec(event(), 1..40), claims_and_outcomes_follow_the_model).await;
 }
 
-/// What a task is when a batch arrives.
+/// A task's state when a batch arrives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     Pending,
-    HeldByAnother,
-    WorkerDied,
+    LeasedByAnother,
+    LeaseExpired,
     Completed,
     Failed,
     Deleted,
 }
 
-/// How the work on a task ends.
+/// How the work on a task ends: with success, an error of this kind, or a panic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Work {
     Succeeds,
-    FailsForGood,
-    Fails,
+    Permanent,
+    Transient,
     Panics,
 }
 
-/// A record of the batch: about the nth task, or about none; how often it was received.
+/// A record of the batch: the index of its task, or none if it is malformed, and its receive count.
 type BatchRecord = (Option<usize>, u32);
 
 fn batch() -> impl Strategy<Value = (Vec<(Before, Work)>, Vec<BatchRecord>)> {
@@ -355,22 +356,22 @@ fn batch() -> impl Strategy<Value = (Vec<(Before, Work)>, Vec<BatchRecord>)> {
         &[
             Before::Pending,
             Before::Pending,
-            Before::HeldByAnother,
-            Before::WorkerDied,
+            Before::LeasedByAnother,
+            Before::LeaseExpired,
             Before::Completed,
             Before::Failed,
             Before::Deleted,
         ][..],
     );
-    let work = select(&[Work::Succeeds, Work::FailsForGood, Work::Fails, Work::Panics][..]);
+    let work = select(&[Work::Succeeds, Work::Permanent, Work::Transient, Work::Panics][..]);
     let record = (proptest::option::weighted(0.9, 0..4_usize), 1..7_u32);
     (vec((before, work), 4), vec(record, 0..12))
 }
 
 const SETTINGS: Settings = settings::TASK_PROCESSOR;
 
-/// Processes an arbitrary batch, and compares what comes back and what is stored with what should.
-async fn each_record_is_either_done_with_or_comes_back(
+/// Processes an arbitrary batch and checks the messages to retry and the rows.
+async fn each_record_is_either_acknowledged_or_retried(
     case: &mut Case,
     (tasks, records): (Vec<(Before, Work)>, Vec<BatchRecord>),
 ) {
@@ -378,8 +379,8 @@ async fn each_record_is_either_done_with_or_comes_back(
     for (before, _) in &tasks {
         let (columns, values) = match before {
             Before::Pending | Before::Deleted => ("status", "'pending'"),
-            Before::HeldByAnother => ("status, lease_expires_at", "'processing', now() + interval '1 min'"),
-            Before::WorkerDied => ("status, lease_expires_at", "'processing', now()"),
+            Before::LeasedByAnother => ("status, lease_expires_at", "'processing', now() + interval '1 min'"),
+            Before::LeaseExpired => ("status, lease_expires_at", "'processing', now()"),
             Before::Completed => ("status, settled_at", "'completed', now()"),
             Before::Failed => ("status, settled_at", "'failed', now()"),
         };
@@ -405,8 +406,8 @@ async fn each_record_is_either_done_with_or_comes_back(
     let works: BTreeMap<TaskId, Work> = ids.iter().copied().zip(tasks.iter().map(|(_, work)| *work)).collect();
     let perform = async |task: &Task| match works[&task.id] {
         Work::Succeeds => Ok("done".to_owned()),
-        Work::FailsForGood => Err(TaskError::Permanent("never".to_owned())),
-        Work::Fails => Err(TaskError::Transient("not now".to_owned())),
+        Work::Permanent => Err(TaskError::Permanent("never".to_owned())),
+        Work::Transient => Err(TaskError::Transient("not now".to_owned())),
         Work::Panics => panic!("a bug"),
     };
     let deadline = SystemTime::now() + std::time::Duration::from_secs(30);
@@ -417,16 +418,16 @@ async fn each_record_is_either_done_with_or_comes_back(
 
     let mut expected = Vec::new();
     for (number, (task, _)) in records.iter().enumerate() {
-        let comes_back = task.is_none_or(|task| match tasks[task] {
-            (Before::Pending | Before::WorkerDied, work) => matches!(work, Work::Fails | Work::Panics),
-            (before, _) => before == Before::HeldByAnother,
+        let is_retried = task.is_none_or(|task| match tasks[task] {
+            (Before::Pending | Before::LeaseExpired, work) => matches!(work, Work::Transient | Work::Panics),
+            (before, _) => before == Before::LeasedByAnother,
         });
-        if comes_back {
+        if is_retried {
             expected.push(number.to_string());
         }
     }
-    let came_back: Vec<String> = retries.into_iter().map(|retry| retry.message_id).collect();
-    assert_eq!(came_back, expected, "these, and each once");
+    let retried: Vec<String> = retries.into_iter().map(|retry| retry.message_id).collect();
+    assert_eq!(retried, expected);
 
     for (number, (before, work)) in tasks.iter().enumerate() {
         let receives = records
@@ -435,45 +436,44 @@ async fn each_record_is_either_done_with_or_comes_back(
             .map(|(_, receives)| *receives)
             .max();
         let row = case.row(ids[number]).await;
-        let is_claimed = matches!(before, Before::Pending | Before::WorkerDied);
+        let is_claimed = matches!(before, Before::Pending | Before::LeaseExpired);
         let Some(receives) = receives.filter(|_| is_claimed) else {
-            assert_eq!(row, rows[number], "untouched");
+            assert_eq!(row, rows[number], "an unclaimed task changed");
             continue;
         };
         let (status, result) = match work {
             Work::Succeeds => ("completed", json!("done")),
-            Work::FailsForGood => ("failed", json!("never")),
+            Work::Permanent => ("failed", json!("never")),
             _ if receives < SETTINGS.max_receive_count => ("pending", Value::Null),
-            Work::Fails => ("failed", json!("not now")),
+            Work::Transient => ("failed", json!("not now")),
             Work::Panics => ("failed", json!("the worker panicked")),
         };
         assert_eq!((&row["status"], &row["result"]), (&json!(status), &result));
         assert_eq!(
             (&row["fencing_token"], &row["attempts"]),
             (&json!(1), &json!(1)),
-            "claimed once"
+            "not claimed exactly once"
         );
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn no_record_is_both_acknowledged_and_failed(pool: PgPool) {
-    check(&pool, batch(), each_record_is_either_done_with_or_comes_back).await;
+    check(&pool, batch(), each_record_is_either_acknowledged_or_retried).await;
 }
 
-/// What happens between two pages.
+/// A change between two pages.
 #[derive(Clone, Copy, Debug)]
 enum Between {
-    /// A task is created.
     Create(Status, Creator),
-    /// The nth task there is at the beginning is deleted.
+    /// Deletes the nth of the initial tasks, if it exists.
     Delete(usize),
 }
 
-/// Who creates tasks, if that is known.
+/// The creator of a task; none for rows older than the column.
 type Creator = Option<&'static str>;
 
-/// Tasks by their status and creator; how they are read, and by whom; what happens meanwhile.
+/// The initial tasks, the parameters and the access of the list, and the changes between its pages.
 type Reading = (
     Vec<(Status, Creator)>,
     Sort,
@@ -510,10 +510,10 @@ async fn insert(case: &mut Case, status: Status, creator: Creator) -> TaskId {
         .await
 }
 
-/// Reads a list to its end and back again while tasks come and go, and compares with those that were there all the
-/// time.
-async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, limit, between): Reading) {
-    // Uses the id 1 up: there is no cursor for a place before it.
+/// Reads a list to its end and back while tasks are created and deleted, and compares it with the
+/// tasks that existed throughout.
+async fn survivors_are_read_once(case: &mut Case, (tasks, sort, status, access, limit, between): Reading) {
+    // Uses up the id 1: no cursor can point before it.
     case.insert("status", "'pending'").await;
     case.execute("truncate tasks").await;
     let mut ids = Vec::new();
@@ -524,10 +524,10 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, 
     let mut between = between.into_iter();
     for forwards in [true, false] {
         let mut read = Vec::new();
-        // Backwards, from a place behind every task.
+        // Backwards, from a cursor past every task.
         let end = Cursor(TaskId::try_from(if sort == Sort::OldestFirst { i64::MAX } else { 1 }).expect("an id"));
         let mut start = if forwards { Start::First } else { Start::Before(end) };
-        let there: Vec<TaskId> = ids.iter().copied().filter(|id| !deleted.contains(id)).collect();
+        let existing: Vec<TaskId> = ids.iter().copied().filter(|id| !deleted.contains(id)).collect();
         loop {
             let filter = Filter { status, title: None };
             let page = Page {
@@ -541,7 +541,7 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, 
             let listed = case.database.run(&list).await.expect("listed");
             let found: Vec<TaskId> = listed.tasks.iter().map(|task| task.id).collect();
             assert!(found.len() <= usize::try_from(limit).expect("small"));
-            let place = if forwards {
+            let next_start = if forwards {
                 listed.next.map(Start::After)
             } else {
                 listed.previous.map(Start::Before)
@@ -551,8 +551,8 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, 
             } else {
                 [found, read].concat()
             };
-            let Some(place) = place else { break };
-            start = place;
+            let Some(next_start) = next_start else { break };
+            start = next_start;
             for event in between.next().into_iter().flatten() {
                 match event {
                     Between::Create(status, creator) => {
@@ -567,21 +567,21 @@ async fn what_stays_is_read_once(case: &mut Case, (tasks, sort, status, access, 
                 }
             }
         }
-        let stayed = |id: &TaskId| there.contains(id) && !deleted.contains(id);
+        let survived = |id: &TaskId| existing.contains(id) && !deleted.contains(id);
         let matches = |(_, (own, creator)): &(&TaskId, &(Status, Creator))| {
             status.is_none_or(|status| status == *own) && (access == Access::All || access.owner() == *creator)
         };
         let mut expected: Vec<TaskId> = ids.iter().zip(&tasks).filter(matches).map(|(id, _)| *id).collect();
-        expected.retain(stayed);
+        expected.retain(survived);
         if sort == Sort::NewestFirst {
             expected.reverse();
         }
-        read.retain(stayed);
+        read.retain(survived);
         assert_eq!(read, expected, "forwards: {forwards}");
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn lasting_task_is_on_exactly_one_page(pool: PgPool) {
-    check(&pool, reading(), what_stays_is_read_once).await;
+async fn surviving_task_is_on_exactly_one_page(pool: PgPool) {
+    check(&pool, reading(), survivors_are_read_once).await;
 }

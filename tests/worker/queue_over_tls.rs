@@ -1,4 +1,4 @@
-//! SQS over HTTPS, as it is on AWS: here the stack's, behind TLS.
+//! SQS over HTTPS, as on AWS: the emulator's, behind a TLS proxy.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -23,7 +23,7 @@ use tokio_rustls::{
 
 use crate::support::{TestQueue, client_config, env, make_certificates};
 
-/// The certificates of a test. Gone with it.
+/// A test's certificates, deleted with it.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -32,14 +32,15 @@ impl Drop for Folder {
     }
 }
 
-/// Serves the stack's SQS over TLS, as `localhost`; returns the URL, and the authority that has signed for it.
+/// Serves the emulator's SQS over TLS as `localhost`; returns the URL and the certificate
+/// authority.
 async fn sqs_over_tls() -> (String, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let folder = Folder(std::env::temp_dir().join(format!("tls-sqs-{}-{port}", std::process::id())));
     fs::create_dir(&folder.0).expect("a new folder");
     make_certificates(&folder.0);
-    let read = |file: &str| fs::read(folder.0.join(file)).expect("it was made");
+    let read = |file: &str| fs::read(folder.0.join(file)).expect("a certificate or a key");
     let certificate = CertificateDer::from_pem_slice(&read("server.crt")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -47,14 +48,14 @@ async fn sqs_over_tls() -> (String, Vec<u8>) {
         .expect("the versions of ring")
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
-        .expect("they belong together");
+        .expect("a matching key");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let upstream = env("AWS_ENDPOINT_URL").replace("http://", "");
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            // Fails where the client does not trust the certificate.
+            // Fails if the client does not trust the certificate.
             if let Ok(mut client) = acceptor.accept(client).await {
-                let mut server = TcpStream::connect(&upstream).await.expect("SQS is there");
+                let mut server = TcpStream::connect(&upstream).await.expect("SQS is running");
                 tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
             }
         }
@@ -62,7 +63,7 @@ async fn sqs_over_tls() -> (String, Vec<u8>) {
     (format!("https://localhost:{port}"), read("ca.crt"))
 }
 
-/// A client that tries once, for as long as it takes: how often and how long else is not what is asked here.
+/// A client without retries, which these tests do not cover.
 fn client(config: Builder, url: &str) -> Client {
     let config = config.endpoint_url(url).retry_config(RetryConfig::disabled());
     Client::from_conf(config.build())
@@ -74,10 +75,10 @@ async fn trusted_server_receives_message_over_tls() {
     let queue = TestQueue::create().await;
     let trusting = client_config().http_client(https::client_trusting(authority.leak()));
     let client = client(trusting, &url);
-    // The second one by the same connection.
+    // The second message reuses the connection.
     for body in ["1", "2"] {
         let request = client.send_message().queue_url(queue.url()).message_body(body);
-        request.send().await.expect("it is sent");
+        request.send().await.expect("the message is sent");
     }
     assert_eq!(queue.bodies().await, ["1", "2"]);
 }
@@ -88,7 +89,7 @@ async fn untrusted_server_receives_no_message() {
     let queue = TestQueue::create().await;
     let client = client(client_config(), &url);
     let request = client.send_message().queue_url(queue.url()).message_body("1");
-    let error = request.send().await.expect_err("nobody vouches for it");
+    let error = request.send().await.expect_err("the authority is unknown");
     let error = chain(&error);
     assert!(error.contains("UnknownIssuer"), "{error}");
     assert_eq!(queue.bodies().await, [""; 0]);

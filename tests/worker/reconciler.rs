@@ -1,4 +1,4 @@
-//! The task-reconciler: what it sends, and what it leaves alone.
+//! The task-reconciler: which tasks it re-sends, discards and leaves.
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -6,15 +6,15 @@ use task_reconciler::{Settings, SweepReport, sweep};
 
 use crate::support::{TestQueue, database, execute, refusing_queue, row, settings};
 
-/// A message counts as lost after an hour.
-fn at_most(sweep_limit: i64) -> Settings {
+/// Settings with this sweep limit; a message counts as lost after an hour.
+fn with_sweep_limit(sweep_limit: i64) -> Settings {
     Settings {
         sweep_limit,
         ..settings::TASK_RECONCILER
     }
 }
 
-/// Inserts a task for each list of columns and values.
+/// Inserts a task with these columns and values.
 async fn insert(pool: &PgPool, columns: &str, values: &str) {
     execute(
         pool,
@@ -41,13 +41,13 @@ async fn sweep_sends_only_unsent_and_lost_tasks(pool: PgPool) {
     // 1 to 3: due.
     insert(&pool, "updated_at", "now() - interval '11 s'").await;
     insert(&pool, "enqueued_at", "now() - interval '61 min'").await;
-    let dead_worker = "'processing', now() - interval '61 min', now() - interval '1 s'";
-    insert(&pool, "status, enqueued_at, lease_expires_at", dead_worker).await;
+    let expired_lease = "'processing', now() - interval '61 min', now() - interval '1 s'";
+    insert(&pool, "status, enqueued_at, lease_expires_at", expired_lease).await;
     // 4 to 8: not due.
     insert(&pool, "updated_at", "now() - interval '5 s'").await;
     insert(&pool, "enqueued_at", "now() - interval '59 min'").await;
-    let living_worker = "'processing', now() - interval '61 min', now() + interval '1 min'";
-    insert(&pool, "status, enqueued_at, lease_expires_at", living_worker).await;
+    let valid_lease = "'processing', now() - interval '61 min', now() + interval '1 min'";
+    insert(&pool, "status, enqueued_at, lease_expires_at", valid_lease).await;
     let long_ago = "now() - interval '1 day'";
     insert(
         &pool,
@@ -63,7 +63,9 @@ async fn sweep_sends_only_unsent_and_lost_tasks(pool: PgPool) {
     .await;
 
     let (database, sender) = (database(&pool), queue.sender());
-    let report = sweep(&database, &sender, &at_most(1000), None).await.expect("swept");
+    let report = sweep(&database, &sender, &with_sweep_limit(1000), None)
+        .await
+        .expect("swept");
     assert_eq!(
         report,
         SweepReport {
@@ -73,8 +75,10 @@ async fn sweep_sends_only_unsent_and_lost_tasks(pool: PgPool) {
     );
     assert_eq!(sent(&queue).await, [1, 2, 3]);
 
-    let report = sweep(&database, &sender, &at_most(1000), None).await.expect("swept");
-    assert_eq!(report, SweepReport::default(), "they are marked as sent");
+    let report = sweep(&database, &sender, &with_sweep_limit(1000), None)
+        .await
+        .expect("swept");
+    assert_eq!(report, SweepReport::default(), "they were not marked as enqueued");
     assert_eq!(sent(&queue).await, [0; 0]);
 }
 
@@ -87,7 +91,9 @@ async fn sweep_is_bounded_and_reports_rest(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 40)",
     )
     .await;
-    let report = sweep(&database, &sender, &at_most(25), None).await.expect("swept");
+    let report = sweep(&database, &sender, &with_sweep_limit(25), None)
+        .await
+        .expect("swept");
     assert_eq!(
         report,
         SweepReport {
@@ -102,7 +108,7 @@ async fn sweep_is_bounded_and_reports_rest(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn unreachable_sqs_leaves_tasks_due(pool: PgPool) {
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
-    let report = sweep(&database(&pool), &refusing_queue().await, &at_most(1000), None)
+    let report = sweep(&database(&pool), &refusing_queue().await, &with_sweep_limit(1000), None)
         .await
         .expect("swept");
     assert_eq!(
@@ -126,7 +132,7 @@ async fn concurrent_sweeps_send_task_once(pool: PgPool) {
         "insert into tasks (title, updated_at) select 't', '2020-01-01' from generate_series(1, 100)",
     )
     .await;
-    let settings = at_most(1000);
+    let settings = with_sweep_limit(1000);
     let (first, second) = tokio::join!(
         sweep(&one, &sender, &settings, None),
         sweep(&two, &sender, &settings, None)
@@ -135,7 +141,7 @@ async fn concurrent_sweeps_send_task_once(pool: PgPool) {
     assert_eq!(first.sent + second.sent, 100);
     assert!(
         first.sent > 0 && second.sent > 0,
-        "they did not run at once: {first:?} {second:?}"
+        "the sweeps did not overlap: {first:?} {second:?}"
     );
     assert_eq!(sent(&queue).await, (1..=100).collect::<Vec<_>>());
 }
@@ -145,13 +151,13 @@ async fn task_is_discarded_after_ten_lost_attempts(pool: PgPool) {
     let queue = TestQueue::create().await;
     let columns = "status, enqueued_at, lease_expires_at, attempts";
     for attempts in [9, 10] {
-        let dead_worker = format!("'processing', now() - interval '61 min', now() - interval '1 s', {attempts}");
-        insert(&pool, columns, &dead_worker).await;
+        let expired = format!("'processing', now() - interval '61 min', now() - interval '1 s', {attempts}");
+        insert(&pool, columns, &expired).await;
     }
-    // Still in the queue: somebody else's to settle.
+    // Its message may still be in the queue: not lost.
     insert(&pool, "enqueued_at, attempts", "now() - interval '1 min', 10").await;
 
-    let swept = sweep(&database(&pool), &queue.sender(), &at_most(1000), None).await;
+    let swept = sweep(&database(&pool), &queue.sender(), &with_sweep_limit(1000), None).await;
     assert_eq!(
         swept.expect("swept"),
         SweepReport {
@@ -166,7 +172,7 @@ async fn task_is_discarded_after_ten_lost_attempts(pool: PgPool) {
         (&given_up["status"], &given_up["result"]),
         (
             &json!("failed"),
-            &json!("given up after 10 attempts, none of which reported an outcome")
+            &json!("discarded after 10 attempts without a reported outcome")
         )
     );
     assert_eq!(row(&pool, 3).await["status"], "pending");
@@ -183,7 +189,7 @@ async fn only_expired_keys_are_deleted(pool: PgPool) {
     )
     .await;
     for (limit, deleted) in [(2, 2), (1000, 1), (1000, 0)] {
-        let report = sweep(&database(&pool), &queue, &at_most(limit), None)
+        let report = sweep(&database(&pool), &queue, &with_sweep_limit(limit), None)
             .await
             .expect("swept");
         assert_eq!(report.expired_keys, deleted);

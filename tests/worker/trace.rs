@@ -1,4 +1,4 @@
-//! One trace from the request that creates a task to the batch that completes it.
+//! A trace from the request that creates a task to the batch that completes it.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,9 +8,7 @@ use shared::trace::TraceHeader;
 use sqlx::PgPool;
 use task_processor::{perform, process};
 
-use crate::support::{
-    App, LogLines, Request, client_config, database, events, execute, settings, sqs_that_answers, task,
-};
+use crate::support::{App, LogLines, Request, client_config, database, events, execute, scripted_sqs, settings, task};
 
 const TRACE_ID: &str = "1-5759e988-bd862e3fe1be46a994272793";
 const HEADER: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:2345:0";
@@ -25,19 +23,19 @@ fn create(app: &App) -> Request {
     app.post("/tasks", json!({"title": "t"}))
 }
 
-/// The trace header that SQS has for a message.
+/// A message's trace header.
 fn header(message: &SqsMessage) -> Option<&str> {
     message.attributes.get("AWSTraceHeader").map(String::as_str)
 }
 
-/// What each line says, and of which trace; lines in no particular order.
-fn said(lines: &[Value]) -> Vec<(&str, Option<&str>)> {
-    let mut said: Vec<_> = lines
+/// Each log line's message and trace id, sorted.
+fn messages_and_traces(lines: &[Value]) -> Vec<(&str, Option<&str>)> {
+    let mut messages_and_traces: Vec<_> = lines
         .iter()
         .map(|line| (line["message"].as_str().expect("a message"), line["traceId"].as_str()))
         .collect();
-    said.sort_unstable();
-    said
+    messages_and_traces.sort_unstable();
+    messages_and_traces
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -48,15 +46,19 @@ async fn trace_id_reaches_message_and_logs(pool: PgPool) {
 
     let response = create(&app).traced(HEADER).await;
     assert_eq!(response.status(), 201);
-    assert_eq!(said(&lines.take()), [("request served", Some(TRACE_ID))]);
+    assert_eq!(messages_and_traces(&lines.take()), [("request served", Some(TRACE_ID))]);
 
     let event = queue.receive_as_event(1).await;
-    assert_eq!(header(&event.records[0]), Some(HEADER), "as Lambda gave it");
+    assert_eq!(
+        header(&event.records[0]),
+        Some(HEADER),
+        "the header differs from Lambda's"
+    );
     let done = app.process(event).await;
     assert!(done.expect("done").batch_item_failures.is_empty());
     let logged = lines.take();
     assert_eq!(
-        said(&logged),
+        messages_and_traces(&logged),
         [("batch processed", None), ("task completed", Some(TRACE_ID))]
     );
     let completed = logged.iter().find(|line| line["message"] == "task completed");
@@ -83,17 +85,17 @@ async fn missing_or_malformed_trace_is_ignored(pool: PgPool) {
         create(&app),
         create(&app).traced(""),
         create(&app).traced("Root=1-5759e988;Parent=\u{e9}"),
-        // A client's own header is not Lambda's.
+        // A header that the client sends is not trusted.
         create(&app).header("x-amzn-trace-id", HEADER),
     ] {
         assert_eq!(request.await.status(), 201);
-        assert_eq!(said(&lines.take()), [("request served", None)]);
+        assert_eq!(messages_and_traces(&lines.take()), [("request served", None)]);
         let event = queue.receive_as_event(1).await;
         assert_eq!(header(&event.records[0]), None);
         let done = app.process(event).await;
         assert!(done.expect("done").batch_item_failures.is_empty());
         assert_eq!(
-            said(&lines.take()),
+            messages_and_traces(&lines.take()),
             [("batch processed", None), ("task completed", None)]
         );
     }
@@ -149,11 +151,11 @@ async fn latest_record_of_task_determines_trace(pool: PgPool) {
     assert_eq!(processed.expect("processed").retries.len(), 1);
     let logged = lines.take();
     assert_eq!(
-        said(&logged),
+        messages_and_traces(&logged),
         [
-            ("lost the task while working on it", Some(OTHER_ID)),
-            ("not a task message", Some(TRACE_ID)),
-            ("nothing to do: completed, failed or deleted", None),
+            ("lease lost, outcome discarded", Some(OTHER_ID)),
+            ("malformed message", Some(TRACE_ID)),
+            ("nothing to do: the task is completed, failed or deleted", None),
             ("task completed", Some(TRACE_ID)),
             ("task completed", Some(OTHER_ID)),
         ]
@@ -162,7 +164,7 @@ async fn latest_record_of_task_determines_trace(pool: PgPool) {
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn resent_message_has_trace_of_sweep(pool: PgPool) {
-    let (url, asked) = sqs_that_answers(|_, _| json!({"Successful": [], "Failed": []})).await;
+    let (url, requests) = scripted_sqs(|_, _| json!({"Successful": [], "Failed": []})).await;
     let app = App::new(&pool).with_sqs(client_config().endpoint_url(&url));
     for _ in 0..2 {
         execute(
@@ -176,11 +178,11 @@ async fn resent_message_has_trace_of_sweep(pool: PgPool) {
     for (trace, expected) in [(TraceHeader::parse(HEADER), attribute), (None, Value::Null)] {
         let swept = app.sweep(trace.as_ref()).await;
         assert_eq!(swept.expect("swept").refused, 2);
-        let (action, request) = asked.lock().expect("not poisoned").pop().expect("a request");
+        let (action, request) = requests.lock().expect("not poisoned").pop().expect("a request");
         let entries = request["Entries"].as_array().expect("entries");
         let sent: Vec<&Value> = entries.iter().map(|entry| &entry["MessageSystemAttributes"]).collect();
         assert_eq!((action.as_str(), sent), ("SendMessageBatch", vec![&expected; 2]));
         let trace_id = trace.as_ref().map(TraceHeader::trace_id);
-        assert_eq!(said(&lines.take()), [("sweep done", trace_id)]);
+        assert_eq!(messages_and_traces(&lines.take()), [("sweep done", trace_id)]);
     }
 }

@@ -1,4 +1,4 @@
-//! What is measured with.
+//! The environment of the benchmark: database, queue and functions.
 
 use std::{env, path::PathBuf};
 
@@ -10,23 +10,22 @@ use queue::TaskQueue;
 use shared::store::Database;
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
 
-/// A database and a queue of our own, and the functions.
 pub struct Fixture {
-    /// How to connect.
+    /// How to connect to the benchmark's own database.
     pub options: PgConnectOptions,
-    /// A connection as the reference has it.
+    /// The reference's connection.
     pub connection: PgConnection,
-    /// The connection of a function.
+    /// The functions' database access.
     pub database: Database,
-    /// A client as the reference has it.
+    /// The reference's client.
     pub sqs: Client,
-    /// A queue that nobody reads.
+    /// A queue without consumers.
     pub queue_url: String,
-    /// The functions that are deployed.
+    /// The deployed functions.
     pub functions: LambdaHost,
-    /// The empty one.
+    /// The empty function.
     pub references: LambdaHost,
-    /// Where the stack answers.
+    /// The API's URL.
     pub api_url: String,
     /// The stack's database.
     pub stack: PgConnectOptions,
@@ -38,18 +37,19 @@ fn variable(name: &str) -> Result<String> {
 }
 
 impl Fixture {
-    /// Makes what the environment has the parts for.
+    /// Creates the database and the queue.
     pub async fn from_env() -> Result<Self> {
         let stack: PgConnectOptions = variable("DATABASE_URL")?.parse()?;
         let options = stack.clone().database("bench");
         let url = options.to_url_lossy();
-        // As an interrupted run may have left it.
+        // An interrupted run may have left one.
         Postgres::drop_database(url.as_str()).await?;
         Postgres::create_database(url.as_str()).await?;
         let mut connection = PgConnection::connect_with(&options).await?;
         MIGRATIONS.run(&mut connection).await?;
         sqlx::raw_sql(ROLES).execute(&mut connection).await?;
-        // Postgres reads a table that was empty when a statement was planned from one end to the other.
+        // Not empty: a statement that Postgres plans while the table is empty is planned as a
+        // sequential scan.
         sqlx::query(
             "insert into tasks (title, created_by) select 'Process user data', 'bench' from generate_series(1, 10000)",
         )
@@ -88,13 +88,13 @@ impl Fixture {
         })
     }
 
-    /// The function's side of the queue.
+    /// The queue as the functions use it.
     pub fn queue(&self) -> Result<TaskQueue> {
         Ok(TaskQueue::new(queue::client_config()?, self.queue_url.clone()))
     }
 
-    /// Leaves nothing behind.
-    pub async fn drop_database(self) -> Result<()> {
+    /// Deletes the queue and the database.
+    pub async fn delete(self) -> Result<()> {
         self.sqs.delete_queue().queue_url(self.queue_url).send().await?;
         self.connection.close().await?;
         drop(self.database);

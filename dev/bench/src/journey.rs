@@ -1,4 +1,4 @@
-//! From the client's request to the completed task, through everything that template.yaml deploys.
+//! End-to-end latency, from the client's request to the completed task, on the deployed stack.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     report::{Row, in_units},
 };
 
-/// How many tasks are created each second, and for how many.
+/// How many tasks are created each second, and for how many seconds.
 const RATE: u32 = 50;
 const SECONDS: u32 = 60;
 
-/// How long the last of them may take.
+/// How long the last task may take to complete.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Creates tasks at a steady rate, and looks up when they were completed.
+/// Creates tasks at a constant rate, and reads when they were completed.
 pub async fn measure(fixture: &Fixture) -> Result<Vec<Row>> {
     let client = reqwest::Client::new();
     let url = format!("{}/tasks", fixture.api_url);
@@ -34,9 +34,9 @@ pub async fn measure(fixture: &Fixture) -> Result<Vec<Row>> {
         requests.spawn(async move {
             let sent_at = OffsetDateTime::now_utc();
             let response = request.send().await?.error_for_status()?;
-            let answered_at = OffsetDateTime::now_utc();
+            let responded_at = OffsetDateTime::now_utc();
             let task: Value = response.json().await?;
-            anyhow::Ok((task["id"].as_i64().context("a task has an id")?, sent_at, answered_at))
+            anyhow::Ok((task["id"].as_i64().context("a task has an id")?, sent_at, responded_at))
         });
     }
     let created = requests.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -53,14 +53,14 @@ pub async fn measure(fixture: &Fixture) -> Result<Vec<Row>> {
         let missing = ids.len() - settled.len();
         ensure!(
             tokio::time::Instant::now() < deadline,
-            "{missing} tasks are not completed"
+            "{missing} tasks were not completed within {PATIENCE:?}"
         );
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     let settled: std::collections::HashMap<i64, OffsetDateTime> = settled.into_iter().collect();
-    let (mut answered, mut completed) = (Times::default(), Times::default());
-    for (id, sent_at, answered_at) in created {
-        answered.add((answered_at - sent_at).try_into()?, true);
+    let (mut responded, mut completed) = (Times::default(), Times::default());
+    for (id, sent_at, responded_at) in created {
+        responded.add((responded_at - sent_at).try_into()?, true);
         completed.add((settled[&id] - sent_at).try_into().unwrap_or_default(), true);
     }
     let row = |figure: &str, times: &Times| {
@@ -70,6 +70,6 @@ pub async fn measure(fixture: &Fixture) -> Result<Vec<Row>> {
     };
     Ok(vec![
         row("create → completed", &completed),
-        row("create → 201", &answered),
+        row("create → 201", &responded),
     ])
 }

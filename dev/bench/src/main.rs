@@ -1,5 +1,5 @@
-//! Measures the functions; `make bench` builds them, starts what they need, and says where it is, in environment
-//! variables. docs/performance.md has the method, and gets the table.
+//! Benchmarks the functions. `make bench` builds them, starts a stack and passes its addresses in
+//! environment variables. docs/performance.md describes the method and receives the table.
 
 mod fixture;
 mod journey;
@@ -22,11 +22,11 @@ async fn main() -> Result<()> {
     rows.extend(journey::measure(&fixture).await?);
     let table = report::table(&rows);
     let machine = report::machine(&mut fixture.connection).await?;
-    fixture.drop_database().await?;
+    fixture.delete().await?;
 
     println!("\n{table}\n{machine}");
     let document = Path::new("docs/performance.md");
     report::write(document, "make bench", &format!("\n{table}\n{machine}\n\n"))?;
-    println!("Written to {}.", document.display());
+    println!("Results written to {}.", document.display());
     Ok(())
 }

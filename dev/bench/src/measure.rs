@@ -1,27 +1,26 @@
-//! How times become one number.
+//! Medians and percentiles of repeated measurements.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// The times of something that was done many times.
+/// The times of a repeated measurement.
 #[derive(Default)]
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// Adds one, unless it does not count: then it has warmed up.
+    /// Adds a time, unless it belongs to the warm-up.
     pub fn add(&mut self, time: Duration, counts: bool) {
         if counts {
             self.0.push(time);
         }
     }
 
-    /// The time that half of them do not exceed.
     pub fn median(&self) -> Duration {
         self.percentile(50)
     }
 
-    /// The time that this part of them, in percent, does not exceed.
+    /// The nearest-rank percentile.
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -30,8 +29,8 @@ impl Times {
     }
 }
 
-/// Does both in turns, so that whatever else the machine does is in both; returns the medians. The first tenth of the
-/// rounds warms up and does not count.
+/// Measures both alternately, so that other load on the machine affects both; returns the medians.
+/// The first tenth of the rounds is warm-up and discarded.
 pub async fn alternate(
     rounds: usize,
     mut subject: impl AsyncFnMut() -> Result<Duration>,
@@ -51,7 +50,7 @@ pub async fn alternate(
     Ok((subjects.median(), references.median()))
 }
 
-/// How long something takes, with its result.
+/// Returns how long a future takes, and its output.
 pub async fn time<T>(work: impl Future<Output = T>) -> (Duration, T) {
     let started = Instant::now();
     let result = work.await;

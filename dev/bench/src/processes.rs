@@ -1,4 +1,4 @@
-//! Functions as processes: how they start, what they weigh, what memory they take.
+//! Functions as processes: cold starts, sizes, memory.
 
 use std::{
     fs,
@@ -25,30 +25,30 @@ use crate::{
     report::{Row, in_units},
 };
 
-/// How often each function is started. The first tenth does not count.
+/// How often each function is started, after a tenth as many starts as warm-up.
 const STARTS: usize = 60;
 
-/// How long it is quiet before each measurement.
+/// The pause before each measurement.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How many requests make a function warm.
+/// The number of requests that warm up a function.
 const WARM: usize = 200;
 
-/// The answer to `POST /tasks`.
+/// The event of a `POST /tasks`.
 pub fn new_task() -> Value {
     let body = json!({"title": "Process user data", "description": "Count the words of this"});
     events::with_body(events::rest("POST", "/tasks", None), &body)
 }
 
-/// From the start of a function to its first answer.
-async fn answered(host: &LambdaHost, name: &str, event: &Value) -> Result<Duration> {
-    let (function, answer) = host.start(name, event).await?;
-    ensure_success(&answer)?;
+/// From the start of a function to its first response.
+async fn first_response(host: &LambdaHost, name: &str, event: &Value) -> Result<Duration> {
+    let (function, response) = host.start(name, event).await?;
+    ensure_success(&response)?;
     function.stop().await?;
-    Ok(answer.took)
+    Ok(response.took)
 }
 
-/// From the start of a function until it asks for its first invocation.
+/// From the start of a function until it requests its first invocation.
 async fn init(host: &LambdaHost, name: &str) -> Result<Duration> {
     let function = host.start_idle(name).await?;
     let init = function.init;
@@ -56,9 +56,9 @@ async fn init(host: &LambdaHost, name: &str) -> Result<Duration> {
     Ok(init)
 }
 
-/// A database that accepts connections and says nothing: as far away as that of Lambda, whose processes take no time from
-/// a function that connects.
-async fn distant_database() -> Result<String> {
+/// A database that accepts connections but never responds: a real server on this machine would take
+/// CPU time from the function that connects, which Lambda's database does not.
+async fn silent_database() -> Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("postgres://postgres@{}/none", listener.local_addr()?);
     tokio::spawn(async move {
@@ -70,12 +70,12 @@ async fn distant_database() -> Result<String> {
     Ok(url)
 }
 
-fn ensure_success(answer: &Response) -> Result<()> {
-    let status = answer.body["statusCode"].as_u64();
+fn ensure_success(response: &Response) -> Result<()> {
+    let status = response.body["statusCode"].as_u64();
     ensure!(
         status.is_some_and(|status| status < 300),
         "not a success: {}",
-        answer.body
+        response.body
     );
     Ok(())
 }
@@ -104,7 +104,7 @@ pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A task to ask for.
+/// Inserts a task to read.
 async fn insert(connection: &mut PgConnection) -> Result<TaskId> {
     let id: i64 = sqlx::query_scalar("insert into tasks (title) values ('Process user data') returning id")
         .fetch_one(connection)
@@ -118,21 +118,24 @@ async fn cold_starts(fixture: &mut Fixture) -> Result<Vec<Row>> {
     let create = new_task();
     let mut idle = fixture.functions.clone();
     idle.variables
-        .push(("DATABASE_URL".to_owned(), distant_database().await?));
+        .push(("DATABASE_URL".to_owned(), silent_database().await?));
     let [mut empty, mut reads, mut sends, mut connects, mut messages] = std::array::from_fn(|_| Times::default());
     let [mut empty_init, mut info_init, mut reads_init, mut sends_init] = std::array::from_fn(|_| Times::default());
     let mut turns = [0, 1, 2, 3, 4, 5, 6, 7, 8];
     for round in 0..STARTS + STARTS / 10 {
         let counts = round >= STARTS / 10;
-        // In another order each time, and with a pause: what one leaves to be done, as Postgres and the emulator
-        // clean up after it, would always be in the figure of the next.
+        // In random order and with a pause: otherwise the cleanup after one measurement, in
+        // Postgres and the emulator, would always fall into the same next one.
         fastrand::shuffle(&mut turns);
         for turn in turns {
             sleep(PAUSE).await;
             match turn {
-                0 => empty.add(answered(&fixture.references, "empty", &get).await?, counts),
-                1 => reads.add(answered(&fixture.functions, "get-task", &get).await?, counts),
-                2 => sends.add(answered(&fixture.functions, "create-task", &create).await?, counts),
+                0 => empty.add(first_response(&fixture.references, "empty", &get).await?, counts),
+                1 => reads.add(first_response(&fixture.functions, "get-task", &get).await?, counts),
+                2 => sends.add(
+                    first_response(&fixture.functions, "create-task", &create).await?,
+                    counts,
+                ),
                 3 => connects.add(connect_and_query(fixture, id).await?, counts),
                 4 => messages.add(send(fixture).await?, counts),
                 5 => empty_init.add(init(&fixture.references, "empty").await?, counts),
@@ -173,7 +176,7 @@ async fn cold_starts(fixture: &mut Fixture) -> Result<Vec<Row>> {
     ])
 }
 
-/// What a program does that connects to Postgres, asks one thing, and nothing else.
+/// Connects to Postgres and runs one query.
 async fn connect_and_query(fixture: &Fixture, id: TaskId) -> Result<Duration> {
     let started = Instant::now();
     let mut connection = PgConnection::connect_with(&fixture.options).await?;
@@ -191,7 +194,7 @@ async fn send(fixture: &Fixture) -> Result<Duration> {
     Ok(took)
 }
 
-/// The bytes of the deflated program, which is all that is in the zip.
+/// The size of the deflated program, the only file in the zip.
 fn zipped(bootstrap: &Path) -> Result<u64> {
     let mut zip = DeflateEncoder::new(Vec::new(), Compression::default());
     zip.write_all(&fs::read(bootstrap)?)?;
@@ -206,7 +209,7 @@ async fn peak(host: &LambdaHost, name: &str, event: &Value) -> Result<u64> {
     Ok(peak)
 }
 
-/// Sends enough requests.
+/// Sends `WARM` requests.
 pub async fn warm_up(function: &mut Function, event: &Value) -> Result<()> {
     for _ in 0..WARM {
         ensure_success(&function.invoke(event).await?)?;

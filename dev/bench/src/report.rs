@@ -1,4 +1,4 @@
-//! The table, on the terminal and in docs/performance.md.
+//! The table of results, on the terminal and in docs/performance.md.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -6,17 +6,16 @@ use anyhow::{Context, Result};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-/// One figure.
+/// One figure of the table.
 pub struct Row {
-    /// What was measured.
     pub figure: String,
-    /// What it was held against.
+    /// What it is compared with.
     pub reference: &'static str,
-    /// How many times the reference it is; none if there is no reference.
+    /// The ratio to the reference, if there is one.
     pub ratio: Option<f64>,
-    /// The ratio that it should not exceed.
+    /// The maximum ratio.
     pub goal: Option<f64>,
-    /// What was measured, in units.
+    /// The measured values with units.
     pub absolute: String,
 }
 
@@ -79,7 +78,7 @@ impl Row {
     }
 }
 
-/// A time in the unit that a person would choose.
+/// A time in a readable unit.
 pub fn in_units(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
@@ -108,18 +107,18 @@ pub fn table(rows: &[Row]) -> String {
     table.concat()
 }
 
-/// Replaces what the document has between the two comments of that name.
+/// Replaces the document's section between the two comments with this name.
 pub fn write(document: &Path, name: &str, content: &str) -> Result<()> {
     let text = fs::read_to_string(document).with_context(|| format!("cannot read {}", document.display()))?;
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->\n"));
-    let missing = || format!("{} has no part {name}", document.display());
+    let missing = || format!("{} has no section {name}", document.display());
     let (before, rest) = text.split_once(&begin).with_context(missing)?;
     let (_, after) = rest.split_once(&end).with_context(missing)?;
     fs::write(document, format!("{before}{begin}{content}{end}{after}"))?;
     Ok(())
 }
 
-/// What this was measured on, and when: a sentence.
+/// A sentence about the machine and the date of the measurement.
 pub async fn machine(connection: &mut PgConnection) -> Result<String> {
     let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = file("/proc/cpuinfo");

@@ -1,4 +1,4 @@
-//! Warm requests and batches: the handlers, in this process, against statements written by hand.
+//! Warm requests and batches: the handlers, in this process, against hand-written statements.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,13 +29,13 @@ use crate::{
     report::Row,
 };
 
-/// How many tasks there are when pages are read.
+/// The number of tasks when pages are read.
 const TASKS: i64 = 1_000_000;
 
-/// The most that a page has.
+/// The maximum page size.
 const PAGE: i64 = 100;
 
-/// Asks which process of Postgres answers.
+/// The process id of the connection's Postgres backend.
 struct BackendPid;
 
 impl Statement for BackendPid {
@@ -48,9 +48,10 @@ impl Statement for BackendPid {
     }
 }
 
-/// Warm requests, batches, pages.
+/// Measures warm requests, batches and pages.
 pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
-    // On one CPU: who is woken on another one, and who is not, is the scheduler's choice, and twice the time.
+    // On one CPU: otherwise the scheduler may or may not wake the other process on another CPU,
+    // which doubles the time.
     let everywhere = sched_getaffinity(Pid::this())?;
     let mut one = CpuSet::new();
     one.set(0)?;
@@ -149,7 +150,7 @@ async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// How many of them the second request takes: the first one also connects, and prepares its statement.
+/// The round trips of the second request: the first one also connects and prepares its statement.
 async fn round_trips(fixture: &Fixture, event: &Value) -> Result<usize> {
     let pool = PgPool::connect_lazy_with(fixture.options.clone());
     let proxy = Proxy::start(&pool).await;
@@ -171,7 +172,7 @@ async fn create_task(fixture: &mut Fixture) -> Result<Row> {
         ensure!(response?.status() == 201, "not a success");
         Ok(took)
     };
-    let by_hand = async || {
+    let hand_written = async || {
         let (took, sent) = time(async {
             let insert = "insert into tasks (title, description, created_by) values ($1, $2, $3) returning id";
             let insert = sqlx::query_scalar(insert)
@@ -186,8 +187,8 @@ async fn create_task(fixture: &mut Fixture) -> Result<Row> {
         sent?;
         Ok(took)
     };
-    let (subject, reference) = alternate(500, handler, by_hand).await?;
-    let (figure, against) = ("warm `POST /tasks`", "insert and message by hand");
+    let (subject, reference) = alternate(500, handler, hand_written).await?;
+    let (figure, against) = ("warm `POST /tasks`", "hand-written insert and SendMessage");
     Ok(Row::times(figure, against, Some(1.3), subject, reference))
 }
 
@@ -205,7 +206,7 @@ async fn batches(fixture: &mut Fixture, size: i64) -> Result<Row> {
         ensure!(processed?.retries.is_empty(), "every task is completed");
         Ok(took)
     };
-    let by_hand = async || {
+    let hand_written = async || {
         let ids = insert(pool, size).await?;
         let results = vec!["Processed \"Process user data\": 5 words, 23 characters"; ids.len()];
         let update = sqlx::query(
@@ -220,7 +221,7 @@ async fn batches(fixture: &mut Fixture, size: i64) -> Result<Row> {
         Ok(took)
     };
     let rounds = if size < 100 { 500 } else { 50 };
-    let (subject, reference) = alternate(rounds, processor, by_hand).await?;
+    let (subject, reference) = alternate(rounds, processor, hand_written).await?;
     let figure = format!("processor, batch of {size}");
     Ok(Row::times(
         figure,
@@ -231,7 +232,7 @@ async fn batches(fixture: &mut Fixture, size: i64) -> Result<Row> {
     ))
 }
 
-/// New tasks, as create-task leaves them.
+/// Inserts tasks, as create-task does, and returns their ids.
 async fn insert(pool: &PgPool, count: i64) -> Result<Vec<i64>> {
     let insert = "insert into tasks (title, description, created_by, enqueued_at)
                   select 'Process user data', 'Count the words of this', 'bench', now()
@@ -239,9 +240,9 @@ async fn insert(pool: &PgPool, count: i64) -> Result<Vec<i64>> {
     Ok(sqlx::query_scalar(insert).bind(count).fetch_all(pool).await?)
 }
 
-/// Fills the table, which takes a minute, and reads a page at its beginning and one at its end.
+/// Fills the table, which takes a minute, and reads its first and its last page.
 async fn pages(fixture: &mut Fixture) -> Result<Row> {
-    // Filled row by row, this index would take minutes.
+    // Maintaining this index row by row would take minutes.
     sqlx::raw_sql(&format!(
         "drop index tasks_title_bigrams;
          truncate tasks restart identity;

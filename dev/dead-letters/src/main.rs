@@ -1,4 +1,4 @@
-//! `make dlq` and `make redrive`: what is in the dead-letter queue, and back to work with it.
+//! `make dlq` and `make redrive`: list the dead-letter queue and redrive its messages.
 
 use aws_config::BehaviorVersion;
 use aws_sdk_sqs::config::Builder;
@@ -15,10 +15,10 @@ struct Arguments {
     /// The URL of the dead-letter queue
     #[arg(long, env = "DEAD_LETTER_QUEUE_URL")]
     dead_letter_queue_url: String,
-    /// The URL of the queue that the messages came from
+    /// The URL of the task queue, to which messages are redriven
     #[arg(long, env = "QUEUE_URL")]
     queue_url: String,
-    /// Where to look up what the messages' tasks say; without it only the messages are shown
+    /// The database in which to look up the messages' tasks; without it only the messages are shown
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     #[command(subcommand)]
@@ -27,16 +27,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the messages, and why their tasks failed
+    /// List the messages and why their tasks failed
     List,
-    /// Send every message to the task queue again: failed tasks run once more
+    /// Move every message back to the task queue: failed tasks are processed again
     Redrive,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // Not the functions' own configuration: a person's credentials may be in files, too.
+    // Not the functions' configuration: an operator's credentials may also be in files.
     let config = aws_config::defaults(BehaviorVersion::latest())
         .http_client(queue::https::client())
         .load()
@@ -55,8 +55,8 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// SQS's time of a message in UTC, always as wide: RFC 3339 would leave out zeros at its end.
-fn to_the_millisecond(sent: OffsetDateTime) -> String {
+/// The time in UTC with a fixed width: the RFC 3339 formatter would drop trailing zeros.
+fn format_timestamp(sent: OffsetDateTime) -> String {
     let format = "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z";
     let format = format_description::parse_borrowed::<2>(format).expect("a valid format");
     sent.format(&format).unwrap_or_default()
@@ -69,7 +69,7 @@ async fn list(queue: &DeadLetterQueue, database: Option<Database>) -> anyhow::Re
         return Ok(());
     }
     for letter in &letters {
-        let sent = letter.sent_at.map(to_the_millisecond).unwrap_or_default();
+        let sent = letter.sent_at.map(format_timestamp).unwrap_or_default();
         println!(
             "{sent:<24}  {}\n{:<24}  {}",
             letter.body,
@@ -78,19 +78,19 @@ async fn list(queue: &DeadLetterQueue, database: Option<Database>) -> anyhow::Re
         );
     }
     println!(
-        "\n{} in the dead-letter queue. `make redrive` sends them to work again.",
+        "\n{} in the dead-letter queue. To process again: `make redrive`.",
         messages(letters.len())
     );
     Ok(())
 }
 
-/// Why a message is there, as far as we can tell.
+/// Why a message was dead-lettered, as far as it can be determined.
 async fn reason(letter: &DeadLetter, database: Option<&Database>) -> String {
     let Ok(TaskMessage { task_id }) = serde_json::from_str(&letter.body) else {
-        return "not a task message: it will come back".to_owned();
+        return "malformed message: a redrive will not help".to_owned();
     };
     let Some(database) = database else {
-        return format!("GET /tasks/{task_id} says why");
+        return format!("task {task_id}: for the reason, GET /tasks/{task_id}");
     };
     let find = tasks::Find {
         id: task_id,
@@ -108,7 +108,7 @@ async fn reason(letter: &DeadLetter, database: Option<&Database>) -> String {
                 status => format!("task {task_id} is {} after {attempts}", status.as_str()),
             }
         }
-        Ok(None) => format!("task {task_id} was deleted: there is nothing left to do"),
+        Ok(None) => format!("task {task_id} was deleted: nothing to process"),
         Err(error) => format!("task {task_id}: {error}"),
     }
 }
@@ -120,7 +120,7 @@ async fn redrive(queue: &DeadLetterQueue) -> anyhow::Result<()> {
     match moved {
         0 => println!("The dead-letter queue is empty: nothing to redrive."),
         moved => println!(
-            "{} sent to the task queue again. Failed tasks run once more.",
+            "{} moved back to the task queue. Failed tasks will be processed again.",
             messages(moved)
         ),
     }
@@ -139,8 +139,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_three_digits_of_a_second() {
+    fn timestamps_have_milliseconds() {
         let sent = OffsetDateTime::from_unix_timestamp_nanos(1_795_843_456_020_000_000).expect("a time");
-        assert_eq!(to_the_millisecond(sent), "2026-11-28T05:24:16.020Z");
+        assert_eq!(format_timestamp(sent), "2026-11-28T05:24:16.020Z");
     }
 }

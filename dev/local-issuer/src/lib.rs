@@ -1,7 +1,7 @@
-//! The issuer of the local stack: a key in a file, and tokens signed with it.
+//! The token issuer of the local stack: a key in a file, and tokens signed with it.
 //!
-//! The authorizer gets the public half as its `JWKS` setting, so that no server has to publish it. template.yaml
-//! refuses that setting in the cloud, where these tokens are therefore worth nothing.
+//! The authorizer receives the public key in its `JWKS` setting, so that no server has to publish
+//! it. template.yaml rejects that setting in AWS, where these tokens are therefore invalid.
 
 use std::{
     fs::{self, OpenOptions},
@@ -18,34 +18,33 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-/// The `iss` of the tokens. Not a place: `.invalid` never resolves (RFC 2606).
+/// The `iss` of the tokens. `.invalid` never resolves (RFC 2606).
 pub const ISSUER: &str = "https://local.invalid";
 
 /// The `aud` of the tokens.
 pub const AUDIENCE: &str = "task-api";
 
-/// The key's name. There is one.
+/// The `kid` of the only key.
 const KEY_ID: &str = "local";
 
-/// Why there is no key.
+/// Why the key could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file can be neither read nor made.
-    #[error("the key's file cannot be read or made")]
+    /// The file cannot be read or created.
+    #[error("the key file cannot be read or created")]
     File(#[from] io::Error),
-    /// The file holds something else. Delete it.
-    #[error("the key's file holds no ES256 key; delete it")]
+    /// The file contains no valid key.
+    #[error("the key file contains no ES256 key; delete it")]
     NotAKey,
 }
 
-/// Issues tokens.
 pub struct LocalIssuer {
     key: EcdsaKeyPair,
     random: SystemRandom,
 }
 
 impl LocalIssuer {
-    /// With the key in this file, which is made if there is none, and readable by its owner only.
+    /// With the key in this file, which is created if missing, readable only by its owner.
     pub fn open(file: &Path) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
         if !file.exists() {
@@ -59,7 +58,7 @@ impl LocalIssuer {
         Ok(Self { key, random })
     }
 
-    /// The key's public half as a JWK Set (RFC 7517): what the authorizer's `JWKS` must be.
+    /// The public key as a JWK Set (RFC 7517), for the authorizer's `JWKS` setting.
     pub fn jwks(&self) -> String {
         // An uncompressed point: 4, x, y (SEC 1, section 2.3.3).
         let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
@@ -68,7 +67,7 @@ impl LocalIssuer {
         json!({ "keys": [key] }).to_string()
     }
 
-    /// A token for this subject with these scopes, separated by spaces, from now on.
+    /// A token for this subject with these space-separated scopes, valid from now.
     pub fn token(&self, subject: &str, scope: &str, lifetime: Duration) -> String {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let expires = now.saturating_add(lifetime.as_secs());

@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 document of the API. What it says stands where it is true: on the types that parse and serialise,
-//! and on the handlers.
+//! The OpenAPI 3.1 document of the API, generated from the annotations of the serialized types and
+//! of the handlers.
 
 use shared::http::problem;
 use support::functions::Routes;
@@ -15,12 +15,12 @@ use utoipa::{
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Task API", description = "Stores tasks, and has workers process them."),
+    info(title = "Task API", description = "Stores tasks and processes them in the background."),
     servers((url = ".", description = "The stage that serves this document")),
     tags(
-        (name = "tasks", description = "For clients"),
-        (name = "operators", description = "To watch and operate all this"),
-        (name = "about", description = "What this is, and whether it works"),
+        (name = "tasks", description = "Create, read, change and process tasks"),
+        (name = "operators", description = "Monitor and operate the system"),
+        (name = "about", description = "Documentation and health"),
     ),
     components(schemas(problem::Problem), responses(
         problem::NotJson,
@@ -39,7 +39,7 @@ use utoipa::{
 )]
 struct Document;
 
-/// What answers without a token. A test compares it with template.yaml.
+/// The routes without authentication. A test compares them with template.yaml.
 const PUBLIC: [&str; 7] = [
     "/",
     "/admin/dashboard",
@@ -50,10 +50,10 @@ const PUBLIC: [&str; 7] = [
     "/redoc",
 ];
 
-/// Headers that are there whenever their response is.
+/// Headers that are always present in the responses that document them.
 const ALWAYS: [&str; 4] = ["ETag", "Location", "Retry-After", "WWW-Authenticate"];
 
-/// The document, as openapi.json has it: with what utoipa has no words for.
+/// The text of openapi.json, including what utoipa's annotations cannot express.
 pub fn document() -> String {
     let mut document = Document::openapi().merge_from(Routes::openapi());
     // One handler serves both methods, and an operation id must be unique.
@@ -61,12 +61,12 @@ pub fn document() -> String {
         .paths
         .paths
         .get_mut("/tasks/{id}")
-        .expect("its handlers are listed above");
+        .expect("the task route is documented");
     let patch = task.patch.as_mut().expect("update-task takes PATCH");
     patch.operation_id = Some("patchTask".to_owned());
-    patch.summary = Some("Change a task, as PUT does".to_owned());
+    patch.summary = Some("Change a task (same as PUT)".to_owned());
 
-    // The parser of these refuses unknown members; utoipa would learn that only from serde.
+    // Their parser rejects unknown members; utoipa recognizes that only from serde's attributes.
     let components = document.components.as_mut().expect("there are schemas");
     for name in ["NewTask", "TaskPatch"] {
         if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
@@ -127,7 +127,7 @@ mod tests {
     fn committed_document_matches_functions() {
         assert!(
             super::document() == include_str!("../../../openapi.json"),
-            "openapi.json does not fit the functions: run `make openapi` and commit the result"
+            "openapi.json is out of date: run `make openapi` and commit the result"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! The runner behind the make targets, in three floors: imports go down only.
+//! The runner behind the make targets, in three layers. Each imports only from those below it.
 //!
-//! - [`commands`]: what a person or CI types
-//! - [`stack`]: Postgres, the local AWS, building the functions and deploying them
+//! - [`commands`]: the make targets
+//! - [`stack`]: Postgres, the emulator, building and deploying the functions
 //! - [`tools`]: processes, files, threads, the terminal, installed programs
 
 pub mod commands;
@@ -13,13 +13,14 @@ mod tests {
     use std::{fs, path::Path};
 
     #[test]
-    fn imports_run_down_only() {
-        for (floor, above) in [("stack", &["commands"][..]), ("tools", &["commands", "stack"])] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(floor);
-            for entry in fs::read_dir(folder).expect("a floor") {
+    fn layers_import_only_from_below() {
+        for (layer, above) in [("stack", &["commands"][..]), ("tools", &["commands", "stack"])] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(layer);
+            for entry in fs::read_dir(folder).expect("a layer") {
                 let file = entry.expect("an entry").path();
                 let source = fs::read_to_string(&file).expect("a source");
-                // As rustfmt writes them: `crate::stack::…`, or `stack::{` in a line of its own below `use crate::{`.
+                // As rustfmt formats them: `crate::stack::…`, or `stack::{` on a separate line
+                // below `use crate::{`.
                 for name in above {
                     let is_import = |line: &str| {
                         line.contains(&format!("crate::{name}::")) || line.starts_with(&format!("    {name}::"))

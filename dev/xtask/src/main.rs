@@ -1,4 +1,6 @@
-//! Runs the stack on this machine. `make help` lists what a person types; each target is one of these.
+//! The runner's command line: each make target is a subcommand. `make help` lists them.
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -11,11 +13,11 @@ use xtask::{
     tools::terminal,
 };
 
-/// The settings that several commands have.
+/// The settings that several commands share.
 const SETTINGS: &str = "
-  Settings that make up keeps for the next commands: AWS_PORT (4566), POSTGRES_PORT (55432), DATABASE_URL,
-  AUTH (open, or closed), AWS (ministack, or localstack). Others: PROFILE (local, or release), RUST_LOG,
-  STACK (a deployed stack, for dlq and redrive), SAM_PORT (3000), YES=1 (no questions)";
+  Settings that `make up` saves for the next commands: AWS_PORT (4566), POSTGRES_PORT (55432), DATABASE_URL,
+  AUTH (open or closed), AWS (ministack or localstack). Others: PROFILE (local or release), RUST_LOG,
+  STACK (a deployed stack, for dlq and redrive), SAM_PORT (3000), YES=1 (skip confirmation)";
 
 #[derive(Parser)]
 #[command(disable_help_subcommand = true)]
@@ -30,7 +32,7 @@ enum Command {
     Help,
     /// Install what is missing, start everything, deploy template.yaml, print the URLs
     Up,
-    /// Stop everything; the data stays
+    /// Stop everything and keep the data
     Down,
     /// Stop everything and delete the data
     CleanData,
@@ -38,43 +40,45 @@ enum Command {
     Url,
     /// Follow the functions' logs
     Logs,
-    /// Bring the stack up, then rebuild and swap functions on each change
+    /// Start the stack, then rebuild and swap functions on each change
     Dev,
     /// Serve the routes on http://127.0.0.1:3000 in AWS's Lambda image (needs Docker)
     SamLocal,
-    /// Show the costs, ask, and deploy to the AWS account that you are logged in to
+    /// Show the costs, ask for confirmation, and deploy to the AWS account that you are logged in
+    /// to
     DeploySandbox,
-    /// Ask, and delete everything that deploy-sandbox created
+    /// Ask for confirmation and delete everything that deploy-sandbox created
     DestroySandbox,
-    /// List the dead-letter queue, and why its tasks failed
+    /// List the dead-letter queue and why its tasks failed
     Dlq,
-    /// List the dead-letter queue, ask, and redrive it to the task queue
+    /// List the dead-letter queue, ask for confirmation, and redrive it to the task queue
     Redrive,
     /// Print a token for the closed API
     Token {
-        /// Its subject
+        /// The token's subject
         #[arg(long, env = "SUBJECT", default_value = "developer")]
         subject: String,
-        /// `admin`, or empty
+        /// The token's scope: `admin`, or empty
         #[arg(long, env = "SCOPE", default_value = "admin")]
         scope: String,
     },
-    /// Format, lints, and the tests that need no deployment: a minute
+    /// Check the format, run the linters and the tests that need no deployment: a minute
     Check,
     /// Install what is missing and run every test against a real Postgres and SQS
     Test {
-        /// Only the tests with this in their name
+        /// Run only the tests whose names contain this
         #[arg(long, env = "T")]
         filter: Option<String>,
     },
-    /// What needs release builds or much time: sizes, instructions, arm64, long contract and fault tests
+    /// Run what needs release builds or much time: sizes, instruction counts, arm64, long contract
+    /// and fault tests
     Verify,
     /// Inject faults while 2,000 tasks run; report lost and duplicated work
     Chaos {
-        /// How many tasks
+        /// The number of tasks
         #[arg(long, env = "TASKS", default_value_t = 2000)]
         tasks: u32,
-        /// Repeats the faults of an earlier run
+        /// Repeat the faults of the run with this seed
         #[arg(long, env = "SEED")]
         seed: Option<u64>,
     },
@@ -82,41 +86,38 @@ enum Command {
     Contract,
     /// Measure cold starts, requests, batches, or the local loop; update docs/performance.md
     Bench {
-        /// Measure how long `make up`, `check` and `test` take after typical changes
+        /// Measure how long `make up`, `make check` and `make test` take after typical changes
         #[arg(long, env = "LOOP", value_parser = clap::builder::BoolishValueParser::new(), default_value = "0",
             action = clap::ArgAction::Set)]
         local_loop: bool,
     },
-    /// Update the instruction counts that make verify compares with
+    /// Update the instruction counts that `make verify` compares with
     BenchCounts,
-    /// Run the tests with coverage: a table here, HTML in coverage/
+    /// Run the tests with coverage: print a table, write HTML to coverage/
     Coverage,
     /// Format the Rust code
     Fmt,
     /// Lint template.yaml (SAM, cfn-lint, checkov) and openapi.json (Redocly)
     Lint,
-    /// Update .sqlx after a change of a query or a migration
+    /// Update .sqlx after a change to a query or a migration
     Sqlx,
-    /// Update openapi.json after a change of the API
+    /// Update openapi.json after a change to the API
     Openapi,
-    /// Make the test stack's Postgres fail
+    /// Inject a fault into a stack's Postgres
     #[command(hide = true)]
     FailPostgres {
         fault: PostgresFault,
-        /// Of which stack
+        /// The name of the stack
         #[arg(long, env = "TEST_STACK", default_value = "test")]
-        of: String,
+        stack: String,
     },
-    /// Stop a stack when the standard input ends
+    /// Stop a stack when standard input ends
     #[command(hide = true)]
     StopStackAtEof { name: String },
 }
 
-fn main() {
-    if let Err(error) = run(Arguments::parse().command) {
-        terminal::fail(&error);
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    terminal::exit_code(run(Arguments::parse().command))
 }
 
 fn run(command: Command) -> Result<()> {
@@ -145,7 +146,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchCounts => bench::write_counts(&settings),
-        Command::FailPostgres { fault, of } => Stack::of_its_own(&settings, &of)?.fail_postgres(fault),
+        Command::FailPostgres { fault, stack } => Stack::separate(&settings, &stack)?.fail_postgres(fault),
         Command::Coverage => coverage::run(&settings),
         Command::Sqlx => queries::run(&settings),
         Command::Contract => openapi::contract(&settings),
@@ -163,10 +164,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn document_shows_the_same_help() {
+    fn document_shows_help_text() {
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/development.md");
         let document = fs::read_to_string(document).expect("the document");
         let help = format!("```text\n{}{SETTINGS}\n```\n", help::text(&Arguments::command()));
-        assert!(document.contains(&help), "docs/development.md must have:\n\n{help}");
+        assert!(document.contains(&help), "docs/development.md must contain:\n\n{help}");
     }
 }

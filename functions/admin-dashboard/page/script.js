@@ -23,7 +23,7 @@
     confirmed: null,
   };
 
-  // --- API: every call gives { data, response } or { problem } -----------------------------------
+  // --- API: every call returns { data, response } or { problem } ---------------------------------
 
   async function api(path, options) {
     const request = { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options };
@@ -36,19 +36,19 @@
       return { problem: unreachable(error) };
     }
     const data = await response.json().catch(() => null);
-    // 401: nobody is known. 403: somebody is, who is not an admin.
-    if (response.status === 401 || response.status === 403) askWho(refusal(response, data));
-    return response.ok && data !== null ? { data, response } : { problem: refusal(response, data) };
+    // 401: there is no valid token. 403: the token lacks the admin scope.
+    if (response.status === 401 || response.status === 403) openSignIn(problemOf(response, data));
+    return response.ok && data !== null ? { data, response } : { problem: problemOf(response, data) };
   }
 
   function unreachable({ name }) {
-    const cause = name === "TimeoutError" ? `No answer within ${TIMEOUT_MS / 1000} seconds` : "No connection";
+    const cause = name === "TimeoutError" ? `No response within ${TIMEOUT_MS / 1000} seconds` : "No connection";
     return { title: "The API cannot be reached", detail: `${cause}: ${API.href}`, errors: [] };
   }
 
-  // API Gateway answers some failures itself, with {"message"} in place of a problem document.
-  function refusal({ status, statusText }, data) {
-    const title = data?.title ?? (statusText || "The answer is not what this page expects");
+  // Some error responses come from API Gateway itself: {"message"} in place of problem details.
+  function problemOf({ status, statusText }, data) {
+    const title = data?.title ?? (statusText || "Unexpected response");
     return { title, status, detail: data?.detail ?? data?.message, errors: data?.errors ?? [] };
   }
 
@@ -61,7 +61,8 @@
 
   const $ = (id) => document.getElementById(id);
 
-  // An untouched node keeps the reader's selection and is not announced again.
+  // Unchanged text is not set again: the user's selection stays, and screen readers do not repeat
+  // it.
   function setText(node, text) {
     if (node.textContent !== String(text)) node.textContent = text;
   }
@@ -85,7 +86,7 @@
     setText(node.querySelector("span"), capitalize(status));
   }
 
-  // aria-disabled, because a disabled button drops the keyboard focus.
+  // aria-disabled, because a disabled button loses the keyboard focus.
   function setEnabled(button, enabled) {
     button.ariaDisabled = String(!enabled);
   }
@@ -94,7 +95,7 @@
     button.addEventListener("click", () => button.ariaDisabled === "true" || action(button));
   }
 
-  // True once per change: what has not changed is not drawn, and so not announced, again.
+  // True once per change: unchanged content is not rendered again, and so not announced again.
   function changed(host, content) {
     const key = JSON.stringify(content);
     return host.dataset.key !== key && Boolean((host.dataset.key = key));
@@ -118,7 +119,7 @@
     toastTimer = setTimeout(() => $("announcement").replaceChildren(), TOAST_MS);
   }
 
-  // --- Words, numbers, times ---------------------------------------------------------------------
+  // --- Formatting --------------------------------------------------------------------------------
 
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
   const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -129,7 +130,7 @@
   const plural = (count, noun) => `${number.format(count)} ${noun}${count === 1 ? "" : "s"}`;
   const clockTime = (iso) => clock.format(new Date(iso));
 
-  // Ages follow the server's clock: the visitor's may be wrong.
+  // Ages are relative to the server's clock: the client's may be wrong.
   function relativeTime(iso) {
     const age = Math.max(0, Math.floor((Date.now() + state.clockSkew - Date.parse(iso)) / 1000));
     const [unit, size] = UNITS.find(([, seconds]) => age >= seconds) ?? UNITS.at(-1);
@@ -155,7 +156,7 @@
 
   // --- Charts ------------------------------------------------------------------------------------
 
-  // The label at half height stays a round number too.
+  // Half of it, the label in the middle, is also a round number.
   function niceCeiling(value) {
     const power = 10 ** Math.floor(Math.log10(value));
     return power * [1, 2, 4, 6, 8, 10].find((step) => step * power >= value * 0.999);
@@ -163,7 +164,7 @@
 
   function drawChart(host, minutes, { label, peak, format, describe, marks }) {
     const { clientWidth: width, clientHeight: height } = host;
-    // A window which is being closed or folded away can be narrower than the margins.
+    // While a window is resized, the chart can be narrower than its margins.
     const [left, right, top, bottom] = [72, Math.max(72, width - 4), 8, height - 22];
     const ceiling = niceCeiling(peak);
     const step = (right - left) / minutes.length;
@@ -256,7 +257,7 @@
     renderDepths($("dead-letter-queue"), deadLetters);
     renderRedrive(deadLetters);
     renderNotices(status.problems);
-    syncRows($("failures"), failures, ({ result }) => result ?? "No reason was recorded");
+    syncRows($("failures"), failures, ({ result }) => result ?? "No reason recorded");
     $("failures-empty").hidden = failures.length > 0;
     $("welcome").hidden = tasks.total > 0;
     $("lists").hidden = tasks.total === 0;
@@ -270,10 +271,10 @@
   }
 
   function renderRedrive(deadLetters) {
-    const some = deadLetters?.visible > 0;
-    setEnabled($("redrive"), some);
-    const hint = some ? "Sends the dead letters back to the work queue." : "No dead letters to send back.";
-    setText($("redrive-hint"), deadLetters ? hint : "The depth of the dead letter queue is not known.");
+    const available = deadLetters?.visible > 0;
+    setEnabled($("redrive"), available);
+    const hint = available ? "Moves the messages back to the task queue." : "The dead-letter queue is empty.";
+    setText($("redrive-hint"), deadLetters ? hint : "The depth of the dead-letter queue is unknown.");
   }
 
   function renderNotices(problems) {
@@ -284,14 +285,14 @@
   function announceChanges(before, after) {
     const failed = after.tasks.failed - before.tasks.failed;
     const dead = (after.dead_letter_queue?.visible ?? 0) - (before.dead_letter_queue?.visible ?? 0);
-    if (state.problems.status) announce("The connection is back.");
-    else if (dead > 0 && before.dead_letter_queue) announce(`${plural(dead, "new message")} in the dead letter queue.`);
+    if (state.problems.status) announce("Reconnected.");
+    else if (dead > 0 && before.dead_letter_queue) announce(`${plural(dead, "new message")} in the dead-letter queue.`);
     else if (failed > 0) announce(`${plural(failed, "more task")} failed.`);
   }
 
   function renderFreshness() {
     const mode = state.problems.status ? "failing" : state.paused ? "paused" : "live";
-    const texts = { failing: "Not updating, last good data", paused: "Paused, data from", live: "Live, updated" };
+    const texts = { failing: "Disconnected, last updated", paused: "Paused, last updated", live: "Live, updated" };
     $("freshness").dataset.mode = mode;
     setText($("freshness-text"), state.status ? texts[mode] : "No data yet");
     if (state.status) setTime($("last-good"), state.status.generated_at);
@@ -299,15 +300,15 @@
 
   function renderProblems() {
     const { status, list } = state.problems;
-    const lastGood = state.status && `Last good data: ${new Date(state.status.generated_at).toLocaleString()}.`;
-    showProblem($("status-problem"), status, lastGood ?? "There was no good data yet.");
-    // One dead connection is one message, not two.
+    const lastUpdate = state.status && `Last update: ${new Date(state.status.generated_at).toLocaleString()}.`;
+    showProblem($("status-problem"), status, lastUpdate ?? "No data has been loaded yet.");
+    // A lost connection is reported once, not twice.
     showProblem($("list-problem"), list?.title === status?.title && list?.status === status?.status ? null : list);
   }
 
   // --- Lists of tasks ----------------------------------------------------------------------------
 
-  // Rows are kept by id: focus, scroll position and selection outlive a refresh.
+  // Rows are reused by id: focus, scroll position and selection survive a refresh.
   function syncRows(list, tasks, noteOf) {
     const rows = new Map(Array.from(list.children, (row) => [Number(row.dataset.id), row]));
     const wanted = new Set(tasks.map(({ id }) => id));
@@ -356,13 +357,13 @@
 
   // --- Loading -----------------------------------------------------------------------------------
 
-  const turns = {};
+  const latest = {};
 
-  // Answers can overtake each other: only the newest request of each part may draw.
+  // Responses can arrive out of order: only the latest request of each part is rendered.
   async function load(part, path, show) {
-    const turn = (turns[part] = (turns[part] ?? 0) + 1);
-    const answer = await api(path);
-    if (turn === turns[part]) show(answer);
+    const request = (latest[part] = (latest[part] ?? 0) + 1);
+    const outcome = await api(path);
+    if (request === latest[part]) show(outcome);
   }
 
   const loadStatus = () => load("status", "admin/status", ({ data, problem = null }) => {
@@ -373,8 +374,8 @@
     renderFreshness();
   });
 
-  const loadList = () => load("list", state.listUrl, ({ problem = null, ...answer }) => {
-    if (!problem) renderList(answer);
+  const loadList = () => load("list", state.listUrl, ({ problem = null, ...success }) => {
+    if (!problem) renderList(success);
     state.problems.list = problem;
     renderProblems();
   });
@@ -453,7 +454,7 @@
 
   // --- Actions -----------------------------------------------------------------------------------
 
-  // Runs one write. The button rests meanwhile, a refusal appears where `show` puts it.
+  // Sends one write. Its button is disabled meanwhile; `show` displays the problem, if any.
   async function act(button, show, path, options) {
     setEnabled(button, false);
     const { data, problem = null } = await api(path, options);
@@ -467,11 +468,11 @@
 
   async function processAgain(button) {
     const id = state.openTask;
-    const answer = await act(button, showAt("detail-problem"), `tasks/${id}/process`, { method: "POST" });
-    if (answer && id === state.openTask) setText($("detail-note"), answer.message);
+    const confirmation = await act(button, showAt("detail-problem"), `tasks/${id}/process`, { method: "POST" });
+    if (confirmation && id === state.openTask) setText($("detail-note"), confirmation.message);
   }
 
-  function ask({ heading, text, label, style, run }) {
+  function openConfirm({ heading, text, label, style, run }) {
     state.confirmed = run;
     setText($("confirm-heading"), heading);
     setText($("confirm-text"), text);
@@ -482,34 +483,34 @@
   }
 
   async function runConfirmed(button, path, options) {
-    const answer = await act(button, showAt("confirm-problem"), path, options);
-    if (!answer) return false;
+    const confirmation = await act(button, showAt("confirm-problem"), path, options);
+    if (!confirmation) return false;
     $("confirm").close();
-    announce(answer.message);
+    announce(confirmation.message);
     return true;
   }
 
-  function askDelete() {
+  function confirmDelete() {
     const id = state.openTask;
-    const text = `“${$("detail-title").textContent}” and its timeline will be gone. This cannot be undone.`;
+    const text = `“${$("detail-title").textContent}” and its timeline will be deleted. This cannot be undone.`;
     const run = async (button) => {
       if (!(await runConfirmed(button, `tasks/${id}`, { method: "DELETE" }))) return;
       $("detail").close();
       $("tasks-heading").focus();
     };
-    ask({ heading: `Delete task ${id}?`, text, label: "Delete task", style: "danger", run });
+    openConfirm({ heading: `Delete task ${id}?`, text, label: "Delete task", style: "danger", run });
   }
 
-  function askRedrive() {
+  function confirmRedrive() {
     const messages = plural(state.status.dead_letter_queue.visible, "message");
-    const text = `${messages} will go back to the work queue and be tried again.`;
+    const text = `${messages} will be moved back to the task queue and retried.`;
     const run = (button) => runConfirmed(button, "admin/redrive", { method: "POST" });
-    ask({ heading: "Redrive the dead letter queue?", text, label: "Redrive", style: "primary", run });
+    openConfirm({ heading: "Redrive the dead-letter queue?", text, label: "Redrive", style: "primary", run });
   }
 
-  function askWho(problem) {
+  function openSignIn(problem) {
     if ($("sign-in").open) return;
-    // Without a token before there is no mistake to tell of.
+    // A first sign-in follows no failed one: there is no problem to show.
     showProblem($("sign-in-problem"), sessionStorage.getItem("token") ? problem : null);
     $("sign-in").showModal();
   }
@@ -528,7 +529,8 @@
     if ($("create-submit").ariaDisabled === "true") return;
     const { title, description } = Object.fromEntries(new FormData(form));
     const body = JSON.stringify({ title, description: description || undefined });
-    // The same form sent again is the same task: it keeps its key until it succeeds or is edited.
+    // A form that is submitted again creates the same task: its key stays until it succeeds or is
+    // edited.
     if (state.draft?.body !== body) state.draft = { body, key: randomKey() };
     const headers = { "Content-Type": "application/json", "Idempotency-Key": state.draft.key };
     const task = await act($("create-submit"), showFormProblem, "tasks", { method: "POST", body, headers });
@@ -536,10 +538,10 @@
     state.draft = null;
     form.reset();
     $("create").close();
-    announce(`Task ${task.id} is created.`);
+    announce(`Task ${task.id} created.`);
   }
 
-  // Not crypto.randomUUID, which only pages from https and localhost have.
+  // Not crypto.randomUUID, which is available only over https and on localhost.
   function randomKey() {
     return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
@@ -553,9 +555,9 @@
       $(field).ariaInvalid = String(own.length > 0);
     }
     const others = errors.filter(({ pointer }) => !fields.some((field) => pointer === `#/${field}`));
-    // Nothing is left to say if every mistake stands at its field.
-    const told = errors.length > 0 && others.length === 0;
-    showProblem($("create-problem"), told ? null : problem && { ...problem, errors: others });
+    // Every mistake is shown at its field already.
+    const shown = errors.length > 0 && others.length === 0;
+    showProblem($("create-problem"), shown ? null : problem && { ...problem, errors: others });
     document.querySelector("#create-form [aria-invalid='true']")?.focus();
   }
 
@@ -563,9 +565,9 @@
 
   function listen() {
     onPress($("pause"), togglePause);
-    onPress($("redrive"), askRedrive);
+    onPress($("redrive"), confirmRedrive);
     onPress($("process"), processAgain);
-    onPress($("delete"), askDelete);
+    onPress($("delete"), confirmDelete);
     onPress($("confirm-run"), (button) => state.confirmed(button));
     onPress($("clear-filters"), clearFilters);
     $("create-form").addEventListener("submit", createTask);

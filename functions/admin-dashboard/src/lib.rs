@@ -1,6 +1,6 @@
-//! `GET /admin/dashboard`: one page that shows how the whole is doing, and lets an operator act.
+//! `GET /admin/dashboard`: a page that shows the system status and lets an operator act on it.
 //!
-//! Its parts are in page/. What it shows comes from the other routes, as for every client.
+//! Its sources are in page/. It gets its data from the other routes, like every client.
 
 use std::sync::LazyLock;
 
@@ -15,15 +15,16 @@ use shared::http::{ApiError, Context};
 const STYLE: &str = include_str!("../page/style.css");
 const SCRIPT: &str = include_str!("../page/script.js");
 
-/// The page, in one piece.
+/// The page, with its style and script inlined.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     include_str!("../page/page.html")
         .replace("/*style*/", STYLE)
         .replace("/*script*/", SCRIPT)
 });
 
-/// Allows this style and this script by their hashes, calls of this API, and nothing else (Content Security Policy
-/// Level 3, section 2.3.1). A title that smuggles in a script does not get it to run.
+/// Allows this style and this script by their hashes, requests to this API, and nothing else
+/// (Content Security Policy Level 3, section 2.3.1): a script injected through a title does not
+/// run.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src 'self' data:; \
@@ -31,7 +32,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash(STYLE),
         hash(SCRIPT),
     );
-    HeaderValue::from_str(&policy).expect("base64 is a header value")
+    HeaderValue::from_str(&policy).expect("base64 is a valid header value")
 });
 
 fn hash(text: &str) -> String {
@@ -44,8 +45,8 @@ fn hash(text: &str) -> String {
     path = "/admin/dashboard",
     operation_id = "getDashboard",
     tag = "operators",
-    summary = "The dashboard",
-    description = "A page to watch and operate all this.",
+    summary = "Dashboard",
+    description = "A page to monitor and operate the system.",
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
 )]
 pub async fn handle(_: Context) -> Result<Response<Body>, ApiError> {

@@ -1,4 +1,4 @@
-//! `POST /admin/redrive`: sends what is in the dead-letter queue to work again.
+//! `POST /admin/redrive`: moves the messages of the dead-letter queue back to the task queue.
 
 use lambda_http::{Body, Response, http::StatusCode};
 use queue::{DeadLetterQueue, Redrive};
@@ -6,23 +6,24 @@ use serde::Serialize;
 use shared::http::{self, ApiError, Context, problem};
 use utoipa::ToSchema;
 
-/// Says what happens with the messages.
+/// Confirms a redrive.
 #[derive(Serialize, ToSchema)]
 pub struct Redriven {
-    /// For a person.
-    #[schema(example = "2 messages were sent to the task queue again.")]
+    /// A human-readable confirmation.
+    #[schema(example = "2 messages were moved back to the task queue.")]
     message: String,
 }
 
-/// 202 with a confirmation; 503 if SQS is down. On AWS the messages are moved after the answer, by SQS itself.
+/// 202 with a confirmation; 503 if SQS is unavailable. On AWS, SQS itself moves the messages, after
+/// the response.
 #[utoipa::path(
     post,
     path = "/admin/redrive",
     operation_id = "redriveDeadLetters",
     tag = "operators",
-    summary = "Send the dead-letter queue to work again",
+    summary = "Redrive the dead-letter queue",
     responses(
-        (status = 202, description = "The messages go back to the task queue.", body = Redriven),
+        (status = 202, description = "The messages are moved back to the task queue.", body = Redriven),
         (status = 503, response = problem::Unavailable),
     )
 )]
@@ -30,9 +31,9 @@ pub async fn handle(queue: &DeadLetterQueue, context: Context) -> Result<Respons
     context.admin()?;
     let redrive = queue.start_redrive(|_| ()).await;
     let message = match redrive.map_err(|error| ApiError::QueueUnavailable(error.into()))? {
-        Redrive::Started { .. } => "SQS is sending the messages to the task queue again.".to_owned(),
-        Redrive::Done(1) => "1 message was sent to the task queue again.".to_owned(),
-        Redrive::Done(moved) => format!("{moved} messages were sent to the task queue again."),
+        Redrive::Started { .. } => "SQS is moving the messages back to the task queue.".to_owned(),
+        Redrive::Done(1) => "1 message was moved back to the task queue.".to_owned(),
+        Redrive::Done(moved) => format!("{moved} messages were moved back to the task queue."),
     };
     Ok(http::json(StatusCode::ACCEPTED, &Redriven { message }))
 }

@@ -1,4 +1,4 @@
-//! `GET /admin/status`: how the whole is doing.
+//! `GET /admin/status`: the system status.
 
 use lambda_http::{Body, Response, http::StatusCode};
 use queue::{Depth, QueueError, TaskQueue};
@@ -14,34 +14,35 @@ use shared::{
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// How the whole is doing.
+/// The status of the system.
 #[derive(Serialize, ToSchema)]
 pub struct SystemStatus {
     #[serde(flatten)]
     overview: Overview,
-    /// The task queue; null if SQS is down.
+    /// The task queue; null if SQS is unavailable.
     #[schema(required)]
     queue: Option<Depth>,
-    /// The dead-letter queue; null if SQS is down.
+    /// The dead-letter queue; null if SQS is unavailable.
     #[schema(required)]
     dead_letter_queue: Option<Depth>,
-    /// What could not be found out, for a person.
+    /// Human-readable explanations of missing data.
     problems: Vec<String>,
-    /// When this was so (RFC 3339, UTC).
+    /// When the status was determined (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     generated_at: OffsetDateTime,
 }
 
-/// 200 with the status. When SQS is down the depths of its queues are null, and `problems` says so.
+/// 200 with the status. If SQS is unavailable, the queue depths are null and `problems` explains
+/// why.
 #[utoipa::path(
     get,
     path = "/admin/status",
     operation_id = "getStatus",
     tag = "operators",
-    summary = "How the whole is doing",
-    description = "Tasks by status, the last 30 minutes, the depths of the queues, the last tasks and failures.",
+    summary = "System status",
+    description = "Tasks by status, activity in the last 30 minutes, queue depths, the latest tasks and failures.",
     responses(
-        (status = 200, description = "The status. Without SQS it is partial: `problems` says so.", body = SystemStatus),
+        (status = 200, description = "The status; partial if SQS is unavailable: see `problems`.", body = SystemStatus),
         (status = 503, response = problem::Unavailable),
     )
 )]
@@ -64,11 +65,11 @@ pub async fn handle(
     Ok(http::json(StatusCode::OK, &status))
 }
 
-fn depth_or_problem(depth: Result<Depth, QueueError>, what: &str, problems: &mut Vec<String>) -> Option<Depth> {
+fn depth_or_problem(depth: Result<Depth, QueueError>, queue: &str, problems: &mut Vec<String>) -> Option<Depth> {
     depth
         .inspect_err(|error| {
-            telemetry::log_error(error, "a queue's depth is unknown");
-            problems.push(format!("SQS does not say how deep {what} is."));
+            telemetry::log_error(error, "queue depth unavailable");
+            problems.push(format!("The depth of {queue} is unknown: SQS did not report it."));
         })
         .ok()
 }

@@ -1,4 +1,4 @@
-//! `GET /admin/tasks/{id}`: a task, and what it has been through.
+//! `GET /admin/tasks/{id}`: a task and its timeline.
 
 use lambda_http::{Body, Response, http::StatusCode};
 use serde::Serialize;
@@ -13,43 +13,43 @@ use shared::{
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// A task, and what it has been through.
+/// A task and its timeline.
 #[derive(Serialize, ToSchema)]
 pub struct TaskHistory {
     #[serde(flatten)]
     task: Task,
-    /// The subject of who created it; null if it is older than this member.
+    /// The subject of the user who created it; null for tasks that are older than this member.
     #[schema(required, example = "alice")]
     created_by: Option<String>,
-    /// What happened to it, in the order of time; of what happened more than once, the last time.
+    /// Its events in chronological order; of a repeated event, only the latest.
     timeline: Vec<TimelineEntry>,
 }
 
-/// Something that happened to a task.
+/// An event with its time.
 #[derive(Serialize, ToSchema)]
 struct TimelineEntry {
-    /// When (RFC 3339, UTC).
+    /// When it happened (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
-    /// What.
+    /// The event.
     event: Event,
 }
 
-/// What can happen to a task.
+/// An event in the lifecycle of a task.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Event {
-    /// It was stored.
+    /// The task was stored.
     Created,
-    /// It was asked for again.
+    /// A client queued it again.
     Requested,
     /// SQS accepted its message.
     Enqueued,
-    /// A worker started on it.
+    /// A worker claimed it.
     Claimed,
-    /// It was done.
+    /// It was completed.
     Completed,
-    /// It was given up.
+    /// It failed.
     Failed,
 }
 
@@ -62,7 +62,7 @@ enum Event {
     summary = "A task and its timeline",
     params(("id" = inline(TaskId), Path, description = "The task's id.")),
     responses(
-        (status = 200, description = "The task, and what it has been through.", body = TaskHistory),
+        (status = 200, description = "The task and its timeline.", body = TaskHistory),
         (status = 404, response = problem::NoSuchTask),
         (status = 422, response = problem::Invalid),
         (status = 503, response = problem::Unavailable),

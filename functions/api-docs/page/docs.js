@@ -1,10 +1,10 @@
 "use strict";
 
-// Swagger UI has a dark mode and leaves it to the page to turn it on.
+// Swagger UI has a dark mode, which the page must turn on.
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-dark.addEventListener("change", follow);
-follow();
+const applyColorScheme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", applyColorScheme);
+applyColorScheme();
 
 SwaggerUIBundle({
   url: "openapi.json",
@@ -14,6 +14,6 @@ SwaggerUIBundle({
   docExpansion: "list",
   defaultModelsExpandDepth: 0,
   tryItOutEnabled: true,
-  // Otherwise the badge of a validator on another host is shown where the page is not on localhost.
+  // Otherwise Swagger UI loads a badge from an external validator unless the page is on localhost.
   validatorUrl: null,
 });

@@ -1,6 +1,6 @@
 "use strict";
 
-// Redoc asks a CDN for the logo in its footer. What is not an image asks for nothing.
+// Redoc loads the logo in its footer from a CDN. A span in place of the image loads nothing.
 const createElement = document.createElement.bind(document);
 document.createElement = (name, options) => createElement(name === "img" ? "span" : name, options);
 
@@ -11,7 +11,7 @@ const typography = {
   code: { fontFamily: 'ui-monospace, "SF Mono", Menlo, Consolas, monospace' },
 };
 
-// Redoc computes shades from its colours, so they cannot be the variables of style.css.
+// Redoc computes shades from its colors, so they cannot be the variables of style.css.
 const light = {
   colors: { primary: { main: "#5a4fc4" } },
   typography,
@@ -43,8 +43,9 @@ const dark = {
   fab: { backgroundColor: "#313136", color: "#aaa2ff" },
 };
 
-// Redoc would show a relative server as `…/./tasks`, so it gets the description with absolute ones.
-async function description() {
+// Redoc would show a relative server URL as `…/./tasks`, so it gets the document with absolute
+// URLs.
+async function absoluteDocument() {
   const openapi = await (await fetch("openapi.json")).json();
   for (const server of openapi.servers) server.url = new URL(server.url, document.baseURI).href;
   return openapi;
@@ -53,8 +54,8 @@ async function description() {
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 prefersDark.addEventListener("change", () => location.reload());
 
-description()
-  .catch(() => "openapi.json") // Redoc tries itself, and shows what is wrong.
+absoluteDocument()
+  .catch(() => "openapi.json") // Redoc loads it itself, and shows the error.
   .then((openapi) => {
     const theme = prefersDark.matches ? dark : light;
     Redoc.init(openapi, { downloadDefinitionUrl: "openapi.json", theme }, document.getElementById("redoc"));

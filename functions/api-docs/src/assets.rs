@@ -1,4 +1,4 @@
-//! What the two pages load.
+//! The assets of the documentation pages.
 
 use std::sync::LazyLock;
 
@@ -9,19 +9,17 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A file.
+/// A script, style or license.
 pub struct Asset {
-    /// Its name in the URL.
+    /// The file's name in the URL.
     pub name: &'static str,
-    /// Its media type.
     pub media_type: &'static str,
-    /// What is in it.
     pub content: &'static str,
-    /// Another one for another content.
+    /// A hash of the content.
     pub version: String,
 }
 
-/// All of them; the licenses are there because the scripts name them.
+/// The licenses are included because the scripts refer to them.
 static ASSETS: LazyLock<[Asset; 8]> = LazyLock::new(|| {
     [
         ("style.css", CSS, include_str!("../page/style.css")),
@@ -61,12 +59,12 @@ static ASSETS: LazyLock<[Asset; 8]> = LazyLock::new(|| {
     })
 });
 
-/// The file with this name.
 pub fn find(name: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.name == name)
 }
 
-/// The page, with the version of each asset in its URL, so that a browser may keep it for ever.
+/// The page, with the version of each asset added to its URL, so that browsers may cache the assets
+/// indefinitely.
 pub fn versioned(page: &str) -> String {
     ASSETS
         .iter()

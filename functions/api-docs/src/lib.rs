@@ -1,7 +1,8 @@
-//! `GET /openapi.json`, and two pages that show it: `GET /docs` (Swagger UI) and `GET /redoc` (Redoc).
+//! `GET /openapi.json`, and two pages that show it: `GET /docs` (Swagger UI) and `GET /redoc`
+//! (Redoc).
 //!
-//! The pages are in page/, the libraries behind them in vendor/: nothing comes from another host. All URLs in them are
-//! relative, so that they hold behind any stage or domain.
+//! The pages are in page/, their libraries in vendor/: nothing is loaded from another host. All
+//! URLs in them are relative, which works behind any stage or domain.
 
 mod assets;
 
@@ -18,18 +19,19 @@ const OPENAPI: &str = include_str!("../../../openapi.json");
 static DOCS: LazyLock<String> = LazyLock::new(|| assets::versioned(include_str!("../page/docs.html")));
 static REDOC: LazyLock<String> = LazyLock::new(|| assets::versioned(include_str!("../page/redoc.html")));
 
-/// Scripts and styles of this API only, none in the page (Content Security Policy Level 3, section 2.3.1).
+/// Allows scripts and styles of this API only, none inline (Content Security Policy Level 3,
+/// section 2.3.1).
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
                            connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Redoc searches in a worker it makes itself, and adds two style elements: an empty one that it fills by script,
-/// and that of its scrollbars.
+/// Redoc runs its search in a worker from a blob, and adds two style elements: an empty one that it
+/// fills by script, and one for its scrollbars.
 const REDOC_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src blob:; \
                             style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' \
                             'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='; img-src data:; \
                             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Answers by the last part of the path.
+/// Dispatches by path.
 pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
     match context.request.path_parameters().first("asset") {
         Some(name) => asset(name, context.request.query_string_parameters().first("v")).await,
@@ -47,7 +49,7 @@ pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
     path = "/openapi.json",
     operation_id = "getOpenApi",
     tag = "about",
-    summary = "This document",
+    summary = "OpenAPI document",
     responses((status = 200, description = "The OpenAPI document.", body = Object, content_type = "application/json"))
 )]
 pub async fn openapi() -> Result<Response<Body>, ApiError> {
@@ -60,8 +62,8 @@ pub async fn openapi() -> Result<Response<Body>, ApiError> {
     path = "/docs",
     operation_id = "getDocs",
     tag = "about",
-    summary = "This document in Swagger UI",
-    description = "A page to read about the API and to try it out.",
+    summary = "Documentation in Swagger UI",
+    description = "A page to read about the API and to send requests.",
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
 )]
 pub async fn docs() -> Result<Response<Body>, ApiError> {
@@ -74,7 +76,7 @@ pub async fn docs() -> Result<Response<Body>, ApiError> {
     path = "/redoc",
     operation_id = "getRedoc",
     tag = "about",
-    summary = "This document in Redoc",
+    summary = "Documentation in Redoc",
     description = "A page to read about the API.",
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
 )]
@@ -88,11 +90,11 @@ pub async fn redoc() -> Result<Response<Body>, ApiError> {
     path = "/docs/{asset}",
     operation_id = "getDocsAsset",
     tag = "about",
-    summary = "What the two pages load",
+    summary = "Assets of the documentation pages",
     params(
         ("asset" = String, Path, description = "The name of the file.", example = "style.css"),
         ("v" = Option<String>, Query,
-            description = "The version of the file that is meant: a browser may keep that one for ever."),
+            description = "The version of the file. If it is the current one, the response may be cached for a year."),
     ),
     responses(
         (status = 200, description = "The file.",
@@ -104,8 +106,8 @@ pub async fn asset(name: &str, version: Option<&str>) -> Result<Response<Body>, 
     let asset = assets::find(name).ok_or_else(|| ApiError::NoSuchRoute(format!("/docs/{name}")))?;
     let mut response = text(asset.media_type, asset.content);
     if version == Some(asset.version.as_str()) {
-        let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
-        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+        let immutable = HeaderValue::from_static("public, max-age=31536000, immutable");
+        response.headers_mut().insert(header::CACHE_CONTROL, immutable);
     }
     Ok(response)
 }

@@ -1,19 +1,20 @@
-//! `GET /`: what this API is. Also answers, as problem details, every request that no other route takes:
-//! API Gateway hands it what matches neither a path nor its methods (`ANY /{proxy+}` in template.yaml).
+//! `GET /`: information about the API. Also responds, with problem details, to every request that
+//! matches no other route: API Gateway sends it unknown paths and methods (`ANY /{proxy+}` in
+//! template.yaml).
 
 use lambda_http::{Body, RequestExt, Response, http::Method, http::StatusCode};
 use serde::Serialize;
 use shared::http::{self, ApiError, Context};
 use utoipa::ToSchema;
 
-/// What this API is.
+/// Information about the API.
 #[derive(Serialize, ToSchema)]
 pub struct Info {
     /// A greeting.
     message: &'static str,
     /// The version of the API.
     version: &'static str,
-    /// Paths to begin with, by what they are for. Each goes on from where this document is.
+    /// Entry points by name. Append each path to this document's URL.
     endpoints: Endpoints,
 }
 
@@ -53,9 +54,9 @@ const INFO: Info = Info {
     path = "/",
     operation_id = "getInfo",
     tag = "about",
-    summary = "What this API is",
-    description = "Its version, and paths to begin with.",
-    responses((status = 200, description = "The API.", body = Info))
+    summary = "API information",
+    description = "The version of the API and its entry points.",
+    responses((status = 200, description = "The version and the entry points.", body = Info))
 )]
 pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
     let path = context.request.raw_http_path();

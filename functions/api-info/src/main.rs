@@ -1,4 +1,4 @@
-//! The Lambda function for `GET /` and for every route that no other function serves.
+//! The Lambda function for `GET /` and for all requests that match no other route.
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {

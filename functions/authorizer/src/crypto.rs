@@ -1,4 +1,5 @@
-//! The cryptography that jsonwebtoken asks for, by ring: to verify RS256 and ES256, and nothing else.
+//! The crypto provider for jsonwebtoken, based on ring: it verifies RS256 and ES256, and nothing
+//! else.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
@@ -8,14 +9,14 @@ use jsonwebtoken::{
 };
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
 
-/// Makes ring what jsonwebtoken verifies with in this process.
+/// Installs the provider in this process.
 pub fn install() {
     static RING: CryptoProvider = CryptoProvider {
         signer_factory: |_, _| Err(new_error(ErrorKind::UnsupportedAlgorithm)),
         verifier_factory,
         key_utils: KeyUtils::new_unimplemented(),
     };
-    // It fails if there is one already: this one.
+    // Fails only if the provider, this one, is already installed.
     let _ = RING.install_default();
 }
 

@@ -1,4 +1,4 @@
-//! What API Gateway asks.
+//! The request from API Gateway.
 
 use std::{collections::HashMap, slice};
 
@@ -6,16 +6,17 @@ use serde::Deserialize;
 
 use crate::Refusal;
 
-/// The most bytes of a token. API Gateway takes 10,240 bytes of headers altogether (Amazon API Gateway Developer Guide,
-/// "Quotas for configuring and running a REST API").
+/// The maximum size of a token, in bytes. API Gateway limits all headers to 10,240 bytes in total
+/// (Amazon API Gateway Developer Guide, "Quotas for configuring and running a REST API").
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// A request that needs a decision. Not the type of `aws_lambda_events`: that fails on some header values, which would
-/// make a 500 of them.
+/// An authorization request. Not the type from `aws_lambda_events`: that fails to parse some header
+/// values, which would cause a 500.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// The method that is called, like `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7`.
+    /// The called method, like
+    /// `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7`.
     pub method_arn: String,
     /// Each header's last value.
     pub headers: Option<HashMap<String, String>>,
@@ -27,7 +28,7 @@ impl Event {
     /// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).
     pub fn token(&self) -> Result<&str, Refusal> {
         let mut values = self.authorization();
-        // Two could not be told apart: API Gateway may look for one in its cache, and we would judge the other.
+        // Two are ambiguous: API Gateway may use one as its cache key, while we verify the other.
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(Refusal::NoToken);
         };
@@ -42,7 +43,7 @@ impl Event {
         Ok(token)
     }
 
-    /// The values of all `Authorization` headers, in whatever case a client writes them.
+    /// The values of all `Authorization` headers, whose names are case-insensitive.
     fn authorization(&self) -> impl Iterator<Item = &str> {
         let multi = self.multi_value_headers.iter().flatten();
         let multi = multi.map(|(name, values)| (name, values.as_slice()));

@@ -1,4 +1,4 @@
-//! The issuer's public keys (RFC 7517), fetched when they are needed and kept while they are good.
+//! The issuer's public keys (RFC 7517), fetched on demand and cached.
 
 use std::time::Duration;
 
@@ -19,45 +19,46 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::SetupError;
 
-/// After how many seconds the keys are fetched again. A key that the issuer withdraws counts for as long.
+/// After how many seconds the keys are fetched again. A key that the issuer withdraws is accepted
+/// for that long.
 const MAX_AGE: u64 = 60 * 60;
 
-/// For how many seconds keys are used if the issuer cannot be asked again.
+/// For how many seconds cached keys are used while the issuer is unreachable.
 const MAX_STALE: u64 = 24 * 60 * 60;
 
-/// How many seconds pass between two fetches, whatever comes: tokens with made-up keys must not become requests to the
-/// issuer.
-const PAUSE: u64 = 5;
+/// The minimum time between two fetches, in seconds: tokens with made-up key ids must not cause a
+/// request to the issuer each.
+const MIN_FETCH_INTERVAL: u64 = 5;
 
-/// How long a fetch may take as a whole. The client waits.
+/// The timeout of a fetch as a whole. Meanwhile the client waits.
 const FETCH_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// The most bytes of a key set. Cognito's has 1 KiB, the largest known some 20.
+/// The maximum size of a key set, in bytes. Cognito's has 1 KiB, the largest known about 20 KiB.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Why the issuer's keys are not to be had.
+/// Why the issuer's keys are unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// It did not answer in time.
+    /// The issuer did not respond in time.
     #[error("the issuer did not send its keys in time")]
     TimedOut,
-    /// There is no connection, or it broke.
+    /// There is no connection, or it was interrupted.
     #[error("the issuer cannot be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It answered something else than 200. Redirects are not followed.
-    #[error("the issuer answered {0} instead of its keys")]
+    /// The response is not a 200. Redirects are not followed.
+    #[error("the issuer responded with {0} instead of its keys")]
     Status(StatusCode),
-    /// It answered more than any key set has.
-    #[error("the issuer answered more than {MAX_BODY} bytes")]
+    /// The response is larger than any known key set.
+    #[error("the issuer's response exceeds {MAX_BODY} bytes")]
     TooLarge,
-    /// What it answered, or what the setting says, is something else.
-    #[error("it is not a JWK Set")]
+    /// The response, or the setting, cannot be parsed.
+    #[error("the keys are not a JWK Set")]
     NotAKeySet(#[source] serde_json::Error),
-    /// There is no key in it that we can use.
+    /// The set contains no usable key.
     #[error("no key in the JWK Set is for RS256 or ES256")]
     NoKey,
-    /// The last fetch failed, and the next may not begin yet.
-    #[error("the issuer was asked less than {PAUSE} s ago")]
+    /// The last fetch failed, and the next is not allowed yet.
+    #[error("the last fetch was less than {MIN_FETCH_INTERVAL} s ago")]
     Paused,
 }
 
@@ -65,9 +66,8 @@ pub enum KeysError {
 #[derive(Clone)]
 pub struct Key {
     kid: String,
-    /// The one algorithm that the key is for.
+    /// The only algorithm that the key may be used with.
     pub algorithm: Algorithm,
-    /// The key itself.
     pub decoding_key: DecodingKey,
 }
 
@@ -100,9 +100,9 @@ impl Jwks {
     }
 }
 
-/// The key, if it has a name and is meant for signatures that we verify. Others are none of our business.
+/// The key, if it has a `kid` and may verify RS256 or ES256.
 fn usable(jwk: &Jwk) -> Option<Key> {
-    let (algorithm, name) = match &jwk.algorithm {
+    let (algorithm, key_algorithm) = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
             (Algorithm::ES256, KeyAlgorithm::ES256)
@@ -111,20 +111,20 @@ fn usable(jwk: &Jwk) -> Option<Key> {
     };
     let common = &jwk.common;
     let operations = common.key_operations.as_ref();
-    let is_for_it = common.key_algorithm.is_none_or(|algorithm| algorithm == name)
+    let is_usable = common.key_algorithm.is_none_or(|algorithm| algorithm == key_algorithm)
         && common
             .public_key_use
             .as_ref()
             .is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
     Some(Key {
-        kid: common.key_id.clone().filter(|_| is_for_it)?,
+        kid: common.key_id.clone().filter(|_| is_usable)?,
         algorithm,
         decoding_key: DecodingKey::from_jwk(jwk).ok()?,
     })
 }
 
-/// Where an issuer publishes its keys: an `https` URL, or an `http` one of this machine.
+/// Where an issuer publishes its keys: an `https` URL, or an `http` URL of this host.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct JwksUrl(Uri);
@@ -138,7 +138,7 @@ impl TryFrom<String> for JwksUrl {
         match uri.scheme_str() {
             Some("https") if !host.is_empty() => Ok(Self(uri)),
             Some("http") if matches!(host, "127.0.0.1" | "[::1]" | "localhost") => Ok(Self(uri)),
-            // Whoever is in between could send keys of their own.
+            // Otherwise an attacker on the network path could substitute the keys.
             _ => Err("is not an https URL"),
         }
     }
@@ -146,14 +146,15 @@ impl TryFrom<String> for JwksUrl {
 
 /// The keys of one issuer.
 pub enum Keys {
-    /// As they were given.
+    /// Given in the settings.
     Given(Jwks),
-    /// As it publishes them.
+    /// Published by the issuer.
     Published(Box<Published>),
 }
 
 impl Keys {
-    /// Those given, else those at the URL, else those below the issuer. Fetches nothing yet.
+    /// The given keys, else those at the URL, else those below the issuer's URL. Fetches nothing
+    /// yet.
     pub fn new(given: Option<Jwks>, url: Option<JwksUrl>, issuer: &str) -> Result<Self, SetupError> {
         match (given, url) {
             (Some(keys), _) => Ok(Self::Given(keys)),
@@ -166,7 +167,7 @@ impl Keys {
         }
     }
 
-    /// The key of this name, `None` if the issuer has none. At a time in seconds since 1970.
+    /// The key with this id; `None` if the issuer has no such key. `now` is in seconds since 1970.
     pub async fn find(&self, kid: &str, now: u64) -> Result<Option<Key>, KeysError> {
         match self {
             Self::Given(keys) => Ok(keys.find(kid)),
@@ -179,36 +180,36 @@ impl Keys {
 pub struct Published {
     url: Uri,
     client: Client<HttpsConnector<HttpConnector>, Empty<&'static [u8]>>,
-    /// Locked during a fetch, so that there is one at a time.
-    memory: Mutex<Memory>,
+    /// Locked during a fetch, so that only one runs at a time.
+    cache: Mutex<Cache>,
 }
 
 #[derive(Default)]
-struct Memory {
+struct Cache {
     /// The keys, and when they were fetched.
     keys: Option<(Jwks, u64)>,
-    /// When they were last asked for.
-    asked: Option<u64>,
+    /// When the last fetch began.
+    last_fetch: Option<u64>,
 }
 
 impl Published {
     fn new(JwksUrl(url): JwksUrl) -> Self {
         let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http();
-        // A kept connection would be dead by the next fetch, an hour later.
+        // A pooled connection would be dead by the next fetch, an hour later.
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector.enable_http1().build());
         Self {
             url,
             client,
-            memory: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
-    /// Asks the issuer if the keys are old, or this one is not among them: it may be new.
+    /// Fetches the keys if they are stale or do not include this one, which may be new.
     async fn find(&self, kid: &str, now: u64) -> Result<Option<Key>, KeysError> {
-        let mut memory = self.memory.lock().await;
-        let known = memory
+        let mut cache = self.cache.lock().await;
+        let known = cache
             .keys
             .as_ref()
             .and_then(|(keys, since)| Some((keys.find(kid)?, now.abs_diff(*since))));
@@ -217,14 +218,15 @@ impl Published {
         {
             return Ok(Some(key));
         }
-        let failure = if memory.asked.is_some_and(|asked| now.abs_diff(asked) < PAUSE) {
+        let is_too_early = |last: u64| now.abs_diff(last) < MIN_FETCH_INTERVAL;
+        let failure = if cache.last_fetch.is_some_and(is_too_early) {
             KeysError::Paused
         } else {
-            memory.asked = Some(now);
+            cache.last_fetch = Some(now);
             match self.fetch().await {
                 Ok(keys) => {
                     let found = keys.find(kid);
-                    memory.keys = Some((keys, now));
+                    cache.keys = Some((keys, now));
                     return Ok(found);
                 }
                 Err(error) => {
@@ -233,7 +235,7 @@ impl Published {
                 }
             }
         };
-        match &memory.keys {
+        match &cache.keys {
             Some((keys, since)) if now.abs_diff(*since) < MAX_STALE => Ok(keys.find(kid)),
             _ => Err(failure),
         }
@@ -241,12 +243,12 @@ impl Published {
 
     async fn fetch(&self) -> Result<Jwks, KeysError> {
         let fetch = async {
-            let answer = self.client.get(self.url.clone()).await;
-            let answer = answer.map_err(|error| KeysError::Unreachable(error.into()))?;
-            if answer.status() != StatusCode::OK {
-                return Err(KeysError::Status(answer.status()));
+            let response = self.client.get(self.url.clone()).await;
+            let response = response.map_err(|error| KeysError::Unreachable(error.into()))?;
+            if response.status() != StatusCode::OK {
+                return Err(KeysError::Status(response.status()));
             }
-            let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
+            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
             let body = body.map_err(|error| match error.is::<LengthLimitError>() {
                 true => KeysError::TooLarge,
                 false => KeysError::Unreachable(error),

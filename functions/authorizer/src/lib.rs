@@ -1,9 +1,10 @@
-//! Decides who may call the API: a REQUEST authorizer of an API Gateway REST API (Amazon API Gateway Developer Guide,
-//! "Use API Gateway Lambda authorizers").
+//! Authorizes requests: a REQUEST authorizer of an API Gateway REST API (Amazon API Gateway
+//! Developer Guide, "Use API Gateway Lambda authorizers").
 //!
-//! Whoever has a token of the issuer, a JWT signed with RS256 or ES256, may call everything but `/admin`; with the
-//! admin scope, that too. Who has none gets API Gateway's 401, who lacks the scope its 403. If the decision cannot be
-//! made, because the issuer is down and its keys are not known, it is a 500: the client's token may well be valid.
+//! A caller with a token of the issuer, a JWT signed with RS256 or ES256, may call everything
+//! except `/admin`, which requires the admin scope. Without a valid token API Gateway responds with
+//! 401, without the scope with 403. If no decision is possible, because the issuer is unreachable
+//! and its keys are not cached, the response is a 500: the token may be valid.
 //!
 //! Tokens are secrets: neither errors nor logs contain any part of one.
 
@@ -28,23 +29,25 @@ pub use keys::{Jwks, JwksUrl, KeysError};
 pub use policy::NotAMethodArn;
 pub use token::{Identity, Refusal, Verifier};
 
-/// What tokens must be like.
+/// What a token must satisfy.
 #[derive(Config)]
 pub struct Settings {
-    /// Who issues the tokens: their `iss`, to the letter.
+    /// The issuer of the tokens: their exact `iss`.
     #[config(env = "JWT_ISSUER", validate = not_empty)]
     pub jwt_issuer: String,
-    /// Whom the tokens are for: one of their `aud`.
+    /// The audience of the tokens: one of their `aud`.
     #[config(env = "JWT_AUDIENCE", validate = not_empty)]
     pub jwt_audience: String,
-    /// Where the issuer publishes its keys: the `jwks_uri` of its `/.well-known/openid-configuration`. By default where
-    /// Amazon Cognito and Auth0 have it, at `/.well-known/jwks.json` below the issuer.
+    /// Where the issuer publishes its keys: the `jwks_uri` of its
+    /// `/.well-known/openid-configuration`. By default `/.well-known/jwks.json` below the issuer,
+    /// as for Amazon Cognito and Auth0.
     #[config(env = "JWKS_URL")]
     pub jwks_url: Option<JwksUrl>,
-    /// The issuer's keys themselves, for an issuer that publishes none: the local one. Then nothing is fetched.
+    /// The issuer's keys themselves, if the issuer does not publish them, like the local one. Then
+    /// nothing is fetched.
     #[config(env = "JWKS")]
     pub jwks: Option<Jwks>,
-    /// The scope that makes an admin. Cognito puts a resource server in front of it, like `tasks/admin`.
+    /// The admin scope. Cognito prefixes it with a resource server, as in `tasks/admin`.
     #[config(env = "ADMIN_SCOPE", default = "admin", validate = not_empty)]
     pub admin_scope: String,
 }
@@ -57,28 +60,29 @@ fn not_empty(text: &impl AsRef<str>) -> Result<(), &'static str> {
     }
 }
 
-/// The function's environment does not say who may call: it cannot start.
+/// The settings are missing or invalid: the function cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// A setting is missing or has the wrong form.
+    /// A setting is missing or malformed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Neither `JWKS_URL` nor `JWKS` is set, and the issuer is not a URL below which there could be keys.
+    /// Neither `JWKS_URL` nor `JWKS` is set, and the issuer is not a URL below which there could be
+    /// keys.
     #[error("JWKS_URL or JWKS must be set, because JWT_ISSUER {0}")]
     NoKeys(&'static str),
 }
 
-/// Why there is no answer but an error.
+/// Why a request is not authorized.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// 401: API Gateway makes one of an error only if its message is this word and nothing else (Amazon API Gateway
-    /// Developer Guide, the examples in "Use API Gateway Lambda authorizers").
+    /// 401: API Gateway returns it only for an error whose message is exactly this word (Amazon API
+    /// Gateway Developer Guide, the examples in "Use API Gateway Lambda authorizers").
     #[error("Unauthorized")]
     Unauthorized(#[from] Refusal),
-    /// 500: the token cannot be judged.
-    #[error("the issuer's keys are not known")]
+    /// 500: the token cannot be verified.
+    #[error("the issuer's keys are unavailable")]
     NoKeys(#[from] KeysError),
-    /// 500: it is not API Gateway that calls.
+    /// 500: the event does not come from API Gateway.
     #[error(transparent)]
     NotAMethodArn(#[from] NotAMethodArn),
 }
@@ -86,7 +90,7 @@ pub enum AuthError {
 impl From<AuthError> for Diagnostic {
     fn from(error: AuthError) -> Self {
         match error {
-            // Without its cause, which would make it a 500.
+            // Without its cause: with any other message, API Gateway returns a 500.
             AuthError::Unauthorized(_) => Self {
                 error_type: "Unauthorized".to_owned(),
                 error_message: error.to_string(),
@@ -96,16 +100,16 @@ impl From<AuthError> for Diagnostic {
     }
 }
 
-/// Who may call.
+/// Authorizes requests.
 pub enum Authorizer {
-    /// Everybody, as an anonymous admin. Only for a stack that nobody else can reach.
+    /// Every caller is an anonymous admin. Only for a stack that no one else can reach.
     Open,
-    /// Whoever has a valid token.
+    /// Callers need a valid token.
     Closed(Box<Verifier>),
 }
 
 impl Authorizer {
-    /// As the environment says: closed, unless `AUTH` is `open`.
+    /// Closed, unless the environment variable `AUTH` is `open`.
     pub fn from_env() -> Result<Self, SetupError> {
         match config::from_env::<AuthConfig>()?.auth {
             Auth::Open => Ok(Self::Open),
@@ -126,15 +130,15 @@ impl Authorizer {
     }
 }
 
-/// Answers API Gateway: who calls, and what of the stage they may call.
+/// Identifies the caller and returns the policy for the stage.
 pub async fn handle(authorizer: &Authorizer, event: &Event, now: u64) -> Result<Value, AuthError> {
     let stage = policy::stage(&event.method_arn)?;
     let identity = authorizer.identify(event, now).await?;
-    Ok(policy::answer(stage, &identity))
+    Ok(policy::response(stage, &identity))
 }
 
-/// Seconds since 1970, the time of all functions here. Not an `Instant`, which may stand still while Lambda has
-/// the execution environment frozen.
+/// Seconds since 1970. Not an `Instant`, which may not advance while Lambda freezes the execution
+/// environment.
 pub fn now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }

@@ -1,4 +1,4 @@
-//! The Lambda function that API Gateway asks who may call.
+//! The Lambda authorizer of the API.
 
 use authorizer::{Authorizer, handle, now};
 use lambda_runtime::{LambdaEvent, service_fn};

@@ -1,20 +1,20 @@
-//! What API Gateway is answered: an IAM policy for the whole stage.
+//! The response to API Gateway: an IAM policy for the whole stage.
 //!
-//! For the whole stage, because API Gateway keeps the answer for each token and applies it to every method that is
-//! called with it: one that named only this method would forbid the next.
+//! API Gateway caches the policy per token and applies it to every method that is called with the
+//! token. A policy for a single method would deny the others.
 
 use serde_json::{Value, json};
 
 use crate::Identity;
 
-/// The event names no method of an API.
+/// The event contains no method of an API.
 #[derive(Debug, thiserror::Error)]
 #[error("the event's methodArn is not the ARN of an API Gateway method")]
 pub struct NotAMethodArn;
 
 /// The stage of a method: `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod` of
-/// `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7`. The partition, the region and the
-/// account are as they are given: `aws-cn`, `aws-us-gov`, or what an emulator makes up.
+/// `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7`. The partition,
+/// region and account are taken as given: `aws-cn`, `aws-us-gov`, or the values of an emulator.
 pub fn stage(method_arn: &str) -> Result<&str, NotAMethodArn> {
     let mut parts = method_arn.splitn(6, ':');
     let mut part = || parts.next().ok_or(NotAMethodArn);
@@ -24,7 +24,8 @@ pub fn stage(method_arn: &str) -> Result<&str, NotAMethodArn> {
         return Err(NotAMethodArn);
     };
     let stage = &method_arn[..method_arn.len() - method.len() - 1];
-    // What follows the stage is the client's. A wildcard before it would reach other stages.
+    // The part after the stage is controlled by the client. A wildcard in the stage would match
+    // other stages.
     let is_valid = arn == "arn"
         && partition.starts_with("aws")
         && service == "execute-api"
@@ -35,22 +36,23 @@ pub fn stage(method_arn: &str) -> Result<&str, NotAMethodArn> {
     if is_valid { Ok(stage) } else { Err(NotAMethodArn) }
 }
 
-/// The answer: an admin may call everything in the stage, others everything but what is for admins.
+/// Admins may call everything in the stage, other callers everything except `/admin`.
 ///
-/// `*` matches slashes, too, so the `Deny` covers more than it must (`GET /tasks/admin/process`), never less. It is
-/// not the only guard: the functions behind `/admin` look at `admin` in the context themselves.
-pub fn answer(stage: &str, identity: &Identity) -> Value {
+/// `*` also matches slashes, so the `Deny` covers more than necessary (`GET /tasks/admin/process`),
+/// never less. It is not the only check: the functions behind `/admin` check `admin` in the context
+/// themselves.
+pub fn response(stage: &str, identity: &Identity) -> Value {
     let statement =
         |effect, resources| json!({ "Effect": effect, "Action": "execute-api:Invoke", "Resource": resources });
     let mut statements = vec![statement("Allow", vec![format!("{stage}/*")])];
     if !identity.is_admin {
-        let for_admins = vec![format!("{stage}/*/admin"), format!("{stage}/*/admin/*")];
-        statements.push(statement("Deny", for_admins));
+        let admin_routes = vec![format!("{stage}/*/admin"), format!("{stage}/*/admin/*")];
+        statements.push(statement("Deny", admin_routes));
     }
     json!({
         "principalId": identity.subject,
         "policyDocument": { "Version": "2012-10-17", "Statement": statements },
-        // What the functions find in `requestContext.authorizer`. API Gateway passes on strings only.
+        // The functions find it in `requestContext.authorizer`. API Gateway passes only strings.
         "context": {
             "sub": identity.subject,
             "scope": identity.scopes.join(" "),

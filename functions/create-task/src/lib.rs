@@ -1,4 +1,4 @@
-//! `POST /tasks`: stores a task and asks the task-processor to process it.
+//! `POST /tasks`: stores a task and enqueues a message for the task-processor.
 
 use std::time::Duration;
 
@@ -19,40 +19,40 @@ use shared::{
 };
 use task_metrics::Metrics;
 
-/// What create-task must be told.
+/// The function's settings.
 #[derive(Config)]
 pub struct Settings {
-    /// For how many seconds an `Idempotency-Key` is remembered.
+    /// The lifetime of an `Idempotency-Key`, in seconds.
     #[config(env = "IDEMPOTENCY_KEY_SECONDS", default = 86400)]
     pub idempotency_key_seconds: u64,
 }
 
-/// 201 with the task, its `Location` and `ETag`; 400, 409 while a request with the same `Idempotency-Key` is in
-/// progress, 413, 415, 422.
+/// 201 with the task, its `Location` and `ETag`; 400, 409 while a request with the same
+/// `Idempotency-Key` is in progress, 413, 415, 422.
 ///
-/// The task is stored before the message is sent. If SQS is down the client still gets its 201: the row
-/// keeps `enqueued_at` null, which says that the message must still be sent.
+/// The task is stored before its message is sent. If SQS is unavailable, the client still gets a
+/// 201: `enqueued_at` remains null, and the reconciler sends the message.
 #[utoipa::path(
     post,
     path = "/tasks",
     operation_id = "createTask",
     tag = "tasks",
     summary = "Create a task",
-    description = "Stores the task as `pending`, and has a worker process it. A request that is repeated with the same \
-                   `Idempotency-Key` and body within a day creates nothing and gets the first answer again. It \
-                   does not matter which keys others use.",
+    description = "Stores the task as `pending` and queues it for a worker. Repeating a request with the same \
+                   `Idempotency-Key` and body within a day creates nothing and returns the first response again. \
+                   The keys of different users are independent.",
     params((
         "Idempotency-Key" = Option<String>, Header, nullable = false,
-        description = "Marks repeated requests as one: for example a UUID. Up to 255 characters, with or without quotes.",
+        description = "Identifies retries of the same request, for example a UUID. Up to 255 characters, with or without quotes.",
         pattern = r#"^("[!#-~]{1,255}"|[!#-~]{1,255})$"#,
     )),
     request_body = NewTask,
     responses(
-        (status = 201, description = "The task.", body = Task,
+        (status = 201, description = "The task was created.", body = Task,
             headers(
-                ("Location" = String, description = "Where the task is, relative to this URL."),
+                ("Location" = String, description = "The URL of the task, relative to this URL."),
                 ("ETag" = String, description = "The version of the task."),
-                ("Idempotent-Replayed" = bool, description = "`true` if this is the first answer again."),
+                ("Idempotent-Replayed" = bool, description = "`true` if the first response is replayed."),
             ),
             links(
                 ("getTask" = (operation_id = "getTask", parameters(("id" = "$response.body#/id")))),
@@ -60,7 +60,7 @@ pub struct Settings {
                 ("patchTask" = (operation_id = "patchTask", parameters(("id" = "$response.body#/id")))),
                 ("deleteTask" = (operation_id = "deleteTask", parameters(("id" = "$response.body#/id")))),
                 ("processTask" = (operation_id = "processTask", parameters(("id" = "$response.body#/id")))),
-                ("getTaskUnlessKnown" = (operation_id = "getTask",
+                ("getTaskIfModified" = (operation_id = "getTask",
                     parameters(("id" = "$response.body#/id"), ("header.If-None-Match" = "$response.header.ETag")))),
                 ("patchTaskIfUnchanged" = (operation_id = "patchTask",
                     parameters(("id" = "$response.body#/id"), ("header.If-Match" = "$response.header.ETag")))),
@@ -114,8 +114,8 @@ pub async fn handle(
             response.headers_mut().insert("idempotent-replayed", replayed);
             Ok(response)
         }
-        CreateOnceOutcome::OtherBody => {
-            let error = FieldError::new("#/header/idempotency-key", "was used before with another body");
+        CreateOnceOutcome::KeyReused => {
+            let error = FieldError::new("#/header/idempotency-key", "was already used with a different body");
             Err(ApiError::Invalid(vec![error]))
         }
         CreateOnceOutcome::InProgress => Err(ApiError::InProgress),
@@ -124,8 +124,9 @@ pub async fn handle(
 
 fn created(task: &Task) -> Response<Body> {
     let mut response = http::task(StatusCode::CREATED, task);
-    // Relative to the request's own URL (RFC 3986, section 5.2), so that it holds behind any stage or domain.
-    let location = HeaderValue::from_str(&format!("tasks/{}", task.id)).expect("digits are a header value");
+    // Relative to the request's URL (RFC 3986, section 5.2), which works behind any stage or
+    // domain.
+    let location = HeaderValue::from_str(&format!("tasks/{}", task.id)).expect("digits are a valid header value");
     response.headers_mut().insert(header::LOCATION, location);
     response
 }

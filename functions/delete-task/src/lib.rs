@@ -10,8 +10,8 @@ use shared::{
     },
 };
 
-/// 200 with a confirmation; 404 (also for the second of two deletes), 412 if the task is not as `If-Match`
-/// demands, 422.
+/// 200 with a confirmation; 404 (also for the second of two deletes), 412 if `If-Match` does not
+/// match, 422.
 #[utoipa::path(
     delete,
     path = "/tasks/{id}",
@@ -21,10 +21,10 @@ use shared::{
     params(
         ("id" = inline(TaskId), Path, description = "The task's id."),
         ("If-Match" = Option<String>, Header, nullable = false,
-            description = "Change the task only if its `ETag` is one of these, like `\"1\"`; `*` for any."),
+            description = "Delete the task only if its `ETag` is one of these, like `\"1\"`; `*` for any."),
     ),
     responses(
-        (status = 200, description = "It is deleted.", body = Confirmation,
+        (status = 200, description = "The task was deleted.", body = Confirmation,
             example = json!({"message": "Task 7 deleted successfully", "task_id": 7})),
         (status = 404, response = problem::NoSuchTask),
         (status = 412, response = problem::Stale),

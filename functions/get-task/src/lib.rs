@@ -1,4 +1,4 @@
-//! `GET /tasks/{id}`: one task.
+//! `GET /tasks/{id}`.
 
 use lambda_http::{Body, Response};
 use shared::{
@@ -7,7 +7,7 @@ use shared::{
     store::{Database, tasks},
 };
 
-/// 200 with the task; 304 if the client has it already; 404, 422.
+/// 200 with the task; 304 if the client's version is current; 404, 422.
 #[utoipa::path(
     get,
     path = "/tasks/{id}",
@@ -17,12 +17,12 @@ use shared::{
     params(
         ("id" = inline(TaskId), Path, description = "The task's id."),
         ("If-None-Match" = Option<String>, Header, nullable = false,
-            description = "Answer with 304 if the task's `ETag` is one of these, like `\"1\"`."),
+            description = "Return 304 if the task's `ETag` is one of these, like `\"1\"`."),
     ),
     responses(
         (status = 200, description = "The task.", body = Task,
             headers(("ETag" = String, description = "The version of the task."))),
-        (status = 304, description = "The task is as you know it.",
+        (status = 304, description = "The task has not changed.",
             headers(("ETag" = String, description = "The version of the task."))),
         (status = 404, response = problem::NoSuchTask),
         (status = 422, response = problem::Invalid),

@@ -1,4 +1,4 @@
-//! `GET /health`: asks the database, so that "healthy" means that requests can be served.
+//! `GET /health`: pings the database, so that "healthy" means that requests can be served.
 
 use lambda_http::{
     Body, Response,
@@ -12,14 +12,14 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-/// Whether requests can be served.
+/// The health of the API.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
     status: HealthStatus,
     checks: HealthChecks,
 }
 
-/// The whole.
+/// The overall status.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum HealthStatus {
@@ -27,13 +27,13 @@ enum HealthStatus {
     Unhealthy,
 }
 
-/// Each dependency.
+/// The status of each dependency.
 #[derive(Serialize, ToSchema)]
 struct HealthChecks {
     database: DependencyStatus,
 }
 
-/// Whether a dependency answers.
+/// Whether a dependency responds.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum DependencyStatus {
@@ -47,12 +47,12 @@ enum DependencyStatus {
     path = "/health",
     operation_id = "getHealth",
     tag = "about",
-    summary = "Whether requests can be served",
-    description = "Asks the database.",
+    summary = "Health check",
+    description = "Pings the database.",
     responses(
-        (status = 200, description = "They can.", body = Health,
+        (status = 200, description = "Healthy.", body = Health,
             example = json!({"status": "healthy", "checks": {"database": "up"}})),
-        (status = 503, description = "They cannot: a dependency is down.", body = Health,
+        (status = 503, description = "Unhealthy: a dependency is down.", body = Health,
             example = json!({"status": "unhealthy", "checks": {"database": "down"}})),
     )
 )]
@@ -60,7 +60,7 @@ pub async fn handle(database: &Database, _: Context) -> Result<Response<Body>, A
     let (code, status, database) = match database.ping().await {
         Ok(()) => (StatusCode::OK, HealthStatus::Healthy, DependencyStatus::Up),
         Err(error) => {
-            telemetry::log_error(&error, "the database is down");
+            telemetry::log_error(&error, "database unavailable");
             (
                 StatusCode::SERVICE_UNAVAILABLE,
                 HealthStatus::Unhealthy,
@@ -70,7 +70,7 @@ pub async fn handle(database: &Database, _: Context) -> Result<Response<Body>, A
     };
     let checks = HealthChecks { database };
     let mut response = http::json(code, &Health { status, checks });
-    // An answer from a cache would say how things were.
+    // A cached response would report an old state.
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);
     Ok(response)

@@ -10,36 +10,36 @@ use shared::{
     store::{Database, tasks},
 };
 
-/// 200 with a bare array; `Link`s to the pages around it; `X-Total-Count` if `?count=true` asks for it; 422.
+/// 200 with a bare array, `Link`s to the neighboring pages and, for `?count=true`, `X-Total-Count`; 422.
 #[utoipa::path(
     get,
     path = "/tasks",
     operation_id = "listTasks",
     tag = "tasks",
     summary = "List tasks",
-    description = "A page of your tasks; an admin's has everybody's. Follow the `Link`s: a page begins beside a task, so that none is missing or \
-                   repeated while tasks are created and deleted.",
+    description = "A page of the caller's tasks; admins see the tasks of all users. Follow the `Link` header: \
+                   pages stay stable while tasks are created and deleted.",
     params(
         ("after" = Option<String>, Query, format = "cursor",
-            description = "Begin right after this place: a cursor as `Link` has it. Not together with `before`."),
+            description = "Start after this cursor, taken from a `Link` header. Cannot be combined with `before`."),
         ("before" = Option<String>, Query, format = "cursor",
-            description = "End right before this place: a cursor as `Link` has it. Not together with `after`."),
-        ("skip" = Option<i64>, Query, minimum = 0, description = "How many tasks to pass over from there."),
+            description = "End before this cursor, taken from a `Link` header. Cannot be combined with `after`."),
+        ("skip" = Option<i64>, Query, minimum = 0, description = "How many tasks to skip from there."),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100,
-            description = "How many tasks to return; 100 if not given."),
+            description = "How many tasks to return; 100 by default."),
         ("sort" = inline(Option<Sort>), Query,
-            description = "`id`: the oldest first, which is the default. `-id`: the newest first."),
+            description = "`id`: oldest first (the default). `-id`: newest first."),
         ("status" = inline(Option<Status>), Query, description = "Only tasks with this status."),
         ("q" = Option<String>, Query, max_length = 255, pattern = "^[^\\u0000]*$",
-            description = "Only tasks whose title contains this text, in upper or lower case."),
-        ("count" = Option<bool>, Query, description = "`true`: count all your tasks that the filter lets through."),
+            description = "Only tasks whose title contains this text, ignoring case."),
+        ("count" = Option<bool>, Query, description = "`true`: return the number of all matching tasks in `X-Total-Count`."),
     ),
     responses(
-        (status = 200, description = "The tasks of the page.", body = Vec<Task>,
+        (status = 200, description = "A page of tasks.", body = Vec<Task>,
             headers(
                 ("Link" = String,
-                    description = "`first`, `prev` and `next` page (RFC 8288), relative to this URL."),
-                ("X-Total-Count" = i64, description = "How many tasks there are; only if `count` asks for it."),
+                    description = "The `first`, `prev` and `next` pages (RFC 8288), relative to this URL."),
+                ("X-Total-Count" = i64, description = "The number of all matching tasks; only with `count=true`."),
             )),
         (status = 422, response = problem::Invalid),
         (status = 503, response = problem::Unavailable),
@@ -67,26 +67,26 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
     Ok(response)
 }
 
-/// The pages around this one (RFC 8288), with the same order and filter.
+/// Links to the first, previous and next page (RFC 8288), with the same order and filter.
 fn links(page: &Page, previous: Option<Cursor>, next: Option<Cursor>) -> Option<HeaderValue> {
-    let around = [
+    let neighbors = [
         ("first", (page.start != Start::First).then_some(None)),
         ("prev", previous.map(|cursor| Some(("before", cursor)))),
         ("next", next.map(|cursor| Some(("after", cursor)))),
     ];
-    let links: Vec<String> = around
+    let links: Vec<String> = neighbors
         .into_iter()
-        .filter_map(|(relation, place)| Some(format!("<?{}>; rel=\"{relation}\"", query(page, place?))))
+        .filter_map(|(relation, start)| Some(format!("<?{}>; rel=\"{relation}\"", query(page, start?))))
         .collect();
     let text = (!links.is_empty()).then(|| links.join(", "))?;
-    Some(HeaderValue::from_str(&text).expect("percent-encoded text is a header value"))
+    Some(HeaderValue::from_str(&text).expect("percent-encoded text is a valid header value"))
 }
 
-/// The query of a page that begins elsewhere. Alone it is a URL relative to the request's own (RFC 3986, section
-/// 5.2), so that it holds behind any stage or domain.
-fn query(page: &Page, place: Option<(&str, Cursor)>) -> String {
+/// The query string of a page with another start. By itself it is a URL relative to the request's
+/// (RFC 3986, section 5.2), which works behind any stage or domain.
+fn query(page: &Page, start: Option<(&str, Cursor)>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    if let Some((name, cursor)) = place {
+    if let Some((name, cursor)) = start {
         query.append_pair(name, &cursor.to_string());
     }
     query.append_pair("limit", &page.limit.to_string());

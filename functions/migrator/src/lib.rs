@@ -1,7 +1,8 @@
-//! Brings the database to what the code expects, while a stack is deployed: as a custom resource of CloudFormation.
+//! Migrates the database during a deployment, as a CloudFormation custom resource.
 //!
-//! Whatever happens, CloudFormation is told: without an answer the stack would wait until its own timeout. So a
-//! migration that fails fails the deployment with Postgres's own words, and nothing else of it is rolled out.
+//! CloudFormation gets a response in every case: without one, the stack would wait until its own
+//! timeout. A failed migration fails the deployment with the error message of Postgres, before any
+//! function is updated.
 
 mod migrate;
 mod response;
@@ -16,14 +17,14 @@ use serde::Deserialize;
 use shared::telemetry;
 use tokio::time::timeout;
 
-pub use migrate::{MIGRATIONS, MigratorError, PATIENCE, ROLES, migrate};
+pub use migrate::{CONNECT_TIMEOUT, MIGRATIONS, MigratorError, ROLES, migrate};
 pub use response::ResponseError;
 
-/// The part of the invocation that is kept free at its end, to answer CloudFormation.
-const RESERVE: Duration = Duration::from_secs(15);
+/// Reserved at the end of the invocation for the response to CloudFormation.
+const RESPONSE_TIME: Duration = Duration::from_secs(15);
 
-/// What CloudFormation wants (AWS CloudFormation User Guide, "Custom resource request objects"). Not `Debug`: who
-/// knows the URL can answer for us.
+/// A request from CloudFormation (AWS CloudFormation User Guide, "Custom resource request
+/// objects"). Not `Debug`: the response URL is a secret, as it allows a response in our place.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Request {
@@ -42,30 +43,31 @@ enum RequestType {
     Delete,
 }
 
-/// Does the work that a request asks for, and answers it: in time, and whether the work succeeds, fails, panics or
-/// takes too long. `work` is [`migrate`], or what a test puts in its place; it returns the name of the database.
+/// Does the work and sends the response in time, whether the work succeeds, fails, panics or times
+/// out. `work` is [`migrate`], or a substitute in tests; it returns the name of the database.
 ///
-/// When the stack is deleted there is nothing to do: the data goes, or stays, with the cluster.
+/// When the stack is deleted there is nothing to do: the data is deleted or retained with the
+/// cluster.
 pub async fn handle(
     request: &Request,
     deadline: SystemTime,
     work: impl AsyncFnOnce() -> Result<String, MigratorError>,
 ) -> Result<(), ResponseError> {
-    let what = request.request_type;
-    tracing::info!(?what, "asked by CloudFormation");
-    if what == RequestType::Delete {
+    let request_type = request.request_type;
+    tracing::info!(?request_type, "CloudFormation request received");
+    if request_type == RequestType::Delete {
         return response::send(request, Ok(None)).await;
     }
     let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
     let work = AssertUnwindSafe(async { work().await }).catch_unwind();
-    let outcome = match timeout(left.saturating_sub(RESERVE), work).await {
+    let outcome = match timeout(left.saturating_sub(RESPONSE_TIME), work).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(MigratorError::Panicked),
         Err(_) => Err(MigratorError::TimedOut),
     };
     match &outcome {
-        Ok(database) => tracing::info!(database, "the database is ready"),
-        Err(error) => telemetry::log_error(error, "the database is not ready"),
+        Ok(database) => tracing::info!(database, "database ready"),
+        Err(error) => telemetry::log_error(error, "database not ready"),
     }
     response::send(request, outcome.map(Some)).await
 }

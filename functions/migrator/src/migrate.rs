@@ -1,4 +1,4 @@
-//! The work on the database.
+//! Migrations, roles, and the creation of the database.
 
 use std::time::Duration;
 
@@ -9,80 +9,83 @@ use sqlx::{
 };
 use tokio::time::{sleep, timeout};
 
-/// The schema. Here, because a new migration would otherwise link every function anew.
+/// The schema. In this crate, because a new migration would otherwise relink every function.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
-/// The roles of the functions and what each may do: run after the migrations, every time.
+/// The functions' database roles and their privileges. Runs after the migrations, every time.
 pub const ROLES: &str = include_str!("../../../migrations/roles.sql");
 
-/// How long to try to connect: a sleeping database wakes within half a minute, and a new IAM policy is not known
-/// everywhere at once.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long to retry connecting: a paused database resumes within half a minute, and a new IAM
+/// policy takes time to propagate.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long to wait between two tries.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The time between two attempts to connect.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where to create another database from.
-const MAINTENANCE: &str = "postgres";
+/// The database to connect to in order to create another.
+const MAINTENANCE_DATABASE: &str = "postgres";
 
-/// Why the database is not ready. Its text is what the events of the stack show, so it says all in one line; not the
-/// details of a row that broke a rule, which are somebody's data.
+/// Why the database is not ready. The stack's events show the message, so it is complete on one
+/// line, without the details of rows that violate a constraint: those are user data.
 #[derive(Debug, thiserror::Error)]
 pub enum MigratorError {
-    /// The function does not know where the database is, or who it is itself.
+    /// The location of the database or the login is missing or invalid.
     #[error("{}", chain(.0))]
     Config(#[from] ConfigError),
-    /// The database cannot be reached, or does not let the migrator in.
+    /// The database is unreachable or refuses the login.
     #[error("no connection to the database: {0}")]
     Connect(sqlx::Error),
-    /// The database does not even refuse: a security group or a route is missing.
-    #[error("no connection to the database: it does not answer")]
-    NoAnswer,
-    /// A migration failed and was rolled back, or one that has run was changed since.
-    #[error("the schema: {0}")]
+    /// No response, not even a refusal: a security group or a route is missing.
+    #[error("no connection to the database: no response")]
+    NoResponse,
+    /// A migration failed and was rolled back, or one was modified after it had been applied.
+    #[error("migration failed: {0}")]
     Schema(#[from] MigrateError),
-    /// What the roles may do could not be set.
-    #[error("the roles: {0}")]
+    /// The roles could not be created, or their privileges not granted.
+    #[error("role setup failed: {0}")]
     Roles(sqlx::Error),
-    /// The function's time is over. What was under way is rolled back.
-    #[error("the migration takes longer than the migrator may run")]
+    /// The invocation ran out of time. Unfinished work is rolled back.
+    #[error("the migration exceeded the migrator's time limit")]
     TimedOut,
     /// A bug.
-    #[error("the migrator panicked: its log says where")]
+    #[error("the migrator panicked: see its log")]
     Panicked,
 }
 
-/// Creates the database if there is none, runs the migrations that it lacks, and sets up its roles. Answers with its
-/// name.
+/// Creates the database if it does not exist, runs the pending migrations and sets up the roles.
+/// Returns the name of the database.
 ///
-/// May be repeated, and run twice at once: the second waits for the first, and finds nothing to do.
-pub async fn migrate(login: Login, patience: Duration) -> Result<String, MigratorError> {
+/// Idempotent, and safe to run concurrently: the second run waits for the first, and finds nothing
+/// to do.
+pub async fn migrate(login: Login, connect_timeout: Duration) -> Result<String, MigratorError> {
     let login = login.with_settings([
-        // Behind a statement that waits for a lock all others on that table wait, too: rather no deployment.
+        // While a migration waits for a lock on a table, all later statements on that table queue
+        // behind it. Failing the deployment is better.
         ("lock_timeout", "10s"),
-        // What runs ends when the migrator does.
+        // Postgres cancels a running statement when the migrator is terminated.
         ("client_connection_check_interval", "1s"),
     ]);
-    let mut connection = connect(&login, patience).await?;
+    let mut connection = connect(&login, connect_timeout).await?;
     let mut migrations = Migrator {
         migrations: MIGRATIONS.migrations.clone(),
         ..Migrator::DEFAULT
     };
-    // When a deployment is rolled back after its migration, CloudFormation asks the version before it once more. That one
-    // suits a newer schema (migrations/README.md, "Expand, then contract"); refused, it would keep the stack from going back.
+    // When a deployment is rolled back after its migration, CloudFormation invokes the previous
+    // version of the migrator again. That version is compatible with the newer schema
+    // (migrations/README.md, "Expand, then contract"); an error here would block the rollback.
     migrations.set_ignore_missing(true);
     migrations.run(&mut connection).await?;
     let roles = sqlx::raw_sql(ROLES).execute(&mut connection).await;
     roles.map_err(MigratorError::Roles)?;
-    // All is done: how the connection ends does not matter.
+    // The work is committed: an error on closing does not matter.
     let _ = connection.close().await;
     Ok(login.database().to_owned())
 }
 
-/// Tries until it succeeds or the patience ends.
-async fn connect(login: &Login, patience: Duration) -> Result<PgConnection, MigratorError> {
-    let mut last = MigratorError::NoAnswer;
-    let connected = timeout(patience, async {
+/// Retries until it succeeds or times out.
+async fn connect(login: &Login, connect_timeout: Duration) -> Result<PgConnection, MigratorError> {
+    let mut last = MigratorError::NoResponse;
+    let connected = timeout(connect_timeout, async {
         loop {
             match open(login).await {
                 Ok(connection) => return connection,
@@ -91,21 +94,21 @@ async fn connect(login: &Login, patience: Duration) -> Result<PgConnection, Migr
                     last = MigratorError::Connect(error);
                 }
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     });
     connected.await.map_err(|_| last)
 }
 
-/// Connects to the database; creates it if it is not there.
+/// Connects to the database; creates it if it does not exist.
 async fn open(login: &Login) -> Result<PgConnection, sqlx::Error> {
-    let missing = |error: &sqlx::Error| {
+    let is_missing = |error: &sqlx::Error| {
         let code = error.as_database_error().and_then(|error| error.code());
         code.as_deref() == Some("3D000") // invalid_catalog_name
     };
     match login.connect().await {
-        Err(error) if missing(&error) => {
-            let mut connection = login.clone().to_database(MAINTENANCE).connect().await?;
+        Err(error) if is_missing(&error) => {
+            let mut connection = login.clone().to_database(MAINTENANCE_DATABASE).connect().await?;
             let name = login.database().replace('"', "\"\"");
             let create = format!("create database \"{name}\"");
             sqlx::raw_sql(&create).execute(&mut connection).await?;

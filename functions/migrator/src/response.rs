@@ -1,4 +1,4 @@
-//! The response to CloudFormation: a document that is put where the request says.
+//! The response to CloudFormation: a document that is uploaded to the URL in the request.
 
 use std::time::Duration;
 
@@ -14,29 +14,31 @@ use tokio::time::{sleep, timeout};
 
 use crate::{MigratorError, Request};
 
-/// How long a response may be, in bytes (AWS CloudFormation User Guide, "Custom resource response objects").
-const LONGEST: usize = 4096;
+/// The maximum size of a response, in bytes (AWS CloudFormation User Guide, "Custom resource
+/// response objects").
+const MAX_RESPONSE: usize = 4096;
 
-/// The name of the resource: always the same, as another one would make CloudFormation delete the old.
+/// The physical id of the resource. Constant: CloudFormation would delete the resource with the
+/// previous id.
 const RESOURCE_ID: &str = "migrations";
 
-/// How often the response is sent, how long each time may take, and how long to wait in between. All of it fits into
-/// what [`crate::handle`] keeps free.
+/// How often to try to send the response, the timeout of each attempt, and the time between
+/// attempts. In total they fit into the time that [`crate::handle`] reserves.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// CloudFormation could not be told how it went.
+/// CloudFormation did not get the response.
 #[derive(Debug, thiserror::Error)]
 pub enum ResponseError {
-    /// S3 cannot be reached, or the URL is not one.
+    /// S3 is unreachable, or the URL is invalid.
     #[error("the response to CloudFormation could not be sent")]
     Send(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// S3 did not take it.
+    /// S3 refused the upload.
     #[error("the response to CloudFormation was refused: {0}")]
     Refused(StatusCode),
-    /// No word from S3.
-    #[error("the response to CloudFormation took too long")]
+    /// S3 did not respond in time.
+    #[error("sending the response to CloudFormation timed out")]
     TimedOut,
 }
 
@@ -60,7 +62,7 @@ struct Response<'a> {
     data: serde_json::Value,
 }
 
-/// Tells CloudFormation how it went; of a success, what the database is called.
+/// Reports the outcome to CloudFormation; on success, with the name of the database.
 pub(crate) async fn send(
     request: &Request,
     outcome: Result<Option<String>, MigratorError>,
@@ -69,9 +71,9 @@ pub(crate) async fn send(
     for _ in 1..ATTEMPTS {
         match put(&request.response_url, body.clone()).await {
             Ok(()) => return Ok(()),
-            Err(error) => telemetry::log_error(&error, "trying again"),
+            Err(error) => telemetry::log_error(&error, "retrying"),
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_INTERVAL).await;
     }
     put(&request.response_url, body).await
 }
@@ -91,9 +93,9 @@ fn body(request: &Request, outcome: Result<Option<String>, MigratorError>) -> By
             logical_resource_id: &request.logical_resource_id,
             data: data.clone().unwrap_or_else(|| json!({})),
         };
-        let body = serde_json::to_vec(&response).expect("text always serialises");
-        // Quotes and line ends take more bytes in JSON than in the text: so this measures what is sent.
-        let excess = body.len().saturating_sub(LONGEST);
+        let body = serde_json::to_vec(&response).expect("text always serializes");
+        // Quotes and line breaks are longer in JSON: measure the serialized response.
+        let excess = body.len().saturating_sub(MAX_RESPONSE);
         if excess == 0 || reason.is_empty() {
             return body.into();
         }
@@ -103,7 +105,8 @@ fn body(request: &Request, outcome: Result<Option<String>, MigratorError>) -> By
     }
 }
 
-/// Puts the response where the request says, like a file: S3 wants a length, and no content type, which is signed.
+/// Uploads the response to S3, which requires a length, and no content type, because the URL's
+/// signature covers it.
 async fn put(url: &str, body: Bytes) -> Result<(), ResponseError> {
     let https = HttpsConnectorBuilder::new()
         .with_webpki_roots()
@@ -140,16 +143,16 @@ mod tests {
             "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:migrator",
             "ResourceProperties": {"Code": "1"},
         });
-        serde_json::from_value(request).expect("what CloudFormation sends")
+        serde_json::from_value(request).expect("a request from CloudFormation")
     }
 
     #[test]
-    fn a_long_reason_is_shortened_to_what_cloudformation_takes() {
+    fn long_reason_is_truncated_to_cloudformation_limit() {
         for text in ["x", "\"", "ü\n", "\u{1}", "😀"] {
             let error = MigratorError::Roles(sqlx::Error::Protocol(text.repeat(5000)));
             let body = body(&request(), Err(error));
             assert!(
-                (LONGEST - 200..=LONGEST).contains(&body.len()),
+                (MAX_RESPONSE - 200..=MAX_RESPONSE).contains(&body.len()),
                 "{text:?}: {}",
                 body.len()
             );

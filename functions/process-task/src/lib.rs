@@ -11,19 +11,20 @@ use shared::{
     },
 };
 
-/// 202 with a confirmation; 404, 409 while a worker holds the task, 422.
+/// 202 with a confirmation; 404, 409 while a worker holds the lease, 422.
 ///
-/// The task is made pending before the message is sent, so that a fast worker finds it so.
+/// The task is reset before its message is sent: a fast worker would otherwise find it completed or
+/// failed.
 #[utoipa::path(
     post,
     path = "/tasks/{id}/process",
     operation_id = "processTask",
     tag = "tasks",
     summary = "Process a task again",
-    description = "Makes the task `pending` and sends its message. Its `result` is null until it is settled again.",
+    description = "Resets the task to `pending` and enqueues its message. `result` is null until the task is settled again.",
     params(("id" = inline(TaskId), Path, description = "The task's id.")),
     responses(
-        (status = 202, description = "It is pending.", body = Confirmation,
+        (status = 202, description = "The task was queued.", body = Confirmation,
             links(
                 ("getTask" = (operation_id = "getTask", parameters(("id" = "$response.body#/task_id")))),
                 ("getTaskHistory" = (operation_id = "getTaskHistory", parameters(("id" = "$response.body#/task_id")))),

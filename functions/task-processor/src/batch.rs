@@ -13,7 +13,7 @@ use shared::{
     domain::{Status, Task, TaskId},
     store::{
         Database, StoreError,
-        processing::{Claim, ClaimOutcome, ClaimedTask, Outcome, Request, Settle},
+        processing::{Claim, ClaimOutcome, ClaimRequest, ClaimedTask, Outcome, Settle},
     },
     telemetry,
 };
@@ -27,23 +27,22 @@ use crate::{
     job::{self, Job},
 };
 
-/// One tenth of the invocation is kept free at its end, to store the outcomes of what was done.
+/// One tenth of the invocation is reserved at its end, to store the outcomes.
 const SETTLE_TIME_DIVISOR: u32 = 10;
 
-/// The invocation's length when the runtime does not say (`cargo lambda watch`).
+/// The invocation's length if the runtime does not report a deadline (`cargo lambda watch`).
 const DEFAULT_TIME: Duration = Duration::from_secs(30);
 
 /// The longest invocation that Lambda allows ("Lambda quotas").
 const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Why the batch as a whole failed: every record comes back, and Lambda polls more slowly.
+/// Why the batch as a whole failed: every record is redelivered, and Lambda polls more slowly.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// Without a message id a record can be neither acknowledged nor reported. Lambda would take the answer
-    /// for success and delete it.
+    /// Without a message id a record cannot be reported as failed: Lambda would delete the message.
     #[error("a record has no message id")]
     NoMessageId,
-    /// The database is away: nothing was claimed, or what was done could not be stored.
+    /// The database is unavailable: nothing was claimed, or the outcomes could not be stored.
     #[error("the batch could not be claimed or settled")]
     Store(#[from] StoreError),
     /// Every record failed. Reported as an error so that Lambda backs off.
@@ -57,39 +56,39 @@ impl From<BatchError> for Diagnostic {
     }
 }
 
-/// What becomes of the messages about one task.
+/// What happens to the messages of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Delivery {
-    /// They have done their work: Lambda deletes them.
+    /// They are done: Lambda deletes them.
     Acknowledge,
-    /// They must come back.
+    /// They are redelivered.
     Retry,
 }
 
-/// What came of a job.
+/// The attempt to process a job.
 struct Attempt {
     job: Job,
     delivery: Delivery,
-    /// What is to be stored; `None` if the task was not claimed.
+    /// The outcome to store; `None` if the task was not claimed.
     outcome: Option<Outcome>,
-    /// For how long the task was worked on, if it was claimed.
+    /// The processing time, if the task was claimed.
     elapsed: Option<Duration>,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Processed {
-    /// The records that must come back. All others are done with.
+    /// The records to be redelivered. All others are acknowledged.
     pub retries: Vec<Retry>,
-    /// What to count. Of the tasks only those whose outcome this batch stored.
+    /// The batch's metrics. Tasks are counted only if this batch stored their outcome.
     pub metrics: Batch,
 }
 
 /// Processes a batch.
 ///
-/// A task that still fails when its message is received for the last time is failed for good, before the message
-/// goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or what a test puts in its
-/// place.
+/// A task that still fails on the last receive of its message becomes `failed`, before the message
+/// goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or a
+/// substitute in tests.
 pub async fn process(
     database: &Database,
     event: SqsEvent,
@@ -99,18 +98,18 @@ pub async fn process(
 ) -> Result<Processed, BatchError> {
     let time = time_until(deadline);
     let (retries, jobs) = job::read(event, settings.retry_delay_seconds)?;
-    let requests: Vec<Request> = jobs.iter().map(Job::request).collect();
+    let requests: Vec<ClaimRequest> = jobs.iter().map(Job::request).collect();
     let claim = Claim {
         requests: &requests,
         lease: time,
     };
     let mut claims = database.run(&claim).await?;
-    let begun = OffsetDateTime::now_utc();
+    let started = OffsetDateTime::now_utc();
     let mut attempts = join_all(jobs.into_iter().map(|job| {
-        let claim = claims.remove(&job.id).expect("there is one for each request");
-        let last_chance = job.receives >= settings.max_receive_count;
+        let claim = claims.remove(&job.id).expect("one outcome for each request");
+        let is_last_receive = job.receives >= settings.max_receive_count;
         let span = tracing::info_span!("task", taskId = job.id.get(), traceId = job.trace_id());
-        attempt(job, claim, time - time / SETTLE_TIME_DIVISOR, last_chance, &perform).instrument(span)
+        attempt(job, claim, time - time / SETTLE_TIME_DIVISOR, is_last_receive, &perform).instrument(span)
     }))
     .await;
 
@@ -124,7 +123,7 @@ pub async fn process(
         warn!(
             taskId = job.id.get(),
             traceId = job.trace_id(),
-            "lost the task while working on it"
+            "lease lost, outcome discarded"
         );
     }
     let count = |status| {
@@ -136,7 +135,7 @@ pub async fn process(
         completed: count(Status::Completed),
         failed: count(Status::Failed),
         processing_times: claimed().filter_map(|attempt| attempt.elapsed).collect(),
-        queue_latencies: claimed().filter_map(|attempt| attempt.job.latency(begun)).collect(),
+        queue_latencies: claimed().filter_map(|attempt| attempt.job.latency(started)).collect(),
     };
 
     let mut is_done = vec![false; retries.len()];
@@ -153,26 +152,26 @@ pub async fn process(
     })
 }
 
-/// Works on a job, if its task was claimed.
+/// Processes a job, if its task was claimed.
 async fn attempt(
     job: Job,
     claim: ClaimOutcome,
     time: Duration,
-    last_chance: bool,
+    is_last_receive: bool,
     perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Attempt {
     let started = Instant::now();
     let (delivery, outcome) = match claim {
         ClaimOutcome::Claimed(claimed) => {
-            let (outcome, delivery) = work(claimed, time, last_chance, perform).await;
+            let (outcome, delivery) = work(claimed, time, is_last_receive, perform).await;
             (delivery, Some(outcome))
         }
         ClaimOutcome::Busy => {
-            info!("another worker holds the task");
+            info!("another worker holds the lease");
             (Delivery::Retry, None)
         }
         ClaimOutcome::Settled => {
-            info!("nothing to do: completed, failed or deleted");
+            info!("nothing to do: the task is completed, failed or deleted");
             (Delivery::Acknowledge, None)
         }
     };
@@ -184,11 +183,11 @@ async fn attempt(
     }
 }
 
-/// Performs one task. Whatever happens in there, a panic too, is the outcome of this task only.
+/// Performs one task. A panic or timeout affects the outcome of this task only.
 async fn work(
     claimed: ClaimedTask,
     time: Duration,
-    last_chance: bool,
+    is_last_receive: bool,
     perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> (Outcome, Delivery) {
     let ClaimedTask { task, fencing_token } = claimed;
@@ -197,7 +196,7 @@ async fn work(
     let performed = AssertUnwindSafe(performing).catch_unwind().await;
     let result = match performed {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(TaskError::Transient(format!("not done within {} s", time.as_secs()))),
+        Ok(Err(_)) => Err(TaskError::Transient(format!("timed out after {} s", time.as_secs()))),
         Err(_) => Err(TaskError::Transient("the worker panicked".to_owned())),
     };
     let (status, result, delivery) = match result {
@@ -206,15 +205,15 @@ async fn work(
             (Status::Completed, Some(result), Delivery::Acknowledge)
         }
         Err(TaskError::Permanent(reason)) => {
-            warn!(reason, "task failed for good");
+            warn!(reason, "task failed permanently");
             (Status::Failed, Some(reason), Delivery::Acknowledge)
         }
-        Err(TaskError::Transient(reason)) if last_chance => {
-            warn!(reason, "task failed, and was tried often enough");
+        Err(TaskError::Transient(reason)) if is_last_receive => {
+            warn!(reason, "task failed, retries exhausted");
             (Status::Failed, Some(reason), Delivery::Retry)
         }
         Err(TaskError::Transient(reason)) => {
-            warn!(reason, "task failed, will be tried again");
+            warn!(reason, "task failed, will be retried");
             (Status::Pending, None, Delivery::Retry)
         }
     };
@@ -227,8 +226,8 @@ async fn work(
     (outcome, delivery)
 }
 
-/// Stores the outcomes and returns the tasks whose outcome counted. One that no longer counts is dropped: the task was
-/// deleted, changed by a client or taken over by another worker, and whoever did that answers for it.
+/// Stores the outcomes and returns the tasks whose outcome was stored. An outcome is discarded if
+/// the lease was lost: the task was deleted, changed by a client or claimed by another worker.
 async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Vec<TaskId>, StoreError> {
     if outcomes.is_empty() {
         return Ok(Vec::new());
@@ -236,7 +235,7 @@ async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Vec<TaskId>
     database.run(&Settle(outcomes)).await
 }
 
-/// How long the invocation still has.
+/// The remaining time of the invocation.
 pub fn time_until(deadline: SystemTime) -> Duration {
     deadline
         .duration_since(SystemTime::now())

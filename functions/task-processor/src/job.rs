@@ -1,4 +1,4 @@
-//! What the records of a batch ask for: jobs, one for each task, and how each record comes back if it must.
+//! Parses the records of a batch: into jobs, one for each task, and retries, one for each record.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -9,7 +9,7 @@ use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use queue::Retry;
 use shared::{
     domain::{TaskId, TaskMessage},
-    store::processing::Request,
+    store::processing::ClaimRequest,
     trace::TraceHeader,
 };
 use time::OffsetDateTime;
@@ -17,41 +17,40 @@ use tracing::warn;
 
 use crate::BatchError;
 
-/// What the records of a batch say together about one task.
+/// The records of a batch about one task, combined.
 pub struct Job {
-    /// The task.
     pub id: TaskId,
-    /// Which records of the batch are about it.
+    /// The indices of the records.
     pub records: Vec<usize>,
-    /// The most receives of one of them, this one included.
+    /// The highest receive count of the records, including this receive.
     pub receives: u32,
-    /// When the latest of their messages was sent.
+    /// When the latest of the messages was sent.
     sent_at: Option<OffsetDateTime>,
     /// The trace in which that message was sent.
     trace: Option<TraceHeader>,
 }
 
 impl Job {
-    /// What the store must know to claim the task.
-    pub fn request(&self) -> Request {
-        Request {
+    /// The request to claim the task.
+    pub fn request(&self) -> ClaimRequest {
+        ClaimRequest {
             id: self.id,
             sent_at: self.sent_at,
         }
     }
 
-    /// The id of its trace, for the log.
+    /// The id of the trace, for logging.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace.as_ref().map(TraceHeader::trace_id)
     }
 
-    /// How long it has taken from the latest message until now; nothing if SQS's clock is ahead of ours.
+    /// The time since the latest message was sent; zero if SQS's clock is ahead of ours.
     pub fn latency(&self, now: OffsetDateTime) -> Option<Duration> {
         let waited = now - self.sent_at?;
         Some(waited.try_into().unwrap_or_default())
     }
 
-    /// Takes in another record about the same task.
+    /// Merges in another record about the same task.
     fn merge(&mut self, other: Self) {
         self.records.extend(other.records);
         self.receives = self.receives.max(other.receives);
@@ -62,7 +61,7 @@ impl Job {
     }
 }
 
-/// Reads a batch: how each of its records comes back if it must, in their order, and the jobs.
+/// Reads a batch: a retry for each record, in the same order, and the jobs.
 pub fn read(event: SqsEvent, first_delay_seconds: u32) -> Result<(Vec<Retry>, Vec<Job>), BatchError> {
     let mut retries = Vec::with_capacity(event.records.len());
     let mut jobs = BTreeMap::new();
@@ -80,7 +79,8 @@ pub fn read(event: SqsEvent, first_delay_seconds: u32) -> Result<(Vec<Retry>, Ve
     Ok((retries, jobs.into_values().collect()))
 }
 
-/// Reads one record. A malformed body fails that record only; it ends in the dead-letter queue, body and all.
+/// Reads one record. A malformed body fails only that record; its message ends unchanged in the
+/// dead-letter queue.
 fn read_record(index: usize, record: SqsMessage, first_delay_seconds: u32) -> Result<(Retry, Option<Job>), BatchError> {
     let message_id = record.message_id.filter(|id| !id.is_empty());
     let message_id = message_id.ok_or(BatchError::NoMessageId)?;
@@ -98,7 +98,7 @@ fn read_record(index: usize, record: SqsMessage, first_delay_seconds: u32) -> Re
         }),
         Err(error) => {
             let trace_id = trace.as_ref().map(TraceHeader::trace_id);
-            warn!(messageId = message_id, traceId = trace_id, %error, "not a task message");
+            warn!(messageId = message_id, traceId = trace_id, %error, "malformed message");
             None
         }
     };
@@ -113,11 +113,11 @@ fn read_record(index: usize, record: SqsMessage, first_delay_seconds: u32) -> Re
 /// The longest visibility timeout: 12 hours ("Amazon SQS message quotas").
 const MAX_DELAY_SECONDS: u32 = 12 * 60 * 60;
 
-/// Doubles with every receive.
+/// The delay in seconds, which doubles with every receive.
 fn delay(first: u32, receives: u32) -> i32 {
     let factor = 1_u32.checked_shl(receives.saturating_sub(1)).unwrap_or(u32::MAX);
     let seconds = first.saturating_mul(factor).min(MAX_DELAY_SECONDS);
-    i32::try_from(seconds).expect("12 hours are a small number")
+    i32::try_from(seconds).expect("12 hours fit")
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_delay_doubles_with_every_receive_up_to_what_sqs_allows() {
+    fn delay_doubles_with_every_receive_up_to_sqs_limit() {
         let delays: Vec<i32> = (0..=5).map(|receives| delay(20, receives)).collect();
         assert_eq!(delays, [20, 20, 40, 80, 160, 320]);
         for receives in [30, 32, 33, 1000, u32::MAX] {

@@ -1,9 +1,11 @@
-//! Works through the task queue: `claim` the tasks of a batch, [`perform`] them concurrently, `settle` them.
+//! Processes batches of the task queue: claims the tasks of a batch, [`perform`]s them
+//! concurrently, settles them.
 //!
-//! Delivery is at least once, in any order, sometimes twice at the same time (Amazon SQS Developer Guide,
-//! "At-least-once delivery"). The claim makes that harmless: it hands each task to one worker at a time.
-//! Every record is answered for on its own (`ReportBatchItemFailures`): what is done is acknowledged, what
-//! failed comes back, each time after twice as long, and what keeps failing ends in the dead-letter queue.
+//! Delivery is at least once, in any order, sometimes twice at the same time (Amazon SQS Developer
+//! Guide, "At-least-once delivery"). The claim makes this harmless: it gives each task to one
+//! worker at a time. Each record succeeds or fails individually (`ReportBatchItemFailures`):
+//! successes are acknowledged, failures are retried with exponential backoff, and end in the
+//! dead-letter queue when retries are exhausted.
 
 mod batch;
 mod job;
@@ -23,18 +25,19 @@ pub use batch::{BatchError, Processed, process};
 pub use perform::{TaskError, perform};
 pub use queue::Retry;
 
-/// What the processor must be told.
+/// The function's settings.
 #[derive(Clone, Copy, Config)]
 pub struct Settings {
-    /// The queue's maxReceiveCount: after this many receives a message goes to the dead-letter queue.
+    /// The queue's maxReceiveCount: after this many receives a message goes to the dead-letter
+    /// queue.
     #[config(env = "MAX_RECEIVE_COUNT")]
     pub max_receive_count: u32,
-    /// In how many seconds a message comes back after the first failure. Doubles with every further one.
+    /// The delay before the first retry, in seconds. Doubles with every further retry.
     #[config(env = "RETRY_DELAY_SECONDS")]
     pub retry_delay_seconds: u32,
 }
 
-/// Processes a batch and answers with the records that must come back, after setting when.
+/// Processes a batch, sets the retry delays, and returns the failed records.
 pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
@@ -47,17 +50,17 @@ pub async fn handle(
     let processed = process(database, event, deadline, settings, perform).await?;
     metrics.batch(&processed.metrics);
     let retries = processed.retries;
-    // The answer matters more: without it Lambda takes every record for failed.
+    // The response matters more: without it Lambda counts every record as failed.
     if timeout(time_until(deadline) / 2, queue.postpone(&retries))
         .await
         .is_err()
     {
-        tracing::warn!("no time left to set when messages come back");
+        tracing::warn!("no time left to set the retry delays");
     }
     respond(records, retries)
 }
 
-/// The partial batch response; an error if there is nothing partial about it.
+/// The partial batch response; an error if all records failed.
 fn respond(records: usize, retries: Vec<Retry>) -> Result<SqsBatchResponse, BatchError> {
     tracing::info!(records, failed = retries.len(), "batch processed");
     if records > 0 && retries.len() == records {
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_must_come_back_is_reported_and_a_batch_that_failed_as_a_whole_is_an_error() {
+    fn only_failures_are_reported_unless_whole_batch_failed() {
         let response = respond(2, vec![retry("m1")]).expect("a partial success");
         let failures = response.batch_item_failures;
         assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m1"));

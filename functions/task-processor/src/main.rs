@@ -1,4 +1,4 @@
-//! The Lambda function that the task queue triggers.
+//! The Lambda function triggered by the task queue.
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use queue::TaskQueue;

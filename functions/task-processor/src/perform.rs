@@ -1,24 +1,26 @@
-//! The business step. Put real work here.
+//! The business step: a placeholder for real work.
 
 use shared::domain::{Description, Task};
 
 /// Why a task could not be performed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
-    /// May succeed when tried again: a service that is down, a timeout. The message comes back.
+    /// A retry may succeed: a service is unavailable, a timeout. The message is redelivered.
     #[error("{0}")]
     Transient(String),
-    /// Will never succeed: the task itself is wrong. It is failed, with this text as its result.
+    /// A retry cannot succeed: the task itself is invalid. It becomes `failed`, with this text as
+    /// its result.
     #[error("{0}")]
     Permanent(String),
 }
 
-/// Does what a task asks for and returns its result: it counts words, in place of real work. So that one can see what
-/// failing looks like, a description like `fail: no such user` fails for good, and one like `retry: no connection` for
-/// now.
+/// Performs a task and returns its result: it counts words, in place of real work. To demonstrate
+/// failures, a description like `fail: no such user` fails permanently, and one like
+/// `retry: no connection` transiently.
 ///
-/// Tasks of a batch are performed concurrently, so await, do not block. A task may be performed again if
-/// the worker dies before the result is stored: effects outside of Postgres must be idempotent.
+/// The tasks of a batch are performed concurrently: await, do not block. A task may be performed
+/// again if the worker dies before the result is stored: effects outside of Postgres must be
+/// idempotent.
 pub async fn perform(task: &Task) -> Result<String, TaskError> {
     let text = task.description.as_ref().map_or("", Description::as_str);
     match text.split_once(':') {
@@ -49,7 +51,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_words_are_counted_unless_the_description_asks_for_a_failure() {
+    async fn words_are_counted_unless_description_requests_failure() {
         let counted = Ok("Processed \"t\": 3 words, 13 characters".to_owned());
         assert_eq!(outcome("fail or retry").await, counted);
         assert_eq!(

@@ -1,12 +1,13 @@
 //! Closes the gap between Postgres and SQS: a task row is its own outbox.
 //!
-//! create-task stores a task and then sends its message; when SQS is down, or the function dies in between,
-//! the row remains without one. A message can also be lost later, with the queue or in the dead-letter queue.
-//! Each sweep finds such tasks and sends their messages again. One message too many is harmless: the
-//! task-processor's claim hands each task to one worker at a time. A task whose worker never lives to tell is not
-//! sent for ever: it is given up as failed.
+//! create-task stores a task and then sends its message; if SQS is unavailable, or the function
+//! dies in between, the task has no message. A message can also be lost later, with the queue or in
+//! the dead-letter queue. Each sweep finds such tasks and re-sends their messages. A duplicate
+//! message is harmless: the task-processor's claim gives each task to one worker at a time. A task
+//! whose attempts never report an outcome is not re-sent indefinitely: after the maximum number of
+//! attempts it becomes `failed`.
 //!
-//! A sweep also deletes idempotency keys that have expired.
+//! A sweep also deletes expired idempotency keys.
 
 use std::time::Duration;
 
@@ -24,41 +25,43 @@ use shared::{
     trace::TraceHeader,
 };
 
-/// How old a task without a message must be: longer than create-task may take.
+/// The minimum age of a task without a message: longer than create-task may run.
 const UNSENT_AFTER: Duration = Duration::from_secs(10);
 
-/// What the reconciler must be told.
+/// The function's settings.
 #[derive(Config)]
 pub struct Settings {
-    /// After how many seconds a message counts as lost: longer than the queue keeps trying, which is the
-    /// visibility timeout times maxReceiveCount.
+    /// After how many seconds a message counts as lost: longer than the queue's retry window, which
+    /// is the visibility timeout times maxReceiveCount.
     #[config(env = "LOST_AFTER_SECONDS")]
     pub lost_after_seconds: u64,
-    /// After how many attempts a task is given up: more than maxReceiveCount, so that the task-processor is the
-    /// first to give up where it can.
+    /// After how many attempts a task is discarded as `failed`: more than maxReceiveCount, so that
+    /// the task-processor normally fails the task first, with a reason.
     #[config(env = "MAX_ATTEMPTS")]
     pub max_attempts: i32,
-    /// How many tasks, and how many expired keys, a sweep handles at the most; the next one goes on.
+    /// The maximum number of tasks, and of expired keys, that a sweep handles; the next sweep
+    /// continues.
     #[config(env = "SWEEP_LIMIT", default = 1000)]
     pub sweep_limit: i64,
 }
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
     /// Messages that SQS accepted.
     pub sent: usize,
-    /// Messages that it did not; the next sweep tries again.
+    /// Messages that SQS did not accept; the next sweep retries.
     pub refused: usize,
-    /// Tasks that were tried too often, and are failed now.
+    /// Tasks that became `failed` after the maximum number of attempts.
     pub given_up: usize,
-    /// Tasks that were due and not reached.
+    /// Tasks that are due, but were not handled.
     pub left: i64,
-    /// Idempotency keys that had expired and were deleted.
+    /// Expired idempotency keys that were deleted.
     pub expired_keys: u64,
 }
 
-/// The database was away: nothing was taken, or what was taken waits until it counts as lost.
+/// The database was unavailable. Tasks that were taken before the failure are re-sent when they
+/// count as lost again.
 #[derive(Debug, thiserror::Error)]
 #[error("the sweep could not be finished")]
 pub struct SweepError(#[from] StoreError);
@@ -69,9 +72,10 @@ impl From<SweepError> for Diagnostic {
     }
 }
 
-/// Sends the missing messages, in batches, until none is missing, the limit is reached, or SQS refuses.
+/// Sends the missing messages, in batches, until none is missing, the limit is reached, or SQS
+/// refuses.
 ///
-/// They belong to the trace of the sweep: nobody has kept that of the request.
+/// The messages belong to the trace of the sweep: that of the original request is not stored.
 #[tracing::instrument(name = "sweep", skip_all, fields(traceId = trace.map(TraceHeader::trace_id)))]
 pub async fn sweep(
     database: &Database,
@@ -92,15 +96,15 @@ pub async fn sweep(
             limit: budget.min(TaskQueue::MAX_BATCH as i64),
         };
         let taken = database.run(&take).await?;
-        let count = taken.to_send.len() + taken.given_up.len();
+        let count = taken.to_send.len() + taken.discarded.len();
         if count == 0 {
             break;
         }
         budget -= count as i64;
-        for id in &taken.given_up {
-            tracing::warn!(taskId = id.get(), "given up: no attempt reported an outcome");
+        for id in &taken.discarded {
+            tracing::warn!(taskId = id.get(), "task discarded: no attempt reported an outcome");
         }
-        report.given_up += taken.given_up.len();
+        report.given_up += taken.discarded.len();
         let refused = queue.send_batch(&taken.to_send, trace).await;
         if !refused.is_empty() {
             database.run(&ClearEnqueued(&refused)).await?;

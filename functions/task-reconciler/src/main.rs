@@ -1,4 +1,4 @@
-//! The Lambda function that runs on a schedule and sends what is missing from the task queue.
+//! The scheduled Lambda function that re-sends lost messages.
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use queue::TaskQueue;

@@ -1,4 +1,4 @@
-//! `PUT` and `PATCH /tasks/{id}`: changes the members that were sent and nothing else.
+//! `PUT` and `PATCH /tasks/{id}`: changes only the members that are present.
 
 use lambda_http::{Body, Response, http::StatusCode};
 use shared::{
@@ -10,15 +10,15 @@ use shared::{
     },
 };
 
-/// 200 with the task as it is now; 400, 404, 412 if it is not as `If-Match` demands, 413, 415, 422.
+/// 200 with the updated task; 400, 404, 412 if `If-Match` does not match, 413, 415, 422.
 #[utoipa::path(
     method(put, patch),
     path = "/tasks/{id}",
     operation_id = "putTask",
     tag = "tasks",
     summary = "Change a task",
-    description = "Only the members that are sent change. A status that is set by hand stays until the task is \
-                   processed again; a worker's outcome no longer counts.",
+    description = "Changes only the members that are present. A status that is set here remains until the task is \
+                   processed again; the outcome of an attempt in progress is discarded.",
     params(
         ("id" = inline(TaskId), Path, description = "The task's id."),
         ("If-Match" = Option<String>, Header, nullable = false,
@@ -26,7 +26,7 @@ use shared::{
     ),
     request_body = TaskPatch,
     responses(
-        (status = 200, description = "The task as it is now.", body = Task,
+        (status = 200, description = "The updated task.", body = Task,
             headers(("ETag" = String, description = "The new version of the task.")),
             links(
                 ("getTask" = (operation_id = "getTask", parameters(("id" = "$response.body#/id")))),

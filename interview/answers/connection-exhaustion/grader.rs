@@ -1,17 +1,18 @@
-//! connection-exhaustion: each execution environment has one connection to Postgres, and loses none of its work.
+//! connection-exhaustion: each execution environment has one connection to Postgres, and loses no
+//! work.
 // functions: create-task, delete-task, get-task, task-processor, update-task
 
 use grading::{Answer, Function, Proxy, Stand, TASK_QUEUE, events};
 use serde_json::{Value, json};
 
-/// How often something is repeated whose connections are counted.
+/// How many repetitions to count connections over.
 const TIMES: usize = 8;
 
 fn new_task(title: &str) -> Value {
     events::with_body(events::rest("POST", "/tasks", None), &json!({"title": title}))
 }
 
-/// A function behind a proxy of its own.
+/// A function behind its own proxy.
 async fn behind_proxy(stand: &Stand, function: &str) -> (Function, Proxy) {
     let proxy = stand.proxy().await;
     let function = stand.function(function).through(&proxy).start().await;
@@ -47,7 +48,7 @@ async fn statuses(stand: &Stand, ids: &[i64]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_task_is_created_read_and_completed() {
+async fn task_is_created_read_and_completed() {
     let stand = Stand::new().await;
     let mut create = stand.function("create-task").start().await;
     let created = create.call(&new_task("Process user data")).await;
@@ -62,7 +63,7 @@ async fn a_task_is_created_read_and_completed() {
 }
 
 #[tokio::test]
-async fn requests_that_read_share_one_connection_and_ask_once_each() {
+async fn reads_share_one_connection_and_need_one_round_trip_each() {
     let stand = Stand::new().await;
     let id = stand.task("t", "").await;
     let (mut get, proxy) = behind_proxy(&stand, "get-task").await;
@@ -76,11 +77,11 @@ async fn requests_that_read_share_one_connection_and_ask_once_each() {
         TIMES,
         "the round trips of {TIMES} warm GETs"
     );
-    assert_eq!(proxy.connections(), 1, "the connections that get-task has opened");
+    assert_eq!(proxy.connections(), 1, "the connections that get-task opened");
 }
 
 #[tokio::test]
-async fn requests_that_create_change_and_delete_share_one_connection_of_their_function() {
+async fn writes_share_one_connection_per_function() {
     let stand = Stand::new().await;
     let (mut create, through_create) = behind_proxy(&stand, "create-task").await;
     let (mut update, through_update) = behind_proxy(&stand, "update-task").await;
@@ -94,7 +95,7 @@ async fn requests_that_create_change_and_delete_share_one_connection_of_their_fu
         assert_success(&created, "POST /tasks");
         let id = created.json()["id"].as_i64().expect("a task has an id");
         let change = events::with_body(events::task("PATCH", id, ""), &json!({"title": "u"}));
-        // Only for the version that the client knows.
+        // A conditional update.
         let change = events::with_header(change, "If-Match", "\"1\"");
         assert_success(&update.call(&change).await, "PATCH");
         assert_success(&delete.call(&events::task("DELETE", id, "")).await, "DELETE");
@@ -102,12 +103,12 @@ async fn requests_that_create_change_and_delete_share_one_connection_of_their_fu
     let opened = [&through_create, &through_update, &through_delete].map(Proxy::connections);
     assert_eq!(
         opened, [1; 3],
-        "the connections that create-, update- and delete-task have opened for {TIMES} requests each"
+        "the connections that create-, update- and delete-task opened for {TIMES} requests each"
     );
 }
 
 #[tokio::test]
-async fn a_batch_of_ten_needs_one_connection() {
+async fn batch_of_ten_needs_one_connection() {
     let stand = Stand::new().await;
     let (mut processor, proxy) = behind_proxy(&stand, "task-processor").await;
     for _ in 0..3 {
@@ -115,7 +116,7 @@ async fn a_batch_of_ten_needs_one_connection() {
         let delivered = stand.deliver(&mut processor, 10).await;
         assert!(
             delivered.came_back.is_empty(),
-            "these came back: {:?}",
+            "these were redelivered: {:?}",
             delivered.came_back
         );
         assert_eq!(statuses(&stand, &ids).await, ["completed"; 10], "the tasks of a batch");
@@ -123,16 +124,16 @@ async fn a_batch_of_ten_needs_one_connection() {
     assert_eq!(
         proxy.connections(),
         1,
-        "the connections that the processor has opened for 3 batches"
+        "the connections that the processor opened for 3 batches"
     );
 }
 
 #[tokio::test]
-async fn a_batch_asks_postgres_twice_however_many_records_it_has() {
+async fn batch_of_any_size_needs_two_round_trips() {
     let stand = Stand::new().await;
     let (mut processor, proxy) = behind_proxy(&stand, "task-processor").await;
     let mut used = Vec::new();
-    // The first one prepares the statements.
+    // The first batch prepares the statements.
     for size in [1, 1, 10] {
         enqueued(&stand, size, "").await;
         let before = proxy.round_trips();
@@ -147,25 +148,25 @@ async fn a_batch_asks_postgres_twice_however_many_records_it_has() {
 }
 
 #[tokio::test]
-async fn records_still_fail_alone() {
+async fn records_of_a_batch_fail_independently() {
     let stand = Stand::new().await;
     let mut processor = stand.function("task-processor").start().await;
     let mut ids = Vec::new();
     for description in ["", "fail: never", "retry: not now", ""] {
         ids.extend(enqueued(&stand, 1, description).await);
     }
-    stand.send(TASK_QUEUE, "not one of ours").await;
+    stand.send(TASK_QUEUE, "not a task").await;
     let delivered = stand.deliver(&mut processor, 5).await;
     let retried = json!({"task_id": ids[2]}).to_string();
     let mut came_back = delivered.came_back;
     came_back.sort();
-    assert_eq!(came_back, ["not one of ours", &retried], "what came back");
+    assert_eq!(came_back, ["not a task", &retried], "the redelivered messages");
     let statuses = statuses(&stand, &ids).await;
     assert_eq!(statuses, ["completed", "failed", "pending", "completed"], "the tasks");
 }
 
 #[tokio::test]
-async fn a_connection_that_postgres_has_ended_is_replaced_by_one_and_no_request_fails() {
+async fn terminated_connection_is_replaced_once_and_no_request_fails() {
     let stand = Stand::new().await;
     let (mut create, through_create) = behind_proxy(&stand, "create-task").await;
     let (mut get, through_get) = behind_proxy(&stand, "get-task").await;
@@ -183,11 +184,11 @@ async fn a_connection_that_postgres_has_ended_is_replaced_by_one_and_no_request_
     for _ in 0..TIMES {
         assert_success(
             &create.call(&new_task("after")).await,
-            "POST after the connection was ended",
+            "POST after the connection was terminated",
         );
         assert_success(
             &get.call(&events::task("GET", id, "")).await,
-            "GET after the connection was ended",
+            "GET after the connection was terminated",
         );
     }
     let after = (through_create.connections(), through_get.connections());
@@ -195,18 +196,14 @@ async fn a_connection_that_postgres_has_ended_is_replaced_by_one_and_no_request_
     assert_eq!(
         opened,
         (1, 1),
-        "the connections that create-task and get-task have opened since then"
+        "the connections that create-task and get-task opened since then"
     );
     let created = stand.rows("select count(*) from tasks where title = 'after'").await;
-    assert_eq!(
-        created[0]["count"],
-        json!(TIMES),
-        "the tasks that were created since then"
-    );
+    assert_eq!(created[0]["count"], json!(TIMES), "the tasks created since then");
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_it_is_503_and_afterwards_all_is_well() {
+async fn database_outage_is_503_and_recovery_needs_no_restart() {
     let stand = Stand::new().await;
     let id = stand.task("t", "").await;
     let (mut get, proxy) = behind_proxy(&stand, "get-task").await;
@@ -215,10 +212,13 @@ async fn while_the_database_is_away_it_is_503_and_afterwards_all_is_well() {
     proxy.take_down().await;
     through_processor.take_down().await;
     let answer = get.call(&events::task("GET", id, "")).await;
-    assert_eq!(answer.status, 503, "the status while the database is away");
+    assert_eq!(answer.status, 503, "the status while the database is unavailable");
     assert!(!answer.header("retry-after").is_empty(), "a 503 has no Retry-After");
     let failed = processor.invoke(&events::sqs(&[id])).await;
-    assert!(failed.is_err(), "a batch is acknowledged while the database is away");
+    assert!(
+        failed.is_err(),
+        "a batch is acknowledged while the database is unavailable"
+    );
 
     proxy.open();
     through_processor.open();
@@ -229,7 +229,7 @@ async fn while_the_database_is_away_it_is_503_and_afterwards_all_is_well() {
     assert_eq!(
         proxy.connections() - connections,
         1,
-        "the connections that get-task has opened since then"
+        "the connections that get-task opened since then"
     );
     let done = processor.invoke(&events::sqs(&[id])).await;
     assert!(done.is_ok(), "the batch fails afterwards: {done:?}");

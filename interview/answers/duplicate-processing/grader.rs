@@ -1,4 +1,4 @@
-//! duplicate-processing: how often a task is worked on, whoever asks for it and when.
+//! duplicate-processing: how often a task runs, for any number and timing of claims.
 // functions: task-processor
 
 use std::time::{Duration, Instant};
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use grading::{Function, Stand, TASK_QUEUE, events};
 use serde_json::Value;
 
-/// How long both workers may take until they wait for a row: less than they are ready to wait for it, which is a second.
+/// How long both workers may take to start waiting for a row: less than their lock timeout of a
+/// second.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// A stand that notes every claim of a task.
+/// A stand that records every claim of a task.
 async fn stand() -> Stand {
     let stand = Stand::new().await;
     stand
@@ -27,7 +28,7 @@ async fn stand() -> Stand {
     stand
 }
 
-/// A processor that prints metrics, and whose failures are visible again at once.
+/// A processor that emits metrics, and whose failed messages are visible again at once.
 async fn processor(stand: &Stand) -> Function {
     let processor = stand.function("task-processor").with("METRICS_NAMESPACE", "grading");
     processor.with("RETRY_DELAY_SECONDS", "0").start().await
@@ -44,12 +45,13 @@ async fn claims(stand: &Stand, ids: &[i64]) -> Vec<u64> {
     rows.iter().filter_map(|row| row["claims"].as_u64()).collect()
 }
 
-/// The tasks that a processor has worked on.
+/// How many times a processor has run a task.
 fn worked_on(processor: &Function) -> usize {
     processor.metric("ProcessingTime").len()
 }
 
-/// Hands both processors the same tasks in such a way that both have begun to claim them before either can have one.
+/// Gives both processors the same tasks, such that both start their claims before either can
+/// succeed.
 async fn at_once(stand: &Stand, [one, two]: [&mut Function; 2], events: [Value; 2]) {
     let mut held = stand.pool.begin().await.expect("a transaction");
     let lock = sqlx::query("select from tasks for update").execute(&mut *held);
@@ -58,24 +60,24 @@ async fn at_once(stand: &Stand, [one, two]: [&mut Function; 2], events: [Value; 
         let deadline = Instant::now() + GRACE;
         let waiting = "select count(*) as sessions from pg_stat_activity
                        where datname = current_database() and wait_event_type = 'Lock'";
-        // Who does not wait for a row, but leaves it to others, is right, too.
+        // Skipping a locked row instead of waiting is also correct.
         while stand.rows(waiting).await[0]["sessions"] != 2 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         held.commit().await.expect("the rows are free");
     };
-    // That everything is held by the other one may be an error of the invocation.
+    // If the other one has everything, the invocation may be an error.
     let _ = tokio::join!(one.invoke(&events[0]), two.invoke(&events[1]), release);
 }
 
 #[tokio::test]
-async fn a_task_is_claimed_once_worked_on_once_and_completed() {
+async fn task_is_claimed_once_and_completed() {
     let stand = stand().await;
     let id = stand.task("t", "one two three").await;
     stand.enqueue(&[id]).await;
     let mut processor = processor(&stand).await;
     let delivered = stand.deliver(&mut processor, 1).await;
-    assert_eq!(delivered.came_back, [""; 0], "messages that came back");
+    assert_eq!(delivered.came_back, [""; 0], "redelivered messages");
     let row = stand.row(id).await;
     assert_eq!(row["status"], "completed", "the task's status");
     assert_eq!(row["attempts"], 1, "its attempts");
@@ -85,22 +87,23 @@ async fn a_task_is_claimed_once_worked_on_once_and_completed() {
 }
 
 #[tokio::test]
-async fn two_messages_about_one_task_have_it_worked_on_once() {
+async fn duplicate_messages_run_their_task_once() {
     let stand = stand().await;
     let id = stand.task("t", "").await;
     let mut processor = processor(&stand).await;
-    // In one batch, and once more afterwards.
+    // In one batch, and again afterwards.
     for messages in [2, 1] {
         stand.enqueue(&vec![id; messages]).await;
         let delivered = stand.deliver(&mut processor, messages).await;
-        assert_eq!(delivered.came_back, [""; 0], "messages that came back");
+        assert_eq!(delivered.came_back, [""; 0], "redelivered messages");
     }
     assert_eq!(stand.row(id).await["status"], "completed", "the task's status");
     assert_eq!(claims(&stand, &[id]).await, [1], "its claims");
     assert_eq!(worked_on(&processor), 1, "values of the metric ProcessingTime");
 }
 
-/// A task as a worker leaves it that has claimed it for this long, and is at it or dead; its message has come back.
+/// A task claimed with this lease by a worker that is running or dead; its message is visible
+/// again.
 async fn held(stand: &Stand, lease: &str) -> i64 {
     let id = stand.task("held", "").await;
     let claim = "status = 'processing', attempts = 1, fencing_token = 1, started_at = now()";
@@ -112,22 +115,22 @@ async fn held(stand: &Stand, lease: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_task_that_another_worker_holds_is_left_to_it_and_its_message_comes_back() {
+async fn task_leased_by_another_worker_is_left_alone_and_retried() {
     let stand = stand().await;
     let id = held(&stand, "1 hour").await;
     let mut processor = processor(&stand).await;
     let delivered = stand.deliver(&mut processor, 1).await;
-    assert_eq!(delivered.came_back.len(), 1, "messages that came back");
+    assert_eq!(delivered.came_back.len(), 1, "redelivered messages");
     assert_eq!(
         claims(&stand, &[id]).await,
         [0],
-        "claims of a task that another worker holds"
+        "claims of a task that another worker has leased"
     );
     assert_eq!(stand.row(id).await["fencing_token"], 1, "its fencing token");
 }
 
 #[tokio::test]
-async fn a_task_whose_worker_died_is_taken_over_when_the_lease_has_ended() {
+async fn task_of_dead_worker_is_taken_over_when_its_lease_expires() {
     let stand = stand().await;
     let id = held(&stand, "0 seconds").await;
     let mut processor = processor(&stand).await;
@@ -139,11 +142,11 @@ async fn a_task_whose_worker_died_is_taken_over_when_the_lease_has_ended() {
 }
 
 #[tokio::test]
-async fn the_outcome_of_a_worker_that_has_lost_its_task_does_not_count() {
+async fn outcome_under_a_lost_lease_is_discarded() {
     let stand = stand().await;
     let id = stand.task("stolen", "").await;
     stand.enqueue(&[id]).await;
-    // As if the next worker came right after the claim: it has a newer token.
+    // As if another worker claimed it right after this one, with a newer token.
     stand
         .execute(
             "create function steal() returns trigger language plpgsql security definer as $$
@@ -160,18 +163,18 @@ async fn the_outcome_of_a_worker_that_has_lost_its_task_does_not_count() {
     let row = stand.row(id).await;
     assert_eq!(
         row["status"], "processing",
-        "the status of a task that its second worker still works on"
+        "the status of a task that its second worker is still running"
     );
     assert_eq!(row["fencing_token"], 2, "its fencing token");
     assert_eq!(
         processor.metric("TasksCompleted"),
         [0.0],
-        "the metric TasksCompleted of the worker that lost the task"
+        "the metric TasksCompleted of the worker that lost its lease"
     );
 }
 
 #[tokio::test]
-async fn of_two_workers_that_want_a_task_at_the_same_moment_one_gets_it() {
+async fn concurrent_claims_of_one_task_have_one_winner() {
     let stand = stand().await;
     let (mut one, mut two) = (processor(&stand).await, processor(&stand).await);
     for _ in 0..3 {
@@ -180,7 +183,7 @@ async fn of_two_workers_that_want_a_task_at_the_same_moment_one_gets_it() {
         at_once(&stand, [&mut one, &mut two], [event.clone(), event]).await;
         let claims = claims(&stand, &[id]).await;
         assert!(claims[0] <= 1, "both workers have claimed the task");
-        // If each has left it to the other, it is free.
+        // If each left it to the other, it is still unclaimed.
         let _ = one.invoke(&events::sqs(&[id])).await;
         let row = stand.row(id).await;
         assert_eq!(row["status"], "completed", "the task's status");
@@ -189,12 +192,12 @@ async fn of_two_workers_that_want_a_task_at_the_same_moment_one_gets_it() {
     assert_eq!(
         worked_on(&one) + worked_on(&two),
         3,
-        "how often the two have worked on one of three tasks"
+        "how often the two workers ran three tasks in total"
     );
 }
 
 #[tokio::test]
-async fn of_two_workers_with_the_same_batch_each_task_goes_to_one_and_all_are_completed() {
+async fn two_workers_with_one_batch_complete_each_task_once() {
     let stand = stand().await;
     let (mut one, mut two) = (processor(&stand).await, processor(&stand).await);
     let mut ids = Vec::new();
@@ -221,12 +224,12 @@ async fn of_two_workers_with_the_same_batch_each_task_goes_to_one_and_all_are_co
     assert_eq!(
         worked_on(&one) + worked_on(&two),
         10,
-        "how often the two have worked on one of ten tasks"
+        "how often the two workers ran ten tasks in total"
     );
 }
 
 #[tokio::test]
-async fn a_lease_lasts_as_long_as_the_invocation_may() {
+async fn lease_lasts_as_long_as_the_invocation_may() {
     let stand = stand().await;
     for seconds in [5_u64, 300] {
         stand.execute("truncate claims").await;
@@ -240,9 +243,9 @@ async fn a_lease_lasts_as_long_as_the_invocation_may() {
         let lease = lease
             .first()
             .and_then(|row| row["seconds"].as_f64())
-            .expect("the claim was noted");
+            .expect("the claim was recorded");
         let missing = seconds as f64 - lease;
-        // A moment passes before the claim, and one more or less does no harm after the deadline.
+        // Some time passes before the claim, and a slightly longer lease does no harm.
         assert!(
             (-30.0..3.0).contains(&missing),
             "in an invocation that may take {seconds} s the lease lasts {lease:.0} s"

@@ -1,10 +1,10 @@
-//! lost-messages: what becomes of a message, whatever became of its task.
+//! lost-messages: a message is deleted or redelivered according to the outcome of its task.
 // functions: task-processor
 
 use grading::{DEAD_LETTER_QUEUE, Delivered, Function, Stand, TASK_QUEUE, eventually};
 use serde_json::json;
 
-/// A processor whose failures are visible again at once.
+/// A processor whose failed messages are visible again at once.
 async fn processor(stand: &Stand) -> Function {
     stand
         .function("task-processor")
@@ -18,28 +18,28 @@ fn message(id: i64) -> String {
 }
 
 /// Delivers a message together with one about a new task, which succeeds.
-async fn deliver_with_a_neighbour(stand: &Stand, processor: &mut Function) -> Delivered {
-    let neighbour = stand.task("neighbour", "succeeds").await;
-    stand.enqueue(&[neighbour]).await;
+async fn deliver_with_a_neighbor(stand: &Stand, processor: &mut Function) -> Delivered {
+    let neighbor = stand.task("neighbor", "succeeds").await;
+    stand.enqueue(&[neighbor]).await;
     let delivered = stand.deliver(processor, 2).await;
     assert_eq!(
         delivered.error, None,
-        "the error of a batch of which one record succeeded"
+        "the error of a batch in which one record succeeded"
     );
     assert_eq!(
-        stand.row(neighbour).await["status"],
+        stand.row(neighbor).await["status"],
         "completed",
         "the status of the task that succeeds"
     );
     assert!(
-        !delivered.came_back.contains(&message(neighbour)),
-        "the message of a completed task was not deleted, though another one of its batch failed"
+        !delivered.came_back.contains(&message(neighbor)),
+        "the message of a completed task was not deleted because another one in its batch failed"
     );
     delivered
 }
 
 #[tokio::test]
-async fn a_task_that_succeeds_is_completed_and_its_message_is_deleted() {
+async fn successful_task_is_completed_and_its_message_is_deleted() {
     let stand = Stand::new().await;
     let id = stand.task("t", "one two three").await;
     stand.enqueue(&[id]).await;
@@ -50,7 +50,7 @@ async fn a_task_that_succeeds_is_completed_and_its_message_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_batch_in_which_everything_fails_comes_back_as_a_whole() {
+async fn batch_in_which_everything_fails_is_redelivered_whole() {
     let stand = Stand::new().await;
     let ids = [
         stand.task("a", "retry: no connection").await,
@@ -58,15 +58,15 @@ async fn a_batch_in_which_everything_fails_comes_back_as_a_whole() {
     ];
     stand.enqueue(&ids).await;
     let delivered = stand.deliver(&mut processor(&stand).await, 2).await;
-    assert_eq!(delivered.came_back.len(), 2, "messages that came back");
+    assert_eq!(delivered.came_back.len(), 2, "redelivered messages");
     assert!(
         delivered.error.is_some(),
-        "the invocation is no error, so Lambda does not poll more slowly"
+        "the invocation is not an error, so Lambda does not poll more slowly"
     );
 }
 
 #[tokio::test]
-async fn the_message_of_a_task_that_is_done_with_or_deleted_is_deleted() {
+async fn message_of_settled_or_deleted_task_is_deleted() {
     let stand = Stand::new().await;
     let done = stand.task("done", "").await;
     let failed = stand.task("failed", "").await;
@@ -79,7 +79,7 @@ async fn the_message_of_a_task_that_is_done_with_or_deleted_is_deleted() {
         .await;
     stand.enqueue(&[done, failed, 1_000_000]).await;
     let delivered = stand.deliver(&mut processor(&stand).await, 3).await;
-    assert_eq!(delivered.came_back, [""; 0], "messages that came back");
+    assert_eq!(delivered.came_back, [""; 0], "redelivered messages");
     assert_eq!(
         stand.row(failed).await["status"],
         "failed",
@@ -88,36 +88,36 @@ async fn the_message_of_a_task_that_is_done_with_or_deleted_is_deleted() {
 }
 
 #[tokio::test]
-async fn what_fails_for_now_comes_back_and_its_neighbours_do_not() {
+async fn transient_failure_is_redelivered_and_its_neighbors_are_not() {
     let stand = Stand::new().await;
     let failing = stand.task("failing", "retry: no connection").await;
     stand.enqueue(&[failing]).await;
-    let delivered = deliver_with_a_neighbour(&stand, &mut processor(&stand).await).await;
+    let delivered = deliver_with_a_neighbor(&stand, &mut processor(&stand).await).await;
     assert_eq!(
         stand.row(failing).await["status"],
         "pending",
-        "the status of the task that failed for now"
+        "the status of the task that failed transiently"
     );
     assert_eq!(
         delivered.came_back,
         [message(failing)],
-        "the messages that are left of a batch in which one task failed for now"
+        "the messages left of a batch in which one task failed transiently"
     );
 }
 
 #[tokio::test]
-async fn what_comes_back_does_so_after_its_delay_and_is_completed_then() {
+async fn retry_comes_after_its_delay_and_completes_the_task() {
     let stand = Stand::new().await;
     let failing = stand.task("failing", "retry: no connection").await;
     stand.enqueue(&[failing]).await;
     // With the delay of template.yaml: two seconds, while the queue's visibility timeout is 18.
     let mut processor = stand.function("task-processor").start().await;
-    deliver_with_a_neighbour(&stand, &mut processor).await;
+    deliver_with_a_neighbor(&stand, &mut processor).await;
 
-    stand.execute("update tasks set description = 'mended'").await;
+    stand.execute("update tasks set description = 'fixed'").await;
     let again = eventually(
         6,
-        "the message of a task that failed for now is received again",
+        "the message of a task that failed transiently is received again",
         async || stand.receive(TASK_QUEUE, 1).await.pop(),
     );
     let again = again.await;
@@ -133,29 +133,29 @@ async fn what_comes_back_does_so_after_its_delay_and_is_completed_then() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_not_about_a_task_ends_in_the_dead_letter_queue() {
+async fn malformed_message_ends_in_the_dead_letter_queue() {
     let stand = Stand::new().await;
     let mut processor = processor(&stand).await;
     stand.send(TASK_QUEUE, "not a task").await;
     for receive in 1..=5 {
-        let delivered = deliver_with_a_neighbour(&stand, &mut processor).await;
+        let delivered = deliver_with_a_neighbor(&stand, &mut processor).await;
         assert_eq!(
             delivered.came_back,
             ["not a task"],
-            "what is left in the queue after delivery {receive} of a message that nobody can read"
+            "what is left in the queue after delivery {receive} of a malformed message"
         );
     }
     ends_as_a_dead_letter(&stand, "not a task").await;
 }
 
 #[tokio::test]
-async fn a_task_that_fails_five_times_is_failed_with_its_reason_and_its_message_ends_there_too() {
+async fn fifth_failure_fails_the_task_and_dead_letters_its_message() {
     let stand = Stand::new().await;
     let mut processor = processor(&stand).await;
     let failing = stand.task("failing", "retry: still down").await;
     stand.enqueue(&[failing]).await;
     for receive in 1..=5 {
-        let delivered = deliver_with_a_neighbour(&stand, &mut processor).await;
+        let delivered = deliver_with_a_neighbor(&stand, &mut processor).await;
         assert_eq!(
             delivered.came_back,
             [message(failing)],
@@ -173,22 +173,22 @@ async fn a_task_that_fails_five_times_is_failed_with_its_reason_and_its_message_
 
 async fn ends_as_a_dead_letter(stand: &Stand, body: &str) {
     eventually(10, "the message is in the dead-letter queue", async || {
-        // SQS moves it when it would be received once more.
+        // SQS moves it instead of delivering it a sixth time.
         let received = stand.receive(TASK_QUEUE, 1).await;
         assert!(received.is_empty(), "the message was received more than five times");
         (stand.messages(DEAD_LETTER_QUEUE).await == 1).then_some(())
     })
     .await;
     let dead = stand.receive_all(DEAD_LETTER_QUEUE, 1).await;
-    assert_eq!(dead[0].body, body, "the dead letter");
+    assert_eq!(dead[0].body, body, "the message in the dead-letter queue");
 }
 
 #[tokio::test]
-async fn the_message_of_a_task_that_another_worker_holds_outlives_that_worker() {
+async fn message_of_leased_task_outlives_a_dead_worker() {
     let stand = Stand::new().await;
     let mut processor = processor(&stand).await;
     let held = stand.task("held", "one two three").await;
-    // What a worker leaves that dies right after its claim.
+    // The state after a worker died right after its claim.
     let lease = "status = 'processing', attempts = 1, fencing_token = 1, started_at = now(), lease_expires_at = now()";
     stand
         .execute(&format!(
@@ -196,11 +196,11 @@ async fn the_message_of_a_task_that_another_worker_holds_outlives_that_worker() 
         ))
         .await;
     stand.enqueue(&[held]).await;
-    let delivered = deliver_with_a_neighbour(&stand, &mut processor).await;
+    let delivered = deliver_with_a_neighbor(&stand, &mut processor).await;
     assert_eq!(
         delivered.came_back,
         [message(held)],
-        "the messages that are left of a batch in which a task was held by a worker that is dead by now"
+        "the messages left of a batch in which a dead worker still had the lease of a task"
     );
 
     stand
@@ -210,6 +210,6 @@ async fn the_message_of_a_task_that_another_worker_holds_outlives_that_worker() 
     assert_eq!(
         stand.row(held).await["status"],
         "completed",
-        "the status of that task when its lease has ended"
+        "the status of that task once the lease has expired"
     );
 }

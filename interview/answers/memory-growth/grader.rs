@@ -1,24 +1,24 @@
-//! memory-growth: what a function holds does not depend on how many requests it has served.
+//! memory-growth: a function's memory does not depend on the number of requests served.
 // functions: api-docs, api-info, get-task
 
 use grading::{Function, Stand, events};
 use serde_json::{Value, json};
 
-/// How much more a function may hold after many requests than after some, in bytes.
+/// How much a function's memory may grow between some and many requests, in bytes.
 const GROWTH: u64 = 3_000_000;
 
-/// Some requests, after which a function holds what it needs, and many.
+/// Some requests, after which a function has allocated what it needs, and many.
 const SOME: usize = 300;
 const MANY: usize = 1500;
 
-/// Sends it the events in turn, until it was sent this many.
+/// Sends the events in turn, from this number up to that one.
 async fn send(function: &mut Function, events: &[Value], from: usize, to: usize) {
     for number in from..to {
         function.call(&events[number % events.len()]).await;
     }
 }
 
-/// How much more a function holds at the most after many of these requests than after some.
+/// How much a function's peak memory grows between some and many of these requests.
 async fn growth(function: &mut Function, events: &[Value], some: usize, many: usize) -> u64 {
     send(function, events, 0, some).await;
     let before = function.peak_memory();
@@ -30,7 +30,7 @@ fn assert_little(growth: u64, what: &str) {
     let megabytes = growth as f64 / 1e6;
     assert!(
         growth <= GROWTH,
-        "{what} it holds {megabytes:.1} MB more than before, not at most {:.0}",
+        "{what} it uses {megabytes:.1} MB more than before, not at most {:.0}",
         GROWTH as f64 / 1e6
     );
 }
@@ -39,14 +39,14 @@ fn get(id: i64) -> Value {
     events::task("GET", id, "")
 }
 
-/// The line that the function's last failure has logged.
+/// The log line of the function's last failure.
 fn failure(function: &Function) -> Value {
     let line = function.logged("the request failed").pop();
     line.expect("the failure is logged")
 }
 
 #[tokio::test]
-async fn requests_are_answered_and_each_has_its_line_in_the_log() {
+async fn requests_are_served_and_logged() {
     let stand = Stand::new().await;
     let id = stand.task("Process user data", "Count the words of this").await;
     let mut function = stand.function("get-task").start().await;
@@ -54,12 +54,12 @@ async fn requests_are_answered_and_each_has_its_line_in_the_log() {
     assert_eq!(
         (answer.status, &answer.json()["title"]),
         (200, &json!("Process user data")),
-        "the answer"
+        "the response"
     );
     assert_eq!(
         function.call(&get(id + 1)).await.status,
         404,
-        "the status of a task that is not there"
+        "the status of a task that does not exist"
     );
     let statuses: Vec<Value> = function
         .logged("request served")
@@ -70,7 +70,7 @@ async fn requests_are_answered_and_each_has_its_line_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_failure_shows_what_was_served_before_it() {
+async fn failure_log_shows_the_requests_served_before_it() {
     let stand = Stand::new().await;
     let id = stand.task("t", "").await;
     let proxy = stand.proxy().await;
@@ -87,7 +87,7 @@ async fn a_failure_shows_what_was_served_before_it() {
         (&json!(2), &json!(expected)),
         "`served` and `recent`"
     );
-    // The next failure comes after this one.
+    // The next failure lists this one.
     function.call(&get(7)).await;
     let line = failure(&function);
     let expected = format!("{expected}, GET /tasks/{id} 503");
@@ -99,7 +99,7 @@ async fn a_failure_shows_what_was_served_before_it() {
 }
 
 #[tokio::test]
-async fn a_failure_shows_the_last_twenty_and_how_many_there_were() {
+async fn failure_log_shows_the_last_twenty_requests_and_their_count() {
     let stand = Stand::new().await;
     let proxy = stand.proxy().await;
     let mut function = stand.function("get-task").through(&proxy).start().await;
@@ -118,30 +118,30 @@ async fn a_failure_shows_the_last_twenty_and_how_many_there_were() {
 }
 
 #[tokio::test]
-async fn what_a_function_holds_does_not_grow_with_the_number_of_requests() {
+async fn memory_does_not_grow_with_the_number_of_requests() {
     let stand = Stand::new().await;
     let id = stand.task("t", "short").await;
     let mut function = stand.function("get-task").start().await;
-    // Found, not there, and not valid.
+    // Found, missing and invalid.
     let events = [get(id), get(id + 1), get(0)];
     let growth = growth(&mut function, &events, SOME, MANY).await;
     assert_little(growth, "after 1,500 requests");
 }
 
 #[tokio::test]
-async fn what_a_function_holds_does_not_grow_with_its_answers() {
+async fn memory_does_not_grow_with_response_bodies() {
     let stand = Stand::new().await;
     let id = stand.task("t", &"word ".repeat(2000)).await;
     let mut function = stand.function("get-task").start().await;
     let growth = growth(&mut function, &[get(id)], SOME, MANY).await;
-    assert_little(growth, "after 1,500 answers of 10 KB");
+    assert_little(growth, "after 1,500 responses of 10 KB");
 }
 
 #[tokio::test]
-async fn what_a_function_holds_does_not_grow_with_the_paths_of_requests() {
+async fn memory_does_not_grow_with_request_paths() {
     let stand = Stand::new().await;
     let mut function = stand.function("api-info").start().await;
-    // As those who look for holes do.
+    // Like a vulnerability scanner.
     let event = |number: usize| {
         let path = format!("/{}/{number}", "wp-admin/".repeat(700));
         events::rest("GET", &path, None)
@@ -152,7 +152,7 @@ async fn what_a_function_holds_does_not_grow_with_the_paths_of_requests() {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_let_go_of_when_it_is_sent() {
+async fn large_response_is_released_once_sent() {
     let stand = Stand::new().await;
     let mut function = stand.function("api-docs").start().await;
     let mut asset = events::rest("GET", "/docs/swagger-ui-bundle.js", None);
@@ -160,9 +160,9 @@ async fn a_large_answer_is_let_go_of_when_it_is_sent() {
     let answer = function.call(&asset).await;
     assert!(
         answer.status == 200 && answer.body.len() > 1_000_000,
-        "the asset is not there: {}",
+        "the asset is missing: {}",
         answer.status
     );
     let growth = growth(&mut function, &[asset], 3, 30).await;
-    assert_little(growth, "after 30 answers of 1.7 MB");
+    assert_little(growth, "after 30 responses of 1.7 MB");
 }

@@ -8,7 +8,7 @@ use grading::{Answer, Function, Stand, TASK_QUEUE, events, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// A window that does not end while a check runs, wherever windows begin.
+/// A window that does not end while a check runs, whenever it starts.
 const LONG: u64 = 1_000_000;
 
 /// create-task with a limit.
@@ -38,13 +38,13 @@ async fn tasks(stand: &Stand) -> usize {
     stand.rows("select id from tasks").await.len()
 }
 
-/// Creates as many tasks as there may be.
+/// Creates as many tasks as the limit allows.
 async fn use_up(function: &mut Function, caller: &str, limit: u64) {
     for number in 1..=limit {
         let answer = function.call(&new_task(caller)).await;
         assert_eq!(
             answer.status, 201,
-            "request {number} of {limit} allowed ones: {}",
+            "request {number} of {limit} allowed requests: {}",
             answer.body
         );
     }
@@ -70,7 +70,7 @@ fn assert_refused(answer: &Answer, window: u64) -> u64 {
     seconds
 }
 
-/// The numbers in one of the two fields: an item of text with parameters (RFC 9651, section 3.3).
+/// A number in one of the two fields: a string item with parameters (RFC 9651, section 3.3).
 fn parameter(answer: &Answer, field: &str, name: &str) -> u64 {
     let value = answer.header(field);
     let (item, parameters) = value.split_once(';').unwrap_or((value, ""));
@@ -88,7 +88,7 @@ fn parameter(answer: &Answer, field: &str, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn up_to_the_limit_all_is_as_before() {
+async fn requests_within_the_limit_behave_as_before() {
     let stand = Stand::new().await;
     let mut function = create_task(&stand, 5, LONG).await;
     let answer = function.call(&new_task("alice")).await;
@@ -124,14 +124,14 @@ async fn up_to_the_limit_all_is_as_before() {
 }
 
 #[tokio::test]
-async fn over_the_limit_a_request_is_a_429_that_stores_and_sends_nothing_and_other_callers_go_on() {
+async fn request_over_the_limit_is_429_without_side_effects() {
     let stand = Stand::new().await;
     let mut function = create_task(&stand, 3, LONG).await;
     use_up(&mut function, "alice", 3).await;
     for event in [new_task("alice"), with_key(new_task("alice"), "order-1")] {
         assert_refused(&function.call(&event).await, LONG);
     }
-    // An environment that knows nothing yet.
+    // A fresh environment.
     let mut another = create_task(&stand, 3, LONG).await;
     assert_refused(&another.call(&new_task("alice")).await, LONG);
     assert_eq!(
@@ -140,12 +140,12 @@ async fn over_the_limit_a_request_is_a_429_that_stores_and_sends_nothing_and_oth
         "tasks and messages"
     );
     let keys = stand.rows("select key from idempotency_keys").await;
-    assert!(keys.is_empty(), "a refused request has used its key up");
+    assert!(keys.is_empty(), "a refused request has stored its key");
     use_up(&mut function, "bob", 3).await;
 }
 
 #[tokio::test]
-async fn every_answer_that_counts_says_where_the_caller_stands() {
+async fn responses_report_limit_remaining_and_reset() {
     let stand = Stand::new().await;
     let mut function = create_task(&stand, 3, LONG).await;
     let events = [
@@ -166,7 +166,7 @@ async fn every_answer_that_counts_says_where_the_caller_stands() {
 }
 
 #[tokio::test]
-async fn of_fifty_requests_at_once_in_ten_environments_exactly_as_many_as_allowed_get_through() {
+async fn concurrent_requests_are_limited_exactly() {
     const LIMIT: usize = 17;
     let stand = Stand::new().await;
     let mut functions = Vec::new();
@@ -203,7 +203,7 @@ async fn of_fifty_requests_at_once_in_ten_environments_exactly_as_many_as_allowe
             created += those;
         }
         let what = if keyed { "with a key" } else { "without a key" };
-        assert_eq!(created, LIMIT, "requests {what} that got through");
+        assert_eq!(created, LIMIT, "requests {what} that were accepted");
         let there = (round + 1) * LIMIT;
         assert_eq!(
             (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
@@ -213,7 +213,7 @@ async fn of_fifty_requests_at_once_in_ten_environments_exactly_as_many_as_allowe
 }
 
 #[tokio::test]
-async fn what_is_invalid_or_repeats_a_key_uses_nothing_up_and_is_answered_at_the_limit() {
+async fn invalid_and_repeated_requests_do_not_count() {
     let stand = Stand::new().await;
     let (mut function, mut another) = (create_task(&stand, 2, LONG).await, create_task(&stand, 2, LONG).await);
     let keyed = with_key(new_task("alice"), "order-1");
@@ -234,7 +234,7 @@ async fn what_is_invalid_or_repeats_a_key_uses_nothing_up_and_is_answered_at_the
     let again = another.call(&keyed).await;
     assert_eq!(
         again.status, 201,
-        "a repeated request of a caller who has used up the limit"
+        "a repeated request from a caller who has used up the limit"
     );
     assert_eq!(
         (again.header("idempotent-replayed"), &again.body),
@@ -242,7 +242,7 @@ async fn what_is_invalid_or_repeats_a_key_uses_nothing_up_and_is_answered_at_the
     );
     assert_eq!(function.call(&post("alice", &json!({"title": ""}))).await.status, 422);
 
-    // The first of two at once takes the last place; both are the same request.
+    // The first of two concurrent identical requests takes the last slot.
     for round in 0..10 {
         let caller = format!("caller {round}");
         use_up(&mut function, &caller, 1).await;
@@ -251,14 +251,14 @@ async fn what_is_invalid_or_repeats_a_key_uses_nothing_up_and_is_answered_at_the
         assert_eq!(
             (one.status, two.status),
             (201, 201),
-            "one request, sent twice at the same time"
+            "one request, sent twice concurrently"
         );
         assert_eq!(one.body, two.body);
     }
 }
 
 #[tokio::test]
-async fn a_request_asks_postgres_at_most_once_more_than_before() {
+async fn limit_costs_at_most_one_extra_round_trip() {
     let stand = Stand::new().await;
     let proxy = stand.proxy().await;
     let starting = stand.function("create-task").with("RATE_LIMIT", "4");
@@ -277,7 +277,7 @@ async fn a_request_asks_postgres_at_most_once_more_than_before() {
             let used = proxy.round_trips() - before;
             let (status, most) = if number < 4 { (201, 3) } else { (429, 2) };
             assert_eq!(answer.status, status, "request {number}");
-            // The first ones also prepare statements.
+            // The first requests also prepare statements.
             if number != 0 && number != 4 {
                 assert!(used <= most, "{used} round trips for a {status}, with a key: {keyed}");
             }
@@ -285,7 +285,7 @@ async fn a_request_asks_postgres_at_most_once_more_than_before() {
     }
 }
 
-/// How many rows there are in tables that the exercise has added.
+/// How many rows there are in the tables that the exercise added.
 async fn left_behind(stand: &Stand) -> i64 {
     let tables = "select table_name from information_schema.tables
                   where table_schema = 'public' and table_type = 'BASE TABLE'
@@ -302,11 +302,11 @@ async fn left_behind(stand: &Stand) -> i64 {
 }
 
 #[tokio::test]
-async fn after_the_wait_a_caller_may_go_on_and_the_reconciler_forgets_who_stays_away() {
+async fn limit_resets_after_the_wait_and_idle_callers_are_deleted() {
     const WINDOW: u64 = 3;
     let stand = Stand::new().await;
     let mut function = create_task(&stand, 2, WINDOW).await;
-    // Windows may end at any time: one of so many is refused.
+    // A window may end at any time, but one of so many requests is refused.
     let mut refused = None;
     for _ in 0..50 {
         let answer = function.call(&new_task("alice")).await;
@@ -315,12 +315,12 @@ async fn after_the_wait_a_caller_may_go_on_and_the_reconciler_forgets_who_stays_
             break;
         }
     }
-    let refused = refused.expect("of 50 requests none was refused");
+    let refused = refused.expect("none of 50 requests was refused");
     let wait = assert_refused(&refused, WINDOW);
     let function = tokio::sync::Mutex::new(function);
     eventually(
         wait + 3,
-        "a request is accepted again, though others were refused meanwhile",
+        "a request is accepted again, although others were refused meanwhile",
         async || {
             let answer = function.lock().await.call(&new_task("alice")).await;
             (answer.status == 201).then_some(())
@@ -335,15 +335,11 @@ async fn after_the_wait_a_caller_may_go_on_and_the_reconciler_forgets_who_stays_
     let starting = stand.function("task-reconciler").with("RATE_LIMIT", "2");
     let starting = starting.with("RATE_LIMIT_WINDOW_SECONDS", &WINDOW.to_string());
     let reconciler = tokio::sync::Mutex::new(starting.start().await);
-    eventually(
-        WINDOW + 12,
-        "sweeps delete what is known of callers that stay away",
-        async || {
-            let swept = reconciler.lock().await.invoke(&json!({})).await;
-            swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
-            (left_behind(&stand).await == 0).then_some(())
-        },
-    )
+    eventually(WINDOW + 12, "sweeps delete the rows of idle callers", async || {
+        let swept = reconciler.lock().await.invoke(&json!({})).await;
+        swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
+        (left_behind(&stand).await == 0).then_some(())
+    })
     .await;
 }
 
@@ -363,7 +359,7 @@ fn read(path: &Path) -> Value {
 }
 
 #[tokio::test]
-async fn the_template_sets_the_limit_the_alarm_keeps_its_meaning_and_openapi_describes_the_429() {
+async fn template_alarm_and_openapi_reflect_the_limit() {
     let templates = std::env::var("TEMPLATES").expect("make grade sets it");
     let template = read(&Path::new(&templates).join("sandbox.json"));
     let parameter = &template["Parameters"]["RateLimit"]["Default"];

@@ -1,15 +1,15 @@
-//! review-pull-request: which of the planted defects the review names, by their place.
+//! review-pull-request: which of the planted defects the review names, by location.
 // functions: create-task, delete-task, list-tasks, task-processor
 
 use std::{fs, path::Path};
 
-/// How many lines beside a place still mean it.
+/// How many lines a finding may be off.
 const TOLERANCE: usize = 3;
 
-/// The most findings: a review that names every line helps nobody.
+/// The most findings: a review that names every line helps no one.
 const MOST: usize = 30;
 
-/// A part of the pull request: a file, and what the first and the last line of the part have in them.
+/// A part of the pull request: a file, and texts in the part's first and last lines.
 type Place = (&'static str, &'static str, &'static str);
 
 const BULK: &str = "shared/core/src/store/bulk.rs";
@@ -20,7 +20,7 @@ const MIGRATION: &str = "migrations/0011_imports.sql";
 const PROCESSOR: &str = "functions/task-processor/src/batch.rs";
 const TEMPLATE: &str = "template.yaml";
 
-/// The planted defects, each with the places at which one may speak of it.
+/// The planted defects, each with the locations at which a finding may name it.
 const DEFECTS: [&[Place]; 12] = [
     &[
         (
@@ -63,7 +63,7 @@ const DEFECTS: [&[Place]; 12] = [
     )],
 ];
 
-/// What looks wrong and is right.
+/// Code that looks wrong but is right.
 const DECOYS: [Place; 3] = [
     (
         MIGRATION,
@@ -89,7 +89,7 @@ fn file(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The findings of the review, or what is wrong with its form.
+/// The review's findings, or what is wrong with its format.
 fn review() -> Result<Vec<Finding>, String> {
     let text = file("interview/briefs/review-pull-request/review.md");
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
@@ -99,7 +99,7 @@ fn review() -> Result<Vec<Finding>, String> {
         .collect()
 }
 
-/// `path:line | severity | what and why`; instead of a line also a few, as in `path:12-18`.
+/// `path:line | severity | what and why`; a range of lines is also accepted, as in `path:12-18`.
 fn finding(text: &str) -> Option<Finding> {
     let text = text.trim_start_matches(['-', '*', ' ']);
     let (place, rest) = text.split_once('|')?;
@@ -112,7 +112,7 @@ fn finding(text: &str) -> Option<Finding> {
     (is_known && !what.trim().is_empty()).then_some(Finding { path, line, severity })
 }
 
-/// How many lines a finding is away from a place; nothing if it is in another file.
+/// The number of lines between a finding and a location; `None` if it is in another file.
 fn distance(finding: &Finding, (path, first, last): Place) -> Option<usize> {
     if finding.path != path {
         return None;
@@ -123,7 +123,7 @@ fn distance(finding: &Finding, (path, first, last): Place) -> Option<usize> {
         index.map(|index| index + 1)
     };
     let (Some(first), Some(last)) = (number(first), number(last)) else {
-        panic!("{path} is not as the pull request has it: put it back (git checkout), the review is of that version");
+        panic!("{path} differs from the pull request: restore it (git checkout), the review is of that version");
     };
     Some(match finding.line {
         line if line < first => first - line,
@@ -136,7 +136,7 @@ fn is_a_decoy(finding: &Finding) -> bool {
     DECOYS.iter().any(|decoy| distance(finding, *decoy) == Some(0))
 }
 
-/// The defects that a finding speaks of: those that are nearest to it.
+/// The defects that a finding names: the nearest ones.
 fn defects(finding: &Finding) -> Vec<usize> {
     if is_a_decoy(finding) {
         return Vec::new();
@@ -160,18 +160,18 @@ fn defects(finding: &Finding) -> Vec<usize> {
 fn assert_named(number: usize) {
     let review = review().unwrap_or_default();
     let named = review.iter().any(|finding| defects(finding).contains(&(number - 1)));
-    assert!(named, "no finding is at its place");
+    assert!(named, "no finding is at its location");
 }
 
 #[tokio::test]
-async fn every_line_of_the_review_can_be_read() {
+async fn every_line_of_the_review_is_a_finding() {
     if let Err(reason) = review() {
         panic!("{reason}");
     }
 }
 
 #[tokio::test]
-async fn the_review_chooses() {
+async fn review_has_at_most_thirty_findings() {
     let count = review().unwrap_or_default().len();
     assert!(count <= MOST, "{count} findings, more than {MOST}");
 }
@@ -237,7 +237,7 @@ async fn finding_12_migration_is_in_the_review() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_right_is_called_blocking() {
+async fn nothing_correct_is_called_blocking() {
     let review = review().unwrap_or_default();
     let wrong = review
         .iter()

@@ -1,4 +1,5 @@
-//! silent-trigger: a message on the task queue reaches the processor, in each environment that template.yaml describes.
+//! silent-trigger: a message on the task queue reaches the processor, in each environment that
+//! template.yaml describes.
 // functions: task-processor
 
 use std::{collections::BTreeMap, fs};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 const ENVIRONMENTS: [&str; 3] = ["local", "sandbox", "prod"];
 
-/// What Lambda's pollers need, and what the processor itself calls.
+/// The actions that Lambda's pollers need, and those that the processor itself calls.
 const NEEDED: [&str; 4] = [
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
@@ -22,14 +23,14 @@ fn triggers() -> Vec<(&'static str, Value)> {
         let trigger = Template::of(environment).trigger(TASK_QUEUE, "task-processor").clone();
         assert!(
             trigger.is_object(),
-            "{environment}: no event source mapping joins the task queue and the processor"
+            "{environment}: no event source mapping connects the task queue to the processor"
         );
         (environment, trigger)
     });
     triggers.into()
 }
 
-/// The text that an expression stands for, in a stack named `task-api`.
+/// The value of an expression as text, in a stack named `task-api`.
 fn text(template: &Template, expression: &Value) -> Option<String> {
     if let Some(text) = expression.as_str() {
         return Some(text.to_owned());
@@ -70,7 +71,7 @@ fn text(template: &Template, expression: &Value) -> Option<String> {
     }
 }
 
-/// What a name in an expression stands for.
+/// The value of a name in an expression.
 fn variable(template: &Template, name: &str) -> Option<String> {
     let known = [
         ("AWS::Partition", "aws"),
@@ -100,7 +101,7 @@ fn arn(queue: &str) -> String {
     format!("arn:aws:sqs:eu-central-1:123456789012:{queue}")
 }
 
-/// As IAM compares: `*` stands for any text, `?` for a letter.
+/// Compares as IAM does: `*` matches any text, `?` a single character.
 fn is_like(text: &str, pattern: &str) -> bool {
     let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
     fn compare(text: &[char], pattern: &[char]) -> bool {
@@ -122,13 +123,13 @@ fn one_or_more(value: &Value) -> Vec<&Value> {
         .map_or_else(|| vec![value], |list| list.iter().collect())
 }
 
-/// The statements of the processor's role, wherever they stand.
+/// The statements of the processor's role, from all of its policies.
 fn statements(template: &Template) -> Vec<Value> {
     let role = &template.function("task-processor")["Role"];
     let name = role["Fn::GetAtt"][0]
         .as_str()
         .or_else(|| role["Fn::GetAtt"].as_str()?.strip_suffix(".Arn"));
-    let name = name.expect("the processor has a role of its own");
+    let name = name.expect("the processor has its own role");
     let inline = template.resource(name)["Properties"]["Policies"]
         .as_array()
         .cloned()
@@ -171,7 +172,7 @@ fn allows(template: &Template, action: &str, queue: &str) -> bool {
     effects.contains(&&json!("Allow")) && !effects.contains(&&json!("Deny"))
 }
 
-/// Whether a rule of a filter lets a value through (AWS Lambda Developer Guide, "Filter rule syntax").
+/// Whether a filter rule accepts a value (AWS Lambda Developer Guide, "Filter rule syntax").
 fn rule(rule: &Value, value: Option<&Value>) -> bool {
     let Some((kind, of)) = rule.as_object().and_then(|rule| rule.iter().next()) else {
         return value == Some(rule);
@@ -203,11 +204,11 @@ fn rule(rule: &Value, value: Option<&Value>) -> bool {
                 }
             })
         }),
-        _ => panic!("no check knows the filter rule {rule}"),
+        _ => panic!("the checks do not support the filter rule {rule}"),
     }
 }
 
-/// Whether a pattern lets a value through.
+/// Whether a pattern accepts a value.
 fn lets_through(pattern: &Value, value: Option<&Value>) -> bool {
     match pattern {
         Value::Object(members) => members.iter().all(|(name, pattern)| match (name.as_str(), pattern) {
@@ -219,13 +220,13 @@ fn lets_through(pattern: &Value, value: Option<&Value>) -> bool {
     }
 }
 
-/// Whether a trigger hands a message with this body on to its function.
+/// Whether a trigger passes a message with this body to its function.
 fn hands_on(trigger: &Value, body: &str) -> bool {
     let filters = trigger["FilterCriteria"]["Filters"]
         .as_array()
         .cloned()
         .unwrap_or_default();
-    // As JSON if it is JSON.
+    // Parsed if it is JSON.
     let body = serde_json::from_str(body).unwrap_or_else(|_| json!(body));
     let message = json!({
         "messageId": "m1", "receiptHandle": "r1", "body": body, "messageAttributes": {}, "awsRegion": "eu-central-1",
@@ -242,7 +243,7 @@ fn hands_on(trigger: &Value, body: &str) -> bool {
     filters.is_empty() || filters.iter().any(lets_through)
 }
 
-/// Whether the processor is triggered in the cloud, when `Maintenance` is this.
+/// Whether the processor is triggered in the cloud, for this value of `Maintenance`.
 fn is_on(maintenance: &str) -> bool {
     let folder = std::env::var("TEMPLATES").expect("`make grade` sets it");
     let file = fs::read_to_string(format!("{folder}/sandbox.json")).expect("the template is translated");
@@ -265,7 +266,7 @@ fn is_on(maintenance: &str) -> bool {
     is_there && resolve(&template, &values, &mapping["Properties"]["Enabled"]) != json!("false")
 }
 
-/// Decides a condition as CloudFormation does.
+/// Evaluates a condition as CloudFormation does.
 fn decide(template: &Value, values: &BTreeMap<&str, Value>, condition: &Value) -> bool {
     let (function, of) = condition
         .as_object()
@@ -279,11 +280,11 @@ fn decide(template: &Value, values: &BTreeMap<&str, Value>, condition: &Value) -
         "Fn::Not" => !decide(&of[0]),
         "Fn::And" => all().all(decide),
         "Fn::Or" => all().any(decide),
-        _ => panic!("no check knows the condition {condition}"),
+        _ => panic!("the checks do not support the condition {condition}"),
     }
 }
 
-/// The text of a value that may depend on conditions, parameters and mappings.
+/// A value that may depend on conditions, parameters and mappings.
 fn resolve(template: &Value, values: &BTreeMap<&str, Value>, value: &Value) -> Value {
     let resolve = |value: &Value| resolve(template, values, value);
     let Some((function, of)) = value.as_object().and_then(|one| one.iter().next()) else {
@@ -311,7 +312,7 @@ fn resolve(template: &Value, values: &BTreeMap<&str, Value>, value: &Value) -> V
 }
 
 #[tokio::test]
-async fn the_processor_does_its_work_when_it_is_called() {
+async fn processor_works_when_invoked_directly() {
     let stand = Stand::new().await;
     let id = stand.task("Process user data", "Count the words of this").await;
     stand.enqueue(&[id]).await;
@@ -322,7 +323,7 @@ async fn the_processor_does_its_work_when_it_is_called() {
 }
 
 #[tokio::test]
-async fn the_trigger_joins_the_queue_that_the_api_sends_to_and_the_processor() {
+async fn trigger_connects_the_api_queue_to_the_processor() {
     for (environment, trigger) in triggers() {
         let template = Template::of(environment);
         for function in ["create-task", "process-task", "task-reconciler"] {
@@ -348,7 +349,7 @@ async fn the_trigger_joins_the_queue_that_the_api_sends_to_and_the_processor() {
 }
 
 #[tokio::test]
-async fn the_trigger_is_switched_on_in_every_environment() {
+async fn trigger_is_enabled_in_every_environment() {
     for (environment, trigger) in triggers() {
         let is_off = trigger["Enabled"] == json!(false) || trigger["Enabled"] == json!("false");
         assert!(!is_off, "{environment}: the event source mapping is not enabled");
@@ -356,34 +357,37 @@ async fn the_trigger_is_switched_on_in_every_environment() {
 }
 
 #[tokio::test]
-async fn in_maintenance_messages_wait_in_the_queue_and_afterwards_they_are_processed() {
+async fn messages_wait_in_the_queue_during_maintenance_only() {
     assert!(!is_on("true"), "tasks are processed while Maintenance is \"true\"");
     assert!(is_on("false"), "no task is processed while Maintenance is \"false\"");
 }
 
 #[tokio::test]
-async fn a_message_about_a_task_reaches_the_processor() {
+async fn message_about_a_task_reaches_the_processor() {
     for (environment, trigger) in triggers() {
         for body in [r#"{"task_id":7}"#, r#"{"task_id":7,"priority":1}"#] {
-            assert!(hands_on(&trigger, body), "{environment}: {body} does not");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_message_that_is_not_one_of_ours_is_not_deleted_unseen() {
-    for (environment, trigger) in triggers() {
-        for body in [r#"{"taskId":7}"#, "{}", "not JSON"] {
             assert!(
                 hands_on(&trigger, body),
-                "{environment}: {body} is gone, and in no dead-letter queue"
+                "{environment}: {body} does not reach the processor"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn the_role_of_the_processor_allows_what_the_trigger_needs() {
+async fn malformed_message_is_not_deleted_silently() {
+    for (environment, trigger) in triggers() {
+        for body in [r#"{"taskId":7}"#, "{}", "not JSON"] {
+            assert!(
+                hands_on(&trigger, body),
+                "{environment}: {body} is deleted without reaching a dead-letter queue"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn processor_role_allows_what_the_trigger_needs() {
     for environment in ENVIRONMENTS {
         let template = Template::of(environment);
         let queue = queue_name(&template, TASK_QUEUE);
@@ -397,7 +401,7 @@ async fn the_role_of_the_processor_allows_what_the_trigger_needs() {
 }
 
 #[tokio::test]
-async fn the_role_of_the_processor_allows_nothing_more_in_sqs() {
+async fn processor_role_allows_nothing_else_in_sqs() {
     for environment in ENVIRONMENTS {
         let template = Template::of(environment);
         let queue = queue_name(&template, TASK_QUEUE);
@@ -429,7 +433,7 @@ async fn the_role_of_the_processor_allows_nothing_more_in_sqs() {
         let managed = role["Properties"]["ManagedPolicyArns"].to_string();
         assert!(
             !managed.contains("SQS"),
-            "{environment}: the role has a managed policy that is for every queue"
+            "{environment}: the role has a managed policy that covers every queue"
         );
     }
 }

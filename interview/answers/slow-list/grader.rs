@@ -1,4 +1,4 @@
-//! slow-list: a page of a caller's tasks is one question to Postgres, and a walk along an index.
+//! slow-list: a page of a caller's tasks takes one round trip and an index scan.
 // functions: list-tasks
 
 use grading::{Answer, Function, Stand, events, eventually};
@@ -6,14 +6,15 @@ use migrator::MIGRATIONS;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
-/// How many tasks the large table has. Every fifth is one of `big`, and of those every thousandth has failed; of the others
-/// every second.
+/// How many tasks the large table has. Every fifth belongs to `big`, and every thousandth of those
+/// has failed; of the others, every second.
 const TASKS: i64 = 200_000;
 
-/// How many blocks a page of 100 tasks may read. The tasks and the way to them are some 105; all of a large caller are 3,600.
+/// How many blocks a page of 100 tasks may read. The tasks and their index path take about 105; all
+/// tasks of a large caller take 3,600.
 const BLOCKS: i64 = 800;
 
-/// The migration of the release that was slow, and the checksum of its file.
+/// The slow release's migration, and the checksum of its file.
 const RELEASED: i64 = 11;
 const CHECKSUM: &str =
     "edd61f790d430f54292bfa4fa8beedde7152106e7e7930a0dfa1f3011b42b281376c5b022a5ae4513c959eb3ae80f242";
@@ -31,7 +32,7 @@ fn ids(answer: &Answer) -> Vec<i64> {
     tasks.iter().filter_map(|task| task["id"].as_i64()).collect()
 }
 
-/// The query of the page that a relation of the `Link` header leads to.
+/// The query of a `Link` header's relation.
 fn link(answer: &Answer, relation: &str) -> Option<Vec<(String, String)>> {
     let relation = format!(">; rel=\"{relation}\"");
     let links = answer.header("link").split(", ");
@@ -67,10 +68,10 @@ async fn small_table(stand: &Stand) {
         .await;
 }
 
-/// As after some years.
+/// Fills the table as after some years.
 async fn large_table(stand: &Stand) {
     let mut connection = PgConnection::connect(&measured(stand)).await.expect("a connection");
-    // Filled row by row, the search index would take most of the time, and no check here searches.
+    // Maintaining the search index would take most of the time, and no check here searches.
     for sql in [
         "drop index if exists tasks_title_bigrams".to_owned(),
         format!(
@@ -94,7 +95,7 @@ fn measured(stand: &Stand) -> String {
     format!("{}{separator}application_name=measured", stand.database_url)
 }
 
-/// The blocks of the table and its indexes that have been read so far. A session reports at its end what it has read.
+/// The blocks of the table and its indexes read so far. A session reports its reads when it ends.
 async fn blocks_read(stand: &Stand) -> i64 {
     eventually(10, "the measured sessions have ended", async || {
         let open = "select count(*) from pg_stat_activity
@@ -107,7 +108,7 @@ async fn blocks_read(stand: &Stand) -> i64 {
     stand.rows(read).await[0]["blocks"].as_i64().expect("a number")
 }
 
-/// How many blocks one answer to this list takes, and its tasks.
+/// How many blocks one response to this list takes, and its tasks.
 async fn cost(stand: &Stand, caller: &str, query: &[(&str, &str)]) -> (i64, Vec<i64>) {
     const TIMES: i64 = 4;
     let before = blocks_read(stand).await;
@@ -130,7 +131,7 @@ fn of_big(from: i64, count: usize) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_list_has_the_callers_tasks_in_order() {
+async fn list_has_the_callers_tasks_in_order() {
     let stand = Stand::new().await;
     small_table(&stand).await;
     let mut function = stand.function("list-tasks").start().await;
@@ -145,9 +146,9 @@ async fn a_list_has_the_callers_tasks_in_order() {
     assert_eq!(newest.json()[0]["title"], "task 50", "a task's title");
     let none: [i64; 0] = [];
     assert_eq!(
-        ids(&function.call(&list("nobody", &[])).await),
+        ids(&function.call(&list("no-one", &[])).await),
         none,
-        "the tasks of `nobody`"
+        "the tasks of `no-one`"
     );
     let all = events::by(events::rest("GET", "/tasks", None), "admin", true);
     assert_eq!(
@@ -158,7 +159,7 @@ async fn a_list_has_the_callers_tasks_in_order() {
 }
 
 #[tokio::test]
-async fn the_links_lead_through_all_pages_and_back_while_tasks_come_and_go() {
+async fn links_visit_every_task_once_under_concurrent_writes() {
     let stand = Stand::new().await;
     small_table(&stand).await;
     let mut function = stand.function("list-tasks").start().await;
@@ -172,7 +173,7 @@ async fn the_links_lead_through_all_pages_and_back_while_tasks_come_and_go() {
         assert_eq!(pages.len(), 3, "the number of pages by {sort}");
     }
     let first = function.call(&list("odd", &[("limit", "10")])).await;
-    // On the page that was read: a number of rows to skip would now lose a task.
+    // On a page already read: an offset would now miss a task.
     stand.execute("delete from tasks where id in (1, 3)").await;
     let next = link(&first, "next").expect("there is a next page");
     let second = function.call(&list("odd", &as_texts(&next))).await;
@@ -182,19 +183,19 @@ async fn the_links_lead_through_all_pages_and_back_while_tasks_come_and_go() {
     assert_eq!(
         ids(&previous),
         (5..=19).step_by(2).collect::<Vec<_>>(),
-        "the first page, from behind"
+        "the first page, reached backwards"
     );
 }
 
 #[tokio::test]
-async fn a_page_asks_postgres_once_however_many_tasks_it_has() {
+async fn page_of_any_size_needs_one_round_trip() {
     let stand = Stand::new().await;
     small_table(&stand).await;
     let proxy = stand.proxy().await;
     let mut function = stand.function("list-tasks").through(&proxy).start().await;
     for limit in ["1", "10", "25"] {
         let mut used = Vec::new();
-        // The first one prepares the statement.
+        // The first page prepares the statement.
         for _ in 0..3 {
             let before = proxy.round_trips();
             ids(&function.call(&list("even", &[("limit", limit)])).await);
@@ -205,7 +206,7 @@ async fn a_page_asks_postgres_once_however_many_tasks_it_has() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_caller_with_many_tasks_reads_few_blocks() {
+async fn page_of_a_caller_with_many_tasks_reads_few_blocks() {
     let stand = Stand::new().await;
     large_table(&stand).await;
     let (blocks, found) = cost(&stand, "big", &[("limit", "100")]).await;
@@ -223,10 +224,10 @@ async fn a_page_of_a_caller_with_many_tasks_reads_few_blocks() {
 }
 
 #[tokio::test]
-async fn a_page_in_the_middle_costs_what_the_first_costs() {
+async fn middle_page_costs_as_much_as_the_first() {
     let stand = Stand::new().await;
     large_table(&stand).await;
-    // A cursor from the middle.
+    // A cursor in the middle.
     let mut function = stand.function("list-tasks").start().await;
     let answer = function.call(&list("big", &[("skip", "19999"), ("limit", "1")])).await;
     let place = ids(&answer)[0];
@@ -246,7 +247,7 @@ async fn a_page_in_the_middle_costs_what_the_first_costs() {
 }
 
 #[tokio::test]
-async fn a_page_of_the_few_failed_tasks_of_a_caller_with_many_reads_few_blocks() {
+async fn page_of_rare_failed_tasks_reads_few_blocks() {
     let stand = Stand::new().await;
     large_table(&stand).await;
     let (blocks, found) = cost(&stand, "big", &[("limit", "100"), ("status", "failed")]).await;
@@ -262,7 +263,7 @@ async fn a_page_of_the_few_failed_tasks_of_a_caller_with_many_reads_few_blocks()
 }
 
 #[tokio::test]
-async fn migrations_that_have_run_are_as_they_were() {
+async fn released_migrations_are_unchanged() {
     let mut versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     versions.sort_unstable();
     assert!(
@@ -279,7 +280,7 @@ async fn migrations_that_have_run_are_as_they_were() {
 }
 
 #[tokio::test]
-async fn the_new_indexes_are_made_while_clients_go_on_writing() {
+async fn new_indexes_are_built_without_blocking_writers() {
     let new = MIGRATIONS.iter().filter(|migration| migration.version > RELEASED);
     let mut made = 0;
     for migration in new {
@@ -298,12 +299,12 @@ async fn the_new_indexes_are_made_while_clients_go_on_writing() {
         let concurrent = sql.matches("create index concurrently").count();
         assert!(
             indexes == concurrent,
-            "migration {version} stops all writers of the table while it makes an index"
+            "migration {version} blocks all writers of the table while it builds an index"
         );
         assert!(
             indexes == 0 || migration.no_tx,
             "migration {version} cannot run in a transaction"
         );
     }
-    assert!(made > 0, "no migration after {RELEASED} makes an index");
+    assert!(made > 0, "no migration after {RELEASED} builds an index");
 }

@@ -1,4 +1,4 @@
-//! What the exercise `task-cache` asks for.
+//! The checks of the exercise task-cache.
 
 // functions: get-task, update-task
 
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use grading::{Answer, Function, Proxy, Stand, Starting, Template, events};
 use serde_json::{Value, json};
 
-/// A time to keep tasks for that no check outlasts.
+/// A TTL longer than any check.
 const HOUR: &str = "3600000";
 
-/// get-task, with everything between it and the database counted.
+/// get-task, behind a proxy that counts its round trips.
 struct Reader {
     function: Function,
     proxy: Proxy,
 }
 
 impl Reader {
-    /// One that keeps tasks for an hour.
+    /// One that caches tasks for an hour.
     async fn new(stand: &Stand) -> Self {
         Self::start(stand, cached(stand, HOUR, "100")).await
     }
@@ -26,21 +26,22 @@ impl Reader {
         let proxy = stand.proxy().await;
         let function = starting.through(&proxy).start().await;
         let mut reader = Self { function, proxy };
-        // The first reads also prepare what they ask. There is no such task, so that nothing can be kept of them.
+        // The first reads also prepare the statements. The task does not exist, so nothing can be
+        // cached.
         for event in [get(999_999), anew(get(999_999)), known(get(999_999), "\"1\"")] {
-            assert_eq!(reader.read(&event).await.0.status, 404, "a task that there is not");
+            assert_eq!(reader.read(&event).await.0.status, 404, "a task that does not exist");
         }
         reader
     }
 
-    /// The answer, and how many round trips to Postgres it took.
+    /// The response, and how many round trips to Postgres it took.
     async fn read(&mut self, event: &Value) -> (Answer, usize) {
         let before = self.proxy.round_trips();
         let answer = self.function.call(event).await;
         (answer, self.proxy.round_trips() - before)
     }
 
-    /// The task, which is there; and the round trips.
+    /// The task, which must exist, and the round trips.
     async fn task(&mut self, event: &Value) -> (Value, usize) {
         let (answer, round_trips) = self.read(event).await;
         assert_eq!(answer.status, 200, "a read of a task: {}", answer.body);
@@ -66,12 +67,12 @@ fn anew(event: Value) -> Value {
     events::with_header(event, "Cache-Control", "no-cache")
 }
 
-/// A read by somebody who has this version.
+/// A read by a client that has this version.
 fn known(event: Value, etag: &str) -> Value {
     events::with_header(event, "If-None-Match", etag)
 }
 
-/// A task of alice's.
+/// A task owned by alice.
 async fn task(stand: &Stand, title: &str) -> i64 {
     let id = stand.task(title, "").await;
     stand
@@ -80,7 +81,7 @@ async fn task(stand: &Stand, title: &str) -> i64 {
     id
 }
 
-/// Changes the title by way of another function, and returns the new ETag.
+/// Changes the title through another function, and returns the new ETag.
 async fn rename(writer: &mut Function, id: i64, title: &str) -> String {
     let event = events::by(events::task("PATCH", id, ""), "alice", false);
     let answer = writer.call(&events::with_body(event, &json!({"title": title}))).await;
@@ -89,11 +90,11 @@ async fn rename(writer: &mut Function, id: i64, title: &str) -> String {
 }
 
 #[tokio::test]
-async fn unless_it_is_turned_on_every_read_is_one_round_trip_as_before() {
+async fn without_the_cache_every_read_is_one_round_trip() {
     let stand = Stand::new().await;
     let id = task(&stand, "t").await;
     for (what, starting) in [
-        ("as template.yaml has it on a laptop", stand.function("get-task")),
+        ("with the local settings of template.yaml", stand.function("get-task")),
         ("with a TTL of 0", cached(&stand, "0", "100")),
         ("with room for 0 tasks", cached(&stand, HOUR, "0")),
     ] {
@@ -106,7 +107,7 @@ async fn unless_it_is_turned_on_every_read_is_one_round_trip_as_before() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_read_again_is_the_same_answer_without_a_round_trip() {
+async fn repeated_read_is_identical_without_a_round_trip() {
     let stand = Stand::new().await;
     let id = task(&stand, "t").await;
     let mut reader = Reader::new(&stand).await;
@@ -127,33 +128,37 @@ async fn a_task_that_is_read_again_is_the_same_answer_without_a_round_trip() {
 }
 
 #[tokio::test]
-async fn after_its_time_a_task_is_read_anew_however_often_it_was_asked_for() {
+async fn entry_expires_however_often_it_is_read() {
     let stand = Stand::new().await;
     let id = task(&stand, "before").await;
     let mut writer = stand.function("update-task").start().await;
     let mut reader = Reader::start(&stand, cached(&stand, "3000", "100")).await;
     reader.task(&get(id)).await;
-    assert_eq!(reader.task(&get(id)).await.1, 0, "round trips of a second read at once");
+    assert_eq!(
+        reader.task(&get(id)).await.1,
+        0,
+        "round trips of an immediate second read"
+    );
     rename(&mut writer, id, "after").await;
     let deadline = Instant::now() + Duration::from_secs(20);
-    // More often than it is kept: what starts its time anew with each read never gets there.
+    // More often than the TTL: an entry whose TTL restarts with each read never expires.
     while reader.task(&get(id)).await.0["title"] != "after" {
         assert!(
             Instant::now() < deadline,
-            "20 s after its change a task that is kept for 3 s is still the old one"
+            "20 s after its change, a task with a TTL of 3 s is still the old version"
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 #[tokio::test]
-async fn who_says_no_cache_or_if_none_match_is_told_what_is_so_and_who_asks_next_too() {
+async fn no_cache_and_if_none_match_read_and_refresh_the_entry() {
     let stand = Stand::new().await;
     let id = task(&stand, "first").await;
     let mut writer = stand.function("update-task").start().await;
     let mut reader = Reader::new(&stand).await;
 
-    // A directive is one of several, in upper or lower case (RFC 9111).
+    // The directive may be one of several, in upper or lower case (RFC 9111).
     for directives in ["no-cache", "max-age=600, No-Cache"] {
         reader.task(&get(id)).await;
         rename(&mut writer, id, directives).await;
@@ -172,7 +177,7 @@ async fn who_says_no_cache_or_if_none_match_is_told_what_is_so_and_who_asks_next
         );
     }
 
-    // The client has the version that its own change made; what is kept is the one before.
+    // The client has the version that its own change created; the cache has the previous one.
     let own = rename(&mut writer, id, "own").await;
     let (answer, _) = reader.read(&known(get(id), &own)).await;
     assert_eq!(
@@ -186,7 +191,7 @@ async fn who_says_no_cache_or_if_none_match_is_told_what_is_so_and_who_asks_next
         (Some("own"), 0),
         "title and round trips of the read after one with If-None-Match"
     );
-    // And now somebody else changes it.
+    // Now another client changes it.
     let newer = rename(&mut writer, id, "newer").await;
     let (answer, _) = reader.read(&known(get(id), &own)).await;
     assert_eq!(
@@ -197,7 +202,7 @@ async fn who_says_no_cache_or_if_none_match_is_told_what_is_so_and_who_asks_next
 }
 
 #[tokio::test]
-async fn a_task_that_is_kept_is_still_not_somebody_elses() {
+async fn cached_task_is_not_shown_to_other_users() {
     let stand = Stand::new().await;
     let id = task(&stand, "t").await;
     let mut reader = Reader::new(&stand).await;
@@ -209,31 +214,31 @@ async fn a_task_that_is_kept_is_still_not_somebody_elses() {
         "round trips of the owner's second read"
     );
     let (answer, _) = reader.read(&by("bob", false)).await;
-    assert_eq!(answer.status, 404, "bob's read of what alice has read");
+    assert_eq!(answer.status, 404, "bob's read of a task that alice has read");
     assert_eq!(reader.task(&by("root", true)).await.0["id"], id, "an admin's read");
     for subject in ["bob", "root"] {
         let (answer, _) = reader.read(&by(subject, false)).await;
         assert_eq!(
             answer.status, 404,
-            "a read by {subject}, not an admin, of what an admin has read"
+            "a read by {subject}, not an admin, of a task that an admin has read"
         );
     }
-    assert_eq!(reader.task(&get(id)).await.0["id"], id, "the owner's read in the end");
+    assert_eq!(reader.task(&get(id)).await.0["id"], id, "the owner's final read");
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_remembered_and_what_is_gone_is_forgotten() {
+async fn missing_and_deleted_tasks_are_not_cached() {
     let stand = Stand::new().await;
     let mut reader = Reader::new(&stand).await;
     let (answer, _) = reader.read(&get(4242)).await;
-    assert_eq!(answer.status, 404, "a read of a task that is not there yet");
+    assert_eq!(answer.status, 404, "a read of a task that does not exist yet");
     let insert = "insert into tasks (id, title, created_by) overriding system value values (4242, 't', 'alice')";
     stand.execute(insert).await;
     reader.task(&get(4242)).await;
     assert_eq!(
         reader.task(&get(4242)).await.1,
         0,
-        "round trips when it is there and was read"
+        "round trips of a second read once it exists"
     );
 
     stand.execute("delete from tasks").await;
@@ -243,7 +248,7 @@ async fn what_is_not_there_is_not_remembered_and_what_is_gone_is_forgotten() {
         "a read of a deleted task with Cache-Control: no-cache"
     );
     let (answer, _) = reader.read(&get(4242)).await;
-    assert_eq!(answer.status, 404, "the read after one that has found the task deleted");
+    assert_eq!(answer.status, 404, "the read after one that found the task deleted");
 
     let id = task(&stand, "t").await;
     reader.proxy.take_down().await;
@@ -254,12 +259,12 @@ async fn what_is_not_there_is_not_remembered_and_what_is_gone_is_forgotten() {
     assert_eq!(
         reader.task(&get(id)).await.1,
         0,
-        "round trips when the database is back and the task was read"
+        "round trips of a second read once the database is back"
     );
 }
 
 #[tokio::test]
-async fn no_more_tasks_are_kept_than_there_is_room_for_and_an_old_one_makes_room() {
+async fn full_cache_evicts_an_older_task() {
     let stand = Stand::new().await;
     let mut ids = Vec::new();
     for number in 0..10 {
@@ -268,20 +273,27 @@ async fn no_more_tasks_are_kept_than_there_is_room_for_and_an_old_one_makes_room
     let mut reader = Reader::start(&stand, cached(&stand, HOUR, "3")).await;
     for id in &ids {
         reader.task(&get(*id)).await;
-        assert_eq!(reader.task(&get(*id)).await.1, 0, "round trips of what was just read");
+        assert_eq!(
+            reader.task(&get(*id)).await.1,
+            0,
+            "round trips of a task that was just read"
+        );
     }
-    // Each is read once now, so whatever is dropped for what: those that are here were kept from before.
+    // Each is read once, so hits are entries from before, whatever the eviction policy.
     let mut kept = 0;
     for id in &ids {
         let (task, round_trips) = reader.task(&get(*id)).await;
-        assert_eq!(task["id"], *id, "whose answer it is");
+        assert_eq!(task["id"], *id, "the id in the response");
         kept += usize::from(round_trips == 0);
     }
-    assert!(kept <= 3, "{kept} of 10 tasks were kept, where there is room for 3");
+    assert!(
+        kept <= 3,
+        "{kept} of 10 tasks were cached, although TASK_CACHE_ENTRIES is 3"
+    );
 }
 
 #[tokio::test]
-async fn hits_and_misses_are_metrics_and_cloudwatch_gets_them_in_prod() {
+async fn hits_and_misses_are_metrics_that_reach_cloudwatch() {
     let stand = Stand::new().await;
     let id = task(&stand, "t").await;
     let mut reader = Reader::new(&stand).await;

@@ -1,6 +1,7 @@
 //! The checks of the exercise task-priorities.
 
-// functions: admin-status, admin-task, create-task, get-task, list-tasks, process-task, task-processor, task-reconciler, update-task
+// functions: admin-status, admin-task, create-task, get-task, list-tasks, process-task,
+// task-processor, task-reconciler, update-task
 
 use std::path::Path;
 
@@ -9,10 +10,10 @@ use migrator::{MIGRATIONS, ROLES};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 
-/// The last migration that there was before the exercise.
+/// The last migration before the exercise.
 const LAST_MIGRATION: i64 = 10;
 
-/// True if a resource of this name is referred to.
+/// True if a resource of this name is referenced.
 fn mentions(value: &Value, resource: &str) -> bool {
     match value {
         Value::Array(parts) => parts.iter().any(|part| mentions(part, resource)),
@@ -36,7 +37,7 @@ fn second_mapping(template: &Template) -> &Value {
     second.expect("template.yaml has no second event source mapping that triggers the task-processor")
 }
 
-/// The name of the queue for high priority.
+/// The name of the high-priority queue.
 fn high_queue(template: &Template) -> String {
     let source = &second_mapping(template)["EventSourceArn"];
     let queues = template.resources("AWS::SQS::Queue");
@@ -74,7 +75,8 @@ fn assert_invalid(answer: &Answer, pointer: &str, what: &Value) {
     assert_eq!(pointers.collect::<Vec<_>>(), [pointer], "the mistakes in {what}");
 }
 
-/// Which tasks a queue's messages are about, in the order of their ids; the messages are deleted from sight for long enough.
+/// The tasks that a queue's messages are about, in id order; the messages stay in flight for the
+/// rest of the check.
 async fn sent(stand: &Stand, queue: &str) -> Vec<i64> {
     let messages = stand.receive(queue, 100).await;
     let ids = messages.iter().map(|message| {
@@ -87,7 +89,7 @@ async fn sent(stand: &Stand, queue: &str) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_task_has_the_priority_that_it_was_created_with_wherever_it_is_shown() {
+async fn every_representation_has_the_tasks_priority() {
     let stand = Stand::new().await;
     let mut create_task = stand.function("create-task").start().await;
     let mut ids = Vec::new();
@@ -101,7 +103,7 @@ async fn a_task_has_the_priority_that_it_was_created_with_wherever_it_is_shown()
     ] {
         let answer = create_task.call(&post(&body)).await;
         assert_eq!(answer.status, 201, "the status of {body}");
-        assert_eq!(answer.json()["priority"], priority, "the answer to {body}");
+        assert_eq!(answer.json()["priority"], priority, "the response to {body}");
         ids.push((id_of(&answer), priority));
     }
     let mut get_task = stand.function("get-task").start().await;
@@ -138,7 +140,7 @@ async fn a_task_has_the_priority_that_it_was_created_with_wherever_it_is_shown()
 }
 
 #[tokio::test]
-async fn the_priority_can_be_changed_and_what_is_none_is_a_422_at_its_place() {
+async fn priority_can_be_changed_and_invalid_priority_is_422() {
     let stand = Stand::new().await;
     let mut create_task = stand.function("create-task").start().await;
     let mut update_task = stand.function("update-task").start().await;
@@ -155,7 +157,10 @@ async fn the_priority_can_be_changed_and_what_is_none_is_a_422_at_its_place() {
         assert_eq!(answer.status, 200, "{method} {body}");
         let task = answer.json();
         assert_eq!(task["priority"], priority, "the priority after {method} {body}");
-        assert_eq!(task["description"], "d", "what is not named");
+        assert_eq!(
+            task["description"], "d",
+            "the description, which is absent from the body"
+        );
         let etag = answer.header("etag").to_owned();
         assert!(!etags.contains(&etag), "the ETag after {method} {body}");
         etags.push(etag);
@@ -175,11 +180,11 @@ async fn the_priority_can_be_changed_and_what_is_none_is_a_422_at_its_place() {
             assert_invalid(&update_task.call(&change(method, &body)).await, "#/priority", &body);
         }
     }
-    assert_eq!(stand.row(id).await, before, "the task after changes that were refused");
+    assert_eq!(stand.row(id).await, before, "the task after refused changes");
     assert_eq!(stand.rows("select id from tasks").await.len(), 1, "tasks");
 }
 
-/// How many rows Postgres has read of the tasks, in the table or its indexes, and how often it has looked.
+/// How many task rows Postgres has read, from the table or its indexes, and in how many scans.
 async fn reads(stand: &Stand) -> (i64, i64) {
     let query = "select t.seq_tup_read + sum(i.idx_tup_read) as rows, t.seq_scan + sum(i.idx_scan) as scans
                  from pg_stat_user_tables as t join pg_stat_user_indexes as i using (relid)
@@ -198,7 +203,7 @@ async fn sessions(stand: &Stand) -> usize {
 }
 
 #[tokio::test]
-async fn a_list_of_one_priority_is_complete_and_does_not_read_the_other() {
+async fn filtered_list_is_complete_and_reads_no_other_tasks() {
     let stand = Stand::new().await;
     let mut create_task = stand.function("create-task").start().await;
     let mut expected = Vec::new();
@@ -247,13 +252,13 @@ async fn a_list_of_one_priority_is_complete_and_does_not_read_the_other() {
     assert_eq!(
         ids(&list_tasks.call(&events::by(list(), "bob", false)).await),
         [0; 0],
-        "somebody else's"
+        "another user's list"
     );
     let normal = events::with_query(events::rest("GET", "/tasks", None), "priority", "normal");
     let normal = ids(&list_tasks.call(&by_alice(normal)).await);
     assert!(
         normal.len() == 100 && normal[0] == expected[9] + 1,
-        "those of normal priority: {normal:?}"
+        "the tasks of normal priority: {normal:?}"
     );
     for bad in ["", "High", "urgent"] {
         let event = events::with_query(events::rest("GET", "/tasks", None), "priority", bad);
@@ -265,15 +270,15 @@ async fn a_list_of_one_priority_is_complete_and_does_not_read_the_other() {
     }
     drop(list_tasks);
 
-    for (whose, admin) in [("the caller's own", false), ("everybody's", true)] {
-        // Postgres tells what a session has read when it has ended, so that those before this must have ended, too.
-        eventually(30, "the session of the function before has ended", async || {
+    for (whose, admin) in [("the caller's own", false), ("all users'", true)] {
+        // A session reports its reads when it ends, so the earlier ones must have ended.
+        eventually(30, "the previous function's session has ended", async || {
             (sessions(&stand).await <= others).then_some(())
         })
         .await;
         let (rows, scans) = reads(&stand).await;
         let mut list_tasks = stand.function("list-tasks").start().await;
-        // More often than Postgres plans a statement anew each time.
+        // Often enough for Postgres to switch to a generic plan.
         for _ in 0..8 {
             assert_eq!(
                 ids(&list_tasks.call(&events::by(list(), "alice", admin)).await),
@@ -281,7 +286,7 @@ async fn a_list_of_one_priority_is_complete_and_does_not_read_the_other() {
             );
         }
         drop(list_tasks);
-        let read = eventually(30, "Postgres tells what was read", async || {
+        let read = eventually(30, "Postgres reports its reads", async || {
             let (rows_now, scans_now) = reads(&stand).await;
             (scans_now >= scans + 8).then_some(rows_now - rows)
         })
@@ -291,7 +296,7 @@ async fn a_list_of_one_priority_is_complete_and_does_not_read_the_other() {
 }
 
 #[tokio::test]
-async fn whoever_sends_a_message_sends_it_to_the_queue_of_the_tasks_priority() {
+async fn every_sender_uses_the_queue_of_the_tasks_priority() {
     let stand = Stand::new().await;
     let queue = high_queue(&stand.template);
     let mut create_task = stand.function("create-task").start().await;
@@ -324,7 +329,7 @@ async fn whoever_sends_a_message_sends_it_to_the_queue_of_the_tasks_priority() {
         "what process-task has sent to {TASK_QUEUE}"
     );
 
-    // A changed priority counts from the next message on, whoever sends it.
+    // A changed priority applies from the next message on, from any sender.
     let mut update_task = stand.function("update-task").start().await;
     let body = json!({"priority": "high"});
     let change = by_alice(events::with_body(events::task("PATCH", normal, ""), &body));
@@ -352,7 +357,7 @@ async fn whoever_sends_a_message_sends_it_to_the_queue_of_the_tasks_priority() {
 }
 
 #[tokio::test]
-async fn what_fails_in_the_second_queue_comes_back_there_after_its_retry_delay() {
+async fn second_queue_redelivers_after_the_retry_delay() {
     let stand = Stand::new().await;
     let queue = high_queue(&stand.template);
     let mut create_task = stand.function("create-task").start().await;
@@ -375,12 +380,12 @@ async fn what_fails_in_the_second_queue_comes_back_there_after_its_retry_delay()
         .await
         .unwrap_or_else(|error| panic!("the batch fails: {error}"));
     let failures = answer["batchItemFailures"].as_array().map(Vec::len);
-    assert_eq!(failures, Some(1), "of two records one fails: {answer}");
+    assert_eq!(failures, Some(1), "one of two records fails: {answer}");
     assert_eq!(stand.row(done).await["status"], "completed");
     assert_eq!(stand.row(fails).await["status"], "pending");
     let properties = &stand.template.resource(&queue)["Properties"];
     let visibility = &properties["VisibilityTimeout"];
-    let what = format!("the message is visible again after a second, and not after {visibility} s");
+    let what = format!("the message is visible again after a second, not after {visibility} s");
     let again = eventually(10, &what, async || {
         stand
             .receive(&queue, 10)
@@ -393,7 +398,7 @@ async fn what_fails_in_the_second_queue_comes_back_there_after_its_retry_delay()
 }
 
 #[tokio::test]
-async fn an_idempotency_key_belongs_to_the_priority_too() {
+async fn idempotency_key_covers_the_priority() {
     let stand = Stand::new().await;
     let mut create_task = stand.function("create-task").start().await;
     let once = |body: &Value, key: &str| events::with_header(post(body), "Idempotency-Key", key);
@@ -409,7 +414,7 @@ async fn an_idempotency_key_belongs_to_the_priority_too() {
         assert_eq!(first.status, 201, "{body}");
         let again = create_task.call(&once(&body, key)).await;
         assert_eq!(again.header("idempotent-replayed"), "true", "{body} repeated");
-        assert_eq!(again.body, first.body, "the answer to {body} repeated");
+        assert_eq!(again.body, first.body, "the response to {body} repeated");
         for other in others {
             let answer = create_task.call(&once(&other, key)).await;
             assert_invalid(&answer, "#/header/idempotency-key", &other);
@@ -421,22 +426,22 @@ async fn an_idempotency_key_belongs_to_the_priority_too() {
     assert_eq!(
         same.header("idempotent-replayed"),
         "true",
-        "normal says the same as nothing"
+        "an explicit normal is the same as none"
     );
     assert_eq!(stand.rows("select id from tasks").await.len(), 2, "tasks");
 }
 
 #[tokio::test]
-async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
+async fn previous_version_keeps_working_and_its_data_stays_valid() {
     let stand = Stand::new().await;
-    // A database as it is before the deployment, which is then migrated.
+    // A database from before the deployment, which is then migrated.
     let own: PgConnectOptions = stand.database_url.parse().expect("a URL");
     let name = format!("{}_before", own.get_database().expect("a database"));
     stand
         .execute(&format!(r#"create database "{name}" template template0"#))
         .await;
     let other = own.database(&name);
-    let mut connection = PgConnection::connect_with(&other).await.expect("it is there");
+    let mut connection = PgConnection::connect_with(&other).await.expect("it exists");
     let mut before = Migrator::DEFAULT;
     let migrations = MIGRATIONS
         .iter()
@@ -462,9 +467,9 @@ async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
     drop(get_task);
     connection.close().await.expect("closed");
     stand.execute(&format!(r#"drop database "{name}" with (force)"#)).await;
-    assert_eq!(old.json()["priority"], "normal", "a task that was there before");
+    assert_eq!(old.json()["priority"], "normal", "a task from before the migration");
 
-    // Its statements, as the roles of its functions.
+    // The previous version's statements, with the roles of its functions.
     stand
         .execute(
             "begin;
@@ -491,10 +496,10 @@ async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
     assert_eq!(
         (&new.json()["priority"], &new.json()["status"]),
         (&json!("normal"), &json!("completed")),
-        "a task that the previous version has created and completed: {}",
+        "a task that the previous version created and completed: {}",
         new.body
     );
-    // A key that it has stored: the fingerprint of title and description.
+    // A key that it stored: the fingerprint of title and description.
     stand
         .execute(
             r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
@@ -511,7 +516,7 @@ async fn the_previous_version_goes_on_working_and_what_it_has_stored_is_good() {
     assert_eq!(
         (repeated.status, repeated.header("idempotent-replayed")),
         (201, "true"),
-        "a request that was first answered by the previous version: {}",
+        "a request first served by the previous version: {}",
         repeated.body
     );
     assert_eq!(
@@ -531,7 +536,7 @@ fn list(value: &Value) -> Vec<&Value> {
         .map_or_else(|| vec![value], |list| list.iter().collect())
 }
 
-/// What a function's role allows on a resource.
+/// The actions that a function's role allows on a resource.
 fn allowed(template: &Template, function: &str, resource: &str) -> Vec<String> {
     let role = template.resource(&format!("{function}Role"));
     let policies = role["Properties"]["Policies"].as_array().into_iter().flatten();
@@ -549,7 +554,7 @@ fn read(path: &Path) -> Value {
 }
 
 #[tokio::test]
-async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_priority() {
+async fn second_queue_is_complete_and_openapi_has_the_priority() {
     let templates = std::env::var("TEMPLATES").expect("make grade sets it");
     let capacity = read(&Path::new(&templates).join("sandbox.json"))["Mappings"]["Capacity"].clone();
     for environment in ["sandbox", "prod"] {
@@ -561,7 +566,7 @@ async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_prior
         assert!(encrypted, "{name} is not encrypted");
         assert!(
             number(&queue["VisibilityTimeout"]) >= number(&first["VisibilityTimeout"]),
-            "messages of {name} come back while they are worked on"
+            "messages of {name} are redelivered while they are processed"
         );
         let redrive = &queue["RedrivePolicy"];
         assert_eq!(number(&redrive["maxReceiveCount"]), 5, "maxReceiveCount of {name}");
@@ -571,12 +576,12 @@ async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_prior
         let sources = &properties(dead_letters)["RedriveAllowPolicy"];
         let taken = if dead_letters == "TaskDeadLetterQueue" { 2 } else { 1 };
         let lets_in = sources["redrivePermission"] != "byQueue" || list(&sources["sourceQueueArns"]).len() >= taken;
-        assert!(lets_in, "{dead_letters} takes no messages of {name}");
+        assert!(lets_in, "{dead_letters} accepts no messages of {name}");
 
         let mapping = second_mapping(template);
         assert!(
             list(&mapping["FunctionResponseTypes"]).contains(&&json!("ReportBatchItemFailures")),
-            "one failed record of {name} brings its whole batch back"
+            "one failed record of {name} redelivers its whole batch"
         );
         let concurrency = |mapping: &Value| number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
         assert!(concurrency(mapping) >= 2, "the concurrency of {name} is not bounded");
@@ -633,16 +638,16 @@ async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_prior
             let alarm = &alarm["Properties"];
             alarm["MetricName"] == "ApproximateAgeOfOldestMessage" && mentions(&alarm["Dimensions"], name)
         });
-        let alarm = alarm.unwrap_or_else(|| panic!("no alarm watches the age of the messages of {name}"));
+        let alarm = alarm.unwrap_or_else(|| panic!("no alarm monitors the age of {name}'s messages"));
         assert!(
             mentions(&alarm["Properties"]["AlarmActions"], "AlarmTopic"),
-            "nobody hears of that alarm"
+            "that alarm notifies no one"
         );
     }
 
     let document = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi.json"));
     let task = document["components"]["schemas"]["Task"]["properties"]["priority"].is_object();
-    assert!(task, "openapi.json knows no priority of a task");
+    assert!(task, "openapi.json has no priority of a task");
     let parameters = document["paths"]["/tasks"]["get"]["parameters"]
         .as_array()
         .into_iter()
@@ -650,6 +655,6 @@ async fn the_second_queue_has_all_that_the_first_has_and_openapi_knows_the_prior
     let mut names = parameters.map(|parameter| &parameter["name"]);
     assert!(
         names.any(|name| name == "priority"),
-        "openapi.json knows no parameter priority of GET /tasks"
+        "openapi.json has no parameter priority of GET /tasks"
     );
 }

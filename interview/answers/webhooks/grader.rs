@@ -1,4 +1,4 @@
-//! What the exercise `webhooks` asks for.
+//! The checks of the exercise webhooks.
 
 // functions: create-task, get-task, task-processor, task-reconciler, webhook-sender
 
@@ -13,14 +13,14 @@ use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-const SECRET: &str = "what only the receiver and the sender know";
+const SECRET: &str = "shared by the receiver and the sender only";
 
-/// What EventBridge sends when it is time.
+/// The event that EventBridge sends on schedule.
 fn scheduled() -> Value {
     json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}})
 }
 
-/// The sender, with an hour between attempts: none is repeated unless the check says so.
+/// The sender, with an hour between attempts: no attempt is repeated unless a check overrides that.
 fn sender(stand: &Stand) -> Starting {
     stand
         .function("webhook-sender")
@@ -79,7 +79,7 @@ async fn completed(stand: &Stand, urls: &[String]) {
     work(stand, &mut processor, urls.len()).await;
 }
 
-/// Has the processor work on the messages that there are.
+/// Lets the processor handle all messages in the queue.
 async fn work(stand: &Stand, processor: &mut Function, count: usize) {
     let mut left = count;
     while left > 0 {
@@ -101,7 +101,7 @@ async fn deliveries(stand: &Stand) -> Vec<Value> {
         .await
 }
 
-/// As if what waits had waited long enough.
+/// Makes all pending deliveries due.
 async fn make_due(stand: &Stand) {
     stand
         .execute(
@@ -110,7 +110,7 @@ async fn make_due(stand: &Stand) {
         .await;
 }
 
-/// A task with its times in one spelling: Postgres and Rust end a fraction of a second each in their own way.
+/// A task with normalized times: Postgres and Rust format fractions of a second differently.
 fn spelled(mut task: Value) -> Value {
     for name in ["created_at", "updated_at"] {
         let time = task[name].as_str().unwrap_or_default().trim_end_matches('Z');
@@ -146,7 +146,7 @@ fn assert_signed(call: &Call) {
     assert_eq!(header(call, "webhook-signature"), expected, "Webhook-Signature");
 }
 
-/// Waits until the receiver has been called so often.
+/// Waits until the receiver has been called this often.
 async fn wait_for(receiver: &Webhooks, calls: usize, what: &str) {
     let deadline = Instant::now() + Duration::from_secs(15);
     while receiver.calls().len() < calls {
@@ -160,7 +160,7 @@ async fn wait_for(receiver: &Webhooks, calls: usize, what: &str) {
 }
 
 #[tokio::test]
-async fn a_completed_task_is_posted_to_its_url_signed_and_with_an_event_id() {
+async fn completed_task_is_posted_signed_with_an_event_id() {
     let stand = Stand::new().await;
     let receiver = Webhooks::start(&[Reply::Status(204)]).await;
     let (mut creator, mut sender) = (creator(&stand, true).await, sender(&stand).start().await);
@@ -188,7 +188,7 @@ async fn a_completed_task_is_posted_to_its_url_signed_and_with_an_event_id() {
     assert_eq!(
         (call.method.as_str(), call.path.as_str()),
         ("POST", "/hook?customer=7"),
-        "what was called"
+        "the method and path called"
     );
     let content_type = header(call, "content-type");
     assert!(
@@ -211,7 +211,7 @@ async fn a_completed_task_is_posted_to_its_url_signed_and_with_an_event_id() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_not_https_or_leads_inside_is_refused_and_so_is_another_one_under_the_same_key() {
+async fn insecure_internal_or_changed_url_is_refused() {
     let stand = Stand::new().await;
     let mut strict = creator(&stand, false).await;
     let body = |url: Value| json!({"title": "t", "webhook_url": url});
@@ -296,7 +296,7 @@ async fn a_url_that_is_not_https_or_leads_inside_is_refused_and_so_is_another_on
 }
 
 #[tokio::test]
-async fn what_is_to_be_sent_is_stored_by_the_statement_that_settles_and_the_processor_calls_nobody() {
+async fn settling_statement_stores_the_delivery() {
     let stand = Stand::new().await;
     let variables = &stand.template.function("task-processor")["Environment"]["Variables"];
     assert_eq!(variables["DATABASE_ROLE"], "processor", "the processor's role");
@@ -304,7 +304,7 @@ async fn what_is_to_be_sent_is_stored_by_the_statement_that_settles_and_the_proc
     let proxy = stand.proxy().await;
     let mut processor = stand.function("task-processor").through(&proxy).start().await;
     let mut creator = creator(&stand, true).await;
-    // The first batch prepares the statements.
+    // The first batch also prepares the statements.
     for (batch, size) in [1, 4].into_iter().enumerate() {
         for _ in 0..size {
             task(&mut creator, "", &dead.url("/")).await;
@@ -327,28 +327,28 @@ async fn what_is_to_be_sent_is_stored_by_the_statement_that_settles_and_the_proc
     assert_eq!(
         together,
         vec![expected; 5],
-        "each task, its delivery, and whether one transaction has stored both"
+        "each task, its delivery, and whether one transaction stored both"
     );
     let may = "select action from unnest(array['update', 'delete', 'truncate']) as action
                where has_table_privilege('processor', 'webhook_deliveries', action)";
     assert_eq!(
         stand.rows(may).await,
         [json!(null); 0],
-        "what the role processor may do with deliveries and need not"
+        "unnecessary permissions of the role processor on deliveries"
     );
 }
 
 #[tokio::test]
-async fn every_end_of_a_task_is_announced_whoever_ends_it_and_nothing_else() {
+async fn every_final_outcome_is_announced_and_nothing_else() {
     let stand = Stand::new().await;
     let receiver = Webhooks::start(&[]).await;
     let (mut creator, mut sender) = (creator(&stand, true).await, sender(&stand).start().await);
     let mut processor = stand.function("task-processor").start().await;
     let url = receiver.url("/");
     let failed = task(&mut creator, "fail: no such user", &url).await;
-    task(&mut creator, "retry: the service is away", &url).await;
+    task(&mut creator, "retry: the service is down", &url).await;
     work(&stand, &mut processor, 2).await;
-    // Ten workers have died of this one.
+    // Ten workers have crashed on this one.
     let given_up = task(&mut creator, "", &url).await;
     stand
         .execute(&format!(
@@ -362,7 +362,7 @@ async fn every_end_of_a_task_is_announced_whoever_ends_it_and_nothing_else() {
     for row in &rows {
         assert_eq!(row["status"], "failed", "the status of task {}", row["id"]);
     }
-    // What has ended has ended.
+    // Deleting a task does not cancel its announcement.
     stand.execute(&format!("delete from tasks where id = {given_up}")).await;
     run(&mut sender).await;
     let calls = receiver.calls();
@@ -373,14 +373,14 @@ async fn every_end_of_a_task_is_announced_whoever_ends_it_and_nothing_else() {
         .collect();
     told.sort_by_key(|(id, ..)| id.as_i64());
     let expected = rows.map(|row| (row["id"].clone(), row["status"].clone(), row["result"].clone()));
-    assert_eq!(told, expected, "what was announced: id, status and result");
+    assert_eq!(told, expected, "the announcements: id, status and result");
 
     stand
         .execute(&format!(
             "update tasks set status = 'pending', result = null, settled_at = null where id = {failed}"
         ))
         .await;
-    // Not from the queue, where there are others.
+    // Invoked directly, because the queue contains other messages.
     let outcome = processor.invoke(&events::sqs(&[failed])).await;
     assert!(outcome.is_ok(), "the processor has failed: {outcome:?}");
     assert_eq!(
@@ -393,12 +393,12 @@ async fn every_end_of_a_task_is_announced_whoever_ends_it_and_nothing_else() {
     assert_eq!(
         ids.len(),
         3,
-        "different values of Webhook-Id when one of two tasks has ended twice"
+        "distinct values of Webhook-Id when one of two tasks was settled twice"
     );
 }
 
 #[tokio::test]
-async fn what_may_get_better_is_tried_again_ever_later_with_the_same_id_and_given_up_in_the_end() {
+async fn transient_failure_is_retried_with_backoff_until_exhausted() {
     let stand = Stand::new().await;
     let receiver = Webhooks::start(&[
         Reply::Status(503),
@@ -425,7 +425,7 @@ async fn what_may_get_better_is_tried_again_ever_later_with_the_same_id_and_give
             "there is no last_error: {row}"
         );
         let in_seconds = row["in_seconds"].as_f64().unwrap_or_default();
-        // Since the attempt began some seconds may have passed.
+        // A few seconds may have passed since the attempt began.
         assert!(
             in_seconds > seconds - 60.0,
             "retry {attempt} is due in {in_seconds} s instead of {seconds}"
@@ -449,11 +449,11 @@ async fn what_may_get_better_is_tried_again_ever_later_with_the_same_id_and_give
     assert_eq!(
         (&row["status"], &row["attempts"]),
         (&json!("failed"), &json!(4)),
-        "status and attempts in the end"
+        "the final status and attempts"
     );
     assert!(row["last_error"].is_string(), "there is no last_error: {row}");
 
-    // Nobody listens there; then somebody does.
+    // One endpoint refuses connections; the other one recovers.
     let recovering = Webhooks::start(&[Reply::Status(502), Reply::Status(200)]).await;
     stand.execute("delete from webhook_deliveries").await;
     completed(&stand, &["http://127.0.0.1:1/".to_owned(), recovering.url("/")]).await;
@@ -466,12 +466,12 @@ async fn what_may_get_better_is_tried_again_ever_later_with_the_same_id_and_give
     assert_eq!(
         seen,
         [(&json!("pending"), two), (&json!("delivered"), two)],
-        "status and attempts where nobody listens, and where the second attempt succeeds"
+        "status and attempts for a refused connection, and for a second attempt that succeeds"
     );
 }
 
 #[tokio::test]
-async fn what_will_not_get_better_is_given_up_at_once_and_no_redirect_or_row_leads_the_sender_inside() {
+async fn permanent_failure_ends_at_once_and_no_call_goes_inside() {
     let stand = Stand::new().await;
     let inside = Webhooks::start(&[]).await;
     let gone = Webhooks::start(&[Reply::Status(404)]).await;
@@ -481,18 +481,18 @@ async fn what_will_not_get_better_is_given_up_at_once_and_no_redirect_or_row_lea
     run(&mut lenient).await;
     make_due(&stand).await;
     run(&mut lenient).await;
-    assert_eq!(inside.calls().len(), 0, "calls where a receiver has redirected to");
+    assert_eq!(inside.calls().len(), 0, "calls of the redirect's target");
     assert_eq!(
         (gone.calls().len(), redirecting.calls().len()),
         (1, 1),
-        "calls of a receiver with 404 and of one with 307"
+        "calls of a receiver that returns 404 and of one that returns 307"
     );
     for row in deliveries(&stand).await {
         assert_eq!(row["status"], "failed", "the status after 404, or 307");
         assert!(row["last_error"].is_string(), "there is no last_error: {row}");
     }
 
-    // create-task has taken them, by other settings; this sender must not.
+    // create-task accepted them with other settings; this sender must not call them.
     let by_name = inside.url("/").replace("127.0.0.1", "localhost");
     completed(&stand, &[inside.url("/"), by_name]).await;
     let mut strict = sender(&stand).with("WEBHOOK_ALLOW_LOCAL", "false").start().await;
@@ -508,11 +508,11 @@ async fn what_will_not_get_better_is_given_up_at_once_and_no_redirect_or_row_lea
     let delivered = stand
         .rows("select task_id from webhook_deliveries where status::text = 'delivered'")
         .await;
-    assert_eq!(delivered.len(), 0, "deliveries that count as delivered");
+    assert_eq!(delivered.len(), 0, "deliveries marked as delivered");
 }
 
 #[tokio::test]
-async fn a_receiver_that_does_not_answer_holds_up_nobody_and_a_sender_that_dies_loses_nothing() {
+async fn hanging_receiver_delays_no_one_and_dead_sender_loses_nothing() {
     let stand = Stand::new().await;
     let (dead, living) = (Webhooks::start(&[Reply::Silence]).await, Webhooks::start(&[]).await);
     completed(
@@ -522,10 +522,10 @@ async fn a_receiver_that_does_not_answer_holds_up_nobody_and_a_sender_that_dies_
     .await;
     let mut dying = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "20").start().await;
     tokio::select! {
-        outcome = invoke(&mut dying) => panic!("it did not wait for receivers that do not answer: {outcome:?}"),
+        outcome = invoke(&mut dying) => panic!("it did not wait for receivers that do not respond: {outcome:?}"),
         () = async {
-            wait_for(&dead, 3, "three webhooks of a receiver that does not answer").await;
-            wait_for(&living, 1, "a webhook beside three that are not answered").await;
+            wait_for(&dead, 3, "three webhooks to a receiver that does not respond").await;
+            wait_for(&living, 1, "a webhook alongside three without a response").await;
         } => {}
     }
     // Killed.
@@ -536,34 +536,31 @@ async fn a_receiver_that_does_not_answer_holds_up_nobody_and_a_sender_that_dies_
     run(&mut next).await;
     let calls = dead.calls();
     let again: BTreeSet<String> = calls[3..].iter().map(id).collect();
-    assert_eq!(
-        again, first,
-        "Webhook-Id of what the next sender sends, and of what the dead one was sending"
-    );
+    assert_eq!(again, first, "Webhook-Ids sent by the next sender, and by the dead one");
     let ids: BTreeSet<String> = living.calls().iter().map(id).collect();
     assert_eq!(
         ids.len(),
         1,
-        "different values of Webhook-Id at the receiver that answers"
+        "distinct values of Webhook-Id at the receiver that responds"
     );
     let rows = deliveries(&stand).await;
     let statuses: Vec<&Value> = rows.iter().map(|row| &row["status"]).collect();
     assert_eq!(
         statuses,
         ["pending", "pending", "pending", "delivered"],
-        "the status of all four"
+        "the statuses of all four"
     );
 }
 
 #[tokio::test]
-async fn two_senders_at_once_never_send_the_same() {
+async fn concurrent_senders_send_each_delivery_once() {
     let stand = Stand::new().await;
     let silent = Webhooks::start(&[Reply::Silence]).await;
     completed(&stand, &[silent.url("/")]).await;
     let sender = || sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "20").start();
     let (mut one, mut other) = (sender().await, sender().await);
     tokio::select! {
-        outcome = invoke(&mut one) => panic!("it did not wait for a receiver that does not answer: {outcome:?}"),
+        outcome = invoke(&mut one) => panic!("it did not wait for a receiver that does not respond: {outcome:?}"),
         () = async {
             wait_for(&silent, 1, "a webhook").await;
             run(&mut other).await;
@@ -572,7 +569,7 @@ async fn two_senders_at_once_never_send_the_same() {
     assert_eq!(
         silent.calls().len(),
         1,
-        "calls while one sender waits for the answer and another one runs"
+        "calls while one sender waits for the response and another one runs"
     );
     drop(one);
 
@@ -584,6 +581,6 @@ async fn two_senders_at_once_never_send_the_same() {
     assert_eq!(
         (receiver.calls().len(), ids.len()),
         (30, 30),
-        "calls and events of 30 tasks and two senders"
+        "calls and events for 30 tasks and two senders"
     );
 }

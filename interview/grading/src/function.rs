@@ -1,4 +1,4 @@
-//! A function that runs, and what it answers.
+//! A running function, and its responses.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use crate::env;
 
-/// For the start of a function, and for an answer. Longer than any of them has in template.yaml.
+/// How long a function may take to start or to respond. Longer than any timeout in template.yaml.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long an invocation has, as far as the function is told: as the task-processor on AWS.
+/// The time until an invocation's deadline, as for the task-processor on AWS.
 const TIME: Duration = Duration::from_secs(30);
 
 /// A function that is about to be started.
@@ -29,24 +29,24 @@ impl Starting {
         Self { name, variables, time }
     }
 
-    /// With this variable in its environment, whatever template.yaml says.
+    /// Sets a variable of its environment, overriding template.yaml.
     pub fn with(mut self, variable: &str, value: &str) -> Self {
         self.variables.insert(variable.to_owned(), value.to_owned());
         self
     }
 
-    /// Its invocations have this much time: the deadline that it is told. Nobody ends it then.
+    /// Sets the time until an invocation's deadline. The deadline is not enforced.
     pub fn in_time(self, time: Duration) -> Self {
         Self { time, ..self }
     }
 
-    /// With its database behind the proxy.
+    /// Routes its database connections through the proxy.
     pub fn through(self, proxy: &Proxy) -> Self {
         let options: PgConnectOptions = self.variables["DATABASE_URL"].parse().expect("a URL");
         self.with("DATABASE_URL", &proxy.url(&options))
     }
 
-    /// Starts it and waits until it asks for work: its init phase is over.
+    /// Starts it and waits until it requests its first event, at the end of its init phase.
     pub async fn start(self) -> Function {
         let sandbox = LambdaHost {
             functions: PathBuf::from(env("FUNCTIONS")),
@@ -63,73 +63,73 @@ impl Starting {
     }
 }
 
-/// A function's process: one execution environment. Dropped, it is killed.
+/// A function's process: one execution environment. It is killed on drop.
 pub struct Function {
     /// `create-task`
     pub name: String,
     function: harness::Function,
 }
 
-/// What a function that is behind the API answers.
+/// The response of a function behind the API.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
     pub status: u64,
     headers: BTreeMap<String, String>,
-    /// The body as it is.
+    /// The raw body.
     pub body: String,
 }
 
 impl Function {
-    /// Sends it an event of API Gateway's (see [`harness::events`]) and returns the response.
+    /// Sends it an API Gateway event (see [`harness::events`]) and returns the response.
     pub async fn call(&mut self, event: &Value) -> Answer {
         let response = self.invoke(event).await;
         let response = response.unwrap_or_else(|error| panic!("{} failed: {error}", self.name));
         Answer::of(&response)
     }
 
-    /// Sends it an event and returns what it answers, or the error that it returns.
+    /// Sends it an event and returns its response or its error.
     pub async fn invoke(&mut self, event: &Value) -> Result<Value, String> {
         let outcome = timeout(PATIENCE, self.function.outcome(event)).await;
-        let outcome = outcome.unwrap_or_else(|_| panic!("{} does not answer", self.name));
+        let outcome = outcome.unwrap_or_else(|_| panic!("{} does not respond", self.name));
         let outcome = outcome.unwrap_or_else(|error| panic!("{error:#}"));
         outcome.map(|answer| answer.body).map_err(|failure| failure.error)
     }
 
-    /// The lines that it has printed so far and that are JSON: its log, and its metrics.
+    /// The JSON lines that it has printed so far: its log and its metrics.
     pub fn lines(&self) -> Vec<Value> {
         let output = self.output();
         let lines = output.lines().filter_map(|line| serde_json::from_str(line).ok());
         lines.collect()
     }
 
-    /// All that it has printed so far.
+    /// Everything that it has printed so far.
     pub fn output(&self) -> String {
-        self.function.output().expect("it is kept")
+        self.function.output().expect("output is captured")
     }
 
-    /// The lines of its log that have this message.
+    /// The log lines with this message.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         let mut lines = self.lines();
         lines.retain(|line| line["message"] == message);
         lines
     }
 
-    /// The values of a metric, in the order in which it printed them; those of a distribution one by one. There are none
-    /// unless it was started with a `METRICS_NAMESPACE`.
+    /// The values of a metric, in printed order; a distribution is expanded. Empty unless the
+    /// function was started with a `METRICS_NAMESPACE`.
     pub fn metric(&self, name: &str) -> Vec<f64> {
         let lines = self.lines();
         let of_metrics = lines.iter().filter(|line| line["_aws"].is_object());
         of_metrics.flat_map(|line| values(&line[name])).collect()
     }
 
-    /// The most memory that it has held, in bytes.
+    /// Its peak memory, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.function.peak_memory().expect("it runs")
     }
 }
 
-/// A number, or a distribution as the embedded metric format has it.
+/// The values of a number, or of a distribution in the embedded metric format.
 fn values(metric: &Value) -> Vec<f64> {
     let Some(values) = metric["Values"].as_array() else {
         return metric.as_f64().into_iter().collect();
@@ -162,12 +162,12 @@ impl Answer {
         }
     }
 
-    /// A header, in whatever case; empty if there is none.
+    /// A header, case-insensitively; empty if absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(&name.to_ascii_lowercase()).map_or("", String::as_str)
     }
 
-    /// The body, which is JSON.
+    /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON, {error}: {}", self.body))
     }

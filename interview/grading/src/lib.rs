@@ -1,8 +1,8 @@
-//! What the graders of the exercises have in common: a [`Stand`] to try functions on, from outside.
-//!
-//! A grader sees only what an exercise's brief promises: events go in; answers, rows, messages, log lines and HTTP calls
-//! come out. The functions run as processes, in the environment that template.yaml gives them, so that whatever compiles
-//! can be graded. `make grade` builds them, starts what they need and says where it is, in environment variables.
+//! The library of the exercises' graders: a [`Stand`], which tests functions from outside. A grader
+//! tests only what an exercise's brief promises: events go in; responses, rows, messages, log lines
+//! and HTTP calls come out. The functions run as processes, with the environment from
+//! template.yaml, so any code that compiles can be graded. `make grade` builds them, starts the
+//! services that they need and passes the addresses in environment variables.
 //!
 //! ```no_run
 //! # use grading::{Stand, TASK_QUEUE, events};
@@ -16,8 +16,7 @@
 //! assert_eq!(stand.row(id).await["status"], "completed", "the task's status");
 //! # }
 //! ```
-//!
-//! Everything here panics when it does not get what it needs: a check ends then, and the report shows the text.
+//! Everything here panics on failure, which ends the check; the report shows the message.
 
 mod function;
 mod queues;

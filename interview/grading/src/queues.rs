@@ -1,4 +1,4 @@
-//! The stand's queues, and what Lambda does with them.
+//! The stand's queues, and a stand-in for Lambda's event source mapping.
 
 use std::{
     collections::BTreeMap,
@@ -16,48 +16,48 @@ use crate::{Function, Stand, Template};
 /// The queue that triggers the task-processor, by its name in template.yaml.
 pub const TASK_QUEUE: &str = "TaskQueue";
 
-/// Where messages end that could not be processed.
+/// The dead-letter queue, by its name in template.yaml.
 pub const DEAD_LETTER_QUEUE: &str = "TaskDeadLetterQueue";
 
-/// How long a message may take to be there.
+/// How long a message may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many messages a queue has, approximately, as SQS says. Asked for here and not with the crate `queue`, which candidates
-/// change.
+/// SQS's approximate message counts of a queue. Not read through the crate `queue`, which
+/// candidates change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
-    /// Waiting to be received.
+    /// Ready to be received.
     pub visible: u64,
     /// Received, and neither deleted nor visible again.
     pub in_flight: u64,
-    /// Not to be received yet.
+    /// Delayed: not visible yet.
     pub delayed: u64,
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Its body.
+    /// The body.
     pub body: String,
-    /// How often it was received, this time included.
+    /// How often it was received, including this time.
     pub receives: u32,
     id: String,
     receipt_handle: String,
     attributes: Map<String, Value>,
 }
 
-/// What came of a batch that was delivered.
+/// The result of a delivered batch.
 #[derive(Debug)]
 pub struct Delivered {
-    /// The messages that it had.
+    /// The batch's messages.
     pub messages: Vec<Message>,
-    /// The bodies of those that Lambda has left in the queue. All others are deleted.
+    /// The bodies of those that Lambda would leave in the queue. All others are deleted.
     pub came_back: Vec<String>,
-    /// The error that the function returned, if it did.
+    /// The error that the function returned, if any.
     pub error: Option<String>,
 }
 
-/// Creates all queues of the template, as it has them, but under names of their own; returns their URLs.
+/// Creates all queues of the template under unique names; returns their URLs.
 pub async fn create(sqs: &Client, template: &Template, prefix: &str) -> BTreeMap<String, String> {
     let queues = template.resources("AWS::SQS::Queue");
     let mut urls = BTreeMap::new();
@@ -65,7 +65,7 @@ pub async fn create(sqs: &Client, template: &Template, prefix: &str) -> BTreeMap
         let mut request = sqs.create_queue().queue_name(format!("{prefix}_{name}"));
         for attribute in [QueueAttributeName::VisibilityTimeout, QueueAttributeName::DelaySeconds] {
             let value = &queue["Properties"][attribute.as_str()];
-            // A number, or one as a text.
+            // A number, or a number as text.
             if let Some(value) = value
                 .as_str()
                 .map(str::to_owned)
@@ -77,7 +77,7 @@ pub async fn create(sqs: &Client, template: &Template, prefix: &str) -> BTreeMap
         let created = request.send().await.expect("the queue is created");
         urls.insert((*name).to_owned(), created.queue_url.expect("a queue has a URL"));
     }
-    // When all of them are there.
+    // Once all of them exist.
     for (name, queue) in queues {
         let policy = &queue["Properties"]["RedrivePolicy"];
         let Some(target) = policy["deadLetterTargetArn"]["Fn::GetAtt"][0].as_str() else {
@@ -86,7 +86,7 @@ pub async fn create(sqs: &Client, template: &Template, prefix: &str) -> BTreeMap
         let target = urls.get(target).expect("the dead-letter queue is in the template");
         let asked = sqs.get_queue_attributes().queue_url(target);
         let asked = asked.attribute_names(QueueAttributeName::QueueArn).send().await;
-        let attributes = asked.expect("the queue is there").attributes.unwrap_or_default();
+        let attributes = asked.expect("the queue exists").attributes.unwrap_or_default();
         let arn = attributes
             .get(&QueueAttributeName::QueueArn)
             .expect("a queue has an ARN");
@@ -99,19 +99,19 @@ pub async fn create(sqs: &Client, template: &Template, prefix: &str) -> BTreeMap
 }
 
 impl Stand {
-    /// Where a queue is, by its name in template.yaml.
+    /// The URL of a queue, by its name in template.yaml.
     pub fn queue_url(&self, queue: &str) -> &str {
         let url = self.queues.get(queue);
         url.unwrap_or_else(|| panic!("template.yaml has no queue {queue}"))
     }
 
-    /// Puts a message into a queue.
+    /// Sends a message to a queue.
     pub async fn send(&self, queue: &str, body: &str) {
         let request = self.sqs.send_message().queue_url(self.queue_url(queue));
         request.message_body(body).send().await.expect("the message is sent");
     }
 
-    /// Puts the message about each of these tasks into the task queue.
+    /// Sends a message about each of these tasks to the task queue.
     pub async fn enqueue(&self, ids: &[i64]) {
         for id in ids {
             self.send(TASK_QUEUE, &json!({"task_id": id}).to_string()).await;
@@ -127,7 +127,7 @@ impl Stand {
         ];
         let request = self.sqs.get_queue_attributes().queue_url(self.queue_url(queue));
         let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
-        let attributes = answer.expect("the queue can be asked").attributes.unwrap_or_default();
+        let attributes = answer.expect("the queue has attributes").attributes.unwrap_or_default();
         let [visible, in_flight, delayed] = names.map(|name| {
             let count = attributes.get(&name).and_then(|count| count.parse().ok());
             count.unwrap_or_default()
@@ -139,13 +139,13 @@ impl Stand {
         }
     }
 
-    /// How many messages a queue has, whatever their state.
+    /// How many messages a queue has, in any state.
     pub async fn messages(&self, queue: &str) -> u64 {
         let depth = self.depth(queue).await;
         depth.visible + depth.in_flight + depth.delayed
     }
 
-    /// Receives what a queue has now, up to this many messages: they are in flight then.
+    /// Receives up to this many messages without waiting; they are then in flight.
     pub async fn receive(&self, queue: &str, at_most: usize) -> Vec<Message> {
         let mut messages = Vec::new();
         while messages.len() < at_most {
@@ -180,14 +180,14 @@ impl Stand {
         }
     }
 
-    /// Does what Lambda does with the task queue: receives this many messages, waiting for them, invokes the function with
-    /// them, and deletes those that are done with.
+    /// Acts as Lambda's event source mapping of the task queue: waits for this many messages,
+    /// invokes the function with them, and deletes those that it acknowledges.
     pub async fn deliver(&self, function: &mut Function, count: usize) -> Delivered {
         let messages = self.receive_all(TASK_QUEUE, count).await;
         self.hand_over(function, messages).await
     }
 
-    /// The same with messages of the task queue that were received already.
+    /// The same with messages of the task queue that were already received.
     pub async fn hand_over(&self, function: &mut Function, messages: Vec<Message>) -> Delivered {
         let records = messages.iter().map(Message::record).collect();
         let answer = function.invoke(&harness::events::batch(records)).await;
@@ -220,8 +220,8 @@ impl Stand {
     }
 }
 
-/// The messages that an answer reports as failed. All of them if it is not a valid one (AWS Lambda Developer Guide,
-/// "Implementing partial batch responses").
+/// The messages that a response reports as failed; all of them if the response is invalid (AWS
+/// Lambda Developer Guide, "Implementing partial batch responses").
 fn failures<'a>(answer: &Value, ids: Vec<&'a str>) -> Vec<&'a str> {
     let failures = match answer {
         Value::Null => return Vec::new(),
@@ -241,7 +241,7 @@ fn failures<'a>(answer: &Value, ids: Vec<&'a str>) -> Vec<&'a str> {
 }
 
 impl Message {
-    /// The record of it that Lambda makes.
+    /// Its record in a Lambda event.
     pub fn record(&self) -> Value {
         json!({
             "messageId": self.id,

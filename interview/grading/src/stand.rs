@@ -1,4 +1,4 @@
-//! The stand: a database and queues of its own, and the functions.
+//! The stand: a test environment with its own database and queues, and the functions.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ use sqlx::{
 
 use crate::{Starting, Template, env, queues};
 
-/// What a check tries functions on. Nobody else uses it, and it is gone when the check ends.
+/// A check's test environment. It is exclusive to the check, and deleted when the check ends.
 pub struct Stand {
-    /// Its database: what the migrations make, and nothing in it.
+    /// Its database: migrated and empty.
     pub pool: PgPool,
-    /// What template.yaml deploys on a laptop.
+    /// template.yaml for the environment `local`.
     pub template: Template,
-    /// How to connect to its database.
+    /// Its database's URL.
     pub database_url: String,
     pub(crate) sqs: Client,
     /// The URL of each queue of the template, by its name there.
@@ -44,7 +44,7 @@ impl Stand {
         let database_url: String = options.to_url_lossy().into();
         let created = Postgres::create_database(&database_url).await;
         created.expect("the database is created");
-        // A function that hangs in a transaction must not make its check hang, too.
+        // A function that hangs in a transaction must not hang its check.
         let options = options.options([("statement_timeout", "30s")]);
         let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(options);
         let sqs = queue::client_config().expect("the environment that `make grade` sets");
@@ -66,8 +66,8 @@ impl Stand {
         stand
     }
 
-    /// A function of this name, about to be started: in the environment that the template gives it, with this database
-    /// and these queues. Its API is closed, so that a request has the caller that it names.
+    /// A function, ready to be started with the template's environment, this database and these
+    /// queues. Authentication is on, so a request has the caller that it names.
     pub fn function(&self, name: &str) -> Starting {
         let mut variables = self.template.variables(name, &self.queues);
         variables.extend([
@@ -78,26 +78,26 @@ impl Stand {
         Starting::new(name, variables)
     }
 
-    /// Something between functions and this database that counts: hand it to [`Starting::through`].
+    /// A counting proxy between functions and this database, for [`Starting::through`].
     pub async fn proxy(&self) -> Proxy {
         Proxy::start(&self.pool).await
     }
 
-    /// A pending task whose message was sent, and its id.
+    /// Inserts a pending task marked as enqueued; returns its id.
     pub async fn task(&self, title: &str, description: &str) -> i64 {
         let insert = "insert into tasks (title, description, enqueued_at) values ($1, $2, now()) returning id";
         let insert = sqlx::query_scalar(insert).bind(title).bind(description);
         insert.fetch_one(&self.pool).await.expect("the task is inserted")
     }
 
-    /// Everything Postgres knows of a task, or null.
+    /// A task's whole row, or null.
     pub async fn row(&self, id: i64) -> Value {
         let select = sqlx::query_scalar("select to_jsonb(tasks) from tasks where id = $1").bind(id);
         let row = select.fetch_optional(&self.pool).await;
         row.expect("the query is valid").unwrap_or_default()
     }
 
-    /// What a query returns: an object for each row.
+    /// The rows of a query, as objects.
     pub async fn rows(&self, query: &str) -> Vec<Value> {
         let query = format!("select to_jsonb(asked) from ({query}) as asked");
         let rows = sqlx::query_scalar(&query).fetch_all(&self.pool).await;
@@ -114,13 +114,13 @@ impl Stand {
 impl Drop for Stand {
     fn drop(&mut self) {
         let url = std::mem::take(&mut self.database_url);
-        // In a thread with a runtime of its own: there is no waiting in a drop.
+        // In a thread with its own runtime: drop cannot await.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(Postgres::force_drop_database(&url))?;
             anyhow::Ok(())
         });
-        // What is left behind is in nobody's way.
+        // A leftover database does no harm.
         let _ = dropped.join();
     }
 }

@@ -1,4 +1,4 @@
-//! template.yaml, as CloudFormation gets it (dev/tools/translate.py).
+//! template.yaml, translated for CloudFormation (dev/tools/translate.py).
 
 use std::{collections::BTreeMap, fs};
 
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::env;
 
-/// What is deployed in one environment: without conditions, parameters and mappings.
+/// The resources of one environment, with conditions, parameters and mappings resolved.
 pub struct Template(Value);
 
 impl Template {
-    /// That of the environment `local`, `sandbox` or `prod`.
+    /// Reads the template of the environment `local`, `sandbox` or `prod`.
     pub fn of(environment: &str) -> Self {
         let file = format!("{}/{environment}.resolved.json", env("TEMPLATES"));
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -37,7 +37,7 @@ impl Template {
         function
     }
 
-    /// What brings a function messages of a queue: the properties of that event source mapping, or null.
+    /// The properties of the event source mapping from a queue to a function, or null.
     pub fn trigger(&self, queue: &str, function: &str) -> &Value {
         let function = format!("{}Function", camel_case(function));
         let mappings = self.resources("AWS::Lambda::EventSourceMapping").into_values();
@@ -49,7 +49,8 @@ impl Template {
         trigger.unwrap_or(&Value::Null)
     }
 
-    /// The variables of a function's environment, with these queues in them. What refers to something else is left out.
+    /// The variables of a function's environment, resolved with these queues. References to other
+    /// resources are left out.
     pub(crate) fn variables(&self, function: &str, queues: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let variables = self.function(function)["Environment"]["Variables"].as_object();
         let resolved = variables.into_iter().flatten();
@@ -67,7 +68,7 @@ fn camel_case(name: &str) -> String {
     words.collect()
 }
 
-/// True if the expression has this resource in it: as a reference, an attribute, or in a text.
+/// True if the expression mentions this resource: as a reference, an attribute, or in text.
 fn refers_to(expression: &Value, resource: &str) -> bool {
     match expression {
         Value::Array(parts) => parts.iter().any(|part| refers_to(part, resource)),
@@ -80,7 +81,7 @@ fn refers_to(expression: &Value, resource: &str) -> bool {
     }
 }
 
-/// The text that the expression stands for, if it is one, or refers to a queue.
+/// The expression's value as text, if it is a literal or refers to a queue.
 fn resolve(expression: &Value, queues: &BTreeMap<String, String>) -> Option<String> {
     match expression {
         Value::String(text) => return Some(text.clone()),
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_is_a_text_or_a_queue_and_everything_else_is_left_out() {
+    fn variables_are_literals_or_queues_only() {
         let template = Template(
             json!({"Resources": {"CreateTaskFunction": {"Properties": {"Environment": {"Variables": {
                 "TEXT": "5",
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_is_found_however_it_names_its_function() {
+    fn trigger_is_found_by_any_form_of_function_reference() {
         for function in [
             json!({"Fn::Sub": "${TaskProcessorFunction}:live"}),
             json!({"Ref": "TaskProcessorFunctionAliaslive"}),

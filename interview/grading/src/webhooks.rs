@@ -1,4 +1,4 @@
-//! A server for what functions call.
+//! A server that receives webhooks.
 
 use std::{
     collections::BTreeMap,
@@ -18,46 +18,46 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// Notes what it is asked, and answers as it was told.
+/// Records calls, and replies as configured.
 pub struct Webhooks {
     address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
-/// How to answer a call.
+/// A configured reply to a call.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// With this status, and an empty body.
+    /// This status, and an empty body.
     Status(u16),
-    /// With 307, which has a client send the same to this URL.
+    /// 307, which redirects the same request to this URL.
     Redirect(String),
-    /// Never, while the connection stays open.
+    /// No response, while the connection stays open.
     Silence,
 }
 
-/// A call.
+/// A recorded call.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Like `POST`.
     pub method: String,
-    /// With its query.
+    /// The path with its query.
     pub path: String,
-    /// By their names in lower case.
+    /// Headers by lower-case name.
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: String,
 }
 
 impl Call {
-    /// The body, which is JSON.
+    /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON, {error}: {}", self.body))
     }
 }
 
 impl Webhooks {
-    /// Serves on a port of its own. The first call gets the first reply, and so on, those after the last one the last,
-    /// and 200 if there is none.
+    /// Serves on a free port. Calls get the replies in turn, later calls the last one, and 200 if
+    /// there are none.
     pub async fn start(replies: &[Reply]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");

@@ -6,7 +6,7 @@ use xtask::{
     stack::settings::Settings,
 };
 
-/// Measures in a fresh clone, and writes interview/README.md.
+/// Measures in a fresh clone, and writes the results to interview/README.md.
 pub fn run(settings: &Settings) -> Result<()> {
     local_loop::in_clone(settings, "interview/README.md", |clone, rows| {
         clone.make_target(&["up"])?;

@@ -1,4 +1,5 @@
-//! `make exercise` and `make exercise-reset`: an exercise is a branch with one commit, so that its history tells nothing.
+//! `make exercise` and `make exercise-reset`: an exercise is a branch with one commit, so its
+//! history reveals nothing.
 
 use std::path::Path;
 
@@ -11,38 +12,39 @@ use crate::{
     workshop::{self, Workshop},
 };
 
-/// An exercise that was begun: its branch, and what git's settings say about it.
-pub struct Begun {
+/// An exercise in progress: its branch, and its data in git's settings.
+pub struct ActiveExercise {
     /// `lost-messages`
     pub name: String,
-    /// The commit with the kit that it was made from.
+    /// The commit with the kit that it was created from.
     pub kit: String,
-    /// The one commit it began with.
+    /// Its first and only initial commit.
     start: String,
-    /// Where one was: a branch, or a commit.
+    /// The branch or commit that was checked out before.
     from: String,
 }
 
-impl Begun {
-    /// The one of this name; without a name, the one whose branch is checked out.
+impl ActiveExercise {
+    /// Finds it by name; without a name, by the branch that is checked out.
     pub fn find(git: &Git, name: Option<&str>) -> Result<Self> {
         let branch = git.branch().unwrap_or_default();
         let name = match (name, branch.strip_prefix("exercise/")) {
             (Some(name), _) | (None, Some(name)) => name.to_owned(),
             (None, None) => bail!(
-                "no exercise is checked out. To begin one: make exercise N=<name>. To go on: git switch exercise/<name>"
+                "no exercise is checked out. To start one: make exercise N=<name>. \
+                 To continue one: git switch exercise/<name>"
             ),
         };
         let setting = |key: &str| git.setting(&setting(&name, key));
         match (setting("kit"), setting("start"), setting("from")) {
             (Some(kit), Some(start), Some(from)) => Ok(Self { name, kit, start, from }),
-            _ => bail!("the exercise {name} has not begun: make exercise N={name}"),
+            _ => bail!("the exercise {name} has not been started: make exercise N={name}"),
         }
     }
 
-    /// Fails unless what is checked out comes from the exercise.
+    /// Fails unless HEAD descends from the exercise.
     pub fn ensure_checked_out(&self, git: &Git) -> Result<()> {
-        let descends = git.ask(["merge-base", "--is-ancestor", &self.start, "HEAD"]).is_ok();
+        let descends = git.run(["merge-base", "--is-ancestor", &self.start, "HEAD"]).is_ok();
         let branch = branch(&self.name);
         ensure!(descends, "{branch} is not checked out: git switch {branch}");
         Ok(())
@@ -53,12 +55,12 @@ fn branch(name: &str) -> String {
     format!("exercise/{name}")
 }
 
-/// Where git keeps what it should remember of an exercise: with its branch, so that it goes with it.
+/// The name of a git setting for an exercise. It belongs to the branch, so it is deleted with it.
 fn setting(name: &str, key: &str) -> String {
     format!("branch.{}.{key}", branch(name))
 }
 
-/// Begins an exercise.
+/// Starts an exercise.
 pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
     let git = Git::open(&settings.root)?;
     if let Some(current) = git
@@ -66,13 +68,13 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
         .as_deref()
         .and_then(|branch| branch.strip_prefix("exercise/"))
     {
-        bail!("you are in the exercise {current}: to end it first, `make exercise-reset`");
+        bail!("the exercise {current} is in progress: to end it first, run `make exercise-reset`");
     }
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let kit = Kit::of(&git, &head)?;
     let Some(name) = name else {
         bail!(
-            "which one? Say for example `make exercise N=lost-messages`. There are: {}",
+            "no exercise is named. For example: `make exercise N=lost-messages`. Available: {}",
             kit.names().join(", ")
         );
     };
@@ -81,36 +83,36 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
     let branch = branch(name);
     ensure!(
         git.commit(&branch).is_none(),
-        "the exercise {name} has begun already.\n\
-         To go on with it: git switch {branch}\n\
-         To begin anew:    make exercise-reset N={name}, then this again"
+        "the exercise {name} has already been started.\n\
+         To continue it: git switch {branch}\n\
+         To restart it:  make exercise-reset N={name}, then this command again"
     );
     ensure_clean(&git)?;
 
     let from = git.branch().unwrap_or_else(|| head.clone());
     let tree = exercise.tree(&Workshop::open(settings)?, State::Start)?;
     let start = git.make_commit(&tree, None, &format!("The exercise {name}"))?;
-    git.ask(["branch", "--no-track", &branch, &start])?;
+    git.run(["branch", "--no-track", &branch, &start])?;
     for (key, value) in [("kit", &head), ("start", &start), ("from", &from)] {
-        git.ask(["config", "--local", &setting(name, key), value])?;
+        git.run(["config", "--local", &setting(name, key), value])?;
     }
-    if let Err(error) = git.ask(["switch", "--quiet", &branch]) {
-        git.ask(["branch", "--quiet", "-D", &branch])?;
+    if let Err(error) = git.run(["switch", "--quiet", &branch]) {
+        git.run(["branch", "--quiet", "-D", &branch])?;
         return Err(error);
     }
-    // Where a proof may have left a solution.
+    // A proof may have left a solution there.
     git.forget_check_out(&workshop::source(&settings.root))?;
     let facts = Facts::of(&exercise.brief()?);
     println!(
         "
-The exercise {name} has begun, on the branch {branch}.
+The exercise {name} has started, on the branch {branch}.
 
   Brief      {}
   Level      {}
   Time box   {}
 
-  make grade            check what you have; as often as you like, committed or not
-  make exercise-reset   end it: back to {}, your work is kept as a commit
+  make grade            check your work; as often as you like, committed or not
+  make exercise-reset   end it: back to {}; your work is kept as a commit
 ",
         exercise.brief_path(),
         facts.level,
@@ -120,7 +122,7 @@ The exercise {name} has begun, on the branch {branch}.
     Ok(())
 }
 
-/// A person's word for where one was.
+/// A readable name of the previous branch or commit.
 fn place(git: &Git, from: &str) -> String {
     match git.commit(&format!("refs/heads/{from}")) {
         Some(_) => from.to_owned(),
@@ -142,12 +144,12 @@ fn ensure_clean(git: &Git) -> Result<()> {
         list += &format!("\n  and {} more", changes.len() - SHOWN);
     }
     bail!(
-        "there are changes that are not committed, and they would get into the exercise:{list}\n\
-         Commit them, or put them aside: git stash --include-untracked"
+        "there are uncommitted changes, which would end up in the exercise:{list}\n\
+         Commit them, or stash them: git stash --include-untracked"
     );
 }
 
-/// What the brief says at its beginning and in its section about time.
+/// The level and time box from a brief.
 struct Facts {
     level: String,
     time_box: String,
@@ -173,57 +175,57 @@ pub fn section<'a>(document: &'a str, title: &str) -> Option<&'a str> {
     Some(text.split("\n## ").next().unwrap_or_default().trim())
 }
 
-/// Ends an exercise: the one that is named, or else the one that is checked out.
+/// Ends the named exercise, or else the one that is checked out.
 pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
     let git = Git::open(root)?;
-    let begun = Begun::find(&git, name)?;
-    let branch = branch(&begun.name);
+    let active = ActiveExercise::find(&git, name)?;
+    let branch = branch(&active.name);
     if git.branch().as_ref() == Some(&branch) {
-        keep_changes(&git, &begun)?;
-        // The branch that one came from may be gone by now.
-        match git.commit(&format!("refs/heads/{}", begun.from)) {
-            Some(_) => git.ask(["switch", "--quiet", &begun.from])?,
-            None => git.ask([
+        keep_changes(&git, &active)?;
+        // The previous branch may have been deleted.
+        match git.commit(&format!("refs/heads/{}", active.from)) {
+            Some(_) => git.run(["switch", "--quiet", &active.from])?,
+            None => git.run([
                 "switch",
                 "--quiet",
                 "--detach",
-                git.commit(&begun.from).as_ref().unwrap_or(&begun.kit),
+                git.commit(&active.from).as_ref().unwrap_or(&active.kit),
             ])?,
         };
     }
-    let work = git.commit(&branch).context("the exercise's branch is gone")?;
-    // Its settings go with it.
-    git.ask(["branch", "--quiet", "-D", &branch])?;
-    let kept = if work == begun.start {
+    let work = git.commit(&branch).context("the exercise's branch was deleted")?;
+    // This also deletes its settings.
+    git.run(["branch", "--quiet", "-D", &branch])?;
+    let kept = if work == active.start {
         "Nothing was changed in it.".to_owned()
     } else {
-        let id = git.ask(["rev-parse", "--short", &work])?;
+        let id = git.run(["rev-parse", "--short", &work])?;
         format!(
-            "The work is kept, for a month at least, as the commit {id}:\n\n\
+            "The work is kept for at least a month as the commit {id}:\n\n\
              \x20 git diff {} {id}\n\
-             \x20 git branch my-{} {id}   to keep it for ever",
-            git.ask(["rev-parse", "--short", &begun.start])?,
-            begun.name,
+             \x20 git branch my-{} {id}   to keep it permanently",
+            git.run(["rev-parse", "--short", &active.start])?,
+            active.name,
         )
     };
     println!(
         "\nThe exercise {} has ended; you are on {}.\n{kept}\n",
-        begun.name,
-        git.branch().unwrap_or_else(|| "a commit of no branch".to_owned()),
+        active.name,
+        git.branch().unwrap_or_else(|| "a detached commit".to_owned()),
     );
     Ok(())
 }
 
-/// Commits what has not been, whatever hooks there are.
-fn keep_changes(git: &Git, begun: &Begun) -> Result<()> {
+/// Commits all changes, bypassing hooks.
+fn keep_changes(git: &Git, active: &ActiveExercise) -> Result<()> {
     if git.changes()?.is_empty() {
         return Ok(());
     }
-    git.ask(["add", "--all"])?;
-    let tree = git.ask(["write-tree"])?;
-    let message = format!("Work on the exercise {}", begun.name);
+    git.run(["add", "--all"])?;
+    let tree = git.run(["write-tree"])?;
+    let message = format!("Work on the exercise {}", active.name);
     let commit = git.make_commit(&tree, git.commit("HEAD").as_deref(), &message)?;
-    git.ask(["update-ref", "HEAD", &commit])?;
+    git.run(["update-ref", "HEAD", &commit])?;
     Ok(())
 }
 
@@ -261,7 +263,8 @@ diff --git a/src.txt b/src.txt
         fs::write(path, text).expect("written");
     }
 
-    /// A repository with the exercise `broken`, which rests on its first commit, in a folder of this test's own.
+    /// A repository with the exercise `broken`, based on its first commit, in a separate folder for
+    /// this test.
     pub fn repository(test: &str) -> PathBuf {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests");
         let folder = target.join("exercises").join(test);
@@ -329,7 +332,7 @@ diff --git a/src.txt b/src.txt
     }
 
     #[test]
-    fn exercise_hides_answers_and_its_end_keeps_the_work() {
+    fn exercise_hides_answers_and_reset_keeps_the_work() {
         let folder = repository("whole");
         begin(&folder, Some("broken")).expect("it begins");
         assert_eq!(run(&folder, &["branch", "--show-current"]), "exercise/broken");
@@ -345,10 +348,10 @@ diff --git a/src.txt b/src.txt
         write(&folder, "new/test.rs", "a test\n");
         write(&folder, "interview/grading/lib.rs", "cheating\n");
         let git = Git::open(&folder).expect("a repository");
-        let begun = Begun::find(&git, None).expect("it is checked out");
-        begun.ensure_checked_out(&git).expect("it is");
-        let kit = Kit::of(&git, &begun.kit).expect("the kit");
-        let exercise = kit.exercise(&begun.name).expect("it is there");
+        let active = ActiveExercise::find(&git, None).expect("an active exercise");
+        active.ensure_checked_out(&git).expect("it is");
+        let kit = Kit::of(&git, &active.kit).expect("the kit");
+        let exercise = kit.exercise(&active.name).expect("it is there");
         let index = git.index().expect("an index").of_working_tree().expect("what there is");
         let graded = exercise.with_grading(&index).expect("a tree");
         for (path, text) in [
@@ -377,16 +380,16 @@ diff --git a/src.txt b/src.txt
     }
 
     #[test]
-    fn begin_refuses_what_would_mix_things_up() {
+    fn begin_refuses_unknown_names_and_unclean_states() {
         let folder = repository("refusals");
-        let unknown = refusal(begin(&folder, Some("brocken")));
+        let unknown = refusal(begin(&folder, Some("unknown")));
         assert!(
-            unknown.contains("\"brocken\"") && unknown.ends_with(": broken"),
+            unknown.contains("\"unknown\"") && unknown.ends_with(": broken"),
             "{unknown}"
         );
-        assert!(refusal(begin(&folder, None)).contains("There are: broken"));
+        assert!(refusal(begin(&folder, None)).contains("Available: broken"));
         assert!(refusal(reset(&folder, None)).contains("no exercise is checked out"));
-        assert!(refusal(reset(&folder, Some("broken"))).contains("has not begun"));
+        assert!(refusal(reset(&folder, Some("broken"))).contains("has not been started"));
 
         write(&folder, "src.txt", "changed\n");
         write(&folder, "stray file", "\n");
@@ -396,19 +399,19 @@ diff --git a/src.txt b/src.txt
         run(&folder, &["stash", "--quiet", "--include-untracked"]);
 
         begin(&folder, Some("broken")).expect("it begins");
-        assert!(refusal(begin(&folder, Some("broken"))).contains("you are in the exercise broken"));
+        assert!(refusal(begin(&folder, Some("broken"))).contains("the exercise broken is in progress"));
         run(&folder, &["switch", "--quiet", "main"]);
         assert!(refusal(begin(&folder, Some("broken"))).contains("git switch exercise/broken"));
         let git = Git::open(&folder).expect("a repository");
-        let begun = Begun::find(&git, Some("broken")).expect("it has begun");
-        assert!(refusal(begun.ensure_checked_out(&git)).contains("git switch exercise/broken"));
-        // From where one is, too.
+        let active = ActiveExercise::find(&git, Some("broken")).expect("it has been started");
+        assert!(refusal(active.ensure_checked_out(&git)).contains("git switch exercise/broken"));
+        // It can also be ended from another branch.
         reset(&folder, Some("broken")).expect("it ends");
         assert_eq!(run(&folder, &["branch", "--list"]), "* main");
     }
 
     #[test]
-    fn reset_returns_to_the_former_branch_or_commit() {
+    fn reset_returns_to_the_previous_branch_or_commit() {
         let folder = repository("detached");
         let head = run(&folder, &["rev-parse", "HEAD"]);
         run(&folder, &["switch", "--quiet", "--detach"]);
@@ -424,7 +427,7 @@ diff --git a/src.txt b/src.txt
         assert_eq!(
             run(&folder, &["rev-parse", "HEAD"]),
             head,
-            "the branch is gone, the commit is not"
+            "the branch was deleted, the commit was not"
         );
     }
 
@@ -471,11 +474,11 @@ diff --git a/src.txt b/src.txt
     fn folder_without_its_own_repository_is_refused() {
         let folder = repository("none").join("src");
         fs::create_dir_all(&folder).expect("a folder");
-        assert!(refusal(begin(&folder, Some("broken"))).contains("a part of another one"));
+        assert!(refusal(begin(&folder, Some("broken"))).contains("belongs to another one"));
     }
 
     #[test]
-    fn worktree_changes_only_what_differs() {
+    fn checkout_writes_only_changed_files() {
         let folder = repository("checkout");
         let git = Git::open(&folder).expect("a repository");
         let to = folder.join(".local/copy");
@@ -508,7 +511,7 @@ diff --git a/src.txt b/src.txt
     }
 
     #[test]
-    fn begin_tells_level_and_time_box() {
+    fn begin_shows_level_and_time_box() {
         let facts = Facts::of(
             "# T\n\n**Level:** mid (2-5 years) · **Kind:** debug\n\n## Time box\n\n60 minutes. Slowly.\n\n## Hints\n",
         );

@@ -1,4 +1,5 @@
-//! git, for the exercises: trees and commits are made beside what a person has checked out, not through it.
+//! git, for the exercises: trees and commits are created without touching the user's working tree
+//! or index.
 
 use std::{
     env, fs,
@@ -16,29 +17,29 @@ pub struct Git {
 }
 
 impl Git {
-    /// The repository whose working tree is this folder.
+    /// Opens the repository whose working tree is this folder.
     pub fn open(root: &Path) -> Result<Self> {
         let git = Self { root: root.to_owned() };
         let found = Command::new("git").arg("--version").output();
         ensure!(found.is_ok(), "the exercises need git; Debian: sudo apt install git");
-        let toplevel = match git.ask(["rev-parse", "--show-toplevel"]) {
+        let toplevel = match git.run(["rev-parse", "--show-toplevel"]) {
             Ok(toplevel) => PathBuf::from(toplevel),
             Err(error) if error.to_string().contains("not a git repository") => bail!(
-                "the exercises need the project's git repository, and this folder is none (was it downloaded as an \
+                "the exercises need the project's git repository, and this folder is not one (was it downloaded as an \
                  archive?): clone it, and run the command there"
             ),
             Err(error) => return Err(error),
         };
         ensure!(
             toplevel.canonicalize()? == root.canonicalize()?,
-            "the exercises need the project's own git repository, and this folder is a part of another one, {}",
+            "the exercises need the project's own git repository, but this folder belongs to another one, {}",
             toplevel.display()
         );
         Ok(git)
     }
 
-    /// Runs a git command to its end and returns what it prints, without the newline at the end.
-    pub fn ask<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
+    /// Runs a git command and returns its output without the trailing newline.
+    pub fn run<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
         let output = process::output(self.command().args(arguments))?;
         Ok(output.trim_end_matches('\n').to_owned())
     }
@@ -47,64 +48,64 @@ impl Git {
     fn command(&self) -> Command {
         let mut command = Command::new("git");
         for (name, _) in env::vars_os() {
-            // As git sets them for its hooks.
+            // Set by git for its hooks.
             if name.to_string_lossy().starts_with("GIT_") {
                 command.env_remove(&name);
             }
         }
-        // Some answers are compared.
+        // Some output is compared.
         command.current_dir(&self.root).env("LC_ALL", "C");
-        // Who makes the commits of the exercises, which need nobody's signature.
-        for who in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{who}_NAME"), "make exercise");
-            command.env(format!("GIT_{who}_EMAIL"), "exercise@localhost");
+        // The author of the exercises' commits, which are not signed.
+        for role in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{role}_NAME"), "make exercise");
+            command.env(format!("GIT_{role}_EMAIL"), "exercise@localhost");
         }
         command.args(["-c", "commit.gpgSign=false", "-c", "core.quotePath=false"]);
         command
     }
 
-    /// The commit that a name stands for, if there is one.
+    /// The commit that a name refers to, if any.
     pub fn commit(&self, name: &str) -> Option<String> {
-        self.ask(["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")])
+        self.run(["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")])
             .ok()
     }
 
-    /// The branch that is checked out, if one is.
+    /// The current branch, if any.
     pub fn branch(&self) -> Option<String> {
-        self.ask(["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
+        self.run(["symbolic-ref", "--quiet", "--short", "HEAD"]).ok()
     }
 
-    /// What is changed, and what is neither committed nor ignored: a line for each, as `git status` has it.
+    /// Changed and untracked files: one line each, as in `git status --porcelain`.
     pub fn changes(&self) -> Result<Vec<String>> {
-        let status = self.ask(["--no-optional-locks", "status", "--porcelain", "--untracked-files=all"])?;
+        let status = self.run(["--no-optional-locks", "status", "--porcelain", "--untracked-files=all"])?;
         Ok(status.lines().map(str::to_owned).collect())
     }
 
-    /// A file as it is in a commit or a tree, if it is there.
+    /// A file's content in a commit or a tree, if it exists.
     pub fn file(&self, tree: &str, path: &str) -> Option<String> {
         process::output(self.command().args(["show", &format!("{tree}:{path}")])).ok()
     }
 
-    /// The names in a folder of a commit or a tree; none if it is not there.
+    /// The names in a folder of a commit or a tree; none if the folder does not exist.
     pub fn folder(&self, tree: &str, path: &str) -> Vec<String> {
-        let listed = self.ask(["ls-tree", "--name-only", &format!("{tree}:{path}")]);
+        let listed = self.run(["ls-tree", "--name-only", &format!("{tree}:{path}")]);
         listed.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// Makes a commit and returns its id.
+    /// Creates a commit and returns its id.
     pub fn make_commit(&self, tree: &str, parent: Option<&str>, message: &str) -> Result<String> {
         match parent {
-            Some(parent) => self.ask(["commit-tree", tree, "-p", parent, "-m", message]),
-            None => self.ask(["commit-tree", tree, "-m", message]),
+            Some(parent) => self.run(["commit-tree", tree, "-p", parent, "-m", message]),
+            None => self.run(["commit-tree", tree, "-m", message]),
         }
     }
 
-    /// A setting, if it is set.
+    /// A local git setting, if set.
     pub fn setting(&self, name: &str) -> Option<String> {
-        self.ask(["config", "--local", "--get", name]).ok()
+        self.run(["config", "--local", "--get", name]).ok()
     }
 
-    /// An index of its own, with nothing in it, to make a tree with.
+    /// A separate, empty index for building a tree.
     pub fn index(&self) -> Result<Index<'_>> {
         let folder = self.root.join(".local");
         fs::create_dir_all(&folder)?;
@@ -114,36 +115,36 @@ impl Git {
         Ok(index)
     }
 
-    /// Makes a folder a worktree with this tree: writes the files that differ from what it has, and leaves ignored files
+    /// Checks out a tree into a worktree: writes only files that differ, and leaves ignored files
     /// alone.
     pub fn check_out(&self, tree: &str, folder: &Path) -> Result<()> {
         let commit = self.make_commit(tree, None, "graded")?;
         let path = folder.to_string_lossy();
         if !folder.join(".git").exists() {
             files::remove_if_exists(fs::remove_dir_all(folder))?;
-            self.ask(["worktree", "add", "--quiet", "--force", "--detach", &path, &commit])?;
+            self.run(["worktree", "add", "--quiet", "--force", "--detach", &path, &commit])?;
             return Ok(());
         }
-        self.ask(["-C", &path, "checkout", "--quiet", "--force", "--detach", &commit])?;
-        self.ask(["-C", &path, "clean", "--quiet", "-dff"])?;
+        self.run(["-C", &path, "checkout", "--quiet", "--force", "--detach", &commit])?;
+        self.run(["-C", &path, "clean", "--quiet", "-dff"])?;
         Ok(())
     }
 
-    /// Deletes a worktree, if it is there.
+    /// Deletes a worktree, if it exists.
     pub fn forget_check_out(&self, folder: &Path) -> Result<()> {
         files::remove_if_exists(fs::remove_dir_all(folder))?;
-        self.ask(["worktree", "prune"])?;
+        self.run(["worktree", "prune"])?;
         Ok(())
     }
 
-    /// The tree of what is in a worktree now.
+    /// The tree of a worktree's current files.
     pub fn tree_of_worktree(&self, folder: &Path) -> Result<String> {
         let path = folder.to_string_lossy();
-        self.ask(["-C", &path, "add", "--all"])?;
-        self.ask(["-C", &path, "write-tree"])
+        self.run(["-C", &path, "add", "--all"])?;
+        self.run(["-C", &path, "write-tree"])
     }
 
-    /// The files of a tree with a line that matches.
+    /// The files of a tree that contain a matching line.
     pub fn grep(&self, tree: &str, pattern: &str) -> Result<Vec<String>> {
         let mut grep = self.command();
         let output = grep.args(["grep", "--name-only", "-I", "-e", pattern, tree]).output()?;
@@ -151,10 +152,11 @@ impl Git {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Merges what a commit changed since its parent into another commit. Returns the tree, and the files that conflict.
+    /// Merges a commit's changes since its parent into another commit. Returns the tree and the
+    /// conflicting files.
     pub fn merge(&self, into: &str, change: &str) -> Result<(String, Vec<String>)> {
         let mut merge = self.command();
-        // A file that a change adds to a folder follows it when the folder has moved.
+        // A file added to a folder follows the folder when it has moved.
         merge.args(["-c", "merge.directoryRenames=true"]);
         let merged = merge.args([
             "merge-tree",
@@ -165,7 +167,7 @@ impl Git {
             change,
         ]);
         let output = merged.output().context("cannot start git")?;
-        // 1 says that there are conflicts.
+        // 1 means conflicts.
         ensure!(
             matches!(output.status.code(), Some(0 | 1)),
             "git merge-tree: {}",
@@ -173,7 +175,7 @@ impl Git {
         );
         let text = String::from_utf8(output.stdout)?;
         let mut lines = text.lines().map(str::to_owned);
-        let tree = lines.next().context("git merge-tree names a tree")?;
+        let tree = lines.next().context("git merge-tree printed no tree")?;
         Ok((tree, lines.filter(|line| !line.is_empty()).collect()))
     }
 
@@ -195,25 +197,25 @@ impl Git {
     }
 }
 
-/// A list of files that becomes a tree. What a person has staged is in another one.
+/// A git index that becomes a tree. It is separate from the user's own, with its staged files.
 pub struct Index<'a> {
     git: &'a Git,
     file: PathBuf,
 }
 
 impl Index<'_> {
-    /// With the files of a commit or a tree, and nothing else.
+    /// With exactly the files of a commit or a tree.
     pub fn of_tree(self, tree: &str) -> Result<Self> {
         self.run(["read-tree", tree])?;
         Ok(self)
     }
 
-    /// With the files of the working tree: those that git follows, as they are now, and those that it does not ignore.
+    /// With the current files of the working tree, tracked and untracked, except ignored ones.
     pub fn of_working_tree(self) -> Result<Self> {
-        // A copy of the person's knows which files have not changed since.
+        // Starting from a copy of the user's index spares hashing unchanged files.
         let staged = self
             .git
-            .ask(["rev-parse", "--path-format=absolute", "--git-path", "index"])?;
+            .run(["rev-parse", "--path-format=absolute", "--git-path", "index"])?;
         if Path::new(&staged).exists() {
             fs::copy(staged, &self.file)?;
         }
@@ -221,7 +223,7 @@ impl Index<'_> {
         Ok(self)
     }
 
-    /// Changes the files as a patch says.
+    /// Applies a patch.
     pub fn apply(&self, patch: &str) -> Result<()> {
         let file = self.file.with_extension("patch");
         fs::write(&file, patch)?;
@@ -231,24 +233,24 @@ impl Index<'_> {
         applied.map(|_| ())
     }
 
-    /// Takes a file or a folder out.
+    /// Removes a file or a folder.
     pub fn remove(&self, path: &str) -> Result<()> {
         self.run(["rm", "-r", "--quiet", "--cached", "--force", "--ignore-unmatch", path])?;
         Ok(())
     }
 
-    /// Replaces a folder by what it is in another commit or tree.
+    /// Replaces a folder with that of another commit or tree.
     pub fn take_folder(&self, folder: &str, tree: &str) -> Result<()> {
         self.remove(folder)?;
         self.run(["read-tree", &format!("--prefix={folder}/"), &format!("{tree}:{folder}")])?;
         Ok(())
     }
 
-    /// Replaces a folder by what it is in a folder outside the repository.
+    /// Replaces a folder with one from outside the repository.
     pub fn take_from(&self, outside: &Path, folder: &str) -> Result<()> {
         self.remove(folder)?;
         let mut add = self.git.command();
-        add.env("GIT_DIR", self.git.ask(["rev-parse", "--absolute-git-dir"])?)
+        add.env("GIT_DIR", self.git.run(["rev-parse", "--absolute-git-dir"])?)
             .env("GIT_WORK_TREE", outside)
             .env("GIT_INDEX_FILE", &self.file)
             .current_dir(outside);

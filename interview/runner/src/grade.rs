@@ -1,4 +1,4 @@
-//! `make grade`: builds what a candidate has, together with the hidden checks, and reports how far it is.
+//! `make grade`: builds a candidate's work with the hidden checks, and reports which checks pass.
 
 use std::process::Command;
 
@@ -10,20 +10,20 @@ use xtask::{
 };
 
 use crate::{
-    exercises::Begun,
+    exercises::ActiveExercise,
     git::Git,
     kit::Kit,
     report,
     workshop::{Built, Workshop},
 };
 
-/// Grades the exercise that is checked out, as it is in the working tree.
+/// Grades the working tree of the exercise that is checked out.
 pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
     let git = Git::open(&settings.root)?;
-    let begun = Begun::find(&git, name)?;
-    begun.ensure_checked_out(&git)?;
-    let kit = Kit::of(&git, &begun.kit)?;
-    let exercise = kit.exercise(&begun.name)?;
+    let active = ActiveExercise::find(&git, name)?;
+    active.ensure_checked_out(&git)?;
+    let kit = Kit::of(&git, &active.kit)?;
+    let exercise = kit.exercise(&active.name)?;
     let tree = exercise.with_grading(&git.index()?.of_working_tree()?)?;
     let workshop = Workshop::open(settings)?;
     with_stack(settings, "grader", |stack| {
@@ -38,11 +38,11 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
                 Ok(())
             },
         ])?;
-        let grader = match built.context("it was built")? {
+        let grader = match built.context("the build has no result")? {
             Built::Grader(grader) => grader,
             Built::Broken(errors) => {
-                println!("\nIt does not compile, so nothing could be checked:\n\n{errors}\n");
-                println!("The same, and what follows: cargo check --all-targets\n");
+                println!("\nThe code does not compile, so no checks ran:\n\n{errors}\n");
+                println!("All errors: cargo check --all-targets\n");
                 return Ok(());
             }
         };
@@ -51,8 +51,8 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
         command.env("DATABASE_URL", database_url);
         let step = Step::start("checks", "running");
         let checks = workshop.check(&grader, &mut command)?;
-        step.done("all that they printed: .local/grading-checks.log");
-        println!("\n{}\n\n{}", begun.name, report::of_checks(&checks));
+        step.done("full output: .local/grading-checks.log");
+        println!("\n{}\n\n{}", active.name, report::of_checks(&checks));
         Ok(())
     })
 }

@@ -1,4 +1,4 @@
-//! The kit's files: briefs, answers, and the commit that the exercises rest on.
+//! The kit's files: briefs, answers, and the base commit of the exercises.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -7,30 +7,30 @@ use crate::{
     workshop::Workshop,
 };
 
-/// What a candidate may see.
+/// The candidate's side.
 pub const BRIEFS: &str = "interview/briefs";
 
-/// What a candidate must not see.
+/// Hidden from the candidate.
 pub const ANSWERS: &str = "interview/answers";
 
-/// Names the commit that starts, solutions and the grading crate belong to.
+/// Contains the id of the base commit, which starts, solutions and the grading crate apply to.
 pub const BASE: &str = "interview/BASE";
 
-/// Identifies what was proved last: see [`crate::proof`].
+/// Contains the content hashes of the last proof: see [`crate::proof`].
 pub const PROVED: &str = "interview/PROVED";
 
-/// The crate that the hidden checks use.
+/// The library crate of the hidden checks.
 const GRADING: &str = "interview/grading";
 
 /// The interviewer's side of the kit: a candidate's tree has none of it.
 const HIDDEN: [&str; 4] = [ANSWERS, BASE, PROVED, "interview/README.md"];
 
-/// The kit as it is in a commit or a tree.
+/// The kit in a commit or a tree.
 pub struct Kit<'a> {
     git: &'a Git,
     /// The commit or tree.
     pub id: String,
-    /// The commit that its exercises rest on.
+    /// The base commit of its exercises.
     pub base: String,
 }
 
@@ -41,10 +41,10 @@ pub struct Exercise<'a> {
     pub name: String,
 }
 
-/// A state of an exercise that there is a patch for.
+/// A state of an exercise, defined by a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// What the candidate gets.
+    /// The candidate's starting point.
     Start,
     /// The reference solution.
     Solution,
@@ -77,11 +77,11 @@ impl<'a> Kit<'a> {
         let base = git.file(id, BASE).with_context(|| format!("there is no {BASE}"))?;
         let base = base.trim().to_owned();
         if git.commit(&base).is_none() {
-            let cause = match git.ask(["rev-parse", "--is-shallow-repository"])?.as_str() {
+            let cause = match git.run(["rev-parse", "--is-shallow-repository"])?.as_str() {
                 "true" => "this clone is shallow: git fetch --unshallow",
                 _ => "this repository does not have it: git fetch origin",
             };
-            bail!("the exercises rest on the commit {base}, and {cause}");
+            bail!("the exercises are based on the commit {base}, but {cause}");
         }
         let id = id.to_owned();
         Ok(Self { git, id, base })
@@ -94,7 +94,7 @@ impl<'a> Kit<'a> {
         names
     }
 
-    /// The exercise of this name.
+    /// Looks up an exercise by name.
     pub fn exercise(&'a self, name: &str) -> Result<Exercise<'a>> {
         let names = self.names();
         ensure!(
@@ -108,7 +108,7 @@ impl<'a> Kit<'a> {
 }
 
 impl Exercise<'_> {
-    /// Where the brief is.
+    /// The path of the brief.
     pub fn brief_path(&self) -> String {
         format!("{BRIEFS}/{}/README.md", self.name)
     }
@@ -123,12 +123,12 @@ impl Exercise<'_> {
         self.file(&self.answer_path("grader.rs"))
     }
 
-    /// Where one of the answers is.
+    /// The path of one of the answer files.
     pub fn answer_path(&self, file: &str) -> String {
         format!("{ANSWERS}/{}/{file}", self.name)
     }
 
-    /// The patch of a state, if it has one: an exercise that asks to build something starts from what there is.
+    /// The patch of a state, if it has one: a build exercise starts from the base itself.
     pub fn patch(&self, state: State) -> Option<String> {
         self.kit.git.file(&self.kit.id, &self.answer_path(state.patch()))
     }
@@ -138,18 +138,18 @@ impl Exercise<'_> {
         file.with_context(|| format!("there is no {path} in {}", self.kit.id))
     }
 
-    /// The tree of a state on the base, as the patches make it.
+    /// The tree of a state: the base with its patches applied.
     pub fn patched(&self, state: State) -> Result<String> {
         let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
         self.apply(&index, state)?;
         index.tree()
     }
 
-    /// The tree of a state as a candidate may have it: with the briefs as they are now, without the answers, and with the
+    /// A candidate's tree of a state: with the current briefs, without the answers, and with
     /// descriptions of changed queries.
     pub fn tree(&self, workshop: &Workshop, state: State) -> Result<String> {
         let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
-        // Before the patches: the solution of a review is what a candidate writes beside the brief.
+        // Before the patches: the solution of a review is a file in the brief's folder.
         index.take_folder(BRIEFS, &self.kit.id)?;
         self.apply(&index, state)?;
         for hidden in HIDDEN {
@@ -193,7 +193,7 @@ impl Exercise<'_> {
             })
     }
 
-    /// The same tree with the base's own grading crate, which the hidden checks use.
+    /// The tree of an index, with the grading crate restored from the base.
     pub fn with_grading(&self, index: &Index) -> Result<String> {
         index.take_folder(GRADING, &self.kit.base)?;
         index.tree()

@@ -9,6 +9,8 @@ mod proof;
 mod report;
 mod workshop;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
@@ -29,7 +31,7 @@ enum Command {
     /// List the targets
     #[command(hide = true)]
     Help,
-    /// Begin an exercise of interview/briefs, on a branch of its own
+    /// Start an exercise from interview/briefs, on a separate branch
     Exercise {
         /// A folder in interview/briefs
         #[arg(long, env = "N")]
@@ -47,7 +49,7 @@ enum Command {
         #[arg(long, env = "N")]
         name: Option<String>,
     },
-    /// Rest the exercises on the current commit, and prove them
+    /// Base the exercises on the current commit, and prove them
     ExerciseBase,
     /// Test the kit itself (part of `make check` and `make test`)
     #[command(hide = true)]
@@ -55,7 +57,7 @@ enum Command {
     /// Prove every exercise, if any has changed (part of `make verify`)
     #[command(hide = true)]
     Prove,
-    /// Time the grading (part of `make bench LOOP=1`)
+    /// Time grading (part of `make bench LOOP=1`)
     #[command(hide = true)]
     Bench,
     /// Stop a stack when standard input ends
@@ -63,11 +65,8 @@ enum Command {
     StopStackAtEof { name: String },
 }
 
-fn main() {
-    if let Err(error) = run(Arguments::parse().command) {
-        terminal::fail(&error);
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    terminal::exit_code(run(Arguments::parse().command))
 }
 
 fn run(command: Command) -> Result<()> {

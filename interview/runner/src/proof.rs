@@ -1,4 +1,4 @@
-//! What `make check`, `make test` and `make verify` say about the kit, and `make exercise-base`.
+//! The kit's part of `make check`, `make test` and `make verify`, and `make exercise-base`.
 
 use std::{fs, io::ErrorKind, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -23,13 +23,13 @@ use crate::{
     workshop::{self, Built, Workshop},
 };
 
-/// What patches leave out, because it is generated when an exercise begins.
+/// Left out of patches, because it is generated when an exercise starts.
 const GENERATED: &str = ".sqlx";
 
-/// What can be deleted.
+/// The kit's files, which can be deleted.
 const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
 
-/// Tests the runner, and looks at briefs, answers and questions.
+/// Runs the runner's tests and those of briefs, answers and questions.
 pub fn check(settings: &Settings) -> Result<()> {
     let root = &settings.root;
     format(root)?;
@@ -42,7 +42,7 @@ pub fn check(settings: &Settings) -> Result<()> {
     totals.conclude()
 }
 
-/// The graders belong to no crate until an exercise is graded, so `cargo fmt` passes them over.
+/// The graders belong to no crate until an exercise is graded, so `cargo fmt` skips them.
 fn format(root: &Path) -> Result<()> {
     if !root.join(ANSWERS).exists() {
         return Ok(());
@@ -57,8 +57,8 @@ fn format(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Proves every exercise, and that the kit can be deleted; each unless nothing that matters to it has changed since the
-/// last proof that was committed. Within an exercise there is nothing to prove.
+/// Proves every exercise, and that the kit can be deleted, skipping what has not changed since the
+/// last committed proof. Within an exercise there is nothing to prove.
 pub fn run(settings: &Settings) -> Result<()> {
     if !settings.root.join(ANSWERS).exists() {
         return Ok(());
@@ -66,22 +66,22 @@ pub fn run(settings: &Settings) -> Result<()> {
     let git = Git::open(&settings.root)?;
     let proved = Proved::read(&settings.root)?;
     match proved.exercises == Proved::exercises_now(&git)? {
-        true => terminal::say("  ✓ exercises  proved before; neither interview/ nor its base has changed since"),
+        true => terminal::say("  ✓ exercises  already proved; neither interview/ nor its base has changed since"),
         false => prove(settings, &git)?,
     }
     match proved.without_kit == Proved::without_kit_now(&git)? {
-        true => terminal::say("  ✓ no kit     proved before; nothing that could need it has changed since"),
+        true => terminal::say("  ✓ no kit     already proved; nothing that could depend on the kit has changed since"),
         false => prove_without_kit(settings, &git)?,
     }
     Ok(())
 }
 
-/// What interview/PROVED says: git's ids of what was proved last.
+/// The content of interview/PROVED: git tree ids of what was last proved.
 #[derive(Default, Deserialize, Serialize)]
 struct Proved {
-    /// The kit, which names its base.
+    /// The kit, which includes the id of its base.
     exercises: String,
-    /// All but the kit and the functions' code.
+    /// Everything except the kit and the functions' code.
     without_kit: String,
 }
 
@@ -94,17 +94,17 @@ impl Proved {
         }
     }
 
-    /// Changes the file, which somebody commits.
+    /// Updates the file, to be committed.
     fn update(root: &Path, change: impl FnOnce(&mut Self)) -> Result<()> {
         let mut proved = Self::read(root)?;
         change(&mut proved);
         let text = format!(
-            "# What `make verify` proved last, and need not prove again.\n{}",
+            "# Content hashes of what `make verify` last proved, and need not prove again.\n{}",
             toml::to_string(&proved)?
         );
         fs::write(root.join(PROVED), text)?;
         terminal::say(&format!(
-            "  • proved     commit {PROVED}, and the next make verify need not prove it again"
+            "  • proved     commit {PROVED}, so that the next make verify skips this proof"
         ));
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Proved {
         let index = git.index()?.of_working_tree()?;
         index.remove(PROVED)?;
         let tree = index.tree()?;
-        git.ask(["rev-parse", &format!("{tree}:interview")])
+        git.run(["rev-parse", &format!("{tree}:interview")])
     }
 
     fn without_kit_now(git: &Git) -> Result<String> {
@@ -144,15 +144,15 @@ fn prove_without_kit(settings: &Settings, git: &Git) -> Result<()> {
     make.args(["--no-print-directory", "help", "test"])
         .env_remove("CARGO_TARGET_DIR");
     process::run(&mut make, &settings.root.join(".local/logs/without-kit.log"), |line| {
-        step.says(line.trim())
+        step.show(line.trim())
     })?;
     step.done("make test passes without the interview kit");
     git.forget_check_out(&copy)?;
     Proved::update(&settings.root, |proved| proved.without_kit = without_kit)
 }
 
-/// Proves that the start of every exercise fails its checks and that the solution passes them, as they are in the working
-/// tree.
+/// Proves that the start of every exercise fails its checks and that the solution passes them, from
+/// the working tree.
 fn prove(settings: &Settings, git: &Git) -> Result<()> {
     let proved_now = Proved::exercises_now(git)?;
     let working_tree = git.index()?.of_working_tree()?.tree()?;
@@ -194,7 +194,7 @@ fn prove(settings: &Settings, git: &Git) -> Result<()> {
     Proved::update(&settings.root, |proved| proved.exercises = proved_now)
 }
 
-/// What is wrong with an exercise, if anything is.
+/// What is wrong with an exercise, if anything.
 fn disproved(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result<Option<String>> {
     if let Some(check) = solution.iter().find(|check| !check.passed()) {
         let reason = check.reason().unwrap_or_default();
@@ -205,13 +205,15 @@ fn disproved(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result
         return Ok(Some("all checks pass at the start".to_owned()));
     }
     if failed == start.len() && exercise.brief()?.contains("**Kind:** debug") {
-        return Ok(Some("every check fails at the start, so they tell nothing".to_owned()));
+        return Ok(Some(
+            "every check fails at the start, so they reveal nothing about the defect".to_owned(),
+        ));
     }
     Ok(None)
 }
 
-/// `make exercise-base`: rests the exercises on the current commit. Merges what their patches change into it; where that
-/// conflicts, a worktree waits for a person, and the next run takes what is in there.
+/// `make exercise-base`: bases the exercises on the current commit. Merges their patches into it; a
+/// conflict is left in a worktree for manual resolution, which the next run picks up.
 pub fn rebase(settings: &Settings) -> Result<()> {
     let git = Git::open(&settings.root)?;
     let head = move_base(&settings.root, &git)?;
@@ -219,7 +221,7 @@ pub fn rebase(settings: &Settings) -> Result<()> {
     prove(settings, &git)
 }
 
-/// Writes the patches and the base anew, and returns the base: the current commit.
+/// Rewrites the patches and the base, and returns the base: the current commit.
 fn move_base(root: &Path, git: &Git) -> Result<String> {
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let working_tree = git.index()?.of_working_tree()?.tree()?;
@@ -228,7 +230,7 @@ fn move_base(root: &Path, git: &Git) -> Result<String> {
     let mut patches = Vec::new();
     for name in kit.names() {
         let exercise = kit.exercise(&name)?;
-        // What the exercise starts from: the base, or the state before.
+        // The parent of the state: the base, or the previous state.
         let (mut old, mut new) = (kit.base.clone(), head.clone());
         for state in State::ALL {
             if exercise.patch(state).is_none() {
@@ -244,13 +246,13 @@ fn move_base(root: &Path, git: &Git) -> Result<String> {
             };
             let tree = generated_of(git, &tree, &new)?;
             let patch = git.diff(&new, &tree, GENERATED)?;
-            // What is to be reviewed is shown as it is.
+            // The pull request is also shown as a diff.
             let shown = root.join(BRIEFS).join(&name).join("pull-request.diff");
             if state == State::Start && shown.exists() {
                 patches.push((shown, patch.clone()));
             }
             patches.push((root.join(exercise.answer_path(state.patch())), patch));
-            // A child of the old state, so that the next merge begins there.
+            // A child of the old state, which becomes the merge base of the next merge.
             new = git.make_commit(&tree, Some(&changed), &name)?;
             old = changed;
         }
@@ -271,11 +273,11 @@ fn move_base(root: &Path, git: &Git) -> Result<String> {
     }
     fs::write(root.join(BASE), format!("{head}\n"))?;
     files::remove_if_exists(fs::remove_dir_all(root.join(".local/exercise-base")))?;
-    git.ask(["worktree", "prune"])?;
+    git.run(["worktree", "prune"])?;
     Ok(head)
 }
 
-/// The tree of a change on another commit: merged, or as it was resolved by hand. None if it has conflicts.
+/// The tree of a change on another commit: merged, or manually resolved. None if it has conflicts.
 fn moved(git: &Git, change: &str, onto: &str, worktree: &Path) -> Result<Option<String>> {
     if worktree.exists() {
         let resolved = git.tree_of_worktree(worktree)?;
@@ -296,7 +298,7 @@ fn moved(git: &Git, change: &str, onto: &str, worktree: &Path) -> Result<Option<
     Ok(Some(tree))
 }
 
-/// The tree with what is generated as it is in a commit.
+/// The tree, with generated files from a commit.
 fn generated_of(git: &Git, tree: &str, commit: &str) -> Result<String> {
     let index = git.index()?.of_tree(tree)?;
     index.take_folder(GENERATED, commit)?;
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn conflicts_are_resolved_by_hand() {
+    fn conflicts_are_resolved_manually() {
         let folder = repository("conflict");
         write(&folder, "src.txt", "something else\n");
         run(&folder, &["commit", "--quiet", "--all", "--message", "main moves"]);

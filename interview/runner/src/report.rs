@@ -1,17 +1,17 @@
-//! What a person, or a test, reads of graded work.
+//! The report about graded work.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The longest reason that is shown. What a check printed besides is in its log.
+/// The most characters of a reason that are shown. The full output is in the log.
 const LONGEST: usize = 300;
 
-/// How many errors of the compiler are shown, and how many lines.
+/// How many compiler errors are shown, and how many lines.
 const ERRORS: usize = 3;
 const LINES: usize = 40;
 
-/// A hidden check, and what came of it.
+/// A hidden check and its outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Check {
     /// The test's name.
@@ -22,7 +22,7 @@ pub struct Check {
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
-    /// Why.
+    /// With the reason.
     Failed(String),
 }
 
@@ -32,7 +32,7 @@ impl Check {
         self.outcome == Outcome::Passed
     }
 
-    /// Why it failed, if it did.
+    /// The reason for a failure.
     pub fn reason(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Passed => None,
@@ -41,7 +41,7 @@ impl Check {
     }
 }
 
-/// The names of the tests in a source, in its order.
+/// The names of the tests in a source file, in order.
 pub fn names(source: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_test = false;
@@ -56,7 +56,7 @@ pub fn names(source: &str) -> Vec<String> {
     names
 }
 
-/// What came of these tests, by the events that their program has printed (libtest's JSON).
+/// The outcomes of these tests, from their program's output (libtest's JSON events).
 pub fn read(names: &[String], lines: &[String]) -> Vec<Check> {
     let events: Vec<Value> = lines
         .iter()
@@ -78,7 +78,7 @@ pub fn read(names: &[String], lines: &[String]) -> Vec<Check> {
     names.iter().map(check).collect()
 }
 
-/// Why a test failed, in one line, by what it has printed.
+/// The reason for a failure in one line, extracted from the test's output.
 fn reason(printed: &str) -> String {
     let message = printed
         .lines()
@@ -90,7 +90,7 @@ fn reason(printed: &str) -> String {
         .filter(|line| !line.is_empty())
         .collect();
     let reason = match message[..] {
-        [] => "it did not come to its end".to_owned(),
+        [] => "it did not finish".to_owned(),
         [first, ref rest @ ..] => match first.strip_prefix("assertion `left == right` failed") {
             Some(what) => comparison(what.trim_start_matches(": "), rest),
             None => message.join(" "),
@@ -102,16 +102,16 @@ fn reason(printed: &str) -> String {
     }
 }
 
-/// What an `assert_eq!(actual, expected, "what")` says.
+/// Formats a failed `assert_eq!(actual, expected, "what")`.
 fn comparison(what: &str, sides: &[&str]) -> String {
     let side = |name: &str| sides.iter().find_map(|line| line.strip_prefix(name)).unwrap_or("?");
     let [actual, expected] = ["left: ", "right: "].map(|name| plain(side(name)));
     let what = if what.is_empty() { "got" } else { what };
-    // Within a list of texts, JSON is easier to read as it is.
+    // JSON within a list of strings is easier to read unescaped.
     format!("{what}: {actual}, not {expected}").replace("\\\"", "\"")
 }
 
-/// A JSON value without the words that Rust has for its kind: `String("a")` is `"a"`.
+/// A debug-formatted JSON value without its variant: `String("a")` is `"a"`.
 fn plain(value: &str) -> &str {
     let kinds = ["String(", "Number(", "Bool("].iter();
     let bare = kinds
@@ -120,7 +120,7 @@ fn plain(value: &str) -> &str {
     bare.unwrap_or(if value == "Null" { "null" } else { value })
 }
 
-/// A sentence for each check, and how many passed.
+/// One sentence per check, and how many passed.
 pub fn of_checks(checks: &[Check]) -> String {
     let mut text = String::new();
     for Check { name, outcome } in checks {
@@ -136,7 +136,7 @@ pub fn of_checks(checks: &[Check]) -> String {
     text
 }
 
-/// The first errors of what cargo has printed, if there are any.
+/// The first errors in cargo's output, if any.
 pub fn first_errors(lines: &[String]) -> Option<String> {
     let is_error = |line: &str| line.starts_with("error") && !line.starts_with("error: could not compile");
     let mut shown: Vec<&str> = Vec::new();
@@ -215,7 +215,7 @@ and it is night
     }
 
     #[test]
-    fn report_has_a_sentence_a_check_and_reasons() {
+    fn report_has_a_sentence_per_check_and_reasons() {
         let names = ["zebras_run", "apes_climb", "cats_sleep", "dogs_bark"].map(str::to_owned);
         let checks = read(&names, &events());
         let report = "  \
@@ -225,7 +225,7 @@ and it is night
   ✗ cats sleep
       no cat sleeps, and it is night
   ✗ dogs bark
-      it did not come to its end
+      it did not finish
 
 1 of 4 checks passed
 ";

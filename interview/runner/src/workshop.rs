@@ -1,17 +1,16 @@
-//! Where graded trees are built and checked.
+//! The workshop, where graded trees are built and checked.
 
 use std::{
     fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    time::SystemTime,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::{
-    commands::environment::with_stack,
+    commands::{environment::with_stack, queries},
     stack::{aws::REGION, migrations, settings::Settings, start},
     tools::{
         files, process,
@@ -25,36 +24,36 @@ use crate::{
     report::{self, Check},
 };
 
-/// Where the hidden checks are while they are compiled.
+/// The path of the hidden checks while they are compiled.
 const CHECKS: &str = "interview/grading/tests/grader.rs";
 
-/// Where the tree is that is graded.
+/// The folder of the graded tree.
 pub fn source(root: &Path) -> PathBuf {
     root.join(".local/grading")
 }
 
-/// Where things are built and checked: a copy of the tree, and a folder for what cargo makes of it. Both stay, so that
-/// next time only what changed is compiled.
+/// A copy of the graded tree and its target folder. Both are kept, so that the next build is
+/// incremental.
 pub struct Workshop {
     tools: Tools,
     /// The tree.
     source: PathBuf,
-    /// What cargo makes.
+    /// Cargo's target folder.
     target: PathBuf,
     logs: PathBuf,
     settings: Settings,
-    /// Held, so that two do not use it at once.
+    /// Held to prevent concurrent use.
     _lock: File,
 }
 
-/// What came of compiling.
+/// The result of compiling.
 pub enum Built {
     Grader(Grader),
     /// The first errors.
     Broken(String),
 }
 
-/// The compiled checks, and what they need.
+/// The compiled checks and their dependencies.
 pub struct Grader {
     /// Their names, in the order of the source.
     checks: Vec<String>,
@@ -68,7 +67,7 @@ impl Workshop {
     pub fn open(settings: &Settings) -> Result<Self> {
         let logs = settings.root.join(".local");
         let lock = files::lock(&logs.join("grading.lock"), || {
-            eprintln!("waiting for another command that grades");
+            eprintln!("waiting for another grading command to finish");
         })?;
         Ok(Self {
             tools: Tools::new(&settings.root),
@@ -80,14 +79,14 @@ impl Workshop {
         })
     }
 
-    /// Builds a tree with the source of hidden checks in it: those, and the functions that they need.
+    /// Builds the hidden checks within a tree, and the functions that they need.
     pub fn build(&self, git: &Git, grader: &str, tree: &str) -> Result<Built> {
         git.check_out(tree, &self.source)?;
         let checks = self.source.join(CHECKS);
-        fs::create_dir_all(checks.parent().context("a file is in a folder")?)?;
+        fs::create_dir_all(checks.parent().context("the path has no parent")?)?;
         fs::write(&checks, grader)?;
         let mut functions = functions_of(grader)?;
-        // A function that the exercise asks for may not be there yet; its checks then say so.
+        // A function that the exercise requires may not exist yet; its checks then report that.
         functions.retain(|function| self.source.join("functions").join(function).is_dir());
         seed(&self.settings.root, &self.target)?;
         let step = Step::start("build", "compiling what has changed");
@@ -103,11 +102,11 @@ impl Workshop {
         let mut lines = Vec::new();
         let compiled = process::run(&mut cargo, &self.logs.join("grading-build.log"), |line| {
             if line.trim_start().starts_with("Compiling") {
-                step.says(line.trim_start());
+                step.show(line.trim_start());
             }
             lines.push(line.to_owned());
         });
-        // Compiled they are as good, and no candidate comes across them.
+        // Only the compiled checks are needed, and candidates do not come across the source.
         fs::remove_file(checks)?;
         if let Err(error) = compiled {
             return match report::first_errors(&lines) {
@@ -118,7 +117,7 @@ impl Workshop {
         let program = lines.iter().find_map(|line| executable(line, "grader"));
         let grader = Grader {
             checks: report::names(grader),
-            program: program.context("cargo does not say where the checks are")?,
+            program: program.context("cargo reports no executable for the checks")?,
             functions: self.target.join("functions"),
             templates: self.target.join("templates"),
         };
@@ -135,8 +134,8 @@ impl Workshop {
         Ok(Built::Grader(grader))
     }
 
-    /// Has the compiler ask a database about every query of a tree; returns a folder with a `.sqlx` as `make sqlx` would
-    /// write it. Kept for the next time.
+    /// Has the compiler ask a database about every query of a tree; returns a folder with a `.sqlx`
+    /// as `make sqlx` would write it. Kept for the next time.
     pub fn describe_queries(&self, git: &Git, tree: &str) -> Result<PathBuf> {
         let kept = self.logs.join("exercises/queries").join(tree);
         if kept.exists() {
@@ -153,14 +152,11 @@ impl Workshop {
             let mut cargo = process::cargo("cargo", &self.source);
             cargo
                 .env("CARGO_TARGET_DIR", &self.target)
-                .env("SQLX_OFFLINE", "false")
-                .env("SQLX_OFFLINE_DIR", fresh.join(".sqlx"))
-                .env("DATABASE_URL", url)
-                // No package is selected, so that the dependencies of `make up` serve. Any function will do: the queries
-                // are those of `shared`.
+                // No package is selected, so that the dependencies of `make up` serve. Any function
+                // will do: the queries are those of `shared`.
                 .args(["build", "--bin", "health"]);
-            touch(&self.source.join("shared/core/src/lib.rs"))?;
-            process::run(&mut cargo, &self.logs.join("grading-queries.log"), |_| {})
+            let log = self.logs.join("grading-queries.log");
+            queries::describe_with(&mut cargo, &self.source, &url, &fresh.join(".sqlx"), &log)
         })?;
         fs::create_dir_all(kept.parent().context("a folder in .local")?)?;
         fs::rename(&fresh, &kept)?;
@@ -168,7 +164,7 @@ impl Workshop {
         Ok(kept)
     }
 
-    /// Makes of the tree's template what CloudFormation gets, unless that is there already.
+    /// Translates the tree's template for CloudFormation, unless that is already done.
     fn translate(&self, templates: &Path, step: &Step) -> Result<()> {
         let sources = ["template.yaml", "dev/tools/translate.py"].map(|file| fs::read(self.source.join(file)));
         let [template, translator] = sources.map(Result::unwrap_or_default);
@@ -176,7 +172,7 @@ impl Workshop {
         if fs::read(&mark).is_ok_and(|translated| translated == wanted) {
             return Ok(());
         }
-        step.says("translating template.yaml");
+        step.show("translating template.yaml");
         self.tools.install(&[Tool::Sam])?;
         let mut python = Command::new(self.tools.bin(Tool::Sam).join("python"));
         python.current_dir(&self.source).env("AWS_DEFAULT_REGION", REGION);
@@ -196,10 +192,10 @@ impl Workshop {
             .env("FUNCTIONS", &grader.functions)
             .env("TEMPLATES", &grader.templates)
             .env("RUST_BACKTRACE", "0")
-            // libtest's JSON is for nightly compilers only, unless this says otherwise.
+            // libtest's JSON output is nightly-only otherwise.
             .env("RUSTC_BOOTSTRAP", "1")
             .args(["-Z", "unstable-options", "--format", "json"])
-            // They wait more than they compute.
+            // They mostly wait.
             .arg("--test-threads=4");
         let mut lines = Vec::new();
         let ran = process::run(command, &self.logs.join("grading-checks.log"), |line| {
@@ -213,8 +209,9 @@ impl Workshop {
     }
 }
 
-/// Begins with what cargo has compiled for `make up`, so that only the project's own crates are compiled. A copy: cargo
-/// takes the crates of two checkouts for the same, and would compile them in turn.
+/// Seeds the target folder with the dependencies compiled for `make up`, so that only the project's
+/// own crates are compiled. A copy, because cargo does not distinguish the crates of two checkouts,
+/// and would recompile them alternately.
 pub fn seed(root: &Path, target: &Path) -> Result<()> {
     let wanted = fs::read(root.join("Cargo.lock"))?;
     let mark = target.join("seeded-for.lock");
@@ -242,7 +239,7 @@ pub fn seed(root: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The functions that a grader says it needs: `// functions: create-task, task-processor`
+/// The functions that a grader declares: `// functions: create-task, task-processor`
 fn functions_of(grader: &str) -> Result<Vec<String>> {
     let line = grader.lines().find_map(|line| line.strip_prefix("// functions: "));
     let functions: Vec<String> = line
@@ -257,7 +254,7 @@ fn functions_of(grader: &str) -> Result<Vec<String>> {
     Ok(functions)
 }
 
-/// The program that a line of cargo's tells of, if it is that of this target.
+/// The executable in a line of cargo's JSON output, if it belongs to this target.
 fn executable(line: &str, target: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(line).ok()?;
     let found = message["target"]["name"] == target && message["reason"] == "compiler-artifact";
@@ -266,22 +263,14 @@ fn executable(line: &str, target: &str) -> Option<PathBuf> {
         .flatten()
 }
 
-/// A copy with the time of the original, by which cargo tells whether it is up to date.
+/// Copies a file with its modification time, which cargo uses to detect changes.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot write {}", to.display()))?;
     let modified = fs::metadata(from)?.modified()?;
     Ok(File::options().write(true).open(to)?.set_modified(modified)?)
 }
 
-/// Makes a file look changed: the query macros ask while their crate is compiled.
-fn touch(file: &Path) -> Result<()> {
-    Ok(File::options()
-        .append(true)
-        .open(file)?
-        .set_modified(SystemTime::now())?)
-}
-
-/// A folder of a function, with its program as Lambda calls it.
+/// Creates a function's folder, with its program under Lambda's name for it.
 fn link(program: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let bootstrap = folder.join("bootstrap");

@@ -1,11 +1,11 @@
-//! What the environment must provide. Each function takes only the parts it needs.
+//! Configuration from environment variables. Each function reads only the parts that it needs.
 
 use confique::Config;
 use serde::Deserialize;
 
-/// The environment lacks something, or has it in the wrong form: the function cannot start.
+/// An environment variable is missing or invalid, so the function cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("the function's environment is not complete")]
+#[error("an environment variable is missing or invalid")]
 pub struct ConfigError(#[source] confique::Error);
 
 /// Reads `C` from environment variables.
@@ -13,7 +13,7 @@ pub fn from_env<C: Config>() -> Result<C, ConfigError> {
     C::builder().env().load().map_err(ConfigError)
 }
 
-/// Who may call.
+/// The authentication settings of a function.
 #[derive(Config)]
 pub struct AuthConfig {
     /// `closed` or `open`.
@@ -21,30 +21,29 @@ pub struct AuthConfig {
     pub auth: Auth,
 }
 
-/// Who may call.
+/// Whether requests must be authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// Whom the authorizer lets through.
+    /// Only callers that the authorizer accepts.
     Closed,
-    /// Everybody, as an anonymous admin. Only for a stack that nobody else can reach.
+    /// Unauthenticated: every caller is an anonymous admin. Only for local stacks.
     Open,
 }
 
-/// The function's credentials and region: Lambda puts them into each function's environment (AWS Lambda Developer Guide,
-/// "Defined runtime environment variables"). They stay the same for as long as the execution environment lives.
+/// The function's credentials and region, set by Lambda (AWS Lambda Developer Guide, "Defined
+/// runtime environment variables"). They do not change during the lifetime of an execution
+/// environment.
 #[derive(Clone, Config)]
 pub struct AwsCredentials {
-    /// The id of the key.
     #[config(env = "AWS_ACCESS_KEY_ID")]
     pub access_key_id: String,
-    /// The key.
     #[config(env = "AWS_SECRET_ACCESS_KEY")]
     pub secret_access_key: String,
-    /// Proof that the key is a temporary one, as those of Lambda are.
+    /// Present with temporary keys, such as those of Lambda.
     #[config(env = "AWS_SESSION_TOKEN")]
     pub session_token: Option<String>,
-    /// The region that the function and its database are in.
+    /// The region of the function and its database.
     #[config(env = "AWS_REGION")]
     pub region: String,
 }

@@ -1,15 +1,16 @@
-//! What every function of the task API builds on.
+//! The library behind every function of the task API.
 //!
-//! | module | answers | its errors |
+//! | module | contents | errors |
 //! |---|---|---|
-//! | [`domain`] | what a task is and which input is valid | [`domain::FieldError`]: what a client got wrong |
-//! | [`store`] | how tasks are kept in Postgres | [`store::StoreError`]: unreachable, or a bug |
-//! | [`http`] | how a request becomes a response | [`http::ApiError`]: one variant per status code |
-//! | [`config`] | what the environment must provide | [`config::ConfigError`]: the function cannot start |
-//! | [`telemetry`] | how the logs look | none |
-//! | [`trace`] | which trace a request or a message belongs to | none |
+//! | [`domain`] | tasks and the validation of input | [`domain::FieldError`]: a mistake in the input |
+//! | [`store`] | the SQL statements and the connection | [`store::StoreError`]: Postgres is unavailable, or a bug |
+//! | [`http`] | requests and responses | [`http::ApiError`]: one variant per kind of error response |
+//! | [`config`] | environment variables | [`config::ConfigError`]: the function cannot start |
+//! | [`telemetry`] | JSON logs | none |
+//! | [`trace`] | X-Ray trace headers | none |
 //!
-//! The SQS client is a crate of its own, `queue`, so that a function that only reads does not link it.
+//! The SQS client is a separate crate, `queue`, so that functions that do not use SQS do not link
+//! it.
 
 pub mod config;
 pub mod domain;

@@ -1,14 +1,14 @@
-//! How the logs look: one JSON object a line, on standard output.
+//! Logs: one JSON object per line, on standard output.
 //!
 //! ```json
 //! {"timestamp":"2026-11-22T15:00:00.123456Z","level":"INFO","message":"task completed","requestId":"…","traceId":"…","taskId":7}
 //! ```
 //!
-//! Lambda takes a line's level and time from top-level `level` and `timestamp` members, the latter in
-//! RFC 3339 (AWS Lambda Developer Guide, "Configuring JSON and plain text log formats"); without them every
-//! line counts as INFO. `requestId` comes from the span that `lambda_runtime` opens for each invocation, so
-//! spans are flattened into the line. `traceId`, from the spans of requests and tasks, finds a task from its creation to
-//! its end. Bodies and secrets are never logged.
+//! Lambda reads a line's level and time from the top-level members `level` and `timestamp` (RFC
+//! 3339; AWS Lambda Developer Guide, "Configuring JSON and plain text log formats"); without them
+//! every line counts as INFO. `requestId` comes from the span that `lambda_runtime` opens for each
+//! invocation, so spans are flattened into the line. `traceId`, from the spans of requests and
+//! tasks, follows a task through all functions. Bodies and secrets are never logged.
 
 use std::{error::Error, fmt::Write};
 
@@ -22,20 +22,21 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Installs the JSON log for this process. `RUST_LOG` chooses what is logged (default: `info`).
+/// Installs the JSON log of this process. `RUST_LOG` sets its filter (default: `info`).
 pub fn init() {
     let directives = std::env::var("RUST_LOG").ok();
     let log = subscriber(directives.as_deref(), std::io::stdout);
-    // Not `init`, which takes in the records of the `log` crate, too, where any crate of the build turns that on.
-    tracing::subscriber::set_global_default(log).expect("it is the first");
+    // Not `init`, which would also capture records of the `log` crate whenever a crate in the build
+    // enables that feature.
+    tracing::subscriber::set_global_default(log).expect("no other subscriber is installed");
 }
 
-/// The log, written there: what the directives choose, or else `info`.
+/// A JSON log to `writer`, filtered by `directives` (default: `info`).
 pub fn subscriber<W>(directives: Option<&str>, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    // Not `EnvFilter`, whose regular expressions are a third of a small function's size.
+    // Not `EnvFilter`, whose regular expressions account for a third of a small function's size.
     let filter: Option<Targets> = directives.and_then(|directives| directives.parse().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
     tracing_subscriber::registry().with(filter).with(json_layer(writer))
@@ -55,9 +56,9 @@ where
     layer
 }
 
-/// Logs an error that is handled here and goes no further.
-pub fn log_error(error: &dyn Error, what: &str) {
-    tracing::error!(error = chain(error), "{what}");
+/// Logs an error that is handled and not propagated.
+pub fn log_error(error: &dyn Error, message: &str) {
+    tracing::error!(error = chain(error), "{message}");
 }
 
 /// An error and its causes on one line: "the database is unavailable: connection refused".
@@ -72,7 +73,7 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// What Lambda is told when an invocation fails: the error and its causes.
+/// The error and its causes, as reported to Lambda when an invocation fails.
 pub fn diagnostic(error_type: &str, error: &dyn Error) -> Diagnostic {
     Diagnostic {
         error_type: error_type.to_owned(),
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_what_lambda_and_people_look_for_at_the_top_level() {
+    fn log_line_has_span_fields_at_top_level() {
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber = tracing_subscriber::registry().with(json_layer(move || writer.clone()));
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_names_every_cause() {
+    fn chain_includes_every_cause() {
         let error = crate::store::StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other("no route")));
         assert_eq!(
             chain(&error),

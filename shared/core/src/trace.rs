@@ -1,9 +1,10 @@
-//! Which trace something belongs to: AWS X-Ray follows a task from its request through the queue to its worker.
+//! X-Ray trace headers: AWS X-Ray follows a task from its request through the queue to its worker.
 
 use lambda_http::Context;
 
-/// A tracing header that names a trace, like `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`
-/// (AWS X-Ray Developer Guide, "Tracing header").
+/// A valid tracing header, for example
+/// `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1` (AWS X-Ray
+/// Developer Guide, "Tracing header").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceHeader {
     header: String,
@@ -11,7 +12,8 @@ pub struct TraceHeader {
 }
 
 impl TraceHeader {
-    /// `None` if it names no trace, or is not what a header may be: it is not worth a request or a message.
+    /// `None` if the header contains no trace id or is malformed. A bad header must not fail a
+    /// request or a message.
     pub fn parse(header: &str) -> Option<Self> {
         let is_text = header.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let mut parts = header.split(';').map(str::trim);
@@ -22,23 +24,23 @@ impl TraceHeader {
         })
     }
 
-    /// The trace of an invocation, which Lambda begins or goes on with where tracing is active.
+    /// The trace of an invocation, which Lambda starts or continues if tracing is active.
     pub fn of(context: &Context) -> Option<Self> {
         Self::parse(context.xray_trace_id.as_deref()?)
     }
 
-    /// The header as it came.
+    /// The unchanged header.
     pub fn as_str(&self) -> &str {
         &self.header
     }
 
-    /// The trace, by which X-Ray and the logs find it.
+    /// The trace id, as shown in X-Ray and in the logs.
     pub fn trace_id(&self) -> &str {
         &self.trace_id
     }
 }
 
-/// Whether this is a version, a time in 8 hexadecimal digits and 24 random ones ("Tracing header").
+/// True for a version, a time of 8 hexadecimal digits and 24 random ones ("Tracing header").
 fn is_trace_id(text: &str) -> bool {
     let is_hex = |part: &str, digits| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     let parts: Vec<&str> = text.split('-').collect();
@@ -52,7 +54,7 @@ mod tests {
     const TRACE_ID: &str = "1-5759e988-bd862e3fe1be46a994272793";
 
     #[test]
-    fn a_header_names_its_trace_wherever_it_does_so() {
+    fn trace_id_is_found_anywhere_in_header() {
         for header in [
             "Root=1-5759e988-bd862e3fe1be46a994272793",
             "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=1:2345:0",
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_trace_is_none() {
+    fn malformed_trace_header_is_ignored() {
         for header in [
             "",
             "Root=",

@@ -1,8 +1,9 @@
-//! The metrics, apart from `shared` so that a function that only reads does not link their writer.
+//! Metrics, in a crate separate from `shared` so that functions without metrics do not link their
+//! writer.
 //!
-//! They go to standard output, between the lines of the log, in CloudWatch's embedded metric format: CloudWatch makes
-//! metrics of such lines by itself (Amazon CloudWatch User Guide, "Specification: Embedded metric format"). They have no
-//! dimensions.
+//! They are written to standard output, between the lines of the log, in CloudWatch's embedded
+//! metric format, from which CloudWatch extracts metrics (Amazon CloudWatch User Guide,
+//! "Specification: Embedded metric format"). They have no dimensions.
 
 use std::{
     io::{self, Write},
@@ -18,18 +19,18 @@ use shared::{
     telemetry,
 };
 
-/// The most values of one metric in one line ("Specification: Embedded metric format", "Target members").
+/// The maximum number of values of a metric per line ("Specification: Embedded metric format",
+/// "Target members").
 const MAX_VALUES: usize = 100;
 
-/// Where the metrics belong.
 #[derive(Config)]
 struct MetricsConfig {
-    /// The namespace; empty where nobody looks at metrics.
+    /// The namespace; empty to disable metrics.
     #[config(env = "METRICS_NAMESPACE", default = "")]
     metrics_namespace: String,
 }
 
-/// Where metrics are written to.
+/// A writer of metrics.
 pub struct Metrics(Option<Mutex<Target>>);
 
 struct Target {
@@ -37,18 +38,19 @@ struct Target {
     writer: Box<dyn Write + Send>,
 }
 
-/// What came of one batch of messages.
+/// The outcomes of one batch of messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Its messages (`BatchSize`).
+    /// Messages in the batch (`BatchSize`).
     pub size: usize,
-    /// Tasks completed by it (`TasksCompleted`).
+    /// Tasks completed (`TasksCompleted`).
     pub completed: usize,
-    /// Tasks that it failed for good (`TasksFailed`).
+    /// Tasks failed permanently (`TasksFailed`).
     pub failed: usize,
-    /// How long each task was worked on, whatever came of it (`ProcessingTime`).
+    /// The duration of each attempt, whatever its outcome (`ProcessingTime`).
     pub processing_times: Vec<Duration>,
-    /// How long after its message had been sent work on each task began, earlier attempts included (`QueueLatency`).
+    /// The time from sending each message to the start of this attempt, including earlier attempts
+    /// (`QueueLatency`).
     pub queue_latencies: Vec<Duration>,
 }
 
@@ -66,7 +68,7 @@ struct Counts {
     tasks_failed: AsCount<usize>,
 }
 
-/// One line about a batch; the counts are in the first.
+/// One line of the metrics of a batch. Only the first has the counts.
 #[derive(Entry)]
 #[entry(rename_all = "PascalCase")]
 struct BatchLine {
@@ -77,18 +79,18 @@ struct BatchLine {
 }
 
 impl Metrics {
-    /// To standard output, in the namespace that the environment names (`METRICS_NAMESPACE`).
+    /// Writes to standard output, in the namespace of the environment (`METRICS_NAMESPACE`).
     pub fn from_env() -> Result<Self, ConfigError> {
         let namespace = config::from_env::<MetricsConfig>()?.metrics_namespace;
         Ok(Self::new(namespace, io::stdout()))
     }
 
-    /// Nowhere.
+    /// Writes nothing.
     pub const fn none() -> Self {
         Self(None)
     }
 
-    /// To this writer, which gets each line as a whole. Nowhere if the namespace is empty.
+    /// Writes to this writer, one call per line. Writes nothing if the namespace is empty.
     pub fn new(namespace: String, writer: impl Write + Send + 'static) -> Self {
         if namespace.is_empty() {
             return Self::none();
@@ -100,14 +102,14 @@ impl Metrics {
         })))
     }
 
-    /// A task was created (`TasksCreated`).
+    /// Records that a task was created (`TasksCreated`).
     pub fn task_created(&self) {
         self.write(&Created {
             tasks_created: 1.into(),
         });
     }
 
-    /// A batch was worked through.
+    /// Records the outcomes of a batch.
     pub fn batch(&self, batch: &Batch) {
         let mut counts = Some(Counts {
             batch_size: batch.size.into(),
@@ -125,17 +127,17 @@ impl Metrics {
         }
     }
 
-    /// Never fails: a metric is not worth a task.
+    /// Never fails: a lost metric must not fail a task.
     fn write(&self, entry: &impl Entry) {
         let Some(target) = &self.0 else { return };
         let Target { format, writer } = &mut *target.lock().unwrap_or_else(PoisonError::into_inner);
         let mut line = Vec::new();
         if let Err(error) = format.format(entry, &mut line) {
-            return telemetry::log_error(&error, "a metric is not valid");
+            return telemetry::log_error(&error, "formatting a metric failed");
         }
-        // At once, so that no line of the log comes in between.
+        // In one call, so that no log line is written in between.
         if let Err(error) = writer.write_all(&line) {
-            telemetry::log_error(&error, "a metric was not written");
+            telemetry::log_error(&error, "writing a metric failed");
         }
     }
 }

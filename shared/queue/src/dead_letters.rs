@@ -13,34 +13,33 @@ use time::OffsetDateTime;
 
 use crate::QueueError;
 
-/// For how many seconds a message is hidden from others while it is looked at.
-const LOOK_SECONDS: i32 = 20;
+/// The visibility timeout of a received message, in seconds.
+const VISIBILITY_SECONDS: i32 = 20;
 
-/// How often a redrive on AWS is asked how far it is.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How often to poll the progress of a redrive on AWS.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A message that could not be processed.
+/// A message of the dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its body, as it was sent.
+    /// The body, as sent.
     pub body: String,
-    /// When it was sent.
     pub sent_at: Option<OffsetDateTime>,
 }
 
-/// How far a redrive is after it was begun.
+/// The state of a redrive after its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redrive {
-    /// AWS goes on with it.
+    /// AWS moves the messages in the background.
     Started {
-        /// The queue that is emptied.
+        /// The dead-letter queue.
         arn: String,
     },
-    /// That many messages were moved.
+    /// This many messages were moved.
     Done(usize),
 }
 
-/// The queue with the messages that could not be processed, and the one they came from.
+/// A dead-letter queue and its source queue.
 pub struct DeadLetterQueue {
     client: Client,
     url: String,
@@ -48,7 +47,7 @@ pub struct DeadLetterQueue {
 }
 
 impl DeadLetterQueue {
-    /// The queue at this URL, and its source.
+    /// The queues at these URLs.
     pub fn new(config: Builder, url: String, source_url: String) -> Self {
         let client = Client::from_conf(config.build());
         Self {
@@ -58,15 +57,16 @@ impl DeadLetterQueue {
         }
     }
 
-    /// The queues that the environment names (`DEAD_LETTER_QUEUE_URL`, `QUEUE_URL`). Opens no connection yet.
+    /// The queues of the environment (`DEAD_LETTER_QUEUE_URL`, `QUEUE_URL`). Does not connect yet.
     pub fn from_env() -> Result<Self, ConfigError> {
         let (url, source_url) = (crate::dead_letter_queue_url()?, crate::task_queue_url()?);
         Ok(Self::new(crate::client_config()?, url, source_url))
     }
 
-    /// Looks at all messages, oldest first, and leaves them where they are.
+    /// Lists all messages, oldest first, and leaves them in the queue.
     pub async fn list(&self) -> Result<Vec<DeadLetter>, QueueError> {
-        // By message id: what is looked at for long appears again.
+        // By message id: if listing takes longer than the visibility timeout, messages are received
+        // again.
         let mut seen = BTreeMap::new();
         loop {
             let received = self.receive().await?;
@@ -88,26 +88,27 @@ impl DeadLetterQueue {
                 .await
                 .map_err(QueueError::new)?;
         }
-        let mut letters: Vec<DeadLetter> = seen.values().map(read).collect();
+        let mut letters: Vec<DeadLetter> = seen.values().map(dead_letter).collect();
         letters.sort_by_key(|letter| letter.sent_at);
         Ok(letters)
     }
 
-    /// Begins to send all messages to the queue they came from. Says in between how many so far, if it does so itself.
+    /// Starts moving all messages back to the source queue.
     ///
-    /// AWS does it by itself (StartMessageMoveTask). Where that is not implemented, as in a local emulator, each
-    /// message is received, sent and only then deleted: one too many is harmless, one too few is not.
+    /// On AWS, SQS moves them (StartMessageMoveTask). If that is not implemented, as in the
+    /// emulator, this function receives, sends and only then deletes each message, since a
+    /// duplicate is harmless and a lost message is not, and reports its progress.
     pub async fn start_redrive(&self, progress: impl Fn(usize)) -> Result<Redrive, QueueError> {
         let arn = self.arn().await?;
         let started = self.client.start_message_move_task().source_arn(&arn).send().await;
         match started {
             Ok(_) => Ok(Redrive::Started { arn }),
-            Err(error) if is_not_implemented(&error) => Ok(Redrive::Done(self.send_again(progress).await?)),
+            Err(error) if is_not_implemented(&error) => Ok(Redrive::Done(self.move_messages(progress).await?)),
             Err(error) => Err(QueueError::new(error)),
         }
     }
 
-    /// Sends all messages to the queue they came from and answers how many, when all are there.
+    /// Moves all messages back to the source queue, waits for the end and returns their number.
     pub async fn redrive(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
         match self.start_redrive(&progress).await? {
             Redrive::Started { arn } => self.follow(&arn, progress).await,
@@ -129,15 +130,15 @@ impl DeadLetterQueue {
                 status => {
                     let reason = task.failure_reason().or(status).unwrap_or("no reason given");
                     return Err(QueueError::new(format!(
-                        "the redrive ended after {moved} messages: {reason}"
+                        "the redrive stopped after {moved} messages: {reason}"
                     )));
                 }
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn send_again(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
+    async fn move_messages(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
         let mut moved = 0;
         loop {
             let received = self.receive().await?;
@@ -161,8 +162,9 @@ impl DeadLetterQueue {
         let request = self.client.receive_message().queue_url(&self.url);
         let request = request
             .max_number_of_messages(10)
-            .visibility_timeout(LOOK_SECONDS)
-            // Long polling asks all of SQS's servers, so that an empty answer means an empty queue.
+            .visibility_timeout(VISIBILITY_SECONDS)
+            // Long polling queries all servers of SQS, so that an empty response means an empty
+            // queue.
             .wait_time_seconds(1)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp);
         let received = request.send().await.map_err(QueueError::new)?;
@@ -180,7 +182,7 @@ impl DeadLetterQueue {
     }
 }
 
-fn read(message: &Message) -> DeadLetter {
+fn dead_letter(message: &Message) -> DeadLetter {
     let attributes = message.attributes();
     let sent = attributes.and_then(|all| all.get(&MessageSystemAttributeName::SentTimestamp));
     DeadLetter {

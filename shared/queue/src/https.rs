@@ -1,8 +1,9 @@
-//! How the SDK's requests reach AWS.
+//! The HTTPS client of the SDK.
 //!
-//! The SDK's own client, aws-smithy-http-client, cannot be built without HTTP/2, which SQS does not speak (226 KB of each
-//! function, not zipped), and by default reads every certificate authority of the machine, which is nine tenths of what a
-//! function computes in its cold start. This is the same hyper, with HTTP/1 and the authorities of Amazon.
+//! The SDK's own client, aws-smithy-http-client, cannot be built without HTTP/2, which SQS does not
+//! support (226 KB of each function, unzipped), and by default loads every certificate authority of
+//! the machine, which is 90% of the instructions of a cold start. This client also uses hyper, with
+//! HTTP/1 and Amazon's authorities only.
 
 use std::sync::{Arc, OnceLock};
 
@@ -26,16 +27,16 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-/// Who signs the certificates of AWS: amazon-roots/README.md says where they come from.
+/// The certificate authorities of AWS; see amazon-roots/README.md for their origin.
 const AMAZON_ROOTS: &[u8] = include_bytes!("../amazon-roots/amazon-roots.pem");
 
-/// Speaks HTTPS with AWS, and with nobody else; HTTP where an endpoint says so, as a local one does. Set up by its first
-/// request: a function's init must not wait for that.
+/// A client that trusts only AWS over HTTPS, and uses plain HTTP if the endpoint's URL does, as in
+/// the local stack. Created by its first request, so that it does not slow down init.
 pub fn client() -> SharedHttpClient {
     client_trusting(AMAZON_ROOTS)
 }
 
-/// The same with other authorities, in PEM; a test is its own.
+/// A client with other authorities, in PEM; tests use their own.
 pub fn client_trusting(authorities: &'static [u8]) -> SharedHttpClient {
     let connector = OnceLock::new();
     http_client_fn(move |_, _| connector.get_or_init(|| connector_trusting(authorities)).clone()).into_shared()
@@ -44,14 +45,14 @@ pub fn client_trusting(authorities: &'static [u8]) -> SharedHttpClient {
 fn connector_trusting(authorities: &[u8]) -> SharedHttpConnector {
     let mut tcp = connect::HttpConnector::new();
     tcp.enforce_http(false);
-    // Otherwise a request in two segments waits for the acknowledgement of the first.
+    // Otherwise a request in two segments waits for the acknowledgment of the first.
     tcp.set_nodelay(true);
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(tls(authorities))
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);
-    // A kept connection that has died meanwhile is replaced, and the request goes to the new one.
+    // If a pooled connection has died, it is replaced and the request is sent on the new one.
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .build(https);
@@ -71,7 +72,8 @@ fn tls(authorities: &[u8]) -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Hands the SDK's requests to hyper. How long they may take is the SDK's own business: [`crate::TaskQueue`] says so.
+/// Passes the SDK's requests to hyper. The SDK enforces timeouts, configured in
+/// [`crate::TaskQueue`].
 #[derive(Debug)]
 struct Connector(Client<HttpsConnector<connect::HttpConnector>, SdkBody>);
 
@@ -81,7 +83,7 @@ impl HttpConnector for Connector {
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x();
             let request = request.map_err(|error| ConnectorError::user(error.into()))?;
-            // Whatever happens on the way may be gone at the next attempt.
+            // As an I/O error, so that the SDK retries it.
             let response = client.request(request).await;
             let response = response.map_err(|error| ConnectorError::io(error.into()))?;
             let response = HttpResponse::try_from(response.map(SdkBody::from_body_1_x));
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_authorities_are_those_that_their_readme_names_and_rustls_takes_them() {
+    fn amazon_roots_match_checksum_and_load() {
         let readme = include_str!("../amazon-roots/README.md");
         let sum = format!("{:x}", Sha256::digest(AMAZON_ROOTS));
         assert!(readme.contains(&sum), "amazon-roots.pem has the sum {sum}");

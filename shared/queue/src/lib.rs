@@ -1,4 +1,4 @@
-//! The SQS client, apart from `shared` so that a function that only reads does not link it.
+//! The SQS client, separate from `shared` so that functions that do not use SQS do not link it.
 
 mod dead_letters;
 pub mod https;
@@ -27,14 +27,13 @@ use shared::{
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// How long one attempt may take. SQS answers in some 20 ms; an endpoint that accepts the connection and
-/// then says nothing must not hold up the client.
+/// The timeout of one attempt. SQS responds in about 20 ms; an endpoint that accepts connections
+/// and then hangs must not block the caller.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// How long a call may take with all its attempts.
+/// The timeout of a call, including all attempts.
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Where the task queue is.
 #[derive(Config)]
 struct QueueConfig {
     /// The URL of the queue.
@@ -42,7 +41,6 @@ struct QueueConfig {
     queue_url: String,
 }
 
-/// Where the dead-letter queue is.
 #[derive(Config)]
 struct DeadLetterQueueConfig {
     /// The URL of the queue.
@@ -50,19 +48,19 @@ struct DeadLetterQueueConfig {
     dead_letter_queue_url: String,
 }
 
-/// The URL of the dead-letter queue that the environment names (`DEAD_LETTER_QUEUE_URL`).
+/// The URL of the dead-letter queue (`DEAD_LETTER_QUEUE_URL`).
 pub fn dead_letter_queue_url() -> Result<String, ConfigError> {
     config::from_env::<DeadLetterQueueConfig>().map(|config| config.dead_letter_queue_url)
 }
 
-/// The URL of the task queue that the environment names (`QUEUE_URL`).
+/// The URL of the task queue (`QUEUE_URL`).
 pub fn task_queue_url() -> Result<String, ConfigError> {
     config::from_env::<QueueConfig>().map(|config| config.queue_url)
 }
 
-/// SQS did not do what it was asked to, or did not say so in time.
+/// SQS rejected a request or did not respond in time.
 #[derive(Debug, thiserror::Error)]
-#[error("SQS did not accept the request")]
+#[error("SQS rejected the request or did not respond")]
 pub struct QueueError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl QueueError {
@@ -71,29 +69,31 @@ impl QueueError {
     }
 }
 
-/// What an SQS client needs of the environment beside [`AwsCredentials`].
+/// Settings of an SQS client besides [`AwsCredentials`].
 #[derive(Config)]
 struct EndpointConfig {
-    /// Where AWS is, if it is not AWS (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
+    /// The endpoint of an emulator (AWS SDKs and Tools Reference Guide, "Service-specific
+    /// endpoints").
     #[config(env = "AWS_ENDPOINT_URL")]
     aws_endpoint_url: Option<String>,
 }
 
-/// What a function's SQS clients are made from: what Lambda puts into its environment.
+/// The configuration of SQS clients, from the environment variables that Lambda sets.
 ///
-/// Not by `aws_config`, which would look for files, containers and EC2 first, and bring along the code to do so.
+/// Without `aws_config`, which would first look for files, containers and EC2, and add the code to
+/// do so.
 pub fn client_config() -> Result<Builder, ConfigError> {
-    let own: AwsCredentials = config::from_env()?;
+    let environment: AwsCredentials = config::from_env()?;
     let credentials = Credentials::new(
-        own.access_key_id,
-        own.secret_access_key,
-        own.session_token,
+        environment.access_key_id,
+        environment.secret_access_key,
+        environment.session_token,
         None,
         "Lambda",
     );
     let mut client = Builder::new()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(own.region))
+        .region(Region::new(environment.region))
         .credentials_provider(credentials)
         .http_client(https::client());
     client.set_endpoint_url(config::from_env::<EndpointConfig>()?.aws_endpoint_url);
@@ -102,13 +102,13 @@ pub fn client_config() -> Result<Builder, ConfigError> {
 
 /// The queue that triggers the task-processor.
 pub struct TaskQueue {
-    /// Made for the first call: a function's init must not wait for that.
+    /// Created by the first call, so that it does not slow down init.
     client: LazyLock<Client, Box<dyn FnOnce() -> Client + Send>>,
     url: String,
 }
 
 impl TaskQueue {
-    /// The queue that the environment names (`QUEUE_URL`). Opens no connection yet.
+    /// The queue of the environment (`QUEUE_URL`). Does not connect yet.
     pub fn from_env() -> Result<Self, ConfigError> {
         Ok(Self::new(client_config()?, task_queue_url()?))
     }
@@ -124,17 +124,17 @@ impl TaskQueue {
         Self { client, url }
     }
 
-    /// The most messages of one batch ("Amazon SQS message quotas").
+    /// The maximum number of messages per batch ("Amazon SQS message quotas").
     pub const MAX_BATCH: usize = 10;
 
-    /// Asks the task-processor to process up to [`TaskQueue::MAX_BATCH`] tasks, as a part of this trace. Returns
-    /// those whose message was not accepted.
+    /// Sends the messages of up to [`TaskQueue::MAX_BATCH`] tasks, as part of this trace. Returns
+    /// the tasks whose message was not accepted.
     pub async fn send_batch(&self, ids: &[TaskId], trace: Option<&TraceHeader>) -> Vec<TaskId> {
         if ids.is_empty() {
             return Vec::new();
         }
         let entries = ids.iter().map(|id| {
-            // An entry's id only has to be unique in its batch; the task's is.
+            // An entry's id must be unique within its batch, and the task's id is.
             let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
             entry
                 .message_body(body(*id))
@@ -144,20 +144,20 @@ impl TaskQueue {
         });
         let request = self.client.send_message_batch().queue_url(&self.url);
         match request.set_entries(Some(entries.collect())).send().await {
-            Ok(answer) => {
-                let accepted: Vec<&str> = answer.successful().iter().map(|entry| entry.id()).collect();
+            Ok(response) => {
+                let accepted: Vec<&str> = response.successful().iter().map(|entry| entry.id()).collect();
                 let refused = |id: &&TaskId| !accepted.contains(&id.to_string().as_str());
                 ids.iter().filter(refused).copied().collect()
             }
             Err(error) => {
-                telemetry::log_error(&QueueError::new(error), "no message of the batch was sent");
+                telemetry::log_error(&QueueError::new(error), "sending a batch of messages failed");
                 ids.to_vec()
             }
         }
     }
 
-    /// Sets when messages come back. Where that fails, or a message has no receipt handle, the queue's own visibility
-    /// timeout stays in force.
+    /// Delays the redelivery of messages. If that fails, or a message has no receipt handle, the
+    /// queue's own visibility timeout applies.
     pub async fn postpone(&self, retries: &[Retry]) {
         let retries = retries.iter();
         let retries: Vec<_> = retries
@@ -174,15 +174,15 @@ impl TaskQueue {
             });
             let request = self.client.change_message_visibility_batch().queue_url(&self.url);
             match request.set_entries(Some(entries.collect())).send().await {
-                Ok(answer) => {
-                    for failure in answer.failed() {
+                Ok(response) => {
+                    for failure in response.failed() {
                         tracing::warn!(
                             code = failure.code(),
-                            "a message comes back when its visibility timeout ends"
+                            "setting a retry delay failed; the message is redelivered after the visibility timeout"
                         );
                     }
                 }
-                Err(error) => telemetry::log_error(&QueueError::new(error), "no message of the batch was postponed"),
+                Err(error) => telemetry::log_error(&QueueError::new(error), "setting the retry delays failed"),
             }
         });
         join_all(batches).await;
@@ -197,8 +197,8 @@ impl TaskQueue {
             Name::ApproximateNumberOfMessagesDelayed,
         ];
         let request = self.client.get_queue_attributes().queue_url(&self.url);
-        let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
-        let attributes = answer.map_err(QueueError::new)?.attributes.unwrap_or_default();
+        let response = request.set_attribute_names(Some(names.to_vec())).send().await;
+        let attributes = response.map_err(QueueError::new)?.attributes.unwrap_or_default();
         let [visible, in_flight, delayed] = names.map(|name| {
             attributes
                 .get(&name)
@@ -212,7 +212,7 @@ impl TaskQueue {
         })
     }
 
-    /// Asks the task-processor to process a task, as a part of this trace.
+    /// Sends the message of a task, as part of this trace.
     pub async fn send(&self, id: TaskId, trace: Option<&TraceHeader>) -> Result<(), QueueError> {
         self.client
             .send_message()
@@ -226,41 +226,42 @@ impl TaskQueue {
     }
 }
 
-/// How many messages are in a queue, approximately, as SQS says.
+/// The approximate number of messages in a queue, as reported by SQS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Depth {
-    /// Waiting to be received.
+    /// Messages available to consumers.
     pub visible: u64,
-    /// Received, and neither deleted nor visible again.
+    /// Messages received but not yet deleted or visible again.
     pub in_flight: u64,
-    /// Not to be received yet.
+    /// Messages delayed and not yet available.
     pub delayed: u64,
 }
 
-/// A received message that must come back, and when.
+/// A received message to be redelivered, and its delay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// The message.
     pub message_id: String,
-    /// The receipt handle of this receive, if the event has one.
+    /// The receipt handle, if the event contains one.
     pub receipt_handle: Option<String>,
-    /// In how many seconds the message is visible again, at most 12 hours ("Amazon SQS message quotas").
+    /// The delay until the message is visible again, at most 12 hours ("Amazon SQS message
+    /// quotas").
     pub seconds: i32,
 }
 
-/// When a message was sent, by its `SentTimestamp`: milliseconds since 1970 (Amazon SQS API Reference,
+/// Parses the `SentTimestamp` of a message: milliseconds since 1970 (Amazon SQS API Reference,
 /// "ReceiveMessage").
 pub fn parse_sent_timestamp(text: &str) -> Option<OffsetDateTime> {
     let milliseconds: i64 = text.parse().ok()?;
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
 }
 
-/// The body of the message about a task.
+/// The body of a task's message.
 fn body(id: TaskId) -> String {
-    serde_json::to_string(&TaskMessage { task_id: id }).expect("a number always serialises")
+    serde_json::to_string(&TaskMessage { task_id: id }).expect("a number always serializes")
 }
 
-/// What makes the message's consumer go on with the trace (AWS X-Ray Developer Guide, "Amazon SQS and AWS X-Ray").
+/// The attribute with which the consumer continues the trace (AWS X-Ray Developer Guide, "Amazon
+/// SQS and AWS X-Ray").
 fn system_attributes(
     trace: Option<&TraceHeader>,
 ) -> Option<HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue>> {

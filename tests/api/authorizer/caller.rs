@@ -1,4 +1,4 @@
-//! What the functions make of the authorizer's answer.
+//! How functions derive the caller from the authorizer's context.
 
 use confique::Config;
 use lambda_http::{Body, LambdaEvent, Response, http::StatusCode, request::LambdaRequest};
@@ -10,16 +10,16 @@ use shared::{
 
 use crate::support::events;
 
-/// What a function answers that says who calls, on a route for everybody and on one for admins.
-async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
-    let everybody = |context: Context| async move {
+/// The responses of two handlers that return the caller: one for all callers, one for admins.
+async fn responses(auth: Auth, event: &Value) -> [(u64, Value); 2] {
+    let any_caller = |context: Context| async move {
         let caller = context.caller()?;
         Ok::<_, ApiError>(Response::new(Body::Text(format!(
             "{} {}",
             caller.subject, caller.is_admin
         ))))
     };
-    let admins = |context: Context| async move {
+    let admin_only = |context: Context| async move {
         let caller = context.admin()?;
         Ok::<_, ApiError>(Response::new(Body::Text(caller.subject.clone())))
     };
@@ -27,14 +27,18 @@ async fn answers(auth: Auth, event: &Value) -> [(u64, Value); 2] {
         let event: LambdaRequest = serde_json::from_value(event.clone()).expect("an event");
         LambdaEvent::new(event, lambda_http::Context::default())
     };
-    let everybody = respond(&everybody, auth, None, event())
+    let any_caller = respond(&any_caller, auth, None, event())
         .await
         .expect("handlers do not fail");
-    let admins = respond(&admins, auth, None, event())
+    let admin_only = respond(&admin_only, auth, None, event())
         .await
         .expect("handlers do not fail");
-    [json!(everybody), json!(admins)]
-        .map(|answer| (answer["statusCode"].as_u64().expect("a status"), answer["body"].clone()))
+    [json!(any_caller), json!(admin_only)].map(|response| {
+        (
+            response["statusCode"].as_u64().expect("a status"),
+            response["body"].clone(),
+        )
+    })
 }
 
 fn rest(authorizer: Value) -> Value {
@@ -52,17 +56,18 @@ async fn authorizer_determines_caller() {
     for auth in [Auth::Closed, Auth::Open] {
         let admin = rest(json!({ "principalId": "alice", "sub": "alice", "scope": "admin", "admin": "true" }));
         assert_eq!(
-            answers(auth, &admin).await,
+            responses(auth, &admin).await,
             [(200, json!("alice true")), (200, json!("alice"))]
         );
-        // With what API Gateway adds.
+        // With a member that API Gateway adds.
         let other = rest(json!({ "sub": "bob", "scope": "", "admin": "false", "integrationLatency": 7 }));
-        let [everybody, admins] = answers(auth, &other).await;
-        assert_eq!((everybody, admins.0), ((200, json!("bob false")), 403));
+        let [any_caller, admin_only] = responses(auth, &other).await;
+        assert_eq!((any_caller, admin_only.0), ((200, json!("bob false")), 403));
     }
     for admin in [json!("TRUE"), json!("1"), json!(true), json!(1), json!(""), json!(null)] {
-        let [everybody, admins] = answers(Auth::Closed, &rest(json!({ "sub": "bob", "admin": admin }))).await;
-        assert_eq!((everybody, admins.0), ((200, json!("bob false")), 403), "{admin}");
+        let event = rest(json!({ "sub": "bob", "admin": admin }));
+        let [any_caller, admin_only] = responses(Auth::Closed, &event).await;
+        assert_eq!((any_caller, admin_only.0), ((200, json!("bob false")), 403), "{admin}");
     }
 }
 
@@ -78,10 +83,10 @@ async fn missing_authorizer_context_is_401() {
         rest(json!({ "sub": 7, "admin": "true" })),
         rest(json!({ "claims": { "sub": "mallory" }, "admin": "true" })),
         http(),
-        // No HTTP API of ours has an authorizer.
+        // The HTTP API has no authorizer: its context is not trusted.
         lambda,
     ] {
-        for (status, body) in answers(Auth::Closed, &event).await {
+        for (status, body) in responses(Auth::Closed, &event).await {
             assert_eq!(status, 401, "{event}");
             assert!(
                 body.as_str()
@@ -89,9 +94,9 @@ async fn missing_authorizer_context_is_401() {
                 "{body}"
             );
         }
-        // Where everybody may call, everybody is the same.
+        // On an open stack, every caller is the same anonymous admin.
         let open = [(200, json!("anonymous true")), (200, json!("anonymous"))];
-        assert_eq!(answers(Auth::Open, &event).await, open, "{event}");
+        assert_eq!(responses(Auth::Open, &event).await, open, "{event}");
     }
 }
 
@@ -100,13 +105,13 @@ async fn unauthorized_response_names_bearer_scheme() {
     let handler = |_| async { Err(ApiError::Unauthorized) };
     let event: LambdaRequest = serde_json::from_value(http()).expect("an event");
     let event = LambdaEvent::new(event, lambda_http::Context::default());
-    let answer = json!(
+    let response = json!(
         respond(&handler, Auth::Closed, None, event)
             .await
             .expect("handlers do not fail")
     );
-    assert_eq!(answer["statusCode"], StatusCode::UNAUTHORIZED.as_u16());
-    assert_eq!(answer["headers"]["www-authenticate"], "Bearer", "{answer}");
+    assert_eq!(response["statusCode"], StatusCode::UNAUTHORIZED.as_u16());
+    assert_eq!(response["headers"]["www-authenticate"], "Bearer", "{response}");
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn api_is_closed_by_default() {
     let auth = |text: &str| serde_json::from_value::<Auth>(json!(text)).ok();
     assert_eq!((auth("open"), auth("closed")), (Some(Auth::Open), Some(Auth::Closed)));
     assert!(auth("Open").is_none() && auth("none").is_none() && auth("").is_none());
-    // Without any source but the defaults.
+    // Loaded from the defaults alone.
     let unset = AuthConfig::builder().load().expect("complete");
     assert_eq!(unset.auth, Auth::Closed);
 }

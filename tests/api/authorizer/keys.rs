@@ -1,19 +1,19 @@
-//! Where the keys come from, and how long they count.
+//! Fetching and caching the issuer's keys.
 
 use std::time::{Duration, Instant};
 
 use authorizer::{AuthError, Authorizer, JwksUrl, KeysError, Refusal, SetupError};
 
 use super::{
-    NOW, fetching,
-    issuer::{Answer, Key, Server, jwks},
-    present, settings,
+    NOW,
+    issuer::{JwksServer, Key, KeysResponse, jwks},
+    present, settings, with_jwks_url,
 };
 
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
 
-/// What becomes of a request with this token, in short.
+/// The outcome of a request with this token, as a short name.
 async fn outcome(authorizer: &Authorizer, token: &str, now: u64) -> &'static str {
     match present(authorizer, token, now).await {
         Ok(_) => "valid",
@@ -24,19 +24,19 @@ async fn outcome(authorizer: &Authorizer, token: &str, now: u64) -> &'static str
     }
 }
 
-/// A token that lasts through the test.
-fn long(key: &Key, kid: &str) -> String {
+/// A token that is valid for ten days.
+fn long_lived_token(key: &Key, kid: &str) -> String {
     key.token_with(kid, serde_json::json!({ "exp": NOW + 10 * DAY }))
 }
 
 #[tokio::test]
 async fn keys_are_fetched_once_an_hour() {
     let key = Key::es256();
-    let server = Server::start(&[key.jwk("k")]).await;
-    let authorizer = fetching(&server.url);
-    assert_eq!(server.asked(), 0, "before the first request");
-    let token = long(&key, "k");
-    for (now, asked) in [
+    let server = JwksServer::start(&[key.jwk("k")]).await;
+    let authorizer = with_jwks_url(&server.url);
+    assert_eq!(server.fetches(), 0, "before the first request");
+    let token = long_lived_token(&key, "k");
+    for (now, fetches) in [
         (NOW, 1),
         (NOW + 1, 1),
         (NOW + HOUR - 1, 1),
@@ -44,28 +44,40 @@ async fn keys_are_fetched_once_an_hour() {
         (NOW + HOUR + 1, 2),
     ] {
         assert_eq!(outcome(&authorizer, &token, now).await, "valid");
-        assert_eq!(server.asked(), asked, "{now}");
+        assert_eq!(server.fetches(), fetches, "{now}");
     }
 }
 
 #[tokio::test]
 async fn first_token_of_new_key_fetches_keys() {
     let (old, new) = (Key::rs256(), Key::es256());
-    let server = Server::start(&[old.jwk("old")]).await;
-    let authorizer = fetching(&server.url);
-    assert_eq!(outcome(&authorizer, &long(&old, "old"), NOW).await, "valid");
+    let server = JwksServer::start(&[old.jwk("old")]).await;
+    let authorizer = with_jwks_url(&server.url);
+    assert_eq!(outcome(&authorizer, &long_lived_token(&old, "old"), NOW).await, "valid");
 
     server.publish(&[old.jwk("old"), new.jwk("new")]);
-    assert_eq!(outcome(&authorizer, &long(&new, "new"), NOW + 60).await, "valid");
-    assert_eq!(outcome(&authorizer, &long(&old, "old"), NOW + 60).await, "valid");
-    assert_eq!(server.asked(), 2);
-
-    // What is withdrawn is forgotten at the next fetch.
-    server.publish(&[new.jwk("new")]);
-    assert_eq!(outcome(&authorizer, &long(&old, "old"), NOW + 70).await, "valid");
-    assert_eq!(outcome(&authorizer, &long(&new, "new"), NOW + 60 + HOUR).await, "valid");
     assert_eq!(
-        outcome(&authorizer, &long(&old, "old"), NOW + 61 + HOUR).await,
+        outcome(&authorizer, &long_lived_token(&new, "new"), NOW + 60).await,
+        "valid"
+    );
+    assert_eq!(
+        outcome(&authorizer, &long_lived_token(&old, "old"), NOW + 60).await,
+        "valid"
+    );
+    assert_eq!(server.fetches(), 2);
+
+    // A withdrawn key stays valid until the next fetch.
+    server.publish(&[new.jwk("new")]);
+    assert_eq!(
+        outcome(&authorizer, &long_lived_token(&old, "old"), NOW + 70).await,
+        "valid"
+    );
+    assert_eq!(
+        outcome(&authorizer, &long_lived_token(&new, "new"), NOW + 60 + HOUR).await,
+        "valid"
+    );
+    assert_eq!(
+        outcome(&authorizer, &long_lived_token(&old, "old"), NOW + 61 + HOUR).await,
         "unknown key"
     );
 }
@@ -73,57 +85,60 @@ async fn first_token_of_new_key_fetches_keys() {
 #[tokio::test]
 async fn unknown_keys_do_not_flood_issuer() {
     let key = Key::es256();
-    let server = Server::start(&[key.jwk("k")]).await;
-    let authorizer = fetching(&server.url);
+    let server = JwksServer::start(&[key.jwk("k")]).await;
+    let authorizer = with_jwks_url(&server.url);
     for second in 0..20 {
         for token in 0..20 {
-            let made_up = long(&key, &format!("made-up-{second}-{token}"));
+            let made_up = long_lived_token(&key, &format!("made-up-{second}-{token}"));
             assert_eq!(outcome(&authorizer, &made_up, NOW + second).await, "unknown key");
         }
-        assert_eq!(outcome(&authorizer, &long(&key, "k"), NOW + second).await, "valid");
+        assert_eq!(
+            outcome(&authorizer, &long_lived_token(&key, "k"), NOW + second).await,
+            "valid"
+        );
     }
-    // One in five seconds.
-    assert_eq!(server.asked(), 4);
-    // Nor does a token cause one that cannot be valid whatever the keys are.
-    let authorizer = fetching(&server.url);
+    // At most one fetch in five seconds.
+    assert_eq!(server.fetches(), 4);
+    // A token that no key could make valid causes no fetch.
+    let authorizer = with_jwks_url(&server.url);
     let symmetric = Key::Hs256(b"secret".to_vec());
     for token in ["a.b.c", "", "e30.e30.", &symmetric.valid("k")] {
         assert!(present(&authorizer, token, NOW).await.is_err());
     }
-    assert_eq!(server.asked(), 4);
+    assert_eq!(server.fetches(), 4);
 }
 
 #[tokio::test]
 async fn concurrent_requests_share_one_fetch() {
     let key = Key::es256();
-    let server = Server::start(&[key.jwk("k")]).await;
-    let authorizer = fetching(&server.url);
-    let token = long(&key, "k");
+    let server = JwksServer::start(&[key.jwk("k")]).await;
+    let authorizer = with_jwks_url(&server.url);
+    let token = long_lived_token(&key, "k");
     let (one, two, three) = tokio::join!(
         outcome(&authorizer, &token, NOW),
         outcome(&authorizer, &token, NOW),
         outcome(&authorizer, &token, NOW)
     );
-    assert_eq!((one, two, three, server.asked()), ("valid", "valid", "valid", 1));
+    assert_eq!((one, two, three, server.fetches()), ("valid", "valid", "valid", 1));
 }
 
 #[tokio::test]
-async fn known_keys_outlive_issuer_by_a_day() {
+async fn cached_keys_survive_issuer_outage_for_a_day() {
     let key = Key::es256();
-    let server = Server::start(&[key.jwk("k")]).await;
-    let authorizer = fetching(&server.url);
-    let (token, unknown) = (long(&key, "k"), long(&key, "unknown"));
+    let server = JwksServer::start(&[key.jwk("k")]).await;
+    let authorizer = with_jwks_url(&server.url);
+    let (token, unknown) = (long_lived_token(&key, "k"), long_lived_token(&key, "unknown"));
     assert_eq!(outcome(&authorizer, &token, NOW).await, "valid");
 
-    server.answer(Answer::Head("503 Service Unavailable", String::new()));
+    server.respond_with(KeysResponse::Head("503 Service Unavailable", String::new()));
     assert_eq!(outcome(&authorizer, &token, NOW + HOUR).await, "valid");
-    assert_eq!(server.asked(), 2);
-    // It is asked again, but not with every request.
+    assert_eq!(server.fetches(), 2);
+    // The fetch is retried, but not with every request.
     assert_eq!(outcome(&authorizer, &token, NOW + HOUR + 4).await, "valid");
-    assert_eq!(server.asked(), 2);
+    assert_eq!(server.fetches(), 2);
     assert_eq!(outcome(&authorizer, &token, NOW + HOUR + 5).await, "valid");
     assert_eq!(outcome(&authorizer, &unknown, NOW + HOUR + 6).await, "unknown key");
-    assert_eq!(server.asked(), 3);
+    assert_eq!(server.fetches(), 3);
 
     assert_eq!(outcome(&authorizer, &token, NOW + DAY - 1).await, "valid");
     assert_eq!(outcome(&authorizer, &token, NOW + DAY).await, "paused");
@@ -137,40 +152,40 @@ async fn known_keys_outlive_issuer_by_a_day() {
 #[tokio::test]
 async fn unavailable_keys_are_a_server_error() {
     let key = Key::es256();
-    let server = Server::start(&[]).await;
-    let token = long(&key, "k");
+    let server = JwksServer::start(&[]).await;
+    let token = long_lived_token(&key, "k");
     let keys = jwks(&[key.jwk("k")]).to_string();
     let padded = |length: usize| format!("{keys}{}", " ".repeat(length - keys.len()));
-    server.answer(Answer::Body(padded(64 * 1024)));
-    assert_eq!(outcome(&fetching(&server.url), &token, NOW).await, "valid");
-    for answer in [
-        Answer::Head("404 Not Found", keys.clone()),
-        Answer::Head("500 Internal Server Error", keys.clone()),
-        Answer::Head("203 Non-Authoritative Information", keys.clone()),
-        // Not followed: wherever it leads, it is not what the setting says.
-        Answer::Head("302 Found\r\nlocation: /keys", keys.clone()),
-        Answer::Body(String::new()),
-        Answer::Body("<html>".to_owned()),
-        Answer::Body(r#"{"keys":[]}"#.to_owned()),
-        Answer::Body(padded(64 * 1024 + 1)),
-        Answer::HangUp,
+    server.respond_with(KeysResponse::Body(padded(64 * 1024)));
+    assert_eq!(outcome(&with_jwks_url(&server.url), &token, NOW).await, "valid");
+    for response in [
+        KeysResponse::Head("404 Not Found", keys.clone()),
+        KeysResponse::Head("500 Internal Server Error", keys.clone()),
+        KeysResponse::Head("203 Non-Authoritative Information", keys.clone()),
+        // Redirects are not followed: the setting names the only source of keys.
+        KeysResponse::Head("302 Found\r\nlocation: /keys", keys.clone()),
+        KeysResponse::Body(String::new()),
+        KeysResponse::Body("<html>".to_owned()),
+        KeysResponse::Body(r#"{"keys":[]}"#.to_owned()),
+        KeysResponse::Body(padded(64 * 1024 + 1)),
+        KeysResponse::Close,
     ] {
-        server.answer(answer);
-        let authorizer = fetching(&server.url);
+        server.respond_with(response);
+        let authorizer = with_jwks_url(&server.url);
         assert_eq!(outcome(&authorizer, &token, NOW).await, "no keys");
         assert_eq!(outcome(&authorizer, &token, NOW + 4).await, "paused");
         server.publish(&[key.jwk("k")]);
         assert_eq!(outcome(&authorizer, &token, NOW + 5).await, "valid");
     }
-    // Nobody listens.
-    let authorizer = fetching("http://127.0.0.1:1/keys");
+    // No server listens there.
+    let authorizer = with_jwks_url("http://127.0.0.1:1/keys");
     assert_eq!(outcome(&authorizer, &token, NOW).await, "no keys");
     let message = present(&authorizer, &token, NOW + 5)
         .await
         .map_err(lambda_runtime::Diagnostic::from);
     let message = message.expect_err("no keys").error_message;
     assert!(
-        message.starts_with("the issuer's keys are not known: the issuer cannot be reached"),
+        message.starts_with("the issuer's keys are unavailable: the issuer cannot be reached"),
         "{message}"
     );
 }
@@ -178,25 +193,28 @@ async fn unavailable_keys_are_a_server_error() {
 #[tokio::test]
 async fn hanging_issuer_times_out_after_1500_ms() {
     let key = Key::es256();
-    let server = Server::start(&[]).await;
-    for answer in [Answer::Nothing, Answer::Half] {
-        server.answer(answer);
-        let authorizer = fetching(&server.url);
+    let server = JwksServer::start(&[]).await;
+    for response in [KeysResponse::Hang, KeysResponse::HangMidBody] {
+        server.respond_with(response);
+        let authorizer = with_jwks_url(&server.url);
         let start = Instant::now();
-        assert_eq!(outcome(&authorizer, &long(&key, "k"), NOW).await, "no keys");
+        assert_eq!(outcome(&authorizer, &long_lived_token(&key, "k"), NOW).await, "no keys");
         let waited = start.elapsed();
         assert!(
             Duration::from_millis(1450) < waited && waited < Duration::from_millis(2500),
             "{waited:?}"
         );
         let start = Instant::now();
-        assert_eq!(outcome(&authorizer, &long(&key, "k"), NOW + 1).await, "paused");
+        assert_eq!(
+            outcome(&authorizer, &long_lived_token(&key, "k"), NOW + 1).await,
+            "paused"
+        );
         assert!(start.elapsed() < Duration::from_millis(500));
     }
 }
 
 #[test]
-fn keys_are_fetched_over_https_or_from_this_machine() {
+fn jwks_url_must_be_https_or_loopback() {
     for url in [
         "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc/.well-known/jwks.json",
         "https://issuer.example:8443/keys?version=1",

@@ -1,4 +1,4 @@
-//! The issuer of the local stack.
+//! The local stack's issuer.
 
 use std::{env, fs, os::unix::fs::PermissionsExt, process, time::Duration};
 
@@ -30,16 +30,16 @@ async fn local_tokens_are_valid_while_key_exists() {
 
     let (authorizer, now) = (authorizer(&issuer), now());
     let token = again.token("alice", "read admin", HOUR);
-    let answer = present(&authorizer, &token, now).await.expect("valid");
+    let response = present(&authorizer, &token, now).await.expect("valid");
     assert_eq!(
-        (&answer["principalId"], &answer["context"]["admin"]),
+        (&response["principalId"], &response["context"]["admin"]),
         (&"alice".into(), &"true".into())
     );
-    let answer = present(&authorizer, &again.token("bob", "", HOUR), now)
+    let response = present(&authorizer, &again.token("bob", "", HOUR), now)
         .await
         .expect("valid");
     assert_eq!(
-        (&answer["principalId"], &answer["context"]["admin"]),
+        (&response["principalId"], &response["context"]["admin"]),
         (&"bob".into(), &"false".into())
     );
     assert!(present(&authorizer, &token, now + 2 * HOUR.as_secs()).await.is_err());

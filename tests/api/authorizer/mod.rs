@@ -1,4 +1,5 @@
-//! The authorizer, called with the events that API Gateway sends: real keys, and a real server that publishes them.
+//! The authorizer, called with the events that API Gateway sends, with real keys and a server that
+//! publishes them.
 
 mod caller;
 mod keys;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::issuer::{self, AUDIENCE, ISSUER, NOW};
 
-/// What is called.
+/// The ARN of the method that the events call.
 const METHOD: &str = "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7";
 
 fn settings() -> Settings {
@@ -26,8 +27,8 @@ fn settings() -> Settings {
     }
 }
 
-/// An authorizer that was given these keys.
-fn knowing(jwks: &Value) -> Authorizer {
+/// An authorizer with these keys in its settings.
+fn with_keys(jwks: &Value) -> Authorizer {
     let jwks = Jwks::try_from(jwks.to_string()).expect("a key set");
     let settings = Settings {
         jwks: Some(jwks),
@@ -36,9 +37,9 @@ fn knowing(jwks: &Value) -> Authorizer {
     Authorizer::closed(settings).expect("complete settings")
 }
 
-/// An authorizer that fetches its keys.
-fn fetching(url: &str) -> Authorizer {
-    let url = JwksUrl::try_from(url.to_owned()).expect("an URL");
+/// An authorizer that fetches its keys from this URL.
+fn with_jwks_url(url: &str) -> Authorizer {
+    let url = JwksUrl::try_from(url.to_owned()).expect("a URL");
     let settings = Settings {
         jwks_url: Some(url),
         ..settings()
@@ -46,7 +47,7 @@ fn fetching(url: &str) -> Authorizer {
     Authorizer::closed(settings).expect("complete settings")
 }
 
-/// What API Gateway asks if the header has this value.
+/// API Gateway's event for a request with this `Authorization` header.
 fn event(authorization: &str) -> Event {
     let event = json!({
         "type": "REQUEST",
@@ -57,12 +58,12 @@ fn event(authorization: &str) -> Event {
     serde_json::from_value(event).expect("an event")
 }
 
-/// What becomes of a request with this token.
+/// Calls the authorizer with this token.
 async fn present(authorizer: &Authorizer, token: &str, now: u64) -> Result<Value, AuthError> {
     handle(authorizer, &event(&format!("Bearer {token}")), now).await
 }
 
-/// Why a request with this token is refused.
+/// The reason why this token is refused.
 async fn refusal(authorizer: &Authorizer, token: &str) -> Refusal {
     refusal_at(authorizer, token, NOW).await
 }

@@ -1,4 +1,4 @@
-//! What API Gateway is answered.
+//! The policy and context that the authorizer returns to API Gateway.
 
 use authorizer::{AuthError, Authorizer, Event, handle};
 use serde_json::{Value, json};
@@ -6,28 +6,28 @@ use serde_json::{Value, json};
 use super::{
     NOW,
     issuer::{Key, jwks},
-    knowing, present,
+    present, with_keys,
 };
 
-fn called(method_arn: &str) -> Event {
+fn event_for(method_arn: &str) -> Event {
     serde_json::from_value(json!({ "methodArn": method_arn })).expect("an event")
 }
 
-/// The resources that may be called, when everybody may call.
+/// The resources that an open authorizer allows.
 async fn allowed(method_arn: &str) -> Result<Value, AuthError> {
-    let answer = handle(&Authorizer::Open, &called(method_arn), NOW).await?;
-    Ok(answer["policyDocument"]["Statement"][0]["Resource"].clone())
+    let response = handle(&Authorizer::Open, &event_for(method_arn), NOW).await?;
+    Ok(response["policyDocument"]["Statement"][0]["Resource"].clone())
 }
 
 #[tokio::test]
 async fn admin_may_call_whole_stage() {
     let key = Key::es256();
     let token = key.token_with("k", json!({ "scope": "read admin" }));
-    let answer = present(&knowing(&jwks(&[key.jwk("k")])), &token, NOW)
+    let response = present(&with_keys(&jwks(&[key.jwk("k")])), &token, NOW)
         .await
         .expect("valid");
     assert_eq!(
-        answer,
+        response,
         json!({
             "principalId": "alice",
             "policyDocument": {
@@ -47,11 +47,11 @@ async fn admin_may_call_whole_stage() {
 async fn non_admin_may_call_all_but_admin_routes() {
     let key = Key::rs256();
     let token = key.token_with("k", json!({ "scope": "read" }));
-    let answer = present(&knowing(&jwks(&[key.jwk("k")])), &token, NOW)
+    let response = present(&with_keys(&jwks(&[key.jwk("k")])), &token, NOW)
         .await
         .expect("valid");
     assert_eq!(
-        answer,
+        response,
         json!({
             "principalId": "alice",
             "policyDocument": {
@@ -82,9 +82,9 @@ async fn open_stack_has_anonymous_admin() {
     for authorization in [None, Some("Bearer a.b.c"), Some("Basic YTpi")] {
         let event = json!({ "methodArn": super::METHOD, "headers": { "authorization": authorization.unwrap_or("") } });
         let event: Event = serde_json::from_value(event).expect("an event");
-        let answer = handle(&Authorizer::Open, &event, NOW).await.expect("allowed");
+        let response = handle(&Authorizer::Open, &event, NOW).await.expect("allowed");
         assert_eq!(
-            answer,
+            response,
             json!({
                 "principalId": "anonymous",
                 "policyDocument": {
@@ -112,17 +112,18 @@ async fn policy_covers_stage_of_method() {
             "arn:aws-us-gov:execute-api:us-gov-west-1:123456789012:abc/prod/POST/tasks",
             "arn:aws-us-gov:execute-api:us-gov-west-1:123456789012:abc/prod/*",
         ),
-        // A path with colons, slashes, wildcards and percent signs: it is the client's, and not in the policy.
+        // The client chooses the path, here with colons, slashes, wildcards and percent signs: the
+        // policy must not contain it.
         (
             "arn:aws:execute-api:eu-central-1:123456789012:abc/prod/GET/tasks/arn:aws:x/*/?/%2F//..",
             "arn:aws:execute-api:eu-central-1:123456789012:abc/prod/*",
         ),
-        // API Gateway's console, when it tests an authorizer.
+        // A test of the authorizer in API Gateway's console.
         (
             "arn:aws:execute-api:eu-central-1:123456789012:abc/ESTestInvoke-stage/GET/",
             "arn:aws:execute-api:eu-central-1:123456789012:abc/ESTestInvoke-stage/*",
         ),
-        // ministack.
+        // The emulator, ministack.
         (
             "arn:aws:execute-api:us-east-1:000000000000:84316038/local/GET/tasks",
             "arn:aws:execute-api:us-east-1:000000000000:84316038/local/*",

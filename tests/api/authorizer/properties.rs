@@ -1,4 +1,4 @@
-//! What holds for whatever a client sends.
+//! Properties of the authorizer, checked with arbitrary input.
 
 use authorizer::{AuthError, Authorizer, handle};
 use proptest::{collection::vec, prelude::*};
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::{
     NOW, event,
     issuer::{Key, base64, jwks},
-    knowing,
+    with_keys,
 };
 
-/// Any JSON, mostly objects with the names that matter.
-fn anything() -> impl Strategy<Value = Value> {
+/// Arbitrary JSON, mostly objects with the names of JWT headers and claims.
+fn arbitrary_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(bytes in vec(any::<u8>(), 0..300)) {
         let key = Key::es256();
-        let authorizer = knowing(&jwks(&[key.jwk("k")]));
+        let authorizer = with_keys(&jwks(&[key.jwk("k")]));
         let text = String::from_utf8_lossy(&bytes);
         prop_assert!(is_refused(&authorizer, &text));
         prop_assert!(is_refused(&authorizer, &bearer(&text)));
@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn changed_token_is_refused(position in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let key = Key::es256();
-        let authorizer = knowing(&jwks(&[key.jwk("k")]));
+        let authorizer = with_keys(&jwks(&[key.jwk("k")]));
         let token = key.valid("k");
         prop_assert!(decide(&authorizer, &bearer(&token)).is_ok());
         let mut bytes = token.clone().into_bytes();
@@ -96,30 +96,30 @@ proptest! {
     }
 
     #[test]
-    fn token_of_another_key_is_refused(header in anything(), claims in anything()) {
-        let authorizer = knowing(&jwks(&[Key::es256().jwk("k")]));
+    fn token_of_another_key_is_refused(header in arbitrary_json(), claims in arbitrary_json()) {
+        let authorizer = with_keys(&jwks(&[Key::es256().jwk("k")]));
         let token = Key::es256().token(&header, &claims);
         prop_assert!(is_refused(&authorizer, &bearer(&token)));
     }
 
     #[test]
-    fn arbitrary_claims_make_no_admin_without_scope(claims in anything()) {
+    fn arbitrary_claims_grant_no_admin_without_scope(claims in arbitrary_json()) {
         let key = Key::es256();
-        let authorizer = knowing(&jwks(&[key.jwk("k")]));
+        let authorizer = with_keys(&jwks(&[key.jwk("k")]));
         let mut members = json!({ "iss": super::ISSUER, "aud": "tasks", "sub": "alice", "exp": NOW + 300 });
         if let Value::Object(claims) = claims {
             members.as_object_mut().expect("an object").extend(claims);
         }
         let token = key.token(&json!({ "alg": "ES256", "kid": "k" }), &members);
         match decide(&authorizer, &bearer(&token)) {
-            Ok(answer) => {
-                let is_admin = answer["context"]["admin"] == "true";
+            Ok(policy) => {
+                let is_admin = policy["context"]["admin"] == "true";
                 prop_assert_eq!(is_admin, [&members["scope"], &members["scp"]].iter().any(|scopes| match scopes {
                     Value::String(text) => text.split(' ').any(|scope| scope == "admin"),
                     Value::Array(list) => list.contains(&json!("admin")),
                     _ => false,
                 }));
-                let statements = answer["policyDocument"]["Statement"].as_array().expect("statements").len();
+                let statements = policy["policyDocument"]["Statement"].as_array().expect("statements").len();
                 prop_assert_eq!(statements, if is_admin { 1 } else { 2 });
             }
             Err(error) => prop_assert!(matches!(error, AuthError::Unauthorized(_)), "{error:?}"),

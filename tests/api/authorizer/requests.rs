@@ -1,4 +1,4 @@
-//! How a request carries its token, and how a refusal reaches API Gateway.
+//! How a request carries its token, and how API Gateway learns of a refusal.
 
 use authorizer::{AuthError, Event, Refusal, handle};
 use lambda_runtime::Diagnostic;
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{
     METHOD, NOW,
     issuer::{Key, jwks},
-    knowing,
+    with_keys,
 };
 
-fn asked(headers: Value, multi_value_headers: Value) -> Event {
+fn event_with(headers: Value, multi_value_headers: Value) -> Event {
     let event = json!({ "methodArn": METHOD, "headers": headers, "multiValueHeaders": multi_value_headers });
     serde_json::from_value(event).expect("an event")
 }
@@ -18,18 +18,18 @@ fn asked(headers: Value, multi_value_headers: Value) -> Event {
 #[tokio::test]
 async fn bearer_scheme_is_case_insensitive() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let token = key.valid("k");
     for name in ["Authorization", "authorization", "AUTHORIZATION"] {
         for scheme in ["Bearer ", "bearer ", "BEARER  "] {
             let value = format!("{scheme}{token}");
             for event in [
-                asked(
+                event_with(
                     json!({ name: value, "Accept": "*/*" }),
                     json!({ name: [value], "Accept": ["a", "b"] }),
                 ),
-                asked(json!({ name: value }), Value::Null),
-                asked(Value::Null, json!({ name: [value] })),
+                event_with(json!({ name: value }), Value::Null),
+                event_with(Value::Null, json!({ name: [value] })),
             ] {
                 handle(&authorizer, &event, NOW).await.expect("valid");
             }
@@ -40,32 +40,32 @@ async fn bearer_scheme_is_case_insensitive() {
 #[tokio::test]
 async fn missing_or_repeated_bearer_token_is_refused() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let token = key.valid("k");
     let bearer = format!("Bearer {token}");
     for event in [
-        asked(Value::Null, Value::Null),
-        asked(json!({}), json!({})),
-        asked(json!({ "Authorization": "" }), Value::Null),
-        asked(json!({ "Authorization": token }), Value::Null),
-        asked(json!({ "Authorization": "Bearer" }), Value::Null),
-        asked(json!({ "Authorization": "Bearer " }), Value::Null),
-        asked(json!({ "Authorization": format!("Basic {token}") }), Value::Null),
-        asked(json!({ "Authorization": format!(" {bearer}") }), Value::Null),
-        asked(json!({ "Authorization": format!("Bearer\t{token}") }), Value::Null),
-        asked(json!({ "X-Authorization": bearer }), Value::Null),
-        // Two: which of them did API Gateway look for in its cache?
-        asked(
+        event_with(Value::Null, Value::Null),
+        event_with(json!({}), json!({})),
+        event_with(json!({ "Authorization": "" }), Value::Null),
+        event_with(json!({ "Authorization": token }), Value::Null),
+        event_with(json!({ "Authorization": "Bearer" }), Value::Null),
+        event_with(json!({ "Authorization": "Bearer " }), Value::Null),
+        event_with(json!({ "Authorization": format!("Basic {token}") }), Value::Null),
+        event_with(json!({ "Authorization": format!(" {bearer}") }), Value::Null),
+        event_with(json!({ "Authorization": format!("Bearer\t{token}") }), Value::Null),
+        event_with(json!({ "X-Authorization": bearer }), Value::Null),
+        // Two tokens: API Gateway's cache may use either as its key.
+        event_with(
             json!({ "Authorization": bearer }),
             json!({ "Authorization": [bearer, bearer] }),
         ),
-        asked(
+        event_with(
             json!({ "Authorization": bearer }),
             json!({ "Authorization": [bearer], "authorization": ["Bearer x"] }),
         ),
-        asked(json!({ "Authorization": bearer, "authorization": bearer }), Value::Null),
-        // `headers` only repeats.
-        asked(json!({ "Authorization": bearer }), json!({})),
+        event_with(json!({ "Authorization": bearer, "authorization": bearer }), Value::Null),
+        // `multiValueHeaders` is complete; `headers` only repeats it.
+        event_with(json!({ "Authorization": bearer }), json!({})),
     ] {
         let outcome = handle(&authorizer, &event, NOW).await;
         assert!(
@@ -78,7 +78,7 @@ async fn missing_or_repeated_bearer_token_is_refused() {
 #[tokio::test]
 async fn token_has_at_most_8_kib() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let padded = |length: usize| {
         let empty = key.token_with("k", json!({ "padding": "" })).len();
         key.token_with("k", json!({ "padding": "x".repeat((length - empty) * 3 / 4) }))
@@ -94,7 +94,7 @@ async fn token_has_at_most_8_kib() {
 #[tokio::test]
 async fn refusal_becomes_401_without_details() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let secret = "eyJzZWNyZXQ";
     for authorization in [
         format!("Bearer {secret}.{secret}.{secret}"),
@@ -113,18 +113,18 @@ async fn refusal_becomes_401_without_details() {
     ] {
         let outcome = handle(&authorizer, &super::event(&authorization), NOW).await;
         let error = outcome.expect_err("refused");
-        // What the runtime logs.
+        // The runtime logs this text.
         assert!(!format!("{error:?}").contains(secret), "{error:?}");
         let diagnostic = Diagnostic::from(error);
         assert_eq!(
-            serde_json::to_value(diagnostic).expect("serialisable"),
+            serde_json::to_value(diagnostic).expect("serializable"),
             json!({ "errorType": "Unauthorized", "errorMessage": "Unauthorized" })
         );
     }
 }
 
 #[tokio::test]
-async fn foreign_event_is_an_error_but_no_401() {
+async fn malformed_event_is_an_error_but_not_401() {
     let event: Event = serde_json::from_value(json!({ "methodArn": "nonsense" })).expect("an event");
     let error = handle(&authorizer::Authorizer::Open, &event, NOW)
         .await

@@ -1,4 +1,4 @@
-//! Which tokens are valid.
+//! Validation of tokens: signature, algorithm and claims.
 
 use authorizer::{Identity, Jwks, Refusal};
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::{
     ISSUER, NOW,
     issuer::{Key, base64, jwks},
-    knowing, present, refusal, settings,
+    present, refusal, settings, with_keys,
 };
 
-/// Who calls with this token, according to the answer.
+/// The caller that the authorizer's context names for this token.
 async fn identity(key: &Key, token: &str) -> Identity {
-    let answer = present(&knowing(&jwks(&[key.jwk("k")])), token, NOW).await;
-    let context = answer.unwrap_or_else(|error| panic!("{error:?}"))["context"].take();
+    let response = present(&with_keys(&jwks(&[key.jwk("k")])), token, NOW).await;
+    let context = response.unwrap_or_else(|error| panic!("{error:?}"))["context"].take();
     let text = |name: &str| context[name].as_str().expect("a string").to_owned();
     Identity {
         subject: text("sub"),
@@ -22,7 +22,7 @@ async fn identity(key: &Key, token: &str) -> Identity {
 }
 
 async fn refused(key: &Key, claims: Value) -> Refusal {
-    refusal(&knowing(&jwks(&[key.jwk("k")])), &key.token_with("k", claims)).await
+    refusal(&with_keys(&jwks(&[key.jwk("k")])), &key.token_with("k", claims)).await
 }
 
 fn alice(scopes: &[&str], is_admin: bool) -> Identity {
@@ -41,9 +41,9 @@ async fn token_is_valid_with_either_algorithm() {
 }
 
 #[tokio::test]
-async fn token_names_its_key() {
+async fn token_must_name_its_key() {
     let (one, other, rsa) = (Key::es256(), Key::es256(), Key::rs256());
-    let authorizer = knowing(&jwks(&[one.jwk("one"), other.jwk("other"), rsa.jwk("rsa")]));
+    let authorizer = with_keys(&jwks(&[one.jwk("one"), other.jwk("other"), rsa.jwk("rsa")]));
     for (key, kid) in [(&one, "one"), (&other, "other"), (&rsa, "rsa")] {
         present(&authorizer, &key.valid(kid), NOW).await.expect("valid");
     }
@@ -58,10 +58,10 @@ async fn token_names_its_key() {
 #[tokio::test]
 async fn key_determines_algorithm() {
     let (ec, rsa) = (Key::es256(), Key::rs256());
-    let authorizer = knowing(&jwks(&[ec.jwk("ec"), rsa.jwk("rsa")]));
+    let authorizer = with_keys(&jwks(&[ec.jwk("ec"), rsa.jwk("rsa")]));
     let claims = json!({ "iss": ISSUER, "aud": "tasks", "sub": "mallory", "exp": NOW + 300, "scope": "admin" });
 
-    // What everybody knows as the secret: the public key in each of its forms (RFC 8725, section 2.1).
+    // The public key, in each of its encodings, as the HMAC secret (RFC 8725, section 2.1).
     let modulus = rsa.jwk("rsa")["n"].as_str().expect("a modulus").to_owned();
     for secret in [
         include_bytes!("keys/rsa-2048.pub.pem").to_vec(),
@@ -72,12 +72,12 @@ async fn key_determines_algorithm() {
         let forged = Key::Hs256(secret).token(&json!({ "alg": "HS256", "kid": "rsa" }), &claims);
         assert_eq!(refusal(&authorizer, &forged).await, Refusal::Algorithm);
     }
-    // A right signature under the other key's name, and the other way round.
+    // A correct signature under the other key's id, in both directions.
     let crossed = ec.token(&json!({ "alg": "ES256", "kid": "rsa" }), &claims);
     assert_eq!(refusal(&authorizer, &crossed).await, Refusal::Algorithm);
     let crossed = rsa.token(&json!({ "alg": "RS256", "kid": "ec" }), &claims);
     assert_eq!(refusal(&authorizer, &crossed).await, Refusal::Algorithm);
-    // A right signature with another name for what it is.
+    // A correct signature under another algorithm's name.
     for name in ["RS384", "RS512", "PS256", "PS512", "HS384", "EdDSA"] {
         let renamed = rsa.token(&json!({ "alg": name, "kid": "rsa" }), &claims);
         assert_eq!(refusal(&authorizer, &renamed).await, Refusal::Algorithm, "{name}");
@@ -99,7 +99,7 @@ async fn key_determines_algorithm() {
 #[tokio::test]
 async fn invalid_signature_is_refused() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let token = key.valid("k");
     let (message, signature) = token.rsplit_once('.').expect("three parts");
     let (header, _) = message.split_once('.').expect("three parts");
@@ -109,7 +109,7 @@ async fn invalid_signature_is_refused() {
         let error = refusal(&authorizer, &format!("{message}.{half}")).await;
         assert!(matches!(error, Refusal::Signature | Refusal::Malformed), "{error}");
     }
-    // Of zeros: valid for every message in what CVE-2022-21449 named "psychic signatures".
+    // All zeros: accepted for every message by the "psychic signatures" bug (CVE-2022-21449).
     let zeros = base64([0; 64]);
     assert_eq!(
         refusal(&authorizer, &format!("{message}.{zeros}")).await,
@@ -127,14 +127,14 @@ async fn invalid_signature_is_refused() {
         refusal(&authorizer, &format!("{unsigned}.{promoted}.")).await,
         Refusal::Malformed
     );
-    // Another key of the same name.
+    // Another key with the same id.
     assert_eq!(refusal(&authorizer, &Key::es256().valid("k")).await, Refusal::Signature);
-    // With the attacker's key brought along (RFC 8725, section 3.10).
+    // With the attacker's key embedded in the header (RFC 8725, section 3.10).
     let attacker = Key::es256();
     let claims = json!({ "iss": ISSUER, "aud": "tasks", "sub": "alice", "exp": NOW + 300 });
-    let brought = json!({ "alg": "ES256", "kid": "k", "jwk": attacker.jwk("k"), "jku": "http://127.0.0.1:1/keys" });
+    let forged = json!({ "alg": "ES256", "kid": "k", "jwk": attacker.jwk("k"), "jku": "http://127.0.0.1:1/keys" });
     assert_eq!(
-        refusal(&authorizer, &attacker.token(&brought, &claims)).await,
+        refusal(&authorizer, &attacker.token(&forged, &claims)).await,
         Refusal::Signature
     );
 }
@@ -143,7 +143,7 @@ async fn invalid_signature_is_refused() {
 async fn short_rsa_key_is_ignored() {
     let keys: Value = serde_json::from_str(include_str!("keys/rsa-1024.jwks.json")).expect("JSON");
     let token = include_str!("keys/rsa-1024.token").trim();
-    assert_eq!(refusal(&knowing(&keys), token).await, Refusal::Signature);
+    assert_eq!(refusal(&with_keys(&keys), token).await, Refusal::Signature);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn critical_extension_is_refused() {
             &claims,
         );
         assert_eq!(
-            refusal(&knowing(&jwks(&[key.jwk("k")])), &token).await,
+            refusal(&with_keys(&jwks(&[key.jwk("k")])), &token).await,
             Refusal::Malformed
         );
     }
@@ -180,7 +180,7 @@ async fn issuer_must_match_exactly() {
 }
 
 #[tokio::test]
-async fn audience_must_be_or_include_ours() {
+async fn audience_must_include_this_api() {
     let key = Key::es256();
     for aud in [json!("tasks"), json!(["tasks"]), json!(["others", "tasks"])] {
         let token = key.token_with("k", json!({ "aud": aud }));
@@ -198,14 +198,14 @@ async fn audience_must_be_or_include_ours() {
         assert_eq!(refused(&key, json!({ "aud": aud })).await, Refusal::Audience, "{aud}");
     }
     for aud in [json!(7), json!(true), json!(["tasks", 7]), json!({ "tasks": 1 })] {
-        // Not even with a client id, which counts where there is no audience.
+        // Not even with a client id, which is used only where there is no audience.
         let claims = json!({ "aud": aud, "client_id": "tasks" });
         assert_eq!(refused(&key, claims).await, Refusal::Malformed, "{aud}");
     }
 }
 
 #[tokio::test]
-async fn cognito_access_token_is_valid_but_no_id_token() {
+async fn cognito_access_token_is_valid_and_id_token_is_not() {
     let key = Key::rs256();
     let access = json!({ "aud": null, "client_id": "tasks", "token_use": "access", "scope": "openid" });
     assert_eq!(
@@ -228,7 +228,7 @@ async fn cognito_access_token_is_valid_but_no_id_token() {
 #[tokio::test]
 async fn token_expires_with_a_minute_of_leeway() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     for exp in [json!(NOW), json!(NOW as f64 + 0.5)] {
         let token = key.token_with("k", json!({ "exp": exp, "nbf": null }));
         for now in [0, NOW, NOW + 59] {
@@ -241,7 +241,7 @@ async fn token_expires_with_a_minute_of_leeway() {
             assert_eq!(outcome, Err("Unauthorized(Expired)".to_owned()), "{now}");
         }
     }
-    // The border itself: the time must be before it (RFC 7519, section 4.1.4).
+    // The boundary itself: the current time must be before it (RFC 7519, section 4.1.4).
     let token = key.token_with("k", json!({ "exp": NOW }));
     assert!(present(&authorizer, &token, NOW + 60).await.is_err());
 
@@ -262,7 +262,7 @@ async fn token_expires_with_a_minute_of_leeway() {
 #[tokio::test]
 async fn not_before_has_a_minute_of_leeway() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let token = key.token_with("k", json!({ "nbf": NOW }));
     present(&authorizer, &token, NOW - 60).await.expect("valid");
     let outcome = present(&authorizer, &token, NOW - 61)
@@ -354,15 +354,15 @@ async fn admin_scope_is_configurable() {
     let authorizer = authorizer::Authorizer::closed(settings).expect("complete settings");
     for (scope, is_admin) in [("tasks/admin", "true"), ("admin", "false")] {
         let token = key.token_with("k", json!({ "scope": scope }));
-        let answer = present(&authorizer, &token, NOW).await.expect("valid");
-        assert_eq!(answer["context"]["admin"], is_admin);
+        let response = present(&authorizer, &token, NOW).await.expect("valid");
+        assert_eq!(response["context"]["admin"], is_admin);
     }
 }
 
 #[tokio::test]
 async fn malformed_jwt_is_refused() {
     let key = Key::es256();
-    let authorizer = knowing(&jwks(&[key.jwk("k")]));
+    let authorizer = with_keys(&jwks(&[key.jwk("k")]));
     let valid = key.valid("k");
     let [header, claims, signature] = valid.split('.').collect::<Vec<_>>()[..] else {
         panic!("three parts");
@@ -390,7 +390,7 @@ async fn malformed_jwt_is_refused() {
         let error = refusal(&authorizer, token).await;
         assert!(matches!(error, Refusal::Malformed), "{token}: {error}");
     }
-    // Said twice, once for each reader.
+    // Duplicate members, which parsers may read differently.
     let header = r#"{"alg":"ES256","kid":"k"}"#;
     let claims = format!(
         r#"{{"iss":"{ISSUER}","aud":"tasks","sub":"bob","exp":{},"sub":"alice"}}"#,

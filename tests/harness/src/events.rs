@@ -1,4 +1,4 @@
-//! The events that functions are invoked with, made from AWS's samples in `events/`.
+//! Lambda events, built from AWS's samples in `events/`.
 
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ pub fn sqs_sample() -> Value {
     serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON")
 }
 
-/// A request by an admin to the REST API. The id is the path parameter of that name.
+/// A request by an admin to the REST API, with the path parameter `id`.
 pub fn rest(method: &str, path: &str, id: Option<i64>) -> Value {
     let mut event = rest_sample();
     event["httpMethod"] = json!(method);
@@ -44,7 +44,7 @@ pub fn with_body(mut event: Value, body: &Value) -> Value {
     with_header(event, "Content-Type", "application/json")
 }
 
-/// Sets the caller, as the authorizer reports them.
+/// Sets the caller, in the authorizer's format.
 pub fn by(mut event: Value, subject: &str, admin: bool) -> Value {
     event["requestContext"]["authorizer"] = json!({"sub": subject, "admin": admin.to_string()});
     event
@@ -73,7 +73,7 @@ pub fn sqs(ids: &[i64]) -> Value {
     batch(ids.iter().enumerate().map(record).collect())
 }
 
-/// A message that was sent now and is received for the nth time.
+/// A record of a message that was sent now and received `receives` times.
 pub fn record(message_id: &str, body: &str, receives: u32) -> Value {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let sent = now.expect("after 1970").as_millis().to_string();

@@ -1,4 +1,4 @@
-//! A function's process under the runtime API.
+//! A function's process under the stub of the runtime API.
 
 use std::{
     ffi::OsStr,
@@ -25,14 +25,14 @@ use crate::runtime_api::{RuntimeApi, RuntimeCall, RuntimeEvent};
 /// Longer than any invocation takes.
 pub const AMPLE_TIME: Duration = Duration::from_secs(300);
 
-/// Starts functions as Lambda's execution environment does.
+/// Starts functions as Lambda starts them in an execution environment.
 #[derive(Clone, Debug)]
 pub struct LambdaHost {
     /// The folder with the functions, each a folder with a `bootstrap`.
     pub functions: PathBuf,
-    /// What template.yaml puts into the environment, and where AWS is.
+    /// The environment variables of template.yaml, and AWS's endpoint.
     pub variables: Vec<(String, String)>,
-    /// The time that an invocation is told it has. It is not enforced.
+    /// The time until each invocation's deadline, which is not enforced.
     pub time: Duration,
 }
 
@@ -42,17 +42,17 @@ pub struct Function {
     process: Child,
     api: RuntimeApi,
     time: Duration,
-    /// Its output, if started with [`LambdaHost::start_idle`].
+    /// Its stdout, if started with [`LambdaHost::start_idle`].
     output: Option<File>,
-    /// From the start of the process until it asked for its first invocation.
+    /// From the start of the process until it requested its first invocation.
     pub init: Duration,
 }
 
 /// The response to an invocation.
 pub struct Response {
-    /// As API Gateway or the event source mapping gets it.
+    /// As API Gateway or the event source mapping receives it.
     pub body: Value,
-    /// From the invocation, or, for the first one, from the start of the process.
+    /// Since the invocation; for the first one, since the start of the process.
     pub took: Duration,
 }
 
@@ -90,14 +90,15 @@ impl LambdaHost {
         Ok((function, response?))
     }
 
-    /// Starts a function and waits until it asks for its first invocation. Its output is kept.
+    /// Starts a function, captures its stdout and waits until it requests its first invocation.
     pub async fn start_idle(&self, name: &str) -> Result<Function> {
-        let output = unlinked_file().context("cannot keep the output")?;
+        let output = unlinked_file().context("cannot capture the output")?;
         let (function, _) = self.spawn(name, &[] as &[&OsStr], None, Some(output)).await?;
         Ok(function)
     }
 
-    /// Starts a process and waits until it asks for an invocation. Also returns when it was started.
+    /// Starts a process and waits until it requests an invocation. Also returns when it was
+    /// started.
     async fn spawn(
         &self,
         name: &str,
@@ -141,7 +142,7 @@ impl LambdaHost {
             .env("TZ", ":UTC")
             // As template.yaml does for each function.
             .env("HOME", "/var/task")
-            .env("PGUSER", "nobody")
+            .env("PGUSER", "unused")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&folder)
             .stdin(Stdio::null())
@@ -164,7 +165,6 @@ impl LambdaHost {
     }
 }
 
-/// An unlinked file.
 fn unlinked_file() -> io::Result<File> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -175,12 +175,12 @@ fn unlinked_file() -> io::Result<File> {
 }
 
 impl Function {
-    /// Invokes it and waits until it asks for the next invocation.
+    /// Invokes it and waits until it requests the next invocation.
     pub async fn invoke(&mut self, event: &Value) -> Result<Response> {
         Ok(self.outcome(event).await??)
     }
 
-    /// Invokes it and waits until it asks for the next invocation; a reported error is an outcome as well.
+    /// Like `invoke`, but returns a reported error as `Ok(Err(_))`.
     pub async fn outcome(&mut self, event: &Value) -> Result<Result<Response, Failure>> {
         let event = event.to_string();
         let invoked = Instant::now();
@@ -199,15 +199,15 @@ impl Function {
                 function: self.name.clone(),
                 error: String::from_utf8_lossy(&body).into_owned(),
             }),
-            RuntimeCall::Next => bail!("{} asks for an invocation without having responded", self.name),
+            RuntimeCall::Next => bail!("{} requested another invocation before it had responded", self.name),
         };
         self.next_invocation().await?;
         Ok(outcome)
     }
 
-    /// Its output so far, if started with [`LambdaHost::start_idle`].
+    /// Its stdout so far, if started with [`LambdaHost::start_idle`].
     pub fn output(&self) -> Result<String> {
-        let file = self.output.as_ref().context("its output is not kept")?;
+        let file = self.output.as_ref().context("its output is not captured")?;
         let mut bytes = vec![0; file.metadata()?.len().try_into()?];
         // Not `read`: the function writes at the position that the two share.
         file.read_exact_at(&mut bytes, 0)?;
@@ -219,10 +219,10 @@ impl Function {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-        Ok(kilobytes.context("/proc tells the peak")?.parse::<u64>()? * 1024)
+        Ok(kilobytes.context("no VmHWM in /proc")?.parse::<u64>()? * 1024)
     }
 
-    /// Ends it with SIGTERM, so that valgrind still writes its report.
+    /// Terminates it with SIGTERM, so that valgrind still writes its report.
     pub async fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.id()?.try_into()?), Signal::SIGTERM)?;
         self.process.wait().await?;
@@ -230,7 +230,7 @@ impl Function {
     }
 
     fn id(&self) -> Result<u32> {
-        self.process.id().with_context(|| format!("{} has ended", self.name))
+        self.process.id().with_context(|| format!("{} has exited", self.name))
     }
 
     async fn next_invocation(&mut self) -> Result<Instant> {
@@ -243,19 +243,19 @@ impl Function {
                 call: RuntimeCall::Error(body),
                 ..
             } => {
-                bail!("{} does not start: {}", self.name, String::from_utf8_lossy(&body))
+                bail!("{} failed to start: {}", self.name, String::from_utf8_lossy(&body))
             }
             RuntimeEvent {
                 call: RuntimeCall::Response(_),
                 ..
-            } => bail!("{} responds to no invocation", self.name),
+            } => bail!("{} responded without an invocation", self.name),
         }
     }
 
     async fn next_event(&mut self) -> Result<RuntimeEvent> {
         tokio::select! {
             event = self.api.next_event() => Ok(event),
-            status = self.process.wait() => bail!("{} has ended: {}", self.name, status?),
+            status = self.process.wait() => bail!("{} has exited: {}", self.name, status?),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An HTTP server in the place of what functions call.
+//! A stub HTTP server in place of a service that functions call.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -12,7 +12,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Responds to requests, on a port of its own, as long as the runtime lives; returns its URL.
+/// Serves requests on a free port until the runtime ends; returns the server's URL.
 pub async fn serve(respond: impl Fn(Request<Bytes>) -> Response<String> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -30,7 +30,7 @@ pub async fn serve(respond: impl Fn(Request<Bytes>) -> Response<String> + Send +
                         Ok::<_, Infallible>(response.map(Full::<Bytes>::from))
                     }
                 });
-                // Ends with the client.
+                // Ends when the client disconnects.
                 let _ = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .await;

@@ -1,4 +1,4 @@
-//! How many instructions a function executes: the same on every run, unlike the time they take.
+//! Counts the instructions that a function executes: unlike times, nearly the same on every run.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::LambdaHost;
 
-/// How many warm requests are counted.
+/// The number of warm requests that are counted.
 const WARM: usize = 20;
 
 /// The instructions of one function.
@@ -20,10 +20,11 @@ pub struct Count {
     pub warm: u64,
 }
 
-/// Counts by valgrind, whose CPU has no AVX-512 whatever the machine has; not the instructions of the C library.
+/// Counts with valgrind, which emulates a CPU without AVX-512. The instructions of the C library
+/// are excluded.
 ///
-/// Twice: with one request, and with some more. Neither includes the other's noise, as there would be in what is
-/// counted between two moments of one run.
+/// In two runs, one with a single request and one with further requests: the difference between two
+/// whole runs is less noisy than a count that starts and stops within one run.
 pub async fn count(
     host: &LambdaHost,
     valgrind: &Path,
@@ -38,7 +39,7 @@ pub async fn count(
     };
     let (cold, all) = tokio::join!(run(1), run(1 + WARM));
     let (cold, all) = (cold?, all?);
-    let warm = all.checked_sub(cold).context("more requests, fewer instructions")?;
+    let warm = all.checked_sub(cold).context("more requests took fewer instructions")?;
     Ok(Count {
         cold,
         warm: warm / WARM as u64,
@@ -76,12 +77,12 @@ async fn run(
     function.stop().await
 }
 
-/// How many instructions of the function itself are in the report (Valgrind manual, "Callgrind Format Specification"):
-/// not those of the C library and the loader, which are this machine's own.
+/// The function's own instructions in the report (Valgrind manual, "Callgrind Format
+/// Specification"): without those of the C library and the loader, which differ between machines.
 fn own(report: &Path) -> Result<u64> {
     let text = fs::read_to_string(report).with_context(|| format!("no report {}", report.display()))?;
     let (mut own, mut is_own, mut is_of_callee) = (0, false, false);
-    // A file's name comes with its number once, and is its number from then on.
+    // The first mention of an object has its number and name, later ones only the number.
     let mut number = None;
     for line in text.lines() {
         let object = line.strip_prefix("ob=");
@@ -93,11 +94,12 @@ fn own(report: &Path) -> Result<u64> {
                 is_own = number.is_some_and(|number| object.split(' ').next() == Some(number));
             }
         } else if line.starts_with("calls=") {
-            // The next line is what the call cost, which the callee's own lines say, too.
+            // The next line is the inclusive cost of the call, which the callee's own lines already
+            // contain.
             is_of_callee = true;
         } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
             if is_own && !std::mem::take(&mut is_of_callee) {
-                let cost = line.split(' ').nth(1).context("a line has a place and its cost")?;
+                let cost = line.split(' ').nth(1).context("a line has a position and a cost")?;
                 own += cost.parse::<u64>()?;
             }
             is_of_callee = false;

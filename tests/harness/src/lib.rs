@@ -1,4 +1,5 @@
-//! Runs a function's `bootstrap` as Lambda does, without Lambda: for the tests, `make bench` and graders.
+//! The test harness: runs a function's `bootstrap` under a stub of the Lambda runtime API, for
+//! tests, `make bench` and graders.
 
 pub mod events;
 mod eventually;

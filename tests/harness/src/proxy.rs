@@ -16,22 +16,22 @@ use tokio::{
     sync::watch,
 };
 
-/// The proxy: a round trip is a change of direction, client after server.
+/// The proxy. A round trip begins when the client sends after the server has sent.
 pub struct Proxy {
     port: u16,
     round_trips: Arc<AtomicUsize>,
     condition: watch::Sender<Condition>,
 }
 
-/// What the proxy does to its connections.
+/// The state of the proxy and its connections.
 #[derive(Clone, Copy)]
 struct Condition {
     mode: Mode,
-    /// How many connections there have been, how many of them have ended, and are to end.
+    /// How many connections were accepted, have ended, and must end.
     connections: usize,
     ended: usize,
     to_end: usize,
-    /// How many were left to hang.
+    /// How many of the first connections hang.
     stranded: usize,
 }
 
@@ -43,7 +43,7 @@ enum Mode {
 }
 
 impl Proxy {
-    /// Listens, in front of the test's Postgres.
+    /// Starts a proxy in front of the test's Postgres.
     pub async fn start(pool: &PgPool) -> Self {
         let options = pool.connect_options();
         let upstream = (options.get_host().to_owned(), options.get_port());
@@ -64,7 +64,9 @@ impl Proxy {
                 if observed.borrow().mode == Mode::Down {
                     continue;
                 }
-                let server = TcpStream::connect(&upstream).await.expect("Postgres is there");
+                let server = TcpStream::connect(&upstream)
+                    .await
+                    .expect("Postgres accepts connections");
                 let number = count.borrow().connections;
                 count.send_modify(|condition| condition.connections += 1);
                 let link = Link {
@@ -90,34 +92,34 @@ impl Proxy {
         Database::new((*pool.connect_options()).clone().host("127.0.0.1").port(self.port))
     }
 
-    /// The same for a process: this URL, but through the proxy.
+    /// A URL with these options that leads through the proxy, for a process.
     pub fn url(&self, options: &PgConnectOptions) -> String {
         let options = options.clone().host("127.0.0.1").port(self.port);
         options.to_url_lossy().into()
     }
 
-    /// The connections so far, those that have ended included.
+    /// The number of connections so far, including ended ones.
     pub fn connections(&self) -> usize {
         self.condition.borrow().connections
     }
 
-    /// The connections that are open.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         let condition = self.condition.borrow();
         condition.connections - condition.ended
     }
 
-    /// The round trips so far.
+    /// The number of round trips so far.
     pub fn round_trips(&self) -> usize {
         self.round_trips.load(Ordering::SeqCst)
     }
 
-    /// Accepts connections and forwards nothing: Postgres or its host is paused.
+    /// Accepts connections but forwards nothing, like a paused Postgres or host.
     pub fn freeze(&self) {
         self.set(Mode::Frozen);
     }
 
-    /// Closes all connections, and each new one at once: Postgres is down.
+    /// Closes all connections, and each new one immediately, like a stopped Postgres.
     pub async fn take_down(&self) {
         self.set(Mode::Down);
         self.condition
@@ -126,7 +128,7 @@ impl Proxy {
         let ended = condition
             .wait_for(|condition| condition.ended == condition.connections)
             .await;
-        ended.expect("the proxy lives");
+        ended.expect("the proxy is running");
     }
 
     /// Forwards again.
@@ -134,7 +136,7 @@ impl Proxy {
         self.set(Mode::Open);
     }
 
-    /// Lets the current connections hang silently: their host is gone. New ones work.
+    /// Lets the current connections hang, as if their host had disappeared. New ones work.
     pub fn strand(&self) {
         self.condition
             .send_modify(|condition| condition.stranded = condition.connections);

@@ -1,5 +1,5 @@
-//! The Lambda runtime API, as far as a function needs it (AWS Lambda Developer Guide, "Using the Lambda runtime API for
-//! custom runtimes").
+//! A stub of the Lambda runtime API, as far as functions use it (AWS Lambda Developer Guide, "Using
+//! the Lambda runtime API for custom runtimes").
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -21,9 +21,8 @@ use tokio::{
     sync::{Mutex, mpsc},
 };
 
-/// The API of one function.
+/// The runtime API for one function.
 pub struct RuntimeApi {
-    /// Where it is served.
     pub address: SocketAddr,
     invocations: mpsc::UnboundedSender<(String, Duration)>,
     events: mpsc::UnboundedReceiver<RuntimeEvent>,
@@ -31,18 +30,17 @@ pub struct RuntimeApi {
 
 /// A call of the API by the function.
 pub struct RuntimeEvent {
-    /// When the call had arrived in full.
+    /// When the call was completely received.
     pub at: Instant,
     pub call: RuntimeCall,
 }
 
-/// Which call.
 pub enum RuntimeCall {
-    /// Asks for an invocation.
+    /// The request for the next invocation.
     Next,
-    /// The response to one.
+    /// The response to an invocation.
     Response(Bytes),
-    /// Its failure, or that of the init phase.
+    /// The error of an invocation or of the init phase.
     Error(Bytes),
 }
 
@@ -52,7 +50,7 @@ struct Server {
 }
 
 impl RuntimeApi {
-    /// Serves it on a port of its own.
+    /// Serves the API on a free port.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -66,10 +64,11 @@ impl RuntimeApi {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = Arc::clone(&server);
                 tokio::spawn(async move {
-                    // Otherwise a response in two segments waits for the acknowledgement of the first.
+                    // Otherwise the second segment of a response waits for the acknowledgment of
+                    // the first.
                     let _ = stream.set_nodelay(true);
                     let service = service_fn(|request| server.respond(request));
-                    // Ends with the function.
+                    // Ends when the function disconnects.
                     let _ = http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -83,15 +82,18 @@ impl RuntimeApi {
         })
     }
 
-    /// Queues an invocation, with this much time until its deadline.
+    /// Queues an invocation whose deadline is `time` from when the function receives it.
     pub fn invoke(&self, event: &str, time: Duration) -> Result<()> {
         let invocation = (event.to_owned(), time);
-        self.invocations.send(invocation).ok().context("the API is not served")
+        self.invocations
+            .send(invocation)
+            .ok()
+            .context("the runtime API is not running")
     }
 
     /// The next call.
     pub async fn next_event(&mut self) -> RuntimeEvent {
-        self.events.recv().await.expect("the server lives as long as this")
+        self.events.recv().await.expect("the server runs as long as this")
     }
 }
 
@@ -105,7 +107,7 @@ impl Server {
                 call: RuntimeCall::Next,
             })?;
             let invocation = self.invocations.lock().await.recv().await;
-            let (event, time) = invocation.context("the host is gone")?;
+            let (event, time) = invocation.context("the host was dropped")?;
             let deadline = (SystemTime::now() + time).duration_since(SystemTime::UNIX_EPOCH)?;
             return Ok(Response::builder()
                 .header("content-type", "application/json")
@@ -122,7 +124,7 @@ impl Server {
                 .body(Full::from(event))?);
         }
         let body = request.into_body().collect().await?.to_bytes();
-        // Once the body is here, as with Lambda.
+        // Once the body has arrived, as on Lambda.
         let at = Instant::now();
         let call = match path.rsplit('/').next() {
             Some("response") => RuntimeCall::Response(body),

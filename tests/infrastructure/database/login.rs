@@ -1,4 +1,4 @@
-//! Logging in with a token: to a Postgres of the test's own that speaks TLS and asks for the password.
+//! Login with a token, to a separate Postgres that requires TLS and a password.
 
 use std::{
     fs,
@@ -21,20 +21,21 @@ use tokio::{net::TcpListener, time::sleep};
 
 use crate::support::make_certificates;
 
-/// A server with a certificate for `localhost`, signed by an authority of its own. Ends with the test.
+/// A server with a certificate for `localhost`, signed by its own authority. Stopped at the end of
+/// the test.
 struct TlsServer {
     home: PathBuf,
     programs: PathBuf,
-    /// Who runs it: `postgres` refuses to be run by root.
+    /// The user and group that run it: `postgres` refuses to run as root.
     owner: (u32, u32),
     port: u16,
 }
 
 impl TlsServer {
-    /// Starts one, with the programs and the owner of the server that all tests use.
+    /// Starts one, with the programs and the owner of the server that all tests share.
     async fn start(pool: &PgPool) -> Self {
-        let ask = "select (select setting from pg_config where name = 'BINDIR'), current_setting('data_directory')";
-        let (programs, data): (String, String) = sqlx::query_as(ask).fetch_one(pool).await.expect("a superuser");
+        let sql = "select (select setting from pg_config where name = 'BINDIR'), current_setting('data_directory')";
+        let (programs, data): (String, String) = sqlx::query_as(sql).fetch_one(pool).await.expect("a superuser");
         let data = fs::metadata(data).expect("the server is on this machine");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -46,18 +47,19 @@ impl TlsServer {
             port,
         };
         fs::create_dir(&server.home).expect("a new folder");
-        chown(&server.home, Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
+        chown(&server.home, Some(server.owner.0), Some(server.owner.1)).expect("the owner is changed");
         make_certificates(&server.home);
-        for file in fs::read_dir(&server.home).expect("it is there") {
+        for file in fs::read_dir(&server.home).expect("the folder") {
             let file = file.expect("a certificate or a key").path();
-            chown(file, Some(server.owner.0), Some(server.owner.1)).expect("it is ours");
+            chown(file, Some(server.owner.0), Some(server.owner.1)).expect("the owner is changed");
         }
         let (home, data) = (server.home.display(), server.home.join("data"));
         server.run(
             "initdb",
             &["--username=postgres", "--auth=trust", "--no-sync", "--pgdata=data"],
         );
-        // Locally for the test itself, everywhere else only with TLS and the password.
+        // The test itself connects through the socket; every other connection needs TLS and the
+        // password.
         let rules = "local all postgres trust\nhostssl all all 127.0.0.1/32 password\n";
         fs::write(data.join("pg_hba.conf"), rules).expect("it can be written");
         let options = format!(
@@ -93,28 +95,28 @@ impl TlsServer {
     fn execute(&self, command: &mut Command) {
         let output = self.home.join("output");
         let command = self.command(command);
-        // Not a pipe, which the server would keep open.
+        // A file, not a pipe, which the server would keep open.
         let file = fs::File::create(&output).expect("it can be written");
         let both = file.try_clone().expect("a second handle");
         let status = command.stdout(file).stderr(both).status().expect("it can be run");
-        let said = || fs::read_to_string(&output).unwrap_or_default();
-        assert!(status.success(), "{command:?}: {}", said());
+        let printed = || fs::read_to_string(&output).unwrap_or_default();
+        assert!(status.success(), "{command:?}: {}", printed());
     }
 
     fn authority(&self) -> Vec<u8> {
         fs::read(self.home.join("ca.crt")).expect("the certificate")
     }
 
-    /// As the database's owner, without a password.
+    /// Connects as the superuser, without a password.
     async fn administrate(&self) -> PgConnection {
         let options = PgConnectOptions::new_without_pgpass()
             .port(self.port)
             .username("postgres");
         let options = options.socket(Path::new(&self.home)).database("postgres");
-        options.connect().await.expect("the server is there")
+        options.connect().await.expect("the server is running")
     }
 
-    /// As a function does.
+    /// The login of a function.
     fn login(&self, host: &str, role: &str) -> Login {
         let url = format!("postgres://{host}:{}/postgres", self.port);
         let options: PgConnectOptions = url.parse().expect("a URL");
@@ -124,7 +126,7 @@ impl TlsServer {
 
 impl Drop for TlsServer {
     fn drop(&mut self) {
-        // Not with a panic: the test may be in the middle of one.
+        // Errors are ignored: the test may already be panicking.
         let stop = ["stop", "--mode=immediate", "--silent", "--pgdata=data"];
         let _ = self
             .command(Command::new(self.programs.join("pg_ctl")).args(stop))
@@ -142,7 +144,8 @@ fn identity() -> AwsCredentials {
     }
 }
 
-/// Makes the token of the next second the password, as IAM does with every token, and waits for it.
+/// Makes the token of the next second the password, as if IAM accepted only that one, and waits for
+/// that second.
 async fn expect_next_token(server: &TlsServer, administrator: &mut PgConnection, role: &str) {
     let now = OffsetDateTime::now_utc();
     let next = now.replace_nanosecond(0).expect("a time") + Duration::from_secs(1);
@@ -160,14 +163,15 @@ fn refusal<T>(outcome: Result<T, sqlx::Error>) -> String {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn connections_sign_own_token_for_verified_server(pool: PgPool) {
+async fn each_connection_signs_token_for_verified_server(pool: PgPool) {
     let tls = "select setting like '%ssl%' from pg_config where name = 'CONFIGURE'";
     if !sqlx::query_scalar::<_, bool>(tls)
         .fetch_one(&pool)
         .await
-        .expect("how it was built")
+        .expect("the build options")
     {
-        // Those of Python packages; the ones of Linux distributions and images can.
+        // Postgres from a Python package is built without TLS; those of Linux distributions and
+        // container images have it.
         return eprintln!("skipped: this Postgres was built without TLS");
     }
     let server = TlsServer::start(&pool).await;
@@ -179,7 +183,7 @@ async fn connections_sign_own_token_for_verified_server(pool: PgPool) {
     )
     .execute(&mut administrator)
     .await
-    .expect("tables like ours");
+    .expect("the tables that the roles need");
     sqlx::raw_sql(migrator::ROLES)
         .execute(&mut administrator)
         .await
@@ -189,26 +193,27 @@ async fn connections_sign_own_token_for_verified_server(pool: PgPool) {
     for _ in 0..2 {
         expect_next_token(&server, &mut administrator, "reader").await;
         let mut connection = login.connect().await.expect("the token is the password");
-        let ask = "select current_user::text, ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
-        let session: (String, bool, String) = sqlx::query_as(ask).fetch_one(&mut connection).await.expect("a row");
+        let sql = "select current_user::text, ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
+        let session: (String, bool, String) = sqlx::query_as(sql).fetch_one(&mut connection).await.expect("a row");
         assert_eq!(session, ("reader".to_owned(), true, "TLSv1.3".to_owned()));
         connection.close().await.expect("the connection ends");
     }
-    // As part of the whole: what a function does.
+    // Through `Database`, as a function connects.
     expect_next_token(&server, &mut administrator, "reader").await;
     Database::new(login.clone())
         .ping()
         .await
-        .expect("the database is there");
+        .expect("the database is reachable");
 
-    // An old token, which the server would have to know: none is kept.
+    // The server would still accept the old token: a refusal proves that each connection signs a
+    // new one.
     sleep(Duration::from_secs(1)).await;
     let refused = refusal(login.connect().await);
     assert!(refused.contains("password authentication failed"), "{refused}");
     let outcome = Database::new(login).ping().await;
     assert!(matches!(outcome, Err(StoreError::Unexpected(_))), "{outcome:?}");
 
-    // Signed by nobody at RDS; signed by the right one, for another name.
+    // A certificate that no authority of RDS has signed; then one for another host name.
     let refused = refusal(server.login("localhost", "reader").connect().await);
     assert!(refused.contains("UnknownIssuer"), "{refused}");
     let elsewhere = server.login("127.0.0.1", "reader").trusting(&server.authority());
@@ -217,7 +222,7 @@ async fn connections_sign_own_token_for_verified_server(pool: PgPool) {
         refused.contains("not valid for name") || refused.contains("NotValidForName"),
         "{refused}"
     );
-    // Without TLS: not at all.
+    // A server without TLS gets no token.
     let plain = pool.connect_options();
     let options = PgConnectOptions::new_without_pgpass()
         .host(plain.get_host())

@@ -1,4 +1,4 @@
-//! The migrator: what it does to a database, and that CloudFormation hears of it in any case.
+//! The migrator: its effect on a database, and that it always responds to CloudFormation.
 
 use std::{
     sync::Mutex,
@@ -21,24 +21,24 @@ use crate::support::{count, execute, task};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server in the place of S3, which takes the answers to CloudFormation.
+/// A server in place of S3, which receives the responses to CloudFormation.
 struct CloudFormation {
     url: String,
     puts: UnboundedReceiver<(String, Value)>,
 }
 
 impl CloudFormation {
-    /// Responds with these statuses, in turn.
+    /// Returns these statuses, in turn.
     async fn start(statuses: &'static [u16]) -> Self {
         let (sender, puts) = unbounded_channel();
         let statuses = Mutex::new(statuses.iter());
         let url = serve(move |request: HttpRequest<Bytes>| {
             let next = statuses.lock().expect("not poisoned").next();
-            sender.send(put(&request)).expect("the test listens");
+            sender.send(put(&request)).expect("the test receives");
             let response = HttpResponse::builder().status(*next.expect("no further request"));
             response.body(String::new()).expect("a response")
         });
-        let url = format!("{}/answer?X-Amz-Signature=secret", url.await);
+        let url = format!("{}/response?X-Amz-Signature=secret", url.await);
         Self { url, puts }
     }
 
@@ -54,20 +54,20 @@ impl CloudFormation {
             "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:migrator",
             "ResourceProperties": {"Code": "arn:aws:lambda:eu-central-1:123456789012:function:migrator:2"},
         });
-        serde_json::from_value(request).expect("what CloudFormation sends")
+        serde_json::from_value(request).expect("an event of CloudFormation")
     }
 
-    /// Sends a request to the migrator, which may take a minute, and returns the one answer to it.
-    async fn ask(&mut self, request_type: &str, work: impl AsyncFnOnce() -> Result<String, MigratorError>) -> Value {
+    /// Sends a request to the migrator, which has a minute to handle it, and returns its response.
+    async fn send(&mut self, kind: &str, work: impl AsyncFnOnce() -> Result<String, MigratorError>) -> Value {
         let deadline = SystemTime::now() + 60 * SECOND;
-        let outcome = handle(&self.request(request_type), deadline, work).await;
-        outcome.expect("the answer is taken");
-        let (_, answer) = self.puts.try_recv().expect("an answer");
-        answer
+        let outcome = handle(&self.request(kind), deadline, work).await;
+        outcome.expect("the response is accepted");
+        let (_, response) = self.puts.try_recv().expect("a response");
+        response
     }
 }
 
-/// The head, in lower case, and the body of a request.
+/// A request's head, in lower case, and its body.
 fn put(request: &HttpRequest<Bytes>) -> (String, Value) {
     let headers = request.headers();
     assert!(headers.contains_key("content-length"), "S3 requires a length");
@@ -90,14 +90,14 @@ fn name(pool: &PgPool) -> String {
 }
 
 fn at(port: u16) -> Login {
-    let options: PgConnectOptions = "postgres://nobody@127.0.0.1/none".parse().expect("a URL");
+    let options: PgConnectOptions = "postgres://user@127.0.0.1/none".parse().expect("a URL");
     options.port(port).into()
 }
 
-/// How many migrations have run.
+/// The number of migrations that have run.
 async fn migrations(pool: &PgPool) -> usize {
     let count = sqlx::query_scalar::<_, i64>("select count(*) from _sqlx_migrations where success");
-    count.fetch_one(pool).await.expect("the table is there") as usize
+    count.fetch_one(pool).await.expect("the table exists") as usize
 }
 
 #[sqlx::test(migrations = false)]
@@ -112,7 +112,7 @@ async fn migrator_creates_schema_and_roles_once(pool: PgPool) {
         "Data": {"Database": name(&pool)},
     });
     assert_eq!(
-        stack.ask("Create", async || migrate(login(&pool), SECOND).await).await,
+        stack.send("Create", async || migrate(login(&pool), SECOND).await).await,
         ready
     );
     assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count());
@@ -122,7 +122,7 @@ async fn migrator_creates_schema_and_roles_once(pool: PgPool) {
 
     task(&pool, "t").await;
     assert_eq!(
-        stack.ask("Update", async || migrate(login(&pool), SECOND).await).await,
+        stack.send("Update", async || migrate(login(&pool), SECOND).await).await,
         ready
     );
     assert_eq!(
@@ -136,9 +136,9 @@ async fn missing_database_is_created(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     let missing = format!("migrator \"{}\"", std::process::id());
     let login = login(&pool).to_database(&missing);
-    let answer = stack.ask("Create", async || migrate(login, SECOND).await).await;
+    let response = stack.send("Create", async || migrate(login, SECOND).await).await;
     assert_eq!(
-        (&answer["Status"], &answer["Data"]["Database"]),
+        (&response["Status"], &response["Data"]["Database"]),
         (&json!("SUCCESS"), &json!(missing))
     );
     let drop = format!("drop database \"{}\" with (force)", missing.replace('"', "\"\""));
@@ -149,17 +149,17 @@ async fn missing_database_is_created(pool: PgPool) {
 async fn failed_migration_is_rolled_back_with_reason(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     execute(&pool, "create table tasks ()").await;
-    let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
+    let response = stack.send("Update", async || migrate(login(&pool), SECOND).await).await;
     assert_eq!(
-        (&answer["Status"], &answer["PhysicalResourceId"]),
+        (&response["Status"], &response["PhysicalResourceId"]),
         (&json!("FAILED"), &json!("migrations"))
     );
-    let reason = answer["Reason"].as_str().expect("a reason");
+    let reason = response["Reason"].as_str().expect("a reason");
     assert!(
         reason.contains(r#"migration 1: "#) && reason.contains(r#"relation "tasks" already exists"#),
         "{reason}"
     );
-    // The type that the same migration creates first.
+    // The type that the failed migration created first.
     let left: i64 = sqlx::query_scalar("select count(*) from pg_type where typname = 'task_status'")
         .fetch_one(&pool)
         .await
@@ -175,16 +175,17 @@ async fn changed_migration_is_refused(pool: PgPool) {
         "update _sqlx_migrations set checksum = '\\x00' where version = 2",
     )
     .await;
-    let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
-    let reason = answer["Reason"].as_str().expect("a reason");
-    assert_eq!(answer["Status"], "FAILED");
+    let response = stack.send("Update", async || migrate(login(&pool), SECOND).await).await;
+    let reason = response["Reason"].as_str().expect("a reason");
+    assert_eq!(response["Status"], "FAILED");
     assert!(
         reason.contains("migration 2 was previously applied but has been modified"),
         "{reason}"
     );
 }
 
-/// As when a deployment is rolled back after its migration: CloudFormation asks the former version once more.
+/// As when a deployment is rolled back after its migration: CloudFormation invokes the previous
+/// version again.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn newer_database_is_left_unchanged(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
@@ -194,9 +195,9 @@ async fn newer_database_is_left_unchanged(pool: PgPool) {
          values (9999, 'of the next version', true, '\\x00', 0)",
     )
     .await;
-    let answer = stack.ask("Update", async || migrate(login(&pool), SECOND).await).await;
+    let response = stack.send("Update", async || migrate(login(&pool), SECOND).await).await;
     assert_eq!(
-        (&answer["Status"], &answer["Reason"]),
+        (&response["Status"], &response["Reason"]),
         (&json!("SUCCESS"), &json!(null))
     );
     assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count() + 1);
@@ -209,13 +210,13 @@ async fn concurrent_migrators_migrate_once(pool: PgPool) {
     assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count());
 }
 
-/// As on RDS, where the master user is no superuser.
+/// As on RDS, where the master user is not a superuser.
 #[sqlx::test(migrations = false)]
-async fn database_owner_with_createrole_suffices(pool: PgPool) {
+async fn database_owner_with_createrole_can_migrate(pool: PgPool) {
     let master = format!("master_{}", std::process::id());
     execute(&pool, &format!("create role {master} login createrole createdb")).await;
     execute(&pool, &format!("alter database \"{}\" owner to {master}", name(&pool))).await;
-    // Before Postgres 15 not the owner's of the database by itself.
+    // Before Postgres 15, the schema does not belong to the database's owner by default.
     execute(&pool, &format!("alter schema public owner to {master}")).await;
     let login = Login::from((*pool.connect_options()).clone().username(&master));
     for _ in 0..2 {
@@ -236,12 +237,12 @@ async fn database_owner_with_createrole_suffices(pool: PgPool) {
 #[tokio::test]
 async fn panic_is_reported_to_cloudformation() {
     let mut stack = CloudFormation::start(&[200]).await;
-    let answer = stack.ask("Create", async || panic!("a bug")).await;
+    let response = stack.send("Create", async || panic!("a bug")).await;
     assert_eq!(
-        (&answer["Status"], &answer["Reason"], &answer["Data"]),
+        (&response["Status"], &response["Reason"], &response["Data"]),
         (
             &json!("FAILED"),
-            &json!("the migrator panicked: its log says where"),
+            &json!("the migrator panicked: see its log"),
             &json!({})
         )
     );
@@ -250,7 +251,7 @@ async fn panic_is_reported_to_cloudformation() {
 #[sqlx::test(migrations = false)]
 async fn slow_migration_is_reported_before_timeout(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
-    // Somebody else migrates, and does not come to an end.
+    // Another migrator holds the lock and does not finish.
     let mut other = pool.acquire().await.expect("a connection");
     sqlx::migrate::Migrate::lock(&mut *other)
         .await
@@ -260,31 +261,31 @@ async fn slow_migration_is_reported_before_timeout(pool: PgPool) {
         migrate(login(&pool), SECOND).await
     })
     .await;
-    outcome.expect("the answer is taken");
+    outcome.expect("the response is accepted");
     assert!(started.elapsed() < 4 * SECOND, "{:?}", started.elapsed());
-    let (_, answer) = stack.puts.try_recv().expect("an answer");
+    let (_, response) = stack.puts.try_recv().expect("a response");
     assert_eq!(
-        (&answer["Status"], &answer["Reason"]),
+        (&response["Status"], &response["Reason"]),
         (
             &json!("FAILED"),
-            &json!("the migration takes longer than the migrator may run")
+            &json!("the migration exceeded the migrator's time limit")
         )
     );
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn abandoned_migration_session_ends_by_itself(pool: PgPool) {
-    // As before the first migration, which is to meet the type that somebody else is about to create.
+async fn abandoned_migration_session_is_terminated(pool: PgPool) {
+    // An empty schema: the first migration waits for a transaction that is creating the same type.
     execute(&pool, "drop schema public cascade").await;
     execute(&pool, "create schema public").await;
     let mut blocker = pool.begin().await.expect("a transaction");
     sqlx::query("create type task_status as enum ()")
         .execute(&mut *blocker)
         .await
-        .expect("it is locked");
-    let given_up = tokio::time::timeout(SECOND, migrate(login(&pool), SECOND)).await;
-    assert!(given_up.is_err(), "{given_up:?}");
-    crate::support::eventually(5, "the migration is gone", async || {
+        .expect("the type is locked");
+    let timed_out = tokio::time::timeout(SECOND, migrate(login(&pool), SECOND)).await;
+    assert!(timed_out.is_err(), "{timed_out:?}");
+    crate::support::eventually(5, "the migration's session has ended", async || {
         let waiting = "select count(*) from pg_stat_activity
                        where datname = current_database() and wait_event_type = 'Lock'";
         let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&pool).await.expect("a count");
@@ -294,14 +295,14 @@ async fn abandoned_migration_session_ends_by_itself(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn stack_deletion_keeps_data(pool: PgPool) {
+async fn stack_deletion_preserves_data(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;
     task(&pool, "t").await;
-    let answer = stack
-        .ask("Delete", async || unreachable!("there is nothing to do"))
+    let response = stack
+        .send("Delete", async || unreachable!("there is nothing to do"))
         .await;
     assert_eq!(
-        (&answer["Status"], &answer["PhysicalResourceId"]),
+        (&response["Status"], &response["PhysicalResourceId"]),
         (&json!("SUCCESS"), &json!("migrations"))
     );
     assert_eq!(count(&pool).await, 1);
@@ -314,20 +315,20 @@ async fn unreachable_database_is_reported() {
         .local_addr()
         .map(|address| (silent, address.port()))
         .expect("an address");
-    for (port, reason) in [(1, "Connection refused"), (silent.1, "it does not answer")] {
+    for (port, reason) in [(1, "Connection refused"), (silent.1, "no response")] {
         let mut stack = CloudFormation::start(&[200]).await;
-        let answer = stack.ask("Create", async || migrate(at(port), 2 * SECOND).await).await;
-        let said = answer["Reason"].as_str().expect("a reason");
-        assert_eq!(answer["Status"], "FAILED");
+        let response = stack.send("Create", async || migrate(at(port), 2 * SECOND).await).await;
+        let reported = response["Reason"].as_str().expect("a reason");
+        assert_eq!(response["Status"], "FAILED");
         assert!(
-            said.starts_with("no connection to the database: ") && said.contains(reason),
-            "{said}"
+            reported.starts_with("no connection to the database: ") && reported.contains(reason),
+            "{reported}"
         );
     }
 }
 
 #[sqlx::test(migrations = false)]
-async fn migrator_waits_for_waking_database(pool: PgPool) {
+async fn migrator_waits_for_database_to_resume(pool: PgPool) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
@@ -339,24 +340,24 @@ async fn migrator_waits_for_waking_database(pool: PgPool) {
             .await
             .expect("the port is still free");
         let (mut client, _) = listener.accept().await.expect("a client");
-        let mut server = TcpStream::connect(upstream).await.expect("Postgres is there");
+        let mut server = TcpStream::connect(upstream).await.expect("Postgres is running");
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
     });
     let database = migrate(options.host("127.0.0.1").port(port).into(), 10 * SECOND).await;
-    assert_eq!(database.expect("it is there in the end"), name(&pool));
+    assert_eq!(database.expect("the database has resumed"), name(&pool));
 }
 
 #[tokio::test]
 async fn response_is_put_to_s3_and_retried() {
     let mut stack = CloudFormation::start(&[503, 503, 200]).await;
-    let answer = stack
-        .ask("Delete", async || unreachable!("there is nothing to do"))
+    let response = stack
+        .send("Delete", async || unreachable!("there is nothing to do"))
         .await;
-    let (head, second) = stack.puts.try_recv().expect("a second time");
-    let (_, third) = stack.puts.try_recv().expect("a third time");
-    assert_eq!((&answer, &answer), (&second, &third));
+    let (head, second) = stack.puts.try_recv().expect("a second request");
+    let (_, third) = stack.puts.try_recv().expect("a third request");
+    assert_eq!((&response, &response), (&second, &third));
     assert!(
-        head.starts_with("put /answer?x-amz-signature=secret http/1.1"),
+        head.starts_with("put /response?x-amz-signature=secret http/1.1"),
         "{head}"
     );
     // The signature covers the content type: there is none.
@@ -365,9 +366,9 @@ async fn response_is_put_to_s3_and_retried() {
         "{head}"
     );
 
-    let deaf = CloudFormation::start(&[403; 3]).await;
+    let refusing = CloudFormation::start(&[403; 3]).await;
     let deadline = SystemTime::now() + 60 * SECOND;
-    let outcome = handle(&deaf.request("Delete"), deadline, async || {
+    let outcome = handle(&refusing.request("Delete"), deadline, async || {
         unreachable!("there is nothing to do")
     })
     .await;

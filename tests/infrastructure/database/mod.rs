@@ -1,5 +1,5 @@
-//! The database: migrations, roles, login, statements and their plans. Part of the test binary `functions`, which has a
-//! Postgres.
+//! The database: migrations, roles, login, statements and their plans. Part of the test binary
+//! `functions`, which has access to Postgres.
 
 mod login;
 mod migrator;

@@ -1,4 +1,4 @@
-//! How Postgres finds the rows of each statement. (The pages of lists, in detail: `api::list_tasks`.)
+//! Query plans of all statements. (The pages of lists, in detail: `api::list_tasks`.)
 
 use serde_json::Value;
 use shared::{
@@ -9,7 +9,8 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::support::{execute, plan_nodes, statements, task};
 
-/// The plan of a statement that was run so often that Postgres no longer looks at its arguments.
+/// A statement's generic plan, which Postgres may use once it has run a prepared statement several
+/// times.
 async fn plan(query: &str, arguments: usize, connection: &mut PgConnection) -> Value {
     let nulls = vec!["null"; arguments].join(", ");
     let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
@@ -28,10 +29,10 @@ async fn plan(query: &str, arguments: usize, connection: &mut PgConnection) -> V
     plan[0]["Plan"].clone()
 }
 
-/// What the statements have in them that look at every row, because they count them.
+/// Text that marks the statements that count rows, and therefore scan a whole table.
 const COUNTS: [&str; 2] = ["or bigrams(title) @> bigrams($2)", "by_status as ("];
 
-/// The tables that a plan reads from one end to the other.
+/// The tables that a plan reads as a whole.
 fn scanned(plan: &Value) -> Vec<&str> {
     let scans = plan_nodes(plan)
         .into_iter()
@@ -43,7 +44,7 @@ fn scanned(plan: &Value) -> Vec<&str> {
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn only_counting_statements_scan_a_table(pool: PgPool) {
-    // As after a while: nearly everything is done.
+    // As in production: nearly all tasks are settled.
     execute(
         &pool,
         "insert into tasks (title, status, enqueued_at, settled_at, created_by)
@@ -71,7 +72,7 @@ async fn only_counting_statements_scan_a_table(pool: PgPool) {
     assert!(checked > 25, "only {checked} statements");
 }
 
-/// By what a plan finds rows of `tasks`: the conditions of its indexes.
+/// The index conditions by which a plan finds rows of `tasks`.
 fn conditions(plan: &Value) -> Vec<&str> {
     let reads = |node: &&Value| node["Relation Name"] == "tasks" && node["Node Type"] != "ModifyTable";
     let nodes = plan_nodes(plan).into_iter().filter(reads);
@@ -89,10 +90,13 @@ async fn settle_finds_tasks_by_id(pool: PgPool) {
     .await;
     execute(&pool, "vacuum analyze").await;
     let settle = |(query, _): &(String, usize)| query.contains("as outcome (");
-    let (query, arguments) = statements().into_iter().find(settle).expect("it is called so");
+    let (query, arguments) = statements()
+        .into_iter()
+        .find(settle)
+        .expect("the statement of `Settle`");
     let mut connection = pool.acquire().await.expect("a connection");
     let plan = plan(&query, arguments, &mut connection).await;
-    // Beginning with what is processing, it would look for each of a thousand tasks in all outcomes.
+    // Otherwise it scans all `processing` tasks and compares each with every outcome.
     let found = conditions(&plan);
     let by_id = |condition: &&str| condition.contains("id = ");
     assert!(found.len() == 2 && found.iter().all(by_id), "{found:?} in {plan:#}");
@@ -102,11 +106,14 @@ async fn settle_finds_tasks_by_id(pool: PgPool) {
 async fn marking_as_enqueued_is_a_hot_update(pool: PgPool) {
     let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
     let mut transaction = pool.begin().await.expect("a transaction");
-    MarkEnqueued(id).run(&mut transaction).await.expect("it is noted");
+    MarkEnqueued(id)
+        .run(&mut transaction)
+        .await
+        .expect("the task is marked");
     let updates: (i64, i64) =
         sqlx::query_as("select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relname = 'tasks'")
             .fetch_one(&mut *transaction)
             .await
             .expect("Postgres counts");
-    assert_eq!(updates, (1, 1), "updates, and those that are heap-only");
+    assert_eq!(updates, (1, 1), "all updates, HOT updates");
 }

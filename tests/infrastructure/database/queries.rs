@@ -1,12 +1,13 @@
-//! Does .sqlx, by which a build without a database checks every statement, fit the schema of migrations/?
+//! .sqlx, against which a build without a database checks every statement, matches the schema of
+//! migrations/.
 
 use std::fs;
 
 use serde_json::{Value, json};
 use sqlx::{Column, Either, Executor, PgPool, TypeInfo};
 
-/// The name that Postgres has for a type of .sqlx: `Int8Array` is `int8[]`, and of a type that a migration has created
-/// there is more than the name.
+/// The Postgres name of a type in .sqlx: `Int8Array` is `int8[]`, and a type that a migration has
+/// created is an object with a name.
 fn name_of(described: &Value) -> Value {
     let name = described.pointer("/Custom/name").unwrap_or(described);
     let name = name.as_str().expect("a name");
@@ -48,7 +49,7 @@ async fn sqlx_metadata_matches_postgres(pool: PgPool) {
         assert_eq!(lower(columns.collect()), lower(expected.collect()), "{query}");
 
         let Some(Either::Left(parameters)) = described.parameters() else {
-            panic!("Postgres says no types of the parameters: {query}");
+            panic!("Postgres reports no parameter types: {query}");
         };
         let parameters: Vec<Value> = parameters.iter().map(|parameter| json!(parameter.name())).collect();
         let expected = committed["describe"]["parameters"]["Left"]

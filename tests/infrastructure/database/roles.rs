@@ -1,4 +1,4 @@
-//! The roles of the functions: each may do what its functions do, and no more.
+//! The database roles: each may run its functions' statements and nothing else.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use shared::{
         Database, LIMITS, Statement, StoreError,
         idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
-        processing::{Claim, Outcome, Request, Settle},
+        processing::{Claim, ClaimRequest, Outcome, Settle},
         reconciling::{ClearEnqueued, CountDue, Due, TakeDue},
         tasks::{Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
     },
@@ -35,19 +35,19 @@ async fn allowed<S: Statement>(database: &Database, statement: S) -> S::Output {
 }
 
 async fn refused<S: Statement>(database: &Database, statement: S) {
-    let what = std::any::type_name::<S>();
+    let statement_name = std::any::type_name::<S>();
     match database.run(&statement).await {
         // insufficient_privilege
         Err(StoreError::Unexpected(error)) => {
             let code = error.as_database_error().and_then(|error| error.code());
-            assert_eq!(code.as_deref(), Some("42501"), "{what}: {error}");
+            assert_eq!(code.as_deref(), Some("42501"), "{statement_name}: {error}");
         }
-        Err(error) => panic!("{what}: {error:?}"),
-        Ok(_) => panic!("{what} is allowed"),
+        Err(error) => panic!("{statement_name}: {error:?}"),
+        Ok(_) => panic!("{statement_name} is allowed"),
     }
 }
 
-/// Any statement.
+/// An arbitrary statement.
 struct Sql(&'static str);
 
 impl Statement for Sql {
@@ -97,7 +97,7 @@ const NONE_DUE: Due = Due {
     lost_after: Duration::ZERO,
 };
 
-fn claim(requests: &[Request]) -> Claim<'_> {
+fn claim(requests: &[ClaimRequest]) -> Claim<'_> {
     let lease = Duration::from_secs(10);
     Claim { requests, lease }
 }
@@ -145,7 +145,7 @@ async fn reader_may_only_read(pool: PgPool) {
     refused(&reader, MarkEnqueued(id)).await;
     refused(&reader, delete(id)).await;
     refused(&reader, Reset { id, access: ALL }).await;
-    refused(&reader, claim(&[Request { id, sent_at: None }])).await;
+    refused(&reader, claim(&[ClaimRequest { id, sent_at: None }])).await;
     refused(&reader, take_due()).await;
     refused(&reader, DeleteExpired { limit: 1 }).await;
     for sql in [
@@ -229,7 +229,7 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     allowed(&writer, ClearEnqueued(&[id])).await;
     execute(&pool, "update tasks set attempts = 10").await;
     let taken = allowed(&writer, take_due()).await;
-    assert!(taken.given_up.contains(&id), "{taken:?}");
+    assert!(taken.discarded.contains(&id), "{taken:?}");
     allowed(&writer, CountDue(NONE_DUE)).await;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
     assert_eq!(allowed(&writer, DeleteExpired { limit: 10 }).await, 1);
@@ -252,7 +252,7 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
 async fn processor_may_only_claim_and_settle(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let processor = log_in(&pool, "processor").await;
-    let requests = [Request { id, sent_at: None }];
+    let requests = [ClaimRequest { id, sent_at: None }];
     let claims = allowed(&processor, claim(&requests)).await;
     assert_eq!(claims.len(), 1);
     let outcome = Outcome {
@@ -300,7 +300,7 @@ async fn stale_grants_are_revoked_and_new_tables_covered(pool: PgPool) {
     allowed(&reader, Sql("select from later")).await;
 }
 
-/// Through RDS Proxy a connection cannot bring them along.
+/// RDS Proxy does not pass on settings of a connection, so they belong to the roles.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn roles_have_session_limits(pool: PgPool) {
     for role in ["reader", "writer", "processor"] {
@@ -317,11 +317,11 @@ async fn roles_have_session_limits(pool: PgPool) {
     }
 }
 
-/// As on RDS, where the role `rds_iam` is what makes Postgres take tokens.
+/// As on RDS, where members of the role `rds_iam` log in with tokens.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn roles_are_members_of_rds_iam(pool: PgPool) {
     let mut transaction = pool.begin().await.expect("a transaction");
-    // Undone in the end: roles belong to the server, not to the test's database.
+    // Rolled back at the end: roles belong to the server, not to the test's database.
     sqlx::raw_sql("create role rds_iam")
         .execute(&mut *transaction)
         .await

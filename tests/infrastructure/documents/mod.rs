@@ -1,32 +1,23 @@
-//! What the documents say about the repository: do their links lead somewhere, and is what they name there? Here, what
-//! holds for all of them; in `operations`, what one of them must have.
+//! The documents: their links, targets and commands exist. `operations` checks the runbook, `terms`
+//! the vocabulary of all texts.
 
 mod operations;
+mod terms;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use support::documents::{ROOT, file, unexplained_commands, wrong_links, wrong_targets};
+use support::documents::{ROOT, file, files, unexplained_commands, wrong_links, wrong_targets};
 
-/// The documents that a person reads.
+/// The documents that people read. The interview kit's documents have their own tests, because the
+/// kit can be deleted.
 fn documents() -> Vec<String> {
-    let folder = fs::read_dir(Path::new(ROOT).join("docs")).expect("docs/").map(|entry| {
-        let name = entry.expect("an entry").file_name();
-        format!("docs/{}", name.to_string_lossy())
-    });
-    let mut documents: Vec<String> = folder.filter(|path| path.ends_with(".md")).collect();
-    documents.extend(
-        [
-            "CONTRIBUTING.md",
-            "README.md",
-            "localstack/README.md",
-            "migrations/README.md",
-        ]
-        .map(str::to_owned),
-    );
+    let is_other = |path: &str| ["vendor/", ".github/"].iter().any(|other| path.contains(other));
+    let mut documents = files();
+    documents.retain(|path| path.ends_with(".md") && !path.to_lowercase().starts_with("interview") && !is_other(path));
     documents
 }
 
-/// A document; without the passages about the interview kit, if that is gone.
+/// A document, without the passages about the interview kit if the kit was deleted.
 fn read(path: &str) -> String {
     let document = file(path).expect("the document");
     if Path::new(ROOT).join("interview").exists() {
@@ -59,7 +50,7 @@ fn documented_make_targets_exist() {
 fn documented_commands_are_tested_or_explained() {
     for path in documents() {
         let expected: &[&str] = match path.as_str() {
-            // The two that everything begins with: the second runs this test, after what the first does.
+            // The first command: it starts the services that this test needs, so no test runs it.
             "README.md" => {
                 &["make up      # installs what is missing, starts everything, deploys template.yaml, prints the URLs"]
             }
@@ -71,12 +62,12 @@ fn documented_commands_are_tested_or_explained() {
 }
 
 #[test]
-fn broken_link_is_noticed() {
+fn broken_link_is_detected() {
     for wrong in [
         "[there](docs/nowhere.md)",
         "[there](#nowhere)",
-        "[there](docs/decisions.md#nowhere)",
-        // Used there, or a part of a name that is defined there.
+        "[there](docs/architecture.md#nowhere)",
+        // Used in the file, or a part of a name that is defined there.
         "[`timeout`](shared/core/src/store/connection.rs)",
         "[`Data`](shared/core/src/store/connection.rs)",
         "[`Database::may_repeat`](shared/core/src/store/connection.rs)",

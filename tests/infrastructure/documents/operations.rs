@@ -1,13 +1,13 @@
-//! docs/operations.md: has every alarm its chapter, and does what the commands name exist?
+//! docs/operations.md: every alarm has a chapter, and everything that the commands name exists.
 
 use support::documents::{file, regex, without_code};
 
 const PARTS: [&str; 3] = ["**Means.** ", "**Look first.** ", "**Do.** "];
 
-/// What marks a block of commands that no test can run.
+/// The mark of a block of commands that no test can run.
 const MARK: &str = "# needs an account";
 
-/// All that is wrong with the document.
+/// All mistakes in the document.
 fn mistakes(document: &str, template: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let (text, blocks) = without_code(document);
@@ -33,7 +33,7 @@ fn mistakes(document: &str, template: &str) -> Vec<String> {
 
     for block in &blocks {
         if block.lines().nth(1) != Some(MARK) {
-            wrong.push(format!("this block does not say {MARK:?}: {block}"));
+            wrong.push(format!("a block without {MARK:?}: {block}"));
         }
     }
     let commands = blocks.concat();
@@ -51,7 +51,8 @@ fn mistakes(document: &str, template: &str) -> Vec<String> {
     wrong
 }
 
-/// Whether it is a logical id of the template, or one that SAM makes: of a function and its event.
+/// Whether this is a logical id of the template, or one that SAM generates from a function and its
+/// event.
 fn is_resource(id: &str, template: &str) -> bool {
     let (_, resources) = template.split_once("\nResources:\n").expect("resources");
     let mut defined = resources.split("\n  ").filter_map(|block| block.split_once(':'));
@@ -77,7 +78,7 @@ fn runbook_covers_alarms_and_names_real_resources() {
 }
 
 #[test]
-fn runbook_mistakes_are_noticed() {
+fn runbook_mistakes_are_detected() {
     let (document, template) = texts();
     for (right, wrong) in [
         ("### QueueAgeAlarm\n", "### The queue is old\n"),
@@ -91,7 +92,7 @@ fn runbook_mistakes_are_noticed() {
         ),
         ("$(output FunctionLogGroup)", "$(output FunctionLogs)"),
     ] {
-        assert!(document.contains(right), "{right:?} is not there");
+        assert!(document.contains(right), "{right:?} is missing");
         let document = document.replacen(right, wrong, 1);
         assert!(!mistakes(&document, &template).is_empty(), "{wrong:?}");
     }

@@ -1,4 +1,4 @@
-//! What template.yaml must be. Each check panics if it is not.
+//! Requirements on template.yaml. Each check panics if one is not met.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{function_name, of_type, one_or_more, operations, public_routes};
 use crate::support::functions::FUNCTIONS;
 
-/// Makes a test of each check, and a list of all, which the mutations go through.
+/// Defines a test for each check, and the list of all checks that the mutation tests run.
 macro_rules! checks {
     ($($check:ident),* $(,)?) => {
         /// Every check and its name.
@@ -60,7 +60,7 @@ fn variables<'a>(templates: &'a Value, environment: &str, function: &str) -> &'a
 }
 
 fn number(value: &Value) -> u64 {
-    // Text, where it becomes an environment variable.
+    // Text in environment variables.
     let text = value.as_str().and_then(|text| text.parse().ok());
     value
         .as_u64()
@@ -82,8 +82,8 @@ fn queues_are_encrypted_and_have_dead_letter_queue(templates: &Value) {
         for (name, queue) in of_type(template, "AWS::SQS::Queue") {
             assert_eq!(queue["Properties"]["SqsManagedSseEnabled"], true, "{name}");
             let target = &queue["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0];
-            let is_one = queue["Properties"]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue";
-            assert!(is_one || target == "TaskDeadLetterQueue", "{name}");
+            let is_redrive_target = queue["Properties"]["RedriveAllowPolicy"]["redrivePermission"] == "byQueue";
+            assert!(is_redrive_target || target == "TaskDeadLetterQueue", "{name}");
         }
         let redrive = &properties(templates, environment, "TaskQueue")["RedrivePolicy"];
         assert_eq!(redrive["maxReceiveCount"], 5);
@@ -135,7 +135,7 @@ fn event_source_mapping_is_partial_and_bounded(templates: &Value) {
         let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
         assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
         assert!(number(&mapping["ScalingConfig"]["MaximumConcurrency"]) >= 2);
-        // Not the function itself: then a new version would get all messages at once.
+        // Not the function itself: a new version would receive all messages at once.
         assert_eq!(
             mapping["FunctionName"],
             json!({"Fn::Sub": "${TaskProcessorFunction}:live"})
@@ -146,7 +146,7 @@ fn event_source_mapping_is_partial_and_bounded(templates: &Value) {
     }
 }
 
-/// As the comment at `Capacity` says: each execution environment holds one connection.
+/// Each execution environment has one connection: see the comment at `Capacity`.
 fn database_has_enough_connections(templates: &Value) {
     for environment in CLOUD {
         let capacity = &templates["translated"]["Mappings"]["Capacity"][environment];
@@ -154,9 +154,12 @@ fn database_has_enough_connections(templates: &Value) {
         let (rate, burst) = (&limits["ThrottlingRateLimit"], &limits["ThrottlingBurstLimit"]);
         let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
         let processors = number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
-        let most = number(burst) + 6 * number(rate) + processors + 2;
+        let connections = number(burst) + 6 * number(rate) + processors + 2;
         let available = number(&capacity["MaxConnections"]);
-        assert!(most <= available, "{environment}: {most} connections of {available}");
+        assert!(
+            connections <= available,
+            "{environment}: {connections} connections of {available}"
+        );
         let alarm = properties(templates, environment, "DatabaseConnectionsAlarm");
         let percent = number(&alarm["Threshold"]) * 100 / available;
         assert!((75..=80).contains(&percent), "{environment}: {percent}%");
@@ -165,7 +168,8 @@ fn database_has_enough_connections(templates: &Value) {
     }
 }
 
-/// What each function's role allows in SQS. tests/permissions.rs compares it with what the code calls.
+/// The SQS actions that each function's role allows. `permissions` compares them with the calls of
+/// the code.
 pub fn allowed_in_sqs(template: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let mut allowed = BTreeMap::new();
     for (name, role) in of_type(template, "AWS::IAM::Role") {
@@ -202,7 +206,10 @@ fn roles_allow_only_known_actions(templates: &Value) {
             for statement in one_or_more(&document["Statement"]) {
                 assert_eq!(statement["Effect"], "Allow", "{name}");
                 let resource = statement["Resource"].to_string();
-                assert!(!resource.contains("\"*\""), "{name} may touch everything: {statement}");
+                assert!(
+                    !resource.contains("\"*\""),
+                    "{name} may use every resource: {statement}"
+                );
                 for action in one_or_more(&statement["Action"]) {
                     let action = action.as_str().expect("an action");
                     let known = action.starts_with("sqs:") || action == "rds-db:connect";
@@ -210,7 +217,7 @@ fn roles_allow_only_known_actions(templates: &Value) {
                 }
             }
         }
-        // What AWS itself says: logs, traces, network interfaces, the shift of traffic, API Gateway's logs.
+        // Policies of AWS: logs, traces, network interfaces, traffic shifting, API Gateway's logs.
         let managed = [
             "service-role/AWSLambdaBasicExecutionRole",
             "service-role/AWSLambdaVPCAccessExecutionRole",
@@ -236,20 +243,20 @@ fn functions_log_in_as_their_database_role(templates: &Value) {
         }
     }
     for environment in EVERYWHERE {
-        let mut taken: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let mut configured: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for (name, function) in functions(templates, environment) {
             if let Some(role) = function["Environment"]["Variables"]["DATABASE_ROLE"].as_str() {
-                taken.entry(role).or_default().insert(name);
+                configured.entry(role).or_default().insert(name);
             }
         }
         let mut expected = expected.clone();
         if environment == "local" {
-            expected.remove("migrator"); // `make up` does its work
+            expected.remove("migrator"); // `make up` migrates
         }
-        assert_eq!(taken, expected, "{environment}");
+        assert_eq!(configured, expected, "{environment}");
     }
     for environment in CLOUD {
-        let mut may: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (name, policy) in of_type(&templates[environment], "AWS::IAM::Policy") {
             let statement = &policy["Properties"]["PolicyDocument"]["Statement"];
             assert_eq!(statement["Action"], "rds-db:connect", "{name}");
@@ -258,11 +265,17 @@ fn functions_log_in_as_their_database_role(templates: &Value) {
             let (_, role) = resource.rsplit_once('/').expect("a database role");
             for function in policy["Properties"]["Roles"].as_array().expect("roles") {
                 let function = function["Ref"].as_str().expect("a role").trim_end_matches("Role");
-                may.entry(role.to_owned()).or_default().insert(function_name(function));
+                granted
+                    .entry(role.to_owned())
+                    .or_default()
+                    .insert(function_name(function));
             }
         }
-        let expected = expected.clone().into_iter().map(|(role, them)| (role.to_owned(), them));
-        assert_eq!(may, expected.collect(), "{environment}");
+        let expected = expected
+            .clone()
+            .into_iter()
+            .map(|(role, functions)| (role.to_owned(), functions));
+        assert_eq!(granted, expected.collect(), "{environment}");
     }
 }
 
@@ -289,16 +302,17 @@ fn other_routes_require_authorizer(templates: &Value) {
     for environment in EVERYWHERE {
         let body = &properties(templates, environment, "Api")["Body"];
         let settings = &body["components"]["securitySchemes"]["Jwt"]["x-amazon-apigateway-authorizer"];
-        // With a decision kept for 0 s, requests without a token reach the authorizer: only an open one has an answer.
+        // With a TTL of 0 s, requests without a token reach the authorizer; only an open one allows
+        // them.
         let seconds = if environment == "local" { 0 } else { 300 };
         assert_eq!(settings["authorizerResultTtlInSeconds"], seconds, "{environment}");
         assert_eq!(settings["identitySource"], "method.request.header.Authorization");
-        // Not a version of it: another issuer is obeyed at once.
+        // The function, not an alias: a change of the issuer takes effect at once.
         let uri = settings["authorizerUri"].to_string();
         assert!(uri.contains("[\"AuthorizerFunction\",\"Arn\"]"), "{uri}");
         for (route, operation) in operations(&templates[environment]) {
             let requirements = operation["security"].as_array().map_or(0, Vec::len);
-            assert_eq!(requirements, 1, "{route} must say whom it asks");
+            assert_eq!(requirements, 1, "{route} must have one security requirement");
         }
         let auth = if environment == "local" { "open" } else { "closed" };
         for (name, function) in functions(templates, environment) {
@@ -308,7 +322,7 @@ fn other_routes_require_authorizer(templates: &Value) {
             );
         }
     }
-    // Not even if the Rules were gone.
+    // Even without the Rules, only a local stack can be open.
     let is = |parameter: &str, value: &str| json!({"Fn::Equals": [{"Ref": parameter}, value]});
     assert_eq!(
         templates["translated"]["Conditions"]["IsOpen"],
@@ -370,7 +384,7 @@ fn gateway_responses_are_problems(templates: &Value) {
         let text = response["responseTemplates"]["application/json"]
             .as_str()
             .expect("a template");
-        // API Gateway puts a string in quotes there.
+        // API Gateway inserts a quoted string there.
         let text = text.replace("$context.error.messageString", "\"message\"");
         let problem: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(problem["type"], "about:blank", "{name}");
@@ -379,12 +393,12 @@ fn gateway_responses_are_problems(templates: &Value) {
     }
 }
 
-/// "Amazon API Gateway important notes": an integration may take 29 s.
+/// API Gateway waits 29 s for an integration ("Amazon API Gateway important notes").
 fn functions_time_out_before_api_gateway(templates: &Value) {
     for (name, function) in functions(templates, "prod") {
-        let behind_the_api = !["task-processor", "task-reconciler", "migrator"].contains(&name.as_str());
+        let is_behind_api = !["task-processor", "task-reconciler", "migrator"].contains(&name.as_str());
         let seconds = number(&function["Timeout"]);
-        assert!(!behind_the_api || (3..=29).contains(&seconds), "{name}: {seconds} s");
+        assert!(!is_behind_api || (3..=29).contains(&seconds), "{name}: {seconds} s");
     }
 }
 
@@ -399,18 +413,21 @@ fn functions_are_reachable_only_through_api(templates: &Value) {
                 "{name}: {principal}"
             );
             let source = &permission["Properties"]["SourceArn"];
-            assert!(!source.is_null(), "{name}: anybody's API may call");
+            assert!(!source.is_null(), "{name}: any account's API may invoke it");
         }
         for (route, operation) in operations(template) {
             let uri = operation["x-amazon-apigateway-integration"]["uri"].to_string();
-            assert!(uri.contains("FunctionAliaslive}"), "{route} is not gradual: {uri}");
+            assert!(
+                uri.contains("FunctionAliaslive}"),
+                "{route} bypasses the live alias: {uri}"
+            );
         }
     }
 }
 
 fn api_is_throttled_logged_and_traced(templates: &Value) {
     for environment in CLOUD {
-        // SAM makes a second one, without all this, unless the OpenAPI version is 3.
+        // SAM adds a second stage, without these settings, unless the OpenAPI version is 3.
         let stages: Vec<&Value> = of_type(&templates[environment], "AWS::ApiGateway::Stage")
             .map(|(_, stage)| &stage["Properties"])
             .collect();
@@ -425,7 +442,7 @@ fn api_is_throttled_logged_and_traced(templates: &Value) {
         assert_eq!(stages[0]["TracingEnabled"], true);
         let log = &stages[0]["AccessLogSetting"];
         assert_eq!(log["DestinationArn"], json!({"Fn::GetAtt": ["ApiLogs", "Arn"]}));
-        // As API Gateway fills it in: numbers stand without quotes.
+        // As API Gateway fills it in: numbers are not quoted.
         let line = log["Format"].as_str().expect("a format");
         let line = line
             .replace(":$context.requestTimeEpoch", ":1")
@@ -458,7 +475,7 @@ fn functions_have_expiring_logs_and_alarm(templates: &Value) {
         let filter = properties(templates, environment, "FunctionErrorsFilter");
         assert_eq!(filter["LogGroupName"], group);
         let pattern = filter["FilterPattern"].as_str().expect("a pattern");
-        // Anybody may send tokens that the authorizer refuses, by an error.
+        // Any client can send a token that the authorizer refuses, which it does with an error.
         for status in ["success", "error"] {
             assert!(
                 pattern.contains(&format!("$.record.status != \"{status}\"")),
@@ -505,7 +522,7 @@ fn every_alarm_reaches_topic(templates: &Value) {
                 "{alarm} is not on the dashboard"
             );
         }
-        // The tests of the functions say which these are: the names are the only link.
+        // The names are the only link to the metrics that the functions' tests verify.
         for metric in [
             "TasksCreated",
             "TasksCompleted",
@@ -525,7 +542,7 @@ fn every_alarm_reaches_topic(templates: &Value) {
             statement["Principal"]["Service"] == "cloudwatch.amazonaws.com"
                 && statement["Action"] == json!(["kms:Decrypt", "kms:GenerateDataKey"])
         });
-        assert!(cloudwatch.is_some(), "CloudWatch could not write to the topic");
+        assert!(cloudwatch.is_some(), "CloudWatch cannot publish to the topic");
     }
 }
 
@@ -541,22 +558,22 @@ fn network_has_no_route_to_internet(templates: &Value) {
             assert_eq!(of_type(template, kind).count(), 0, "{kind}");
         }
         for (name, function) in functions(templates, environment) {
-            // It fetches the issuer's keys.
+            // The authorizer fetches the issuer's keys from the internet.
             assert_eq!(function.get("VpcConfig").is_none(), name == "authorizer", "{name}");
         }
         for (name, group) in of_type(template, "AWS::EC2::SecurityGroup") {
             let group = &group["Properties"];
             assert!(group["GroupDescription"].is_string(), "{name}");
             assert!(group.get("SecurityGroupIngress").is_none(), "{name}");
-            // A group without a rule would let everything out.
-            let out = group["SecurityGroupEgress"].as_array().expect("rules");
-            let answer = name == "MigratorSecurityGroup" && out[0]["ToPort"] == 443;
+            // Without an egress rule, a group allows all outbound traffic.
+            let egress = group["SecurityGroupEgress"].as_array().expect("rules");
+            let responds_to_s3 = name == "MigratorSecurityGroup" && egress[0]["ToPort"] == 443;
             assert!(
-                out.len() == 1 && (answer || out[0]["CidrIp"] == "255.255.255.255/32"),
+                egress.len() == 1 && (responds_to_s3 || egress[0]["CidrIp"] == "255.255.255.255/32"),
                 "{name}"
             );
         }
-        // Rule to rule: who goes out of one group comes into the other, through the same port.
+        // Each egress rule to another group has an ingress rule there, for the same port.
         let rules = |kind: &'static str, from: &'static str, to: &'static str| {
             let rules = of_type(template, kind).map(move |(name, rule)| {
                 let rule = &rule["Properties"];
@@ -600,13 +617,13 @@ fn database_is_private_encrypted_and_backed_up(templates: &Value) {
         let parameters = properties(templates, environment, "DatabaseParameters");
         assert_eq!(parameters["Parameters"]["rds.force_ssl"], "1");
         let version = database["EngineVersion"].as_str().expect("a pinned version");
-        let (major, _) = version.split_once('.').expect("a minor version, too");
+        let (major, _) = version.split_once('.').expect("a minor version");
         assert_eq!(parameters["Family"], format!("aurora-postgresql{major}"));
         let instances: Vec<_> = of_type(template, "AWS::RDS::DBInstance").collect();
         assert_eq!(instances.len(), if environment == "prod" { 2 } else { 1 });
         for (name, instance) in instances {
             assert_eq!(instance["Properties"]["PubliclyAccessible"], false, "{name}");
-            // Whose certificates are in shared/core/rds-ca.
+            // The authority whose certificates are in shared/core/rds-ca.
             assert_eq!(
                 instance["Properties"]["CACertificateIdentifier"], "rds-ca-rsa2048-g1",
                 "{name}"
@@ -623,7 +640,7 @@ fn sandbox_pauses_and_prod_does_not(templates: &Value) {
     assert_eq!(scaling["SecondsUntilAutoPause"], 300);
     assert_eq!(database["DeletionProtection"], false);
     assert_eq!(of_type(&templates["sandbox"], "AWS::RDS::DBProxy").count(), 0);
-    // A frozen function's connection would keep it awake.
+    // Otherwise the connection of a frozen environment would prevent the pause.
     let idle = &properties(templates, "sandbox", "DatabaseParameters")["Parameters"]["idle_session_timeout"];
     assert!((1..300_000).contains(&number(idle)), "{idle}");
     let schedule = &properties(templates, "sandbox", "TaskReconcilerFunctionSchedule")["ScheduleExpression"];
@@ -647,15 +664,15 @@ fn functions_depend_on_migrations(templates: &Value) {
     for environment in CLOUD {
         for (name, function) in functions(templates, environment) {
             let url = function["Environment"]["Variables"]["DATABASE_URL"].to_string();
-            let waits = url.contains("${Migrations.Database}");
-            assert_eq!(waits, name != "migrator", "{name}: {url}");
+            let depends = url.contains("${Migrations.Database}");
+            assert_eq!(depends, name != "migrator", "{name}: {url}");
         }
         let migrations = &templates[environment]["Resources"]["Migrations"];
         assert_eq!(
             migrations["Properties"]["ServiceToken"],
             json!({"Ref": "MigratorFunctionAliaslive"})
         );
-        // Another version, another call.
+        // A new version of the migrator makes CloudFormation invoke it again.
         let code = migrations["Properties"]["Code"]["Ref"].as_str().expect("a version");
         assert_eq!(
             templates[environment]["Resources"][code]["Type"],
@@ -664,9 +681,9 @@ fn functions_depend_on_migrations(templates: &Value) {
         assert!(code.starts_with("MigratorFunctionVersion"), "{code}");
         let timeout = number(&properties(templates, environment, "MigratorFunction")["Timeout"]);
         assert!(number(&migrations["Properties"]["ServiceTimeout"]) > timeout);
-        let needs = migrations["DependsOn"].as_array().expect("what it needs");
-        for needed in ["DatabaseWriter", "MigratorLogin", "AnswerEndpoint"] {
-            assert!(needs.contains(&json!(needed)), "{needed}");
+        let dependencies = migrations["DependsOn"].as_array().expect("dependencies");
+        for dependency in ["DatabaseWriter", "MigratorLogin", "AnswerEndpoint"] {
+            assert!(dependencies.contains(&json!(dependency)), "{dependency}");
         }
         let invoke = of_type(&templates[environment], "AWS::Lambda::EventInvokeConfig");
         let retries = invoke.map(|(_, config)| &config["Properties"]["MaximumRetryAttempts"]);
@@ -681,12 +698,12 @@ fn prod_is_deployed_gradually(templates: &Value) {
     );
     let template = &templates["prod"];
     for (name, _) in of_type(template, "AWS::Lambda::Function") {
-        // A changed issuer must hold at once; the migrator has no traffic to shift.
-        let at_once = ["AuthorizerFunction", "MigratorFunction"].contains(&name.as_str());
+        // A new issuer must take effect at once; the migrator has no traffic to shift.
+        let is_immediate = ["AuthorizerFunction", "MigratorFunction"].contains(&name.as_str());
         let alias = &template["Resources"][format!("{name}Aliaslive")];
         let group = &alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"];
-        assert_eq!(group.is_string(), !at_once, "{name}");
-        if at_once {
+        assert_eq!(group.is_string(), !is_immediate, "{name}");
+        if is_immediate {
             continue;
         }
         let group = &template["Resources"][group.as_str().expect("a name")]["Properties"];
@@ -700,8 +717,11 @@ fn prod_is_deployed_gradually(templates: &Value) {
             json!({"Enabled": true, "Alarms": alarms}),
             "{name}"
         );
-        let back = &group["AutoRollbackConfiguration"]["Events"];
-        assert!(back.to_string().contains("DEPLOYMENT_STOP_ON_ALARM"), "{name}: {back}");
+        let rollback = &group["AutoRollbackConfiguration"]["Events"];
+        assert!(
+            rollback.to_string().contains("DEPLOYMENT_STOP_ON_ALARM"),
+            "{name}: {rollback}"
+        );
     }
 }
 

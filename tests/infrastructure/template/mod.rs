@@ -1,6 +1,7 @@
-//! template.yaml, as CloudFormation gets it: what no linter checks. Here, what it has in common with the code; in
-//! `checks`, what it must be by itself; in `mutations`, whether the checks would notice; in `permissions`, whether the
-//! roles allow what the code does, and no more.
+//! template.yaml as CloudFormation receives it: properties that no linter checks. This module
+//! compares it with the code; `checks` has the requirements on the template itself, `mutations`
+//! tests that the checks detect mistakes, and `permissions` compares the roles with the calls that
+//! the code makes.
 
 mod checks;
 mod mutations;
@@ -15,8 +16,8 @@ use crate::support::{App, env, functions::FUNCTIONS, routes::ROUTES};
 /// A route: "GET /tasks/{id}".
 type Route = String;
 
-/// All of `make lint`'s templates (see dev/tools/translate.py): for each environment what is there, and under `translated`
-/// also the conditions, parameters and mappings.
+/// All templates of `make lint` (see dev/tools/translate.py): the resources of each environment,
+/// and under `translated` also the conditions, parameters and mappings.
 pub fn templates() -> Value {
     let folder = env("TEMPLATES");
     let read = |name: &str| -> Value {
@@ -37,7 +38,7 @@ fn of_type<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a 
     all.filter(move |(_, resource)| resource["Type"] == kind)
 }
 
-/// A list, or the one thing that stands for a list of one.
+/// The elements of a list, or a single value as a list of one.
 fn one_or_more(value: &Value) -> Vec<&Value> {
     value
         .as_array()
@@ -54,7 +55,7 @@ fn function_name(logical_id: &str) -> String {
     words.collect()
 }
 
-/// An operation of the deployed API: its route, and what API Gateway does with it.
+/// The operations of the deployed API: each route and its definition.
 fn operations(template: &Value) -> Vec<(Route, Value)> {
     let (_, api) = of_type(template, "AWS::ApiGateway::RestApi").next().expect("an API");
     let mut operations = Vec::new();
@@ -70,7 +71,7 @@ fn operations(template: &Value) -> Vec<(Route, Value)> {
     operations
 }
 
-/// The routes of the deployed API and the function that each leads to.
+/// The routes of the deployed API and their functions.
 pub fn template_routes() -> BTreeMap<Route, String> {
     let operations = operations(&templates()["local"]).into_iter();
     let routes = operations.map(|(route, operation)| {
@@ -81,7 +82,7 @@ pub fn template_routes() -> BTreeMap<Route, String> {
     routes.collect()
 }
 
-/// The routes that API Gateway asks no authorizer about.
+/// The routes without an authorizer.
 pub fn public_routes(template: &Value) -> BTreeSet<Route> {
     let operations = operations(template).into_iter();
     let public = operations.filter(|(_, operation)| {

@@ -1,4 +1,5 @@
-//! Would the checks notice? Each mutation of mutations.toml is a mistake that somebody could make in template.yaml.
+//! Mutation tests of the checks: each entry of mutations.toml is a mistake in template.yaml, which
+//! a check must detect.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,7 +7,7 @@ use serde_json::Value;
 
 use super::{checks::CHECKS, templates};
 
-/// Puts the value there, or removes what is there.
+/// Sets the value at a pointer, or removes it if the new value is null.
 fn mutate(templates: &mut Value, pointer: &str, value: &Value) {
     let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
     let parent = templates.pointer_mut(parent);
@@ -26,7 +27,7 @@ fn mutate(templates: &mut Value, pointer: &str, value: &Value) {
 }
 
 #[test]
-fn checks_notice_every_mutation() {
+fn checks_detect_every_mutation() {
     let templates = templates();
     let groups: Value = toml::from_str(include_str!("mutations.toml")).expect("TOML");
     let groups = groups.as_object().expect("groups").values();
@@ -38,11 +39,11 @@ fn checks_notice_every_mutation() {
             mutation["at"].as_str().expect("a pointer"),
             &mutation["value"],
         );
-        assert_ne!(mutant, templates, "{mistake}: nothing has changed");
-        let notices = |check: fn(&Value)| catch_unwind(AssertUnwindSafe(|| check(&mutant))).is_err();
+        assert_ne!(mutant, templates, "{mistake}: the mutation changes nothing");
+        let detects = |check: fn(&Value)| catch_unwind(AssertUnwindSafe(|| check(&mutant))).is_err();
         assert!(
-            CHECKS.iter().any(|(_, check)| notices(*check)),
-            "not noticed: {mistake}"
+            CHECKS.iter().any(|(_, check)| detects(*check)),
+            "not detected: {mistake}"
         );
     }
 }

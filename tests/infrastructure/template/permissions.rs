@@ -1,5 +1,5 @@
-//! Do the roles allow the calls of SQS that the functions make, and no others? Each function reaches SQS through a
-//! recorder.
+//! The roles allow exactly the SQS calls that the functions make. A recorder between each function
+//! and SQS collects them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{App, Recorder, execute, task};
 
 /// Compares the recorded calls with what the function's role allows.
 fn assert_allowed(function: &str, called: BTreeSet<String>, besides: &[&str]) {
-    // IAM has no actions of their own for batches (Service Authorization Reference, "Amazon SQS").
+    // IAM has no separate actions for batches (Service Authorization Reference, "Amazon SQS").
     let called = called.into_iter();
     let mut needed: BTreeSet<String> = called
         .map(|action| action.trim_end_matches("Batch").to_owned())
@@ -21,7 +21,7 @@ fn assert_allowed(function: &str, called: BTreeSet<String>, besides: &[&str]) {
     assert_eq!(Some(&needed), allowed.get(function), "{function}");
 }
 
-/// Functions whose calls of SQS are recorded.
+/// Functions whose SQS calls are recorded.
 async fn recorded(pool: &PgPool) -> (App, Recorder) {
     let sqs = Recorder::start().await;
     (App::new(pool).with_sqs(sqs.client_config()), sqs)
@@ -50,8 +50,8 @@ async fn task_processor(pool: PgPool) {
     let event = app.queue().await.receive_as_event(2).await;
     let response = app.process(event).await;
     assert_eq!(response.expect("a partial success").batch_item_failures.len(), 1);
-    // Lambda's pollers use the function's role (AWS Lambda Developer Guide, "Creating and configuring an Amazon SQS
-    // event source mapping").
+    // Lambda's pollers use the function's role (AWS Lambda Developer Guide, "Creating and
+    // configuring an Amazon SQS event source mapping").
     let mapping = ["ReceiveMessage", "DeleteMessage", "GetQueueAttributes"];
     assert_allowed("task-processor", sqs.actions(), &mapping);
 }

@@ -1,5 +1,5 @@
-//! A function that does nothing, behind API Gateway, with the log that `cargo lambda new --http` gives it: what Lambda, HTTP
-//! and Rust cost by themselves.
+//! A function that only returns `ok`, with the log of `cargo lambda new --http`: the cost of
+//! Lambda, HTTP and Rust by themselves.
 
 use lambda_http::{Error, Request, service_fn, tracing};
 

@@ -1,4 +1,4 @@
-//! `make bench` and `make bench-counts`; bench/ measures.
+//! `make bench` and `make bench-counts`; dev/bench measures.
 
 use std::{ffi::OsStr, path::PathBuf, process::Command};
 
@@ -18,7 +18,7 @@ use crate::{
     tools::{debian::VALGRIND, process, terminal::Step},
 };
 
-/// Measures against a stack of its own.
+/// Measures against a separate stack.
 pub fn run(settings: &Settings) -> Result<()> {
     with_stack(settings, TEST, |stack| {
         let (deployed, _) = start::start_and_deploy(stack, Profile::Release)?;
@@ -32,21 +32,21 @@ pub fn run(settings: &Settings) -> Result<()> {
             .env("DATABASE_URL", &deployed.database_url)
             .env("FUNCTIONS", stack.root.join("target/lambda"))
             .env("REFERENCES", references);
-        eprintln!("  … measuring, three minutes; leave the machine alone");
-        let status = bench.status().context("cannot start the measuring program")?;
-        ensure!(status.success(), "the measuring program ended with {status}");
+        eprintln!("  … measuring for three minutes; keep the machine idle");
+        let status = bench.status().context("cannot start the benchmark")?;
+        ensure!(status.success(), "the benchmark failed ({status}): see above");
         Ok(())
     })
 }
 
-/// Writes the numbers of instructions that `make test` compares with.
+/// Writes the instruction counts that `make verify` compares with.
 pub fn write_counts(settings: &Settings) -> Result<()> {
     with_stack(settings, TEST, |stack| {
         let valgrind = VALGRIND.find_or_install(&stack.log("packages"))?;
         let (deployed, _) = start::start_and_deploy(stack, Profile::Release)?;
         let tests = suite::build(&stack.root, &["--test", "release"], &stack.log("tests-build"))?;
         let totals = TestProgram::find(&tests, "release")?.run(&stack.log("release"), |command| {
-            environment::environment_of(command, stack, &deployed);
+            environment::set_deployed(command, stack, &deployed);
             command
                 .env("VALGRIND", valgrind)
                 .env("WRITE_INSTRUCTIONS", "1")
@@ -56,7 +56,8 @@ pub fn write_counts(settings: &Settings) -> Result<()> {
     })
 }
 
-/// Builds what the functions are measured against, in the same way, and returns the folder.
+/// Builds the functions that the others are compared with, with the same build, and returns their
+/// folder.
 fn build_references(stack: &Stack) -> Result<PathBuf> {
     let folder = stack.root.join("target/lambda-references");
     let arguments = ["--package", "empty", "--lambda-dir"].map(OsStr::new);
@@ -65,14 +66,14 @@ fn build_references(stack: &Stack) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds the measuring program as the functions are built, and returns where it is.
-fn build(stack: &Stack) -> Result<std::path::PathBuf> {
-    let step = Step::start("build", "compiling the measuring program (some minutes the first time)");
+/// Builds the benchmark with the profile `release`, and returns its path.
+fn build(stack: &Stack) -> Result<PathBuf> {
+    let step = Step::start("build", "compiling the benchmark (some minutes the first time)");
     let mut build = process::cargo("cargo", &stack.root);
     build.args(["build", "--release", "--package", "bench"]);
     process::run(&mut build, &stack.log("bench"), |line| {
         if line.trim_start().starts_with("Compiling") {
-            step.says(line.trim_start());
+            step.show(line.trim_start());
         }
     })?;
     let program = stack.root.join("target/release/bench");

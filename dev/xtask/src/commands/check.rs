@@ -1,7 +1,8 @@
-//! `make check`: what a change must pass before anything is deployed, in a minute.
+//! `make check`: the checks that need no deployment, in a minute.
 
 use std::{
     path::Path,
+    process::Command,
     sync::{Mutex, PoisonError},
 };
 
@@ -16,18 +17,24 @@ use crate::{
     tools::{
         parallel::side_by_side,
         process,
+        python::{Tool, Tools},
         terminal::{self, Step},
     },
 };
 
-/// One fills a table for half a minute, the others try hundreds of random histories; `make test` runs them.
-const TOO_LONG: [&str; 2] = ["of_a_million_tasks", "properties::"];
+/// Slow tests, which `make test` runs: one fills a table for half a minute, the others try hundreds
+/// of random histories.
+const SLOW: [&str; 2] = ["of_a_million_tasks", "properties::"];
 
-/// Format, lints, and the tests that need no deployment.
+/// The tests of `infrastructure` that only read files: links, commands, terms.
+const DOCUMENTS: &str = "documents::";
+
+/// Checks the format, lints, and runs the tests that need no deployment.
 pub fn run(settings: &Settings) -> Result<()> {
     let root = &settings.root;
     let mut totals = Totals::default();
     format(root)?;
+    spelling(&Tools::new(root), root)?;
     with_stack(settings, TEST, |stack| {
         let (mut in_process, mut tests) = (None, Vec::new());
         side_by_side([
@@ -37,21 +44,29 @@ pub fn run(settings: &Settings) -> Result<()> {
             },
             &mut || {
                 clippy(root, &stack.log("clippy"))?;
-                tests = suite::build(root, &IN_PROCESS, &stack.log("tests-build"))?;
+                let targets = [&IN_PROCESS[..], &["--test", "infrastructure"]].concat();
+                tests = suite::build(root, &targets, &stack.log("tests-build"))?;
                 Ok(())
             },
         ])?;
-        let in_process = in_process.context("Postgres and the emulator were started")?;
-        let (runners, others): (Vec<_>, Vec<_>) = tests.iter().partition(|test| test.name == "xtask");
+        let in_process = in_process.context("Postgres and the emulator were not started")?;
+        let (files, others): (Vec<_>, Vec<_>) = tests
+            .iter()
+            .partition(|test| ["xtask", "infrastructure"].contains(&test.name.as_str()));
         let totals = Mutex::new(&mut totals);
         let run = |tests: &[&TestProgram]| {
             for test in tests {
-                let of = run_in_process(test, stack, &TOO_LONG, |command| in_process.set(command))?;
-                **totals.lock().unwrap_or_else(PoisonError::into_inner) += of;
+                let ran = match test.name.as_str() {
+                    "infrastructure" => test.run(&stack.log("infrastructure"), |command| {
+                        command.arg(DOCUMENTS);
+                    })?,
+                    _ => run_in_process(test, stack, &SLOW, |command| in_process.set(command))?,
+                };
+                **totals.lock().unwrap_or_else(PoisonError::into_inner) += ran;
             }
             Ok(())
         };
-        side_by_side([&mut || run(&runners), &mut || run(&others)])
+        side_by_side([&mut || run(&files), &mut || run(&others)])
     })?;
     terminal::print_seconds();
     totals.conclude()
@@ -62,16 +77,32 @@ pub fn fmt(root: &Path) -> Result<()> {
     process::output(process::cargo("cargo", root).args(["fmt", "--all"])).map(drop)
 }
 
-/// Fails if a source is not formatted.
+/// Fails if a source file is not formatted.
 pub fn format(root: &Path) -> Result<()> {
     let step = Step::start("format", "cargo fmt --check");
     let formatted = process::output(process::cargo("cargo", root).args(["fmt", "--all", "--check"]));
-    ensure!(formatted.is_ok(), "the code is not formatted: make fmt");
+    ensure!(formatted.is_ok(), "the code is not formatted; format it: make fmt");
     step.done("formatted");
     Ok(())
 }
 
-/// Clippy, and one TLS provider.
+/// Fails on a misspelled word; `typos.toml` has the exceptions.
+pub fn spelling(tools: &Tools, root: &Path) -> Result<()> {
+    tools.install(&[Tool::Typos])?;
+    let step = Step::start("spelling", "typos");
+    let mut typos = Command::new(tools.bin(Tool::Typos).join("typos"));
+    typos.current_dir(root).args(["--format", "brief"]);
+    let found = typos.output().context("cannot start typos")?;
+    ensure!(
+        found.status.success(),
+        "misspelled words; if one is right, add it to typos.toml:\n{}",
+        String::from_utf8_lossy(&found.stdout)
+    );
+    step.done("no misspelled words");
+    Ok(())
+}
+
+/// Runs clippy, and checks that ring is the only TLS provider.
 pub fn clippy(root: &Path, log: &Path) -> Result<()> {
     let step = Step::start("clippy", "linting");
     let mut command = process::cargo("cargo", root);
@@ -89,8 +120,19 @@ pub fn clippy(root: &Path, log: &Path) -> Result<()> {
     tree.args(["tree", "--workspace", "--prefix", "none"]);
     ensure!(
         !process::output(&mut tree)?.contains("aws-lc-sys"),
-        "aws-lc-sys is a dependency (cargo tree --workspace --invert aws-lc-sys); it costs 42 ms of CPU in every cold start"
+        "aws-lc-sys is a dependency, which costs 42 ms of CPU in every cold start; to find what needs it: \
+         cargo tree --workspace --invert aws-lc-sys"
     );
-    step.done("no warnings; TLS by ring alone");
+    step.done("no warnings; ring is the only TLS provider");
+    Ok(())
+}
+
+/// Builds the documentation of all crates; a broken link is an error.
+pub fn documentation(root: &Path, log: &Path) -> Result<()> {
+    let step = Step::start("doc", "cargo doc");
+    let mut command = process::cargo("cargo", root);
+    command.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    process::run(command.env("RUSTDOCFLAGS", "-D warnings"), log, |_| {})?;
+    step.done("target/doc");
     Ok(())
 }

@@ -7,11 +7,12 @@ use crate::{
     stack::settings::Settings,
     tools::process,
 };
-/// What the coverage is not about: the tools of this machine, the tests themselves, and each
-/// `main`, which the deployed functions run.
+
+/// Excluded files: developer tools, the tests themselves, and each `main.rs`, which only the
+/// deployed functions run.
 const NOT_COVERED: &str = "dev/|tests/|interview/|main.rs";
 
-/// Runs the tests that call the code in their own process, with coverage: a table, and HTML in coverage/.
+/// Runs the in-process tests with coverage: prints a table and writes HTML to coverage/.
 pub fn run(settings: &Settings) -> Result<()> {
     with_stack(settings, TEST, |stack| {
         stack.tools.install_cargo_llvm_cov()?;
@@ -22,7 +23,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             command.env("PATH", stack.tools.path()?).arg("llvm-cov").args(arguments);
             let status = command.args(["--ignore-filename-regex", NOT_COVERED]).status();
             let status = status.context("cannot start cargo")?;
-            ensure!(status.success(), "cargo ended with {status}");
+            ensure!(status.success(), "cargo llvm-cov failed ({status}): see above");
             Ok(())
         };
         llvm_cov(&[

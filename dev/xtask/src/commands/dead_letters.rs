@@ -1,4 +1,5 @@
-//! `make dlq` and `make redrive`: runs the program in dev/dead-letters/, here or on AWS.
+//! `make dlq` and `make redrive`: run the program in dev/dead-letters/, against the local stack or
+//! AWS.
 
 use std::{
     collections::BTreeMap,
@@ -22,22 +23,22 @@ pub fn list(settings: &Settings) -> Result<()> {
     run(program.arg("list"))
 }
 
-/// `make redrive`: shows what is there, asks, and sends it.
+/// `make redrive`: lists the messages, asks for confirmation, and redrives them.
 pub fn redrive(settings: &Settings) -> Result<()> {
     let mut program = prepare(settings)?;
     if !settings.yes {
         run(program.arg("list"))?;
         ensure!(
-            terminal::agree("Send all of them to the task queue again?")?,
-            "nothing was sent (YES=1 answers the question)"
+            terminal::confirm("Redrive all of them to the task queue?")?,
+            "canceled; nothing was redriven (to confirm without a question: YES=1)"
         );
         program = prepare(settings)?;
     }
     run(program.arg("redrive"))
 }
 
-/// The program, with where its queues and its database are: of the stack of `make up`, or of the one that the settings
-/// name.
+/// The program, with the queues and the database of the stack that the settings name, or else of
+/// the stack of `make up`.
 fn prepare(settings: &Settings) -> Result<Command> {
     let root = &settings.root;
     let (mut program, outputs);
@@ -50,7 +51,10 @@ fn prepare(settings: &Settings) -> Result<Command> {
         }
         None => {
             let stack = Stack::started(settings)?;
-            ensure!(stack.aws_is_running()?, "the local stack is not running: make up");
+            ensure!(
+                stack.aws_is_running()?,
+                "the local stack is not running; start it: make up"
+            );
             program = Command::new(build(root)?);
             deploy::into_emulator(&mut program, &stack);
             program.env("DATABASE_URL", stack.database_url()?);
@@ -64,7 +68,7 @@ fn prepare(settings: &Settings) -> Result<Command> {
     ] {
         let url = outputs
             .get(name)
-            .with_context(|| format!("the stack has no output {name}"))?;
+            .with_context(|| format!("the stack has no output {name}; deploy it again"))?;
         program.env(variable, url);
     }
     Ok(program)
@@ -72,11 +76,11 @@ fn prepare(settings: &Settings) -> Result<Command> {
 
 fn run(program: &mut Command) -> Result<()> {
     let status = program.status().context("cannot start dead-letters")?;
-    ensure!(status.success(), "dead-letters ended with {status}");
+    ensure!(status.success(), "dead-letters failed ({status}): see above");
     Ok(())
 }
 
-/// Builds the program and returns where it is.
+/// Builds the program and returns its path.
 pub fn build(root: &Path) -> Result<PathBuf> {
     let log = root.join(".local/logs/dead-letters.log");
     functions::cargo_build(root, ["--bin", "dead-letters"], "dead-letters", &log)?;

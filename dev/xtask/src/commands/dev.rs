@@ -1,4 +1,4 @@
-//! `make dev`: watches the tree, builds what changed and swaps it in the stack of `make up`.
+//! `make dev`: watches the sources, rebuilds what changed and swaps it into the stack of `make up`.
 
 use std::{
     ffi::OsStr,
@@ -15,13 +15,14 @@ use crate::{
     stack::{Stack, deploy, functions, migrations, start},
 };
 
-/// An editor may write a file in several steps; a `git switch` writes many files.
+/// Changes within this time are one: an editor may write a file in several steps, and `git switch`
+/// writes many files.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// What functions are made of, and template.yaml. Below these nothing is written by a build.
+/// The watched folders: the sources of the functions. Builds write nothing in them.
 const SOURCES: [&str; 3] = ["functions", "migrations", "shared"];
 
-/// The same among the files of the project's folder.
+/// The watched files in the project's folder.
 const FILES: [&str; 5] = [
     "Cargo.lock",
     "Cargo.toml",
@@ -30,18 +31,18 @@ const FILES: [&str; 5] = [
     "template.yaml",
 ];
 
-/// Brings the stack up, then follows changes until interrupted.
+/// Starts the stack, then applies changes until interrupted.
 pub fn run(stack: &Stack) -> Result<()> {
     up::up(stack, functions::Profile::Local)?;
     let (sender, changes) = mpsc::channel();
     let root = stack.root.clone();
     let mut watcher = recommended_watcher(move |event: notify::Result<Event>| {
         if event.as_ref().map_or(true, |event| is_change(&root, event)) {
-            // The receiver is gone when the command ends.
+            // The receiver is dropped when the command ends.
             let _ = sender.send(event.map(drop));
         }
     })?;
-    // The folder itself, because an editor replaces a file, which would end a watch of the file.
+    // The folder, not its files: an editor replaces a file, which ends a watch of the file.
     watcher.watch(&stack.root, RecursiveMode::NonRecursive)?;
     for folder in SOURCES {
         let folder = stack.root.join(folder);
@@ -49,30 +50,33 @@ pub fn run(stack: &Stack) -> Result<()> {
         watched.with_context(|| format!("cannot watch {}", folder.display()))?;
     }
     println!(
-        "Watching {}/. A change is compiled and swapped in; Ctrl-C leaves the stack up.",
+        "Watching {}/. Changes are compiled and swapped in; Ctrl-C ends this and leaves the stack running.",
         SOURCES.join("/, ")
     );
     while let Ok(change) = changes.recv() {
         change.context("cannot watch the project")?;
         while changes.recv_timeout(QUIET).is_ok() {}
         if let Err(error) = bring_up_to_date(stack) {
-            println!("{error:#}\nThe old code goes on serving.");
+            println!("error: {error:#}\nThe previous code keeps serving.");
         }
     }
     Ok(())
 }
 
-/// Compiles, migrates and deploys what changed.
+/// Compiles, migrates and deploys the changes.
 fn bring_up_to_date(stack: &Stack) -> Result<()> {
     let started = Instant::now();
     let _lock = stack.lock()?;
-    ensure!(stack.aws_is_running()?, "the stack was stopped: make up");
+    ensure!(
+        stack.aws_is_running()?,
+        "the stack was stopped; start it again: make up"
+    );
     let programs = functions::build_quietly(&stack.root)?;
     let database_url = stack.database_url()?;
     migrations::migrate_from(&stack.root.join("migrations"), &database_url)?;
     let deployment = start::local_deployment(stack, deploy::STACK_NAME, &database_url, stack.settings.auth)?;
     if deploy::template(stack, &deployment)? {
-        println!("template.yaml, its parameters or the set of functions changed: deployed anew");
+        println!("template.yaml, its parameters or the set of functions changed: deployed");
     }
     let (swapped, _) = deploy::code(stack, &deployment, &programs)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -84,7 +88,7 @@ fn bring_up_to_date(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// True if the event may change what is deployed: not if a file was only read, by the compiler above all.
+/// True if the event may change the deployment. Reading a file, as the compiler does, is no change.
 fn is_change(root: &Path, event: &Event) -> bool {
     let is_write = matches!(
         event.kind,
@@ -93,7 +97,7 @@ fn is_change(root: &Path, event: &Event) -> bool {
     is_write && event.paths.iter().any(|path| is_source(root, path))
 }
 
-/// True if functions, or their deployment, are made of this file.
+/// True if the functions or their deployment depend on this file.
 fn is_source(root: &Path, path: &Path) -> bool {
     let Ok(path) = path.strip_prefix(root) else {
         return false;
@@ -102,12 +106,12 @@ fn is_source(root: &Path, path: &Path) -> bool {
         path.components(),
         path.file_name().unwrap_or_default().to_string_lossy(),
     );
-    // What vim and emacs write beside a file; 4913 is vim's, too.
-    let is_an_editors = name.starts_with(['.', '#']) || name.ends_with('~') || name.parse::<u32>().is_ok();
+    // Temporary files of vim (also 4913) and emacs.
+    let is_temporary = name.starts_with(['.', '#']) || name.ends_with('~') || name.parse::<u32>().is_ok();
     let among = |names: &[&str], name: &OsStr| names.iter().any(|known| name == OsStr::new(known));
     match (components.next(), components.next()) {
         (Some(Component::Normal(file)), None) => among(&FILES, file),
-        (Some(Component::Normal(folder)), Some(_)) => among(&SOURCES, folder) && !is_an_editors,
+        (Some(Component::Normal(folder)), Some(_)) => among(&SOURCES, folder) && !is_temporary,
         _ => false,
     }
 }
@@ -125,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_told_from_what_editors_and_builds_write() {
+    fn files_of_editors_and_builds_are_ignored() {
         let root = Path::new("/project");
         for source in [
             "shared/core/src/lib.rs",

@@ -1,4 +1,4 @@
-//! The stacks of the tests and what they tell the tests about themselves.
+//! The test stacks, and the environment variables through which tests find them.
 
 use std::{
     io::Read,
@@ -18,25 +18,27 @@ use crate::{
     },
     tools::process,
 };
+
 /// The name of the tests' stack.
 pub const TEST: &str = "test";
 
-/// The name of the stack for what needs one to itself: the commands of the documents, and then the faults.
+/// The name of the stack for tests that need one alone: first the documents' commands, then fault
+/// injection.
 pub const ALONE: &str = "alone";
 
-/// Gives `work` a stack of this name, without a past, and stops it however this process ends.
+/// Passes an empty stack of this name to `work`, and stops it however this process ends.
 pub fn with_stack(settings: &Settings, name: &str, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
-    let stack = Stack::of_its_own(settings, name)?;
+    let stack = Stack::separate(settings, name)?;
     let _lock = stack.lock()?;
-    stack.forget()?;
+    stack.clean()?;
     let guard = Guard::start(name)?;
     let outcome = work(&stack);
     let ended = guard.end();
     outcome.and(ended)
 }
 
-/// A process that stops a stack when this one is gone. It waits for the end of a pipe, which comes
-/// with every kind of end: success, Ctrl-C, `kill -9`.
+/// A process that stops a stack when this one has ended. It waits for the end of a pipe, which the
+/// kernel closes however this process ends: success, Ctrl-C, `kill -9`.
 struct Guard {
     child: Child,
 }
@@ -46,55 +48,59 @@ impl Guard {
         let child = Command::new(std::env::current_exe()?)
             .args(["stop-stack-at-eof", name])
             .stdin(Stdio::piped())
-            // A group of its own, so that Ctrl-C does not reach it.
+            // In a separate process group, which Ctrl-C does not reach.
             .process_group(0)
             .spawn()
-            .context("cannot start the guard of the stack")?;
+            .context("cannot start the process that stops the test stack")?;
         Ok(Self { child })
     }
 
     fn end(mut self) -> Result<()> {
         drop(self.child.stdin.take());
-        ensure!(self.child.wait()?.success(), "the stack could not be stopped");
+        ensure!(
+            self.child.wait()?.success(),
+            "the test stack could not be stopped: see above"
+        );
         Ok(())
     }
 }
 
-/// What the [`Guard`]'s process does.
+/// The [`Guard`]'s process: waits for the end of standard input, then stops the stack.
 pub fn stop_at_eof(settings: &Settings, name: &str) -> Result<()> {
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    Stack::of_its_own(settings, name)?.stop()
+    Stack::separate(settings, name)?.stop()
 }
 
-/// What the tests need that call the code in their own process: Postgres, and SQS.
+/// The environment of the in-process tests: Postgres and SQS.
 pub struct InProcess {
     database_url: String,
     aws_url: String,
 }
 
 impl InProcess {
-    /// Starts both.
+    /// Starts Postgres and the emulator.
     pub fn prepare(stack: &Stack) -> Result<Self> {
         start::postgres_and_aws(stack)?;
-        // The tests make databases of their own beside it.
+        // The tests create their own databases on the same server.
         let database_url = start::database(stack)?;
         let aws_url = stack.emulator.url();
         Ok(Self { database_url, aws_url })
     }
 
-    /// Says where they are.
+    /// Sets the environment variables of a test program.
     pub fn set(&self, command: &mut Command) {
         command.env("DATABASE_URL", &self.database_url);
         deploy::into_aws_at(command, &self.aws_url);
     }
 }
 
-/// What the tests of deployed functions need: template.yaml deployed open, closed, and in the sandbox's shape; a browser.
+/// The environment of the end-to-end tests: template.yaml deployed open, closed, and as the
+/// sandbox; a browser.
 pub struct Environment<'a> {
     stack: &'a Stack,
-    /// The open one.
+    /// The open API.
     pub open: Deployed,
-    /// The closed one, where tokens count.
+    /// The closed API, which requires tokens.
     pub closed: Deployed,
     sandbox: Deployed,
     jwks_url: String,
@@ -102,11 +108,11 @@ pub struct Environment<'a> {
 }
 
 impl<'a> Environment<'a> {
-    /// Deploys into a stack whose Postgres and AWS run.
+    /// Deploys all three. Postgres and the emulator must be running.
     pub fn prepare(stack: &'a Stack, programs: &Programs, chromium: &Path) -> Result<Self> {
-        // Served by the test that needs it.
+        // A test serves it.
         let jwks_url = format!("http://127.0.0.1:{}/keys", process::free_port()?);
-        // One after the other: the local AWS creates one stack at a time.
+        // One after the other: the emulator creates one stack at a time.
         Ok(Self {
             stack,
             open: start::deploy_local(stack, programs)?,
@@ -117,9 +123,9 @@ impl<'a> Environment<'a> {
         })
     }
 
-    /// Says where all of that is.
+    /// Sets the environment variables of a test program.
     pub fn set(&self, command: &mut Command) {
-        environment_of(command, self.stack, &self.open);
+        set_deployed(command, self.stack, &self.open);
         command
             .env("CHROMIUM", &self.chromium)
             .env("CLOSED_API_URL", &self.closed.api_url)
@@ -130,8 +136,8 @@ impl<'a> Environment<'a> {
     }
 }
 
-/// Says where a deployed stack is.
-pub fn environment_of(command: &mut Command, stack: &Stack, deployed: &Deployed) {
+/// Sets the environment variables by which a program finds a deployed stack.
+pub fn set_deployed(command: &mut Command, stack: &Stack, deployed: &Deployed) {
     command
         .env("DATABASE_URL", &deployed.database_url)
         .env("API_URL", &deployed.api_url)
@@ -143,7 +149,7 @@ pub fn environment_of(command: &mut Command, stack: &Stack, deployed: &Deployed)
     if stack.owns_postgres()
         && let Ok(xtask) = std::env::current_exe()
     {
-        // How the fault tests make it fail.
+        // The chaos tests inject faults with `fail-postgres`.
         command.env("FAIL_POSTGRES", xtask);
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     },
     tools::{process, python::Tool, terminal::Step},
 };
-/// Checks template.yaml, what CloudFormation gets of it for each environment, and openapi.json.
+
+/// Lints template.yaml, its translation for each environment, and openapi.json.
 pub fn run(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Checkov, Tool::Sam])?;
@@ -22,7 +23,7 @@ pub fn run(stack: &Stack) -> Result<()> {
     let run = |command: &mut Command| process::run(command.current_dir(root), &log, |_| {});
     run(sam(tools, root, "validate")?.arg("--lint"))?;
 
-    step.says("translating template.yaml");
+    step.show("translating template.yaml");
     let templates = templates(stack);
     let mut translate = Command::new(tools.bin(Tool::Sam).join("python"));
     translate.env("AWS_DEFAULT_REGION", REGION);
@@ -31,17 +32,17 @@ pub fn run(stack: &Stack) -> Result<()> {
         .arg("template.yaml")
         .arg(&templates))?;
 
-    step.says("cfn-lint");
+    step.show("cfn-lint");
     let file = |name: &str| templates.join(name).with_extension("json");
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
     run(cfn_lint
         .arg("template.yaml")
         .args(["local", "sandbox", "prod"].map(file)))?;
 
-    step.says("checkov");
+    step.show("checkov");
     let mut checkov = Command::new(tools.bin(Tool::Checkov).join("checkov"));
     checkov.args(["--config-file", ".checkov.yaml", "--file"]);
     run(checkov.args(["sandbox.resolved", "prod.resolved"].map(|name| templates.join(format!("{name}.json")))))?;
-    step.done("template.yaml is clean: SAM, cfn-lint, checkov");
+    step.done("template.yaml passes SAM, cfn-lint and checkov");
     openapi::lint(tools, root, &log)
 }

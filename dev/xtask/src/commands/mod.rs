@@ -1,4 +1,4 @@
-//! What the make targets do.
+//! The make targets.
 
 pub mod bench;
 pub mod chaos;

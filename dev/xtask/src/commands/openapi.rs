@@ -1,4 +1,4 @@
-//! `make openapi`, and what holds openapi.json against the API.
+//! openapi.json: generating it, linting it, and testing the API against it.
 
 use std::{fs, path::Path, process::Command};
 
@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// Writes openapi.json, as the `openapi` crate makes it from the functions.
+/// `make openapi`: generates openapi.json from the functions, with the crate `openapi`.
 pub fn refresh(root: &Path) -> Result<()> {
-    let step = Step::start("openapi", "collecting it from the functions");
+    let step = Step::start("openapi", "generating openapi.json");
     let mut command = process::cargo("cargo", root);
     command.args(["run", "--quiet", "--bin", "openapi"]);
     fs::write(root.join("openapi.json"), process::output(&mut command)?)?;
@@ -29,7 +29,7 @@ pub fn refresh(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads openapi.json with Redocly CLI.
+/// Lints openapi.json with Redocly CLI.
 pub fn lint(tools: &Tools, root: &Path, log: &Path) -> Result<()> {
     let redocly = tools.install_redocly()?;
     let step = Step::start("lint", "openapi.json");
@@ -37,21 +37,22 @@ pub fn lint(tools: &Tools, root: &Path, log: &Path) -> Result<()> {
     command.current_dir(root).env("PATH", tools.path_with(Tool::Node)?);
     command.args(["lint", "openapi.json", "--config", "dev/tools/redocly/redocly.yaml"]);
     process::run(&mut command, log, |_| {})?;
-    step.done("openapi.json is clean");
+    step.done("openapi.json passes Redocly");
     Ok(())
 }
 
-/// How many requests [`contract_test`] sends.
+/// The length of a [`contract_test`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Some 700, the same each time; a minute.
+    /// About 700 requests, the same each time; a minute.
     Short,
-    /// Thousands, others each time; four minutes. Schemathesis ends by naming the seed.
+    /// Thousands of requests, different each time; four minutes. Schemathesis prints the seed at
+    /// the end.
     Long,
 }
 
-/// Holds a closed API against openapi.json: sends what the document allows and what it forbids, follows its links, and
-/// compares every answer with it.
+/// Tests a closed API against openapi.json: sends valid and invalid requests, follows the
+/// document's links, and compares every response with it.
 pub fn contract_test(stack: &Stack, api_url: &str, depth: Depth) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Contract])?;
@@ -76,15 +77,15 @@ pub fn contract_test(stack: &Stack, api_url: &str, depth: Depth) -> Result<()> {
     let step = Step::start("contract", "sending requests");
     let log = stack.log("contract");
     let tested = process::run(&mut command, &log, |_| {});
-    tested.context("the API does not do what openapi.json says")?;
+    tested.context("the API violates openapi.json")?;
     step.done(&format!(
-        "the API does what openapi.json says; its requests: {}",
+        "the API conforms to openapi.json; all requests: {}",
         log.display()
     ));
     Ok(())
 }
 
-/// `make contract`: holds the API against openapi.json, at full length.
+/// `make contract`: the contract test at full length.
 pub fn contract(settings: &Settings) -> Result<()> {
     with_stack(settings, TEST, |stack| {
         let (_, programs) = start::start_and_deploy(stack, Profile::Local)?;

@@ -1,10 +1,11 @@
-//! .sqlx: what `sqlx::query!` knows of the schema, so that a build needs no database.
+//! .sqlx: the descriptions of queries with which `sqlx::query!` compiles without a database.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
+    process::Command,
     time::SystemTime,
 };
 
@@ -23,7 +24,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     })
 }
 
-/// Writes .sqlx anew.
+/// Replaces .sqlx.
 fn refresh(root: &Path, database_url: &str, log: &Path) -> Result<()> {
     let fresh = describe(root, database_url, log)?;
     let committed = root.join(".sqlx");
@@ -32,37 +33,44 @@ fn refresh(root: &Path, database_url: &str, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the committed .sqlx does not fit the queries and the schema.
+/// Fails if .sqlx is out of date.
 pub fn check(root: &Path, database_url: &str, log: &Path) -> Result<()> {
     let fresh = describe(root, database_url, log)?;
     ensure!(
         contents(&fresh)? == contents(&root.join(".sqlx"))?,
-        ".sqlx does not fit the queries and migrations: run `make sqlx` and commit the result"
+        ".sqlx is out of date: a query or a migration has changed. Run `make sqlx` and commit the result"
     );
     Ok(())
 }
 
-/// Has the compiler ask the database about every query; returns the folder with the responses.
+/// Describes the queries of the workspace to a fresh folder, and returns it.
 fn describe(root: &Path, database_url: &str, log: &Path) -> Result<PathBuf> {
     let step = Step::start("queries", "checking them against the schema");
     let fresh = root.join(".local/sqlx");
     files::empty_folder(&fresh)?;
-    // The macros ask while their crate is compiled, and cargo compiles it only if it looks changed.
+    let mut check = process::cargo("cargo", root);
+    // The whole workspace, to reuse the dependencies that clippy has checked.
+    check.args(["check", "--workspace", "--lib"]);
+    describe_with(&mut check, root, database_url, &fresh, log)?;
+    step.done(&format!("{} queries match the schema", contents(&fresh)?.len()));
+    Ok(fresh)
+}
+
+/// Runs a cargo command that compiles `shared`: its query macros let the database at `url` describe
+/// each query, and write the descriptions to the folder `to`. `root` is the folder of the sources.
+pub fn describe_with(cargo: &mut Command, root: &Path, url: &str, to: &Path, log: &Path) -> Result<()> {
+    // The macros run only when their crate is compiled, and cargo compiles it only if a source
+    // looks changed.
     let source = File::options().append(true).open(root.join("shared/core/src/lib.rs"))?;
     let modified = source.metadata()?.modified()?;
     source.set_modified(SystemTime::now())?;
-    let mut check = process::cargo("cargo", root);
-    // All crates are selected, as everywhere, so that clippy's dependencies serve; only the one with the queries is new.
-    check.args(["check", "--workspace", "--lib"]);
-    check
+    cargo
         .env("SQLX_OFFLINE", "false")
-        .env("SQLX_OFFLINE_DIR", &fresh)
-        .env("DATABASE_URL", database_url);
-    let checked = process::run(&mut check, log, |_| {});
+        .env("SQLX_OFFLINE_DIR", to)
+        .env("DATABASE_URL", url);
+    let compiled = process::run(cargo, log, |_| {});
     source.set_modified(modified)?;
-    checked?;
-    step.done(&format!("{} fit the schema", contents(&fresh)?.len()));
-    Ok(fresh)
+    compiled
 }
 
 fn contents(folder: &Path) -> Result<BTreeMap<OsString, String>> {

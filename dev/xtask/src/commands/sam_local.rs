@@ -1,4 +1,4 @@
-//! `make sam-local`: the routes in containers of AWS's own Lambda image, behind `sam local start-api`.
+//! `make sam-local`: the routes in containers of AWS's Lambda image, behind `sam local start-api`.
 
 use std::fs;
 
@@ -23,35 +23,35 @@ use crate::{
 pub fn serve(settings: &Settings) -> Result<()> {
     containers::ensure_docker("make sam-local")?;
     process::ensure_free(settings.sam_port, "SAM_PORT", "sam local")?;
-    let stack = Stack::in_containers(&settings.root, StackSettings::of_the_local_stack(&settings.root)?)?;
+    let stack = Stack::in_containers(&settings.root, StackSettings::load(&settings.root)?)?;
     stack.tools.install(&[Tool::Sam])?;
     start::database(&stack)?;
-    // AWS's image has an older libc than this machine may have.
+    // AWS's image may have an older libc than this machine.
     functions::build(&stack.tools, &stack.root, Profile::Release, &stack.log("build"))?;
 
     let port = settings.sam_port.to_string();
     println!(
         "
-Serving http://127.0.0.1:{port} once the containers have started; Ctrl-C ends it.
-There is no queue: a created task stays pending, and its row keeps enqueued_at null. Postgres goes on running:
+Starting containers, then serving http://127.0.0.1:{port} until Ctrl-C.
+There is no queue: created tasks stay pending. Postgres keeps running afterwards:
 
-  make down AWS=localstack    stop it (the data stays)
+  make down AWS=localstack    stop it and keep the data
 "
     );
     let mut command = deploy::sam(&stack.tools, &stack.root, "local")?;
     command.args(["start-api", "--template-file", "template.yaml"]);
     command.args(["--host", "127.0.0.1", "--port", &port]);
     command.args(["--docker-network", NETWORK, "--warm-containers", "EAGER"]);
-    // SAM can set only variables that template.yaml names, so that the SQS client in there would look for AWS. It finds
-    // its own container, where nothing listens.
+    // SAM can set only the variables in template.yaml, so the SQS client would try to reach AWS.
+    // This directs it to its own container, where nothing listens.
     command.args(["--add-host", &format!("sqs.{}.amazonaws.com:127.0.0.1", REGION)]);
-    // What SAM does not resolve in template.yaml, where a value for the cloud stands beside it.
+    // Variables whose values in template.yaml SAM cannot resolve.
     let variables = stack.folder.join("sam-local.json");
     let values = json!({"DATABASE_URL": containers::DATABASE_URL, "METRICS_NAMESPACE": deploy::STACK_NAME});
     fs::write(&variables, json!({"Parameters": values}).to_string())?;
     command.arg("--env-vars").arg(&variables);
     if stack.settings.auth == Auth::Open {
-        // SAM answers 401 to a request without a token before it asks an authorizer; here none is asked.
+        // With an authorizer, SAM responds with 401 to requests without a token.
         command.arg("--disable-authorizer");
     }
     let local = Local {
@@ -63,6 +63,6 @@ There is no queue: a created task stays pending, and its row keeps enqueued_at n
         .args(parameters::local(&stack, &local)?);
     deploy::into_emulator(&mut command, &stack);
     let status = command.status()?;
-    ensure!(status.success(), "sam local ended with {status}");
+    ensure!(status.success(), "sam local failed ({status}): see above");
     Ok(())
 }

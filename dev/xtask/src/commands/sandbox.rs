@@ -1,4 +1,5 @@
-//! `make deploy-sandbox` and `make destroy-sandbox`: template.yaml in the AWS account that the caller is logged in to.
+//! `make deploy-sandbox` and `make destroy-sandbox`: template.yaml in the AWS account that the user
+//! is logged in to.
 
 use std::{
     collections::BTreeMap,
@@ -23,166 +24,169 @@ use crate::{
 /// The name of the CloudFormation stack, as in samconfig.toml.
 const STACK_NAME: &str = "task-api-sandbox";
 
-/// What the first `make deploy-sandbox` found out: parameters of template.yaml, and the two below.
-type Answers = BTreeMap<String, String>;
+/// What the first `make deploy-sandbox` asked for and found out: parameters of template.yaml, the
+/// account and the region.
+type Choices = BTreeMap<String, String>;
 
-/// The answer that names the account, so that a later command does not meet another one.
+/// The key of the account, which later commands compare with the current one.
 const ACCOUNT: &str = "Account";
 
-/// The answer that names the region.
+/// The key of the region.
 const REGION: &str = "Region";
 
 /// `make deploy-sandbox`
 pub fn deploy(settings: &Settings) -> Result<()> {
     let stack = Stack::local(settings)?;
     stack.tools.install(&[Tool::CargoLambda, Tool::Sam])?;
-    let file = answers_file(&settings.root);
-    let answers = match read_answers(&file)? {
-        Some(answers) => {
-            let caller = caller(&stack.tools, region(&answers)?)?;
-            greet(&caller, region(&answers)?);
-            ensure_same_account(&answers, &caller)?;
-            answers
+    let file = choices_file(&settings.root);
+    let choices = match read_choices(&file)? {
+        Some(choices) => {
+            let identity = identity(&stack.tools, region(&choices)?)?;
+            print_identity(&identity, region(&choices)?);
+            ensure_same_account(&choices, &identity)?;
+            choices
         }
         None => {
-            let answers = first_time(&stack.tools)?;
-            write_answers(&file, &answers)?;
-            println!("\nSaved in {}; change it there.", file.display());
-            answers
+            let choices = first_time(&stack.tools)?;
+            write_choices(&file, &choices)?;
+            println!(
+                "\nSaved in {}; to change these settings, edit the file.",
+                file.display()
+            );
+            choices
         }
     };
     let costs = fs::read_to_string(settings.root.join("docs/deploy.md"))?;
     println!(
-        "\nWhat {STACK_NAME} costs a month while nobody uses it:\n\n{}\n",
+        "\nThe monthly costs of an idle {STACK_NAME}:\n\n{}\n",
         sandbox_costs(&costs)?
     );
-    if !settings.yes && !terminal::agree(&format!("Deploy it to {}?", region(&answers)?))? {
-        println!("Nothing was deployed.");
+    if !settings.yes && !terminal::confirm(&format!("Deploy to {}?", region(&choices)?))? {
+        println!("Canceled; nothing was deployed.");
         return Ok(());
     }
 
     functions::build_release(&stack.tools, &stack.root, &["--arm64"], &stack.log("build"))?;
-    let step = Step::start(
-        "deploy",
-        "template.yaml (Aurora takes a quarter of an hour the first time)",
-    );
-    let parameters = parameters::sandbox(&answers);
+    let step = Step::start("deploy", "template.yaml (Aurora takes 15 minutes the first time)");
+    let parameters = parameters::sandbox(&choices);
     let mark = package::digest_of_parameters(&stack.root, &parameters)?;
     package::mark_all(&stack.root.join("target/lambda"), &mark)?;
-    let mut command = aws_command(Command::new(stack.tools.bin(Tool::Sam).join("sam")), region(&answers)?);
+    let mut command = aws_command(Command::new(stack.tools.bin(Tool::Sam).join("sam")), region(&choices)?);
     command.current_dir(&stack.root).env("SAM_CLI_TELEMETRY", "0");
     command.args(["deploy", "--template-file", "template.yaml", "--config-env", "sandbox"]);
     command.args(["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides"]);
     command.args(parameters);
     process::run(&mut command, &stack.log("deploy-sandbox"), |line| {
         if line.contains("_IN_PROGRESS") || line.contains("_COMPLETE") {
-            step.says(line);
+            step.show(line);
         }
     })
-    .context("`make destroy-sandbox` removes what there is of it")?;
-    let outputs = deploy::outputs_on_aws(&stack.tools, &stack.root, STACK_NAME, Some(region(&answers)?))?;
+    .context("the deployment failed; `make destroy-sandbox` deletes what it has created")?;
+    let outputs = deploy::outputs_on_aws(&stack.tools, &stack.root, STACK_NAME, Some(region(&choices)?))?;
     step.done("template.yaml is deployed");
-    announce(&outputs, &answers)
+    announce(&outputs, &choices)
 }
 
 /// `make destroy-sandbox`
 pub fn destroy(settings: &Settings) -> Result<()> {
     let tools = Tools::new(&settings.root);
     tools.install(&[Tool::Sam])?;
-    let file = answers_file(&settings.root);
-    let answers = read_answers(&file)?;
-    let region = match &answers {
-        Some(answers) => region(answers)?.to_owned(),
+    let file = choices_file(&settings.root);
+    let choices = read_choices(&file)?;
+    let region = match &choices {
+        Some(choices) => region(choices)?.to_owned(),
         None => ask_for_region(&tools)?,
     };
-    let caller = caller(&tools, &region)?;
-    greet(&caller, &region);
-    if let Some(answers) = &answers {
-        ensure_same_account(answers, &caller)?;
+    let identity = identity(&tools, &region)?;
+    print_identity(&identity, &region);
+    if let Some(choices) = &choices {
+        ensure_same_account(choices, &identity)?;
     }
-    println!("\nThis deletes the stack {STACK_NAME}, its tasks and its database, without a backup.");
-    if !settings.yes && !terminal::agree("Delete all of it?")? {
-        println!("Nothing was deleted.");
+    println!("\nThis deletes the stack {STACK_NAME} with its database and all tasks, without a backup.");
+    if !settings.yes && !terminal::confirm("Delete everything?")? {
+        println!("Canceled; nothing was deleted.");
         return Ok(());
     }
 
     let mut command = account(&tools, "destroy", &region);
     let status = command.args([STACK_NAME, &region]).status()?;
-    ensure!(status.success(), "not all is deleted: run `make destroy-sandbox` again");
+    ensure!(
+        status.success(),
+        "the sandbox is only partly deleted: run `make destroy-sandbox` again"
+    );
     if file.exists() {
         fs::remove_file(&file)?;
     }
     println!(
         "
-Nothing of {STACK_NAME} remains that costs anything. What AWS itself keeps for a while:
+{STACK_NAME} is deleted. What remains costs nothing:
 
-  KMS           the key of the alarm topic, \"pending deletion\" for 7 days, free of charge
-  API Gateway   the account's setting for log roles, if the sandbox had set it: it names a role that is gone
-  CloudWatch    metrics and traces, which expire (15 months, 30 days)
+  KMS           the key of the alarm topic, \"pending deletion\" for 7 days
+  API Gateway   the account's log role setting, if the sandbox had set it; it names a deleted role
+  CloudWatch    metrics (they expire after 15 months) and traces (30 days)
 "
     );
     Ok(())
 }
 
-fn answers_file(root: &Path) -> PathBuf {
+fn choices_file(root: &Path) -> PathBuf {
     root.join(".local/sandbox.toml")
 }
 
-fn read_answers(file: &Path) -> Result<Option<Answers>> {
+fn read_choices(file: &Path) -> Result<Option<Choices>> {
     match fs::read_to_string(file) {
-        Ok(text) => {
-            Ok(Some(toml::from_str(&text).with_context(|| {
-                format!("{} is not what it should be", file.display())
-            })?))
-        }
+        Ok(text) => Ok(Some(toml::from_str(&text).with_context(|| {
+            format!(
+                "{} is malformed; correct it, or delete it to be asked again",
+                file.display()
+            )
+        })?)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
 }
 
-fn write_answers(file: &Path, answers: &Answers) -> Result<()> {
+fn write_choices(file: &Path, choices: &Choices) -> Result<()> {
     let text = format!(
-        "# Where `make deploy-sandbox` deploys to, and with which parameters of template.yaml.\n{}",
-        toml::to_string(answers)?
+        "# The account, the region and the parameters of template.yaml for `make deploy-sandbox`.\n{}",
+        toml::to_string(choices)?
     );
-    fs::create_dir_all(file.parent().context("it is in .local")?)?;
+    fs::create_dir_all(file.parent().context("the file has no parent folder")?)?;
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn region(answers: &Answers) -> Result<&str> {
-    let region = answers.get(REGION).context(".local/sandbox.toml names no Region")?;
+fn region(choices: &Choices) -> Result<&str> {
+    let region = choices
+        .get(REGION)
+        .context(".local/sandbox.toml has no Region; add it, or delete the file to be asked again")?;
     Ok(region)
 }
 
-/// Asks what only a person knows.
-fn first_time(tools: &Tools) -> Result<Answers> {
-    println!("\nThe first deployment from here: four questions. An empty answer takes what is in [brackets].\n");
+/// Asks the questions of the first deployment.
+fn first_time(tools: &Tools) -> Result<Choices> {
+    println!("\nThe first deployment from this clone: four questions. Enter accepts the default in [brackets].\n");
     let region = ask_for_region(tools)?;
-    let caller = caller(tools, &region)?;
-    greet(&caller, &region);
+    let identity = identity(tools, &region)?;
+    print_identity(&identity, &region);
     let issuer = terminal::ask(
-        "Who issues the tokens (their `iss`), like https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc",
+        "Token issuer (`iss`), such as https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc",
         "",
-        |issuer| complain_unless(issuer.starts_with("https://"), "It begins with https://."),
+        |issuer| error_unless(issuer.starts_with("https://"), "The issuer must begin with https://."),
     )?;
-    let audience = terminal::ask("Whom they are for (their `aud`)", "task-api", |_| None)?;
-    let email = terminal::ask(
-        "Who gets a mail when an alarm goes off (nobody, if empty)",
-        "",
-        |email| {
-            complain_unless(
-                email.is_empty() || email.contains('@'),
-                "A mail address has an @ in it.",
-            )
-        },
-    )?;
-    Ok(Answers::from([
-        (ACCOUNT.to_owned(), caller.account),
+    let audience = terminal::ask("Token audience (`aud`)", "task-api", |_| None)?;
+    let email = terminal::ask("Email address for alarms (empty for none)", "", |email| {
+        error_unless(
+            email.is_empty() || email.contains('@'),
+            "An email address contains an @.",
+        )
+    })?;
+    Ok(Choices::from([
+        (ACCOUNT.to_owned(), identity.account),
         (REGION.to_owned(), region),
         ("JwtIssuer".to_owned(), issuer),
         ("JwtAudience".to_owned(), audience),
         ("AlarmEmail".to_owned(), email),
-        ("ApiLogRole".to_owned(), caller.api_log_role),
+        ("ApiLogRole".to_owned(), identity.api_log_role),
     ]))
 }
 
@@ -190,83 +194,89 @@ fn ask_for_region(tools: &Tools) -> Result<String> {
     let configured = process::output(Command::new(python(tools)).arg(script(tools)).arg("region"))?;
     terminal::ask("AWS region", configured.trim(), |region| {
         let ends_with_a_number = region.ends_with(|last: char| last.is_ascii_digit());
-        complain_unless(
+        error_unless(
             region.split('-').count() >= 3 && ends_with_a_number,
-            "It looks like eu-central-1.",
+            "A region looks like eu-central-1.",
         )
     })
 }
 
-/// The table of docs/deploy.md, so that there is only one.
+/// The table of costs in docs/deploy.md.
 fn sandbox_costs(document: &str) -> Result<&str> {
     let (_, rest) = document
         .split_once("<!-- make deploy-sandbox shows this -->")
-        .context("docs/deploy.md has the table of costs")?;
+        .context("docs/deploy.md has no line `<!-- make deploy-sandbox shows this -->` before the table of costs")?;
     let (table, _) = rest
         .split_once("<!-- to here -->")
-        .context("the table of costs has an end")?;
+        .context("docs/deploy.md has no line `<!-- to here -->` after the table of costs")?;
     Ok(table.trim())
 }
 
-fn announce(outputs: &BTreeMap<String, String>, answers: &Answers) -> Result<()> {
-    let api_url = outputs.get("ApiUrl").context("template.yaml has no output ApiUrl")?;
-    let region = region(answers)?;
+fn announce(outputs: &BTreeMap<String, String>, choices: &Choices) -> Result<()> {
+    let api_url = outputs
+        .get("ApiUrl")
+        .context("the deployed stack has no output ApiUrl")?;
+    let region = region(choices)?;
     println!("\nThe sandbox is deployed.\n");
     for (name, value) in outputs {
         println!("  {name:<24}{value}");
     }
     println!(
         "
-It is public, and lets in who has a token of your issuer (the first request wakes the database: some 15 s):
+It is public and requires a token of your issuer. The first request takes about 15 s, because it resumes the database:
 
   curl -i {api_url}/health
   curl -i {api_url}/tasks -H \"authorization: Bearer $TOKEN\"
 
   AWS_REGION={region} make dlq STACK={STACK_NAME}    its dead-letter queue
-  make deploy-sandbox                     deploy what changed
-  make destroy-sandbox                    delete all of it"
+  make deploy-sandbox                     deploy changes
+  make destroy-sandbox                    delete everything"
     );
-    if answers.get("AlarmEmail").is_some_and(|email| !email.is_empty()) {
-        println!("\nAlarms reach you once you have confirmed the mail from AWS.");
+    if choices.get("AlarmEmail").is_some_and(|email| !email.is_empty()) {
+        println!("\nTo receive alarms, confirm the subscription in the email from AWS.");
     }
     Ok(())
 }
 
-/// Whom AWS takes us for.
-struct Caller {
+/// The AWS identity that the user is logged in as.
+struct Identity {
     account: String,
     arn: String,
     /// The right value for the parameter ApiLogRole.
     api_log_role: String,
 }
 
-fn caller(tools: &Tools, region: &str) -> Result<Caller> {
-    let text = process::output(account(tools, "look", region).arg(region)).context(
-        "AWS does not say who you are. Log in (`aws sso login`, `aws login`), and name a profile that is not the default \
-         one: AWS_PROFILE=…",
+fn identity(tools: &Tools, region: &str) -> Result<Identity> {
+    let text = process::output(account(tools, "inspect", region).arg(region)).context(
+        "cannot read your AWS identity. Log in with `aws sso login` or `aws login`; to use another profile than the \
+         default one, set AWS_PROFILE=…",
     )?;
     let found: Value = serde_json::from_str(&text)?;
-    let text = |key: &str| Ok::<_, anyhow::Error>(found[key].as_str().context("a text")?.to_owned());
-    Ok(Caller {
+    let text = |key: &str| {
+        let text = found[key].as_str();
+        let text = text.with_context(|| format!("dev/tools/account.py printed no {key}"))?;
+        Ok::<_, anyhow::Error>(text.to_owned())
+    };
+    Ok(Identity {
         account: text("account")?,
         arn: text("arn")?,
         api_log_role: text("api_log_role")?,
     })
 }
 
-fn greet(caller: &Caller, region: &str) {
-    println!("AWS account {} in {region}, as {}", caller.account, caller.arn);
+fn print_identity(identity: &Identity, region: &str) {
+    println!("AWS account {} in {region}, as {}", identity.account, identity.arn);
     if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") {
-        println!("AWS_ENDPOINT_URL is set: this is not AWS, but {endpoint}");
+        println!("AWS_ENDPOINT_URL is set: this is {endpoint}, not AWS");
     }
 }
 
-fn ensure_same_account(answers: &Answers, caller: &Caller) -> Result<()> {
-    match answers.get(ACCOUNT) {
-        Some(account) if *account != caller.account => bail!(
-            "the sandbox is in the account {account}, and you are logged in to {}.\n\
-             Log in to the other one; or delete .local/sandbox.toml to have a sandbox here as well",
-            caller.account
+fn ensure_same_account(choices: &Choices, identity: &Identity) -> Result<()> {
+    match choices.get(ACCOUNT) {
+        Some(account) if *account != identity.account => bail!(
+            "the sandbox is in account {account}, but you are logged in to {}.\n\
+             Log in to {account}, or delete .local/sandbox.toml to create another sandbox in this account",
+            identity.account
         ),
         _ => Ok(()),
     }
@@ -292,8 +302,8 @@ fn aws_command(mut command: Command, region: &str) -> Command {
     command
 }
 
-fn complain_unless(fine: bool, complaint: &'static str) -> Option<&'static str> {
-    (!fine).then_some(complaint)
+fn error_unless(valid: bool, error: &'static str) -> Option<&'static str> {
+    (!valid).then_some(error)
 }
 
 #[cfg(test)]
@@ -305,33 +315,33 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_as_they_were_written() {
-        let file = root().join("target/xtask-tests/sandbox/answers.toml");
+    fn choices_survive_a_round_trip() {
+        let file = root().join("target/xtask-tests/sandbox/choices.toml");
         let _ = fs::remove_file(&file);
-        assert_eq!(read_answers(&file).expect("no file is no error"), None);
-        let answers = Answers::from([
+        assert_eq!(read_choices(&file).expect("a missing file is no error"), None);
+        let choices = Choices::from([
             (ACCOUNT.to_owned(), "012345678901".to_owned()),
             ("AlarmEmail".to_owned(), String::new()),
         ]);
-        write_answers(&file, &answers).expect("written");
-        assert_eq!(read_answers(&file).expect("read"), Some(answers));
+        write_choices(&file, &choices).expect("written");
+        assert_eq!(read_choices(&file).expect("read"), Some(choices));
     }
 
     #[test]
-    fn another_account_than_the_first_time_is_refused() {
-        let caller = Caller {
+    fn another_account_is_refused() {
+        let identity = Identity {
             account: "111111111111".to_owned(),
-            arn: "arn:aws:iam::111111111111:user/somebody".to_owned(),
+            arn: "arn:aws:iam::111111111111:user/developer".to_owned(),
             api_log_role: "create".to_owned(),
         };
-        let answers = |account: &str| Answers::from([(ACCOUNT.to_owned(), account.to_owned())]);
-        ensure_same_account(&answers("111111111111"), &caller).expect("the same");
-        let error = ensure_same_account(&answers("222222222222"), &caller).expect_err("another");
+        let choices = |account: &str| Choices::from([(ACCOUNT.to_owned(), account.to_owned())]);
+        ensure_same_account(&choices("111111111111"), &identity).expect("the same");
+        let error = ensure_same_account(&choices("222222222222"), &identity).expect_err("another");
         assert!(error.to_string().contains("222222222222"), "{error}");
     }
 
     #[test]
-    fn the_table_of_costs_is_in_the_document() {
+    fn document_has_table_of_costs() {
         let document = fs::read_to_string(root().join("docs/deploy.md")).expect("a document");
         let table = sandbox_costs(&document).expect("a table");
         assert!(

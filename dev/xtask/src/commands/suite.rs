@@ -1,4 +1,4 @@
-//! Runs test programs, shows how far they are, and adds up what came of them.
+//! Building and running test programs, and adding up their results.
 
 use std::{
     ops::AddAssign,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The tests that call the code in their own process, as [`build`] takes them.
+/// The in-process tests, which call the code directly, as arguments of [`build`].
 pub const IN_PROCESS: [&str; 7] = [
     "--lib",
     "--bin",
@@ -28,7 +28,7 @@ pub const IN_PROCESS: [&str; 7] = [
     "functions",
 ];
 
-/// How many tests there were.
+/// The numbers of tests, by result.
 #[derive(Clone, Copy, Default)]
 pub struct Totals {
     passed: u32,
@@ -45,7 +45,7 @@ impl AddAssign for Totals {
 }
 
 impl Totals {
-    /// Prints them as the last line. Fails if there was no test, or one failed.
+    /// Prints the totals as the last line. Fails if a test failed or no test ran.
     pub fn conclude(self) -> Result<()> {
         let Self {
             passed,
@@ -54,11 +54,11 @@ impl Totals {
         } = self;
         println!("\n{passed} passed, {failed} failed, {ignored} skipped");
         ensure!(failed == 0, "{failed} tests failed: see above");
-        ensure!(passed > 0, "there was no such test");
+        ensure!(passed > 0, "no test ran: no test name matches the filter");
         Ok(())
     }
 
-    /// One passed: what is not a test of libtest's, but as good.
+    /// One passed: for a check that does not run in libtest.
     pub fn one_passed() -> Self {
         Self {
             passed: 1,
@@ -84,14 +84,14 @@ impl Totals {
 /// A test program that cargo has built.
 #[derive(Clone, Debug)]
 pub struct TestProgram {
-    /// Its crate, or the name in tests/Cargo.toml
+    /// The name of its crate, or its name in tests/Cargo.toml
     pub name: String,
     executable: PathBuf,
-    /// The folder of its package, where cargo would run it.
+    /// The folder of its package, in which cargo would run it.
     folder: PathBuf,
 }
 
-/// Builds test programs, and returns all of them that these targets name.
+/// Builds the test programs of these targets, and returns them.
 pub fn build(root: &Path, targets: &[&str], log: &Path) -> Result<Vec<TestProgram>> {
     let step = Step::start("tests", "compiling the tests");
     let mut command = process::cargo("cargo", root);
@@ -112,8 +112,8 @@ pub fn build(root: &Path, targets: &[&str], log: &Path) -> Result<Vec<TestProgra
     let built = process::run(&mut command, log, |line| {
         if let Some(program) = program(line) {
             programs.push(program);
-        } else if let Some(said) = progress.read(line) {
-            step.says(&said);
+        } else if let Some(progress) = progress.read(line) {
+            step.show(&progress);
         } else if !line.starts_with('{') {
             errors.push(line.to_owned());
         }
@@ -122,12 +122,12 @@ pub fn build(root: &Path, targets: &[&str], log: &Path) -> Result<Vec<TestProgra
         terminal::say(&errors.join("\n"));
         anyhow::bail!("the tests do not compile: see above");
     }
-    progress.end();
+    progress.save_pace();
     step.done("compiled the tests");
     Ok(programs)
 }
 
-/// What a line of cargo's tells of a program that tests something.
+/// The test program in a line of cargo's JSON, if it has one.
 fn program(line: &str) -> Option<TestProgram> {
     let message: Value = serde_json::from_str(line).ok()?;
     let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
@@ -140,29 +140,30 @@ fn program(line: &str) -> Option<TestProgram> {
 }
 
 impl TestProgram {
-    /// The one of this name.
+    /// The program of this name.
     pub fn find<'a>(programs: &'a [Self], name: &str) -> Result<&'a Self> {
         let found = programs.iter().find(|program| program.name == name);
-        found.with_context(|| format!("cargo has built no tests {name}"))
+        found.with_context(|| format!("cargo has built no test program {name}"))
     }
 
-    /// A command that runs it.
+    /// The command that runs it.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.executable);
-        // As cargo does.
+        // As cargo runs it.
         command
             .current_dir(&self.folder)
             .env("CARGO_MANIFEST_DIR", &self.folder);
         command
     }
 
-    /// True if it has a test that the filter lets through.
+    /// True if it has a test that matches the filter.
     pub fn has(&self, filter: &str) -> Result<bool> {
         let list = process::output(self.command().args(["--list", filter]))?;
         Ok(list.lines().any(|line| line.ends_with(": test")))
     }
 
-    /// Runs its tests; `prepare` sets what they need. What they print is in the log, and of those that fail also here.
+    /// Runs its tests, with the environment that `prepare` sets. Their output goes to the log; that
+    /// of failed tests also to the terminal.
     pub fn run(&self, log: &Path, prepare: impl FnOnce(&mut Command)) -> Result<Totals> {
         let mut command = self.command();
         prepare(&mut command);
@@ -172,7 +173,7 @@ impl TestProgram {
         let ran = process::run(&mut command, log, |line| {
             if line.starts_with("test ") && line.contains(" ... ") {
                 finished += 1;
-                step.says(&format!("{}: {finished} tests", self.name));
+                step.show(&format!("{}: {finished} tests", self.name));
             }
             totals = totals.or_else(|| Totals::parse(line));
             lines.push(line.to_owned());
@@ -194,13 +195,17 @@ impl TestProgram {
                 ));
                 Ok(totals)
             }
-            (Err(error), _) => Err(error.context(format!("the tests {}", self.name))),
-            (Ok(()), None) => anyhow::bail!("the tests {} do not say what came of them", self.name),
+            (Err(error), _) => Err(error.context(format!("the tests {} did not finish", self.name))),
+            (Ok(()), None) => anyhow::bail!(
+                "the tests {} printed no totals; their log: {}",
+                self.name,
+                log.display()
+            ),
         }
     }
 }
 
-/// Runs the tests that call the code in their own process, for those called `functions` with a migrated database for each.
+/// Runs in-process tests; those of `functions` with a migrated database each.
 pub fn run_in_process(test: &TestProgram, stack: &Stack, skip: &[&str], set: impl Fn(&mut Command)) -> Result<Totals> {
     let skip = skip.iter().flat_map(|skip| ["--skip", skip]);
     if test.name != "functions" {
@@ -209,7 +214,7 @@ pub fn run_in_process(test: &TestProgram, stack: &Stack, skip: &[&str], set: imp
             command.args(skip);
         });
     }
-    // The migrator's tests want empty databases, and so come first.
+    // The migrator's tests first: they need empty databases.
     let mut totals = test.run(&stack.log("functions-migrator"), |command| {
         set(command);
         command.arg(MIGRATOR);
@@ -218,7 +223,7 @@ pub fn run_in_process(test: &TestProgram, stack: &Stack, skip: &[&str], set: imp
     totals += test.run(&stack.log("functions"), |command| {
         set(command);
         command.args(["--skip", MIGRATOR]).args(skip);
-        // They wait for Postgres more than they compute.
+        // More threads than cores: they mostly wait for Postgres.
         command.arg(format!("--test-threads={}", 2 * cores()));
     })?;
     Ok(totals)
@@ -236,18 +241,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_are_read_from_libtests_last_line() {
+    fn totals_are_parsed_from_libtest_output() {
         let line = "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.5s";
         let totals = Totals::parse(line).expect("totals");
         assert_eq!((totals.passed, totals.failed, totals.ignored), (12, 2, 1));
-        assert!(Totals::parse("test result: who knows").is_none());
+        assert!(Totals::parse("test result: unknown").is_none());
         assert!(totals.conclude().is_err(), "tests failed");
         assert!(Totals::default().conclude().is_err(), "no test ran");
         Totals::one_passed().conclude().expect("one passed");
     }
 
     #[test]
-    fn test_programs_are_told_from_other_artifacts() {
+    fn only_test_programs_are_parsed_from_artifacts() {
         let line = |test: bool, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","manifest_path":"/p/shared/Cargo.toml","target":{{"name":"shared"}},"profile":{{"test":{test}}},"executable":{executable}}}"#

@@ -1,4 +1,4 @@
-//! `make test`
+//! `make test`: all tests, on fresh stacks.
 
 use std::{
     path::PathBuf,
@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::{
     commands::{
         chaos, dead_letters,
-        environment::{ALONE, Environment, InProcess, TEST, environment_of, with_stack},
+        environment::{ALONE, Environment, InProcess, TEST, set_deployed, with_stack},
         lint,
         openapi::{self, Depth},
         suite::{self, IN_PROCESS, TestProgram, Totals, run_in_process},
@@ -29,26 +29,27 @@ use crate::{
     },
 };
 
-/// The test programs that need a deployment, or a translated template, or a stack to themselves.
+/// The test programs that need a deployment, a translated template, or a stack alone.
 const NOT_IN_PROCESS: [&str; 4] = ["infrastructure", "deployed", "documentation", "chaos"];
 
-/// What `make test T=…` has of them: a stack to oneself takes too long to begin with.
+/// Those that `make test T=…` includes. The others need a second stack, which takes too long to
+/// start.
 const FILTERED: [&str; 2] = ["infrastructure", "deployed"];
 
-/// What [`suite::build`] builds: the tests in process, and these programs.
+/// Arguments of [`suite::build`]: the in-process tests and these programs.
 fn targets<'a>(programs: &[&'a str]) -> Vec<&'a str> {
     let programs = programs.iter().flat_map(|program| ["--test", program]);
     IN_PROCESS.into_iter().chain(programs).collect()
 }
 
-/// Runs every test, on fresh stacks, with the functions in the profile `local`. Stacks, compiling and linting go side by side:
-/// each part begins as soon as what it needs is there.
+/// Runs every test, on fresh stacks, with functions of the profile `local`. Stacks, compiling and
+/// linting run in parallel; each part starts as soon as its inputs are available.
 pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
     if let Some(filter) = filter {
         return run_some(settings, filter);
     }
     let totals = Mutex::new(Totals::default());
-    let add = |of: Totals| *totals.lock().unwrap_or_else(PoisonError::into_inner) += of;
+    let add = |ran: Totals| *totals.lock().unwrap_or_else(PoisonError::into_inner) += ran;
     with_stack(settings, TEST, |stack| {
         with_stack(settings, ALONE, |alone| {
             let root = &settings.root;
@@ -59,8 +60,8 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
                 &mut || {
                     let programs = functions::build(&stack.tools, root, Profile::Local, &stack.log("build"))?;
                     let dead_letters = dead_letters::build(root)?;
-                    built.give(Built { programs, dead_letters });
-                    tests.give(suite::build(
+                    built.provide(Built { programs, dead_letters });
+                    tests.provide(suite::build(
                         root,
                         &targets(&NOT_IN_PROCESS),
                         &stack.log("tests-build"),
@@ -68,35 +69,36 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
                     Ok(())
                 },
                 &mut || {
-                    services.give(InProcess::prepare(stack)?);
+                    services.provide(InProcess::prepare(stack)?);
                     stack.tools.install(&Tool::ALWAYS)?;
                     let chromium = CHROMIUM.find_or_install(&stack.log("packages"))?;
-                    deployed.give(Environment::prepare(stack, &built.take()?.programs, &chromium)?);
+                    deployed.provide(Environment::prepare(stack, &built.wait()?.programs, &chromium)?);
                     Ok(())
                 },
                 &mut || {
                     stack.tools.install(&Tool::ALWAYS)?;
                     start::postgres_and_aws(alone)?;
-                    let built = built.take()?;
+                    let built = built.wait()?;
                     let deployed = start::deploy_local(alone, &built.programs)?;
-                    let tests = tests.take()?;
+                    let tests = tests.wait()?;
                     let documentation = TestProgram::find(tests, "documentation")?;
                     add(documentation.run(&alone.log("documentation"), |command| {
-                        environment_of(command, alone, &deployed);
+                        set_deployed(command, alone, &deployed);
                         command.env("DEAD_LETTERS", &built.dead_letters);
                     })?);
-                    documented.give(deployed);
+                    documented.provide(deployed);
                     Ok(())
                 },
                 &mut || {
                     lint::run(stack)?;
-                    linted.give(());
+                    linted.provide(());
                     Ok(())
                 },
-                // One after the other, as they look at clocks; only the documents' commands, which mostly wait, run beside.
+                // One after the other, because they are sensitive to timing; only the documents'
+                // commands, which mostly wait, run in parallel with them.
                 &mut || {
-                    linted.take()?;
-                    let (tests, services, environment) = (tests.take()?, services.take()?, deployed.take()?);
+                    linted.wait()?;
+                    let (tests, services, environment) = (tests.wait()?, services.wait()?, deployed.wait()?);
                     for test in tests
                         .iter()
                         .filter(|test| !NOT_IN_PROCESS.contains(&test.name.as_str()))
@@ -108,7 +110,7 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
                         add(test.run(&stack.log(name), |command| environment.set(command))?);
                     }
                     openapi::contract_test(stack, &environment.closed.api_url, Depth::Short)?;
-                    chaos::run_briefly(alone, documented.take()?, TestProgram::find(tests, "chaos")?)?;
+                    chaos::run_briefly(alone, documented.wait()?, TestProgram::find(tests, "chaos")?)?;
                     add(Totals::one_passed());
                     add(Totals::one_passed());
                     Ok(())
@@ -120,13 +122,13 @@ pub fn run(settings: &Settings, filter: Option<&str>) -> Result<()> {
     totals.into_inner().unwrap_or_else(PoisonError::into_inner).conclude()
 }
 
-/// What is compiled before the tests.
+/// The programs that are compiled before the tests.
 struct Built {
     programs: Programs,
     dead_letters: PathBuf,
 }
 
-/// Runs only the tests whose name has the filter in it, with no more around them than those need.
+/// Runs only the tests whose names contain the filter, and starts only what they need.
 fn run_some(settings: &Settings, filter: &str) -> Result<()> {
     let mut totals = Totals::default();
     with_stack(settings, TEST, |stack| {

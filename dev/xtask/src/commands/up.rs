@@ -13,6 +13,7 @@ use crate::{
     },
     tools::terminal::Step,
 };
+
 /// `make up`
 pub fn up(stack: &Stack, profile: Profile) -> Result<()> {
     let lock = stack.lock()?;
@@ -22,7 +23,7 @@ pub fn up(stack: &Stack, profile: Profile) -> Result<()> {
     Ok(())
 }
 
-/// Tells a person what they have, and what to do with it.
+/// Prints the URLs and the next commands.
 fn announce(deployed: &Deployed) {
     let Deployed {
         api_url, database_url, ..
@@ -43,9 +44,9 @@ Create a task, and see it completed a moment later:
     -d '{{\"title\":\"Process user data\",\"description\":\"Count the words of this\"}}'
   curl $API/tasks
 
-  make dev     rebuild and swap a function on each change
+  make dev     rebuild and swap functions on each change
   make logs    follow the functions' logs
-  make down    stop everything (the data stays)
+  make down    stop everything and keep the data
 "
     );
 }
@@ -55,7 +56,7 @@ pub fn down(stack: &Stack) -> Result<()> {
     let _lock = stack.lock()?;
     let step = Step::start("down", "stopping the functions, the emulator and Postgres");
     stack.stop()?;
-    step.done("nothing is running; the data is kept");
+    step.done("stopped; the data is kept");
     Ok(())
 }
 
@@ -63,8 +64,8 @@ pub fn down(stack: &Stack) -> Result<()> {
 pub fn clean_data(stack: &Stack) -> Result<()> {
     let _lock = stack.lock()?;
     let step = Step::start("clean-data", "stopping everything and deleting the data");
-    stack.forget()?;
-    step.done("nothing is running; the data is gone");
+    stack.clean()?;
+    step.done("stopped; the data is deleted");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `make verify`: what needs release builds or much time. `make test` has the rest.
+//! `make verify`: the checks that need release builds or much time. `make test` has the rest.
 
 use std::{path::Path, process::Command};
 
@@ -27,19 +27,20 @@ use crate::{
     },
 };
 
-/// What [`suite::build`] builds.
+/// Arguments of [`suite::build`].
 const TARGETS: [&str; 6] = ["--test", "deployed", "--test", "release", "--test", "chaos"];
 
-/// The target of AWS's arm64.
+/// Rust's target for AWS's arm64.
 const ARM64: &str = "aarch64-unknown-linux-gnu";
 
-/// Verifies all of it, on a stack of its own.
+/// Runs them on a separate stack.
 pub fn run(settings: &Settings) -> Result<()> {
     let root = &settings.root;
     let mut totals = Totals::default();
     with_stack(settings, TEST, |stack| {
         check::format(root)?;
         check::clippy(root, &stack.log("clippy"))?;
+        check::documentation(root, &stack.log("doc"))?;
         let chromium = CHROMIUM.find_or_install(&stack.log("packages"))?;
         let valgrind = VALGRIND.find_or_install(&stack.log("packages"))?;
         let (mut programs, mut tests) = (Programs::new(), Vec::new());
@@ -59,7 +60,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             })?;
             anyhow::Ok(())
         };
-        // Those first that count or measure what was built.
+        // The sizes and instruction counts first.
         run("release")?;
         run("deployed")?;
         openapi::contract_test(stack, &environment.closed.api_url, Depth::Long)?;
@@ -73,13 +74,15 @@ pub fn run(settings: &Settings) -> Result<()> {
     totals.conclude()
 }
 
-/// Builds the functions as they are deployed to AWS. Last, because it fills target/lambda with programs that do not run
-/// here.
+/// Builds the functions as deployed to AWS. Last, because target/lambda then has programs that do
+/// not run on this machine.
 fn build_for_arm64(settings: &Settings) -> Result<()> {
     let root = &settings.root;
-    if !has_target(root) {
+    let mut rustup = Command::new("rustup");
+    rustup.current_dir(root).args(["target", "add", ARM64]);
+    if !has_target(root) && process::output(&mut rustup).is_err() {
         terminal::say(&format!(
-            "  - arm64      not built: this Rust has no {ARM64} (rustup target add {ARM64})"
+            "  - arm64      skipped: the target {ARM64} cannot be installed: rustup target add {ARM64}"
         ));
         return Ok(());
     }
@@ -87,7 +90,7 @@ fn build_for_arm64(settings: &Settings) -> Result<()> {
     functions::build_release(&tools, root, &["--arm64"], &root.join(".local/logs/arm64.log"))
 }
 
-/// True if Rust can compile for arm64.
+/// True if Rust's target for arm64 is installed.
 fn has_target(root: &Path) -> bool {
     let mut rustc = Command::new("rustc");
     let sysroot = process::output(rustc.current_dir(root).args(["--print", "sysroot"])).unwrap_or_default();

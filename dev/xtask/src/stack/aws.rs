@@ -1,5 +1,5 @@
-//! The local AWS's own APIs, called directly: what is deployed there, and new code for one function. The SAM CLI needs
-//! seconds for either.
+//! Direct calls to the emulator's CloudFormation and Lambda APIs: reading what is deployed, and
+//! replacing a function's code. The SAM CLI takes seconds for either.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,13 +11,13 @@ use ureq::Agent;
 
 use crate::tools::process;
 
-/// The region that local things pretend to be in.
+/// The region of the local stack.
 pub const REGION: &str = "us-east-1";
 
 /// The alias that template.yaml publishes: `AutoPublishAlias`.
 const ALIAS: &str = "live";
 
-/// The local AWS at one address.
+/// A client of the emulator.
 pub struct Aws {
     url: String,
     agent: Agent,
@@ -25,25 +25,25 @@ pub struct Aws {
 
 /// A CloudFormation stack.
 pub struct CloudFormationStack {
-    /// Like `UPDATE_COMPLETE`
+    /// Such as `UPDATE_COMPLETE`
     pub status: String,
-    /// When it was deployed last.
+    /// The time of the last deployment.
     pub updated: String,
-    /// What template.yaml has as `Outputs`
+    /// The `Outputs` of template.yaml
     pub outputs: BTreeMap<String, String>,
-    /// The names of its Lambda functions by their logical ids in template.yaml
+    /// The names of its Lambda functions, by logical id in template.yaml
     pub functions: BTreeMap<String, String>,
 }
 
 impl CloudFormationStack {
-    /// True if the last deployment went through.
+    /// True if the last deployment succeeded.
     pub fn is_complete(&self) -> bool {
         matches!(self.status.as_str(), "CREATE_COMPLETE" | "UPDATE_COMPLETE")
     }
 }
 
 impl Aws {
-    /// The one that listens there.
+    /// The emulator at this URL.
     pub fn new(url: String) -> Self {
         let config = Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(30)))
@@ -55,63 +55,69 @@ impl Aws {
         }
     }
 
-    /// The stack of this name, if there is one (AWS CloudFormation API Reference, `DescribeStacks` and
+    /// The stack of this name, if it exists (AWS CloudFormation API Reference, `DescribeStacks` and
     /// `DescribeStackResources`).
     pub fn stack(&self, name: &str) -> Result<Option<CloudFormationStack>> {
         let (status, stacks) = self.cloudformation("DescribeStacks", name)?;
         if status == 400 && stacks.contains("does not exist") {
             return Ok(None);
         }
-        ensure!(status == 200, "DescribeStacks: {status} {stacks}");
+        ensure!(status == 200, "DescribeStacks failed: {status} {stacks}");
         let (status, resources) = self.cloudformation("DescribeStackResources", name)?;
-        ensure!(status == 200, "DescribeStackResources: {status} {resources}");
+        ensure!(status == 200, "DescribeStackResources failed: {status} {resources}");
         parse_stack(&stacks, &resources).map(Some)
     }
 
-    /// The digest of the code that a function's callers get, as Lambda has it; none if there is no such function.
+    /// Lambda's digest of the code that a function's callers get; none if the function does not
+    /// exist.
     pub fn code(&self, function: &str) -> Result<Option<String>> {
-        // Without an alias ($LATEST is live) there is none to ask about.
+        // A function without the alias serves $LATEST.
         for qualifier in ["?Qualifier=live", ""] {
             let path = format!("/2015-03-31/functions/{function}/configuration{qualifier}");
             let (status, configuration) = self.lambda("GET", &path, String::new())?;
             match status {
                 200 => return Ok(configuration["CodeSha256"].as_str().map(str::to_owned)),
                 404 => {}
-                status => bail!("GetFunctionConfiguration of {function}: {status} {configuration}"),
+                status => bail!("GetFunctionConfiguration of {function} failed: {status} {configuration}"),
             }
         }
         Ok(None)
     }
 
-    /// Replaces a function's code by this zip file, as `sam sync --code` does: a new version, and the alias points to it.
-    /// Returns the digest that Lambda has of it.
+    /// Replaces a function's code by this zip file, as `sam sync --code` does: publishes a version
+    /// and moves the alias to it. Returns Lambda's digest of the code.
     pub fn replace_code(&self, function: &str, zip: &[u8]) -> Result<String> {
         let functions = "/2015-03-31/functions";
         let alias = format!("{functions}/{function}/aliases/{ALIAS}");
         let has_alias = match self.lambda("GET", &alias, String::new())? {
             (200, _) => true,
             (404, _) => false,
-            (status, answer) => bail!("GetAlias of {function}: {status} {answer}"),
+            (status, response) => bail!("GetAlias of {function} failed: {status} {response}"),
         };
-        // As text: a JSON library would look at each of its millions of letters.
+        // As text: a JSON library would escape-check millions of characters.
         let code = format!(
             r#"{{"ZipFile":"{}","Publish":{has_alias}}}"#,
             BASE64_STANDARD.encode(zip)
         );
         let (status, updated) = self.lambda("PUT", &format!("{functions}/{function}/code"), code)?;
-        ensure!(status == 200, "UpdateFunctionCode of {function}: {status} {updated}");
+        ensure!(
+            status == 200,
+            "UpdateFunctionCode of {function} failed: {status} {updated}"
+        );
         if has_alias {
             let version = json!({"FunctionVersion": updated["Version"]}).to_string();
-            let (status, answer) = self.lambda("PUT", &alias, version)?;
-            ensure!(status == 200, "UpdateAlias of {function}: {status} {answer}");
+            let (status, response) = self.lambda("PUT", &alias, version)?;
+            ensure!(status == 200, "UpdateAlias of {function} failed: {status} {response}");
         }
         process::wait_until(Duration::from_secs(30), || {
             self.lambda("GET", &format!("{functions}/{function}/configuration"), String::new())
                 .is_ok_and(|(_, configuration)| configuration["LastUpdateStatus"] != "InProgress")
         })
-        .with_context(|| format!("the new code of {function} does not become active"))?;
+        .with_context(|| format!("the new code of {function} did not become active"))?;
         let digest = updated["CodeSha256"].as_str();
-        digest.map(str::to_owned).context("Lambda says no CodeSha256")
+        digest
+            .map(str::to_owned)
+            .context("the response of UpdateFunctionCode has no CodeSha256")
     }
 
     fn cloudformation(&self, action: &str, stack: &str) -> Result<(u16, String)> {
@@ -120,7 +126,7 @@ impl Aws {
             .post(&self.url)
             .header("authorization", credentials("cloudformation"));
         let form = [("Action", action), ("Version", "2010-05-15"), ("StackName", stack)];
-        let mut response = request.send_form(form).with_context(|| self.silent())?;
+        let mut response = request.send_form(form).with_context(|| self.unreachable())?;
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
     }
 
@@ -131,18 +137,19 @@ impl Aws {
             .header("authorization", credentials("lambda"))
             .header("content-type", "application/json")
             .body(body)?;
-        let mut response = self.agent.run(request).with_context(|| self.silent())?;
+        let mut response = self.agent.run(request).with_context(|| self.unreachable())?;
         let text = response.body_mut().read_to_string()?;
-        let answer = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok((response.status().as_u16(), answer))
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok((response.status().as_u16(), body))
     }
 
-    fn silent(&self) -> String {
-        format!("the local AWS does not respond on {}", self.url)
+    fn unreachable(&self) -> String {
+        format!("the emulator does not respond on {}; start it: make up", self.url)
     }
 }
 
-/// What local AWSs read of a request's signature: the account, the region and the service. They verify none.
+/// The part of a request's signature that emulators read: account, region and service. They do not
+/// verify it.
 fn credentials(service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=local/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0"
@@ -150,11 +157,11 @@ fn credentials(service: &str) -> String {
 }
 
 fn parse_stack(stacks: &str, resources: &str) -> Result<CloudFormationStack> {
-    let stacks = Document::parse(stacks).context("DescribeStacks")?;
-    let resources = Document::parse(resources).context("DescribeStackResources")?;
+    let stacks = Document::parse(stacks).context("DescribeStacks returned malformed XML")?;
+    let resources = Document::parse(resources).context("DescribeStackResources returned malformed XML")?;
     let root = stacks.root();
     Ok(CloudFormationStack {
-        status: text(root, "StackStatus").context("a stack has a status")?,
+        status: text(root, "StackStatus").context("DescribeStacks returned no StackStatus")?,
         updated: text(root, "LastUpdatedTime")
             .or_else(|| text(root, "CreationTime"))
             .unwrap_or_default(),
@@ -189,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stack_is_read_from_cloudformations_xml() {
+    fn stack_is_parsed_from_cloudformation_xml() {
         let stacks = r#"<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><DescribeStacksResult>
             <Stacks><member><StackName>task-api</StackName><StackStatus>UPDATE_COMPLETE</StackStatus>
             <CreationTime>2026-01-01T00:00:00Z</CreationTime><LastUpdatedTime>2026-01-02T00:00:00Z</LastUpdatedTime><Outputs>

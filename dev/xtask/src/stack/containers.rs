@@ -12,7 +12,7 @@ use crate::{stack::settings::LocalAws, tools::process};
 /// The name of the network in docker-compose.yml.
 pub const NETWORK: &str = "task-api";
 
-/// The database as containers in [`NETWORK`] reach it.
+/// The database's URL for containers in [`NETWORK`].
 pub const DATABASE_URL: &str = "postgres://postgres:postgres@postgres:5432/tasks";
 
 /// A service of docker-compose.yml.
@@ -32,7 +32,7 @@ pub struct Containers {
 }
 
 impl Containers {
-    /// The project's containers, on the ports that the settings name.
+    /// The project's containers, on the ports of the settings.
     pub fn new(root: &Path, aws_port: u16, postgres_port: u16) -> Self {
         Self {
             root: root.to_owned(),
@@ -41,12 +41,13 @@ impl Containers {
         }
     }
 
-    /// The database as this machine reaches it.
+    /// The database's URL for programs on this machine.
     pub fn database_url(&self) -> String {
         format!("postgres://postgres:postgres@127.0.0.1:{}/tasks", self.postgres_port)
     }
 
-    /// Starts the service and waits until it is healthy; returns at once if it is. One that runs on another port is moved.
+    /// Starts the service and waits until it is healthy. A container on another port is recreated
+    /// on this one.
     pub fn start(&self, service: Service, log: &Path, on_line: impl FnMut(&str)) -> Result<()> {
         if !self.is_running(service)? {
             match service {
@@ -61,8 +62,8 @@ impl Containers {
         )
     }
 
-    /// True if the service runs on its port. Fails if it is that of another folder: docker-compose.yml names its project, so
-    /// that all clones have the same containers.
+    /// True if the service is running on its port. Fails if another clone has started it:
+    /// docker-compose.yml names its project, so all clones share the containers.
     pub fn is_running(&self, service: Service) -> Result<bool> {
         let port = match service {
             Service::Postgres => self.postgres_port,
@@ -84,31 +85,32 @@ impl Containers {
         };
         ensure!(
             Path::new(folder) == self.root,
-            "the {} that runs belongs to {folder}; there: make down AWS=localstack",
+            "the clone in {folder} runs {}, which all clones share; stop it there: make down AWS=localstack",
             service.name()
         );
         Ok(publishes(ports, port))
     }
 
-    /// Stops both; the data stays.
+    /// Stops both and keeps the data.
     pub fn stop(&self, log: &Path) -> Result<()> {
         self.down(&[], log)
     }
 
     /// Stops both and deletes the data.
-    pub fn forget(&self, log: &Path) -> Result<()> {
+    pub fn clean(&self, log: &Path) -> Result<()> {
         self.down(&["--volumes"], log)
     }
 
     fn down(&self, options: &[&str], log: &Path) -> Result<()> {
-        // Those of functions that SAM local has forgotten (as of 1.170, a few each time): the network cannot go with them.
+        // SAM local leaves containers of functions behind (1.170: a few each time), which keep the
+        // network from being removed.
         let mut list = Command::new("docker");
         list.args(["ps", "--all", "--filter", &format!("network={NETWORK}")]);
         list.args(["--format", r#"{{.ID}} {{.Label "com.docker.compose.project"}}"#]);
         let containers = process::output(&mut list)?;
-        let forgotten: Vec<&str> = not_of_compose(&containers).collect();
-        if !forgotten.is_empty() {
-            process::output(Command::new("docker").args(["rm", "--force"]).args(forgotten))?;
+        let left_behind: Vec<&str> = not_of_compose(&containers).collect();
+        if !left_behind.is_empty() {
+            process::output(Command::new("docker").args(["rm", "--force"]).args(left_behind))?;
         }
         process::run(self.compose().arg("down").args(options), log, |_| {})
     }
@@ -116,7 +118,7 @@ impl Containers {
     fn compose(&self) -> Command {
         let mut command = Command::new("docker");
         command.current_dir(&self.root).args(["compose"]);
-        // Without its profile LocalStack could be neither started nor stopped.
+        // LocalStack can be started and stopped only with its profile.
         command.args(["--profile", LocalAws::LocalStack.as_str()]);
         command
             .env("AWS_PORT", self.aws_port.to_string())
@@ -134,29 +136,30 @@ impl Service {
     }
 }
 
-/// Fails, with the way out, if `what` cannot have its containers.
-pub fn ensure_docker(what: &str) -> Result<()> {
+/// Fails if Docker is missing or not running; the error names the command that needs it and what to
+/// do.
+pub fn ensure_docker(command: &str) -> Result<()> {
     let attempt = |arguments: &[&str]| {
-        let mut command = Command::new("docker");
-        process::output(command.args(arguments).stdin(Stdio::null()))
+        let mut docker = Command::new("docker");
+        process::output(docker.args(arguments).stdin(Stdio::null()))
     };
-    let without = "`make up` alone needs no Docker";
+    let without = "plain `make up` needs no Docker";
     if let Err(error) = attempt(&["compose", "version"]) {
         bail!(
-            "{what} needs Docker and its plugin compose: {error:#}\n\
-             Install both (https://docs.docker.com/engine/install), or do without: {without}"
+            "{command} needs Docker and its plugin compose: {error:#}\n\
+             Install both: https://docs.docker.com/engine/install. Or work without: {without}"
         );
     }
     if let Err(error) = attempt(&["version", "--format", "{{.Server.Version}}"]) {
         bail!(
-            "{what} needs a Docker daemon that answers: {error:#}\n\
-             Start it (Linux: sudo systemctl start docker), or do without: {without}"
+            "{command} needs a running Docker daemon: {error:#}\n\
+             Start it (Linux: sudo systemctl start docker). Or work without: {without}"
         );
     }
     Ok(())
 }
 
-/// True if a container with these ports (`127.0.0.1:55432->5432/tcp, …`) is reached on this one.
+/// True if a container with these ports (`127.0.0.1:55432->5432/tcp, …`) is published on this port.
 fn publishes(ports: &str, port: u16) -> bool {
     ports.split(", ").any(|ports| {
         ports
@@ -165,7 +168,7 @@ fn publishes(ports: &str, port: u16) -> bool {
     })
 }
 
-/// Of lines with the id of a container and its compose project, the ids that have none.
+/// The ids of the containers without a compose project, from lines of `<id> <project>`.
 fn not_of_compose(containers: &str) -> impl Iterator<Item = &str> {
     containers
         .lines()
@@ -179,14 +182,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_published_port_is_found() {
+    fn published_port_is_found() {
         let ports = "127.0.0.1:55433->5432/tcp, 4510-4559/tcp, [::1]:4566->4566/tcp";
         assert!(publishes(ports, 55433) && publishes(ports, 4566));
         assert!(!publishes(ports, 5432) && !publishes(ports, 5433) && !publishes("", 4566));
     }
 
     #[test]
-    fn containers_of_compose_are_left_to_compose() {
+    fn compose_containers_are_not_removed() {
         let containers = "0a6a3b94ee08 task-api\n96ac84bec19c \nfe628e54e24b \n";
         assert_eq!(
             not_of_compose(containers).collect::<Vec<_>>(),

@@ -1,6 +1,7 @@
-//! Deploys template.yaml into the local AWS: with the SAM CLI, as to AWS, when the template, its parameters or the set of
-//! functions changed ([`template`]); and the code of the functions that changed through the Lambda API, as `sam sync --code`
-//! does ([`code`]). Nothing, if nothing changed.
+//! Deploys template.yaml into the emulator. If the template, its parameters or the set of functions
+//! changed, the SAM CLI deploys them, as on AWS ([`template`]). Changed functions get their code
+//! through the Lambda API, as with `sam sync --code` ([`code`]). If nothing changed, nothing is
+//! deployed.
 
 use std::{
     collections::BTreeMap,
@@ -36,53 +37,54 @@ pub const STACK_NAME: &str = "task-api";
 pub struct Deployment<'a> {
     /// The name of its CloudFormation stack.
     pub name: &'a str,
-    /// All of its parameters, as SAM takes them: of those that are not named, the values of the last time would stay.
+    /// All of its parameters, as SAM takes them: an omitted parameter would keep its previous
+    /// value.
     pub parameters: Vec<String>,
-    /// The shape of the template, if it is not the local one.
+    /// Set if the template is that of the sandbox.
     pub emulated_sandbox: Option<EmulatedSandbox<'a>>,
-    /// For people: how it differs from others.
+    /// A description for the terminal.
     pub shape: &'a str,
 }
 
 /// The sandbox's shape, as far as the emulator goes: dev/tools/emulated_sandbox.py.
 pub struct EmulatedSandbox<'a> {
-    /// What its functions connect to.
+    /// The database of its functions.
     pub database_url: &'a str,
-    /// The migrator's program, which runs while the stack is created.
+    /// The migrator's program, which runs during the deployment.
     pub migrator: &'a Path,
 }
 
-/// What is known of a deployment: nothing, while SAM works on it or after it failed.
+/// The recorded state of a deployment. There is no record while SAM deploys, nor after a failure.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    /// A digest of all but the code.
+    /// A digest of everything except the code.
     inputs: String,
-    /// When CloudFormation saw it last. Another time is another deployment, or an older state of a local AWS that was
-    /// killed.
+    /// CloudFormation's time of the last update. Another time means another deployment, or older
+    /// state after the emulator was killed.
     updated: String,
     outputs: BTreeMap<String, String>,
-    /// The functions' names in Lambda.
+    /// The functions' names in Lambda, by folder.
     names: BTreeMap<String, String>,
-    /// Their code, as far as it has been replaced since SAM deployed.
+    /// The functions whose code was replaced since SAM deployed.
     code: BTreeMap<String, Code>,
 }
 
 /// The code of a function.
 #[derive(Serialize, Deserialize)]
 struct Code {
-    /// The digest of its program, here.
+    /// The digest of its program on this machine.
     program: String,
-    /// The digest of its package, in Lambda.
+    /// The digest of its package in Lambda.
     package: String,
 }
 
-/// Brings all but the code up to date. The functions may still be compiled meanwhile: those that are new get a placeholder.
-/// True if something had changed.
+/// Deploys everything except the code, if it changed; returns whether it did. The functions may
+/// still be compiling: new ones get a placeholder.
 pub fn template(stack: &Stack, deployment: &Deployment) -> Result<bool> {
     let functions = functions::names(&stack.root)?;
     let inputs = inputs(stack, deployment, &functions)?;
     let aws = Aws::new(stack.emulator.url());
-    let file = record_of(stack, deployment);
+    let file = record_file(stack, deployment);
     let there = aws.stack(deployment.name)?;
     if let (Some(record), Some(there)) = (Record::read(&file)?, &there)
         && record.describes(&inputs, there)
@@ -99,22 +101,23 @@ pub fn template(stack: &Stack, deployment: &Deployment) -> Result<bool> {
     if let Some(sandbox) = sandbox {
         template = emulated_sandbox(stack, &template, sandbox.database_url)?;
     }
-    sam_deploy(stack, deployment, &template, |doing| step.says(doing))?;
+    sam_deploy(stack, deployment, &template, |doing| step.show(doing))?;
     let there = aws.stack(deployment.name)?;
-    let there = there.with_context(|| format!("SAM has deployed no stack {}", deployment.name))?;
+    let there = there.with_context(|| format!("SAM succeeded, but there is no stack {}", deployment.name))?;
     Record::of(inputs, there, &functions).write(&file)?;
     step.done(&format!("template.yaml is deployed, {}", deployment.shape));
     Ok(true)
 }
 
-/// Replaces the code of the functions whose programs changed. Returns which these were, and the stack's outputs.
+/// Replaces the code of the functions whose programs changed; returns their names and the stack's
+/// outputs.
 pub fn code(
     stack: &Stack,
     deployment: &Deployment,
     programs: &Programs,
 ) -> Result<(Vec<String>, BTreeMap<String, String>)> {
-    let file = record_of(stack, deployment);
-    let mut record = Record::read(&file)?.context("template.yaml was not deployed")?;
+    let file = record_file(stack, deployment);
+    let mut record = Record::read(&file)?.context("template.yaml is not deployed; deploy it: make up")?;
     let aws = Aws::new(stack.emulator.url());
     let changed = record.changed(&aws, programs)?;
     let swapped = record.swap(&aws, programs, &changed);
@@ -126,12 +129,12 @@ pub fn code(
     ))
 }
 
-fn record_of(stack: &Stack, deployment: &Deployment) -> PathBuf {
+fn record_file(stack: &Stack, deployment: &Deployment) -> PathBuf {
     let folder = stack.folder.join("deployments");
     folder.join(deployment.name).join("deployed.json")
 }
 
-/// A digest of what makes a deployment, without the code of the functions.
+/// A digest of everything that is deployed except the functions' code.
 fn inputs(stack: &Stack, deployment: &Deployment, functions: &[String]) -> Result<String> {
     let mut digest = Sha256::new();
     for file in ["template.yaml", "samconfig.toml", "dev/tools/emulated_sandbox.py"] {
@@ -144,12 +147,13 @@ fn inputs(stack: &Stack, deployment: &Deployment, functions: &[String]) -> Resul
     Ok(format!("{:x}", digest.finalize()))
 }
 
-fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, says: impl Fn(&str)) -> Result<()> {
+fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, show: impl Fn(&str)) -> Result<()> {
     let mut command = sam(&stack.tools, &stack.root, "deploy")?;
-    // With its whole path, because SAM would look for it beside the template.
+    // An absolute path, because SAM looks for a relative one beside the template.
     command.arg("--config-file").arg(stack.root.join("samconfig.toml"));
     command.args(["--config-env", "local"]);
-    // Named, because SAM would prefer what an earlier `sam build` may have left in .aws-sam.
+    // Explicit, because SAM prefers a template that an earlier `sam build` may have left in
+    // .aws-sam.
     command.arg("--template-file").arg(template);
     command.args(["--stack-name", deployment.name, "--parameter-overrides"]);
     command.args(&deployment.parameters);
@@ -157,14 +161,14 @@ fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, says: imp
     let log = stack.log(&format!("deploy-{}", deployment.name));
     process::run(&mut command, &log, |line| {
         if line.starts_with("Uploading") || line.starts_with("Waiting") {
-            says(line);
+            show(line);
         }
     })
 }
 
 impl Record {
     fn of(inputs: String, there: CloudFormationStack, functions: &[String]) -> Self {
-        // The template decides which of them it has: the local one has no migrator.
+        // Only those in the template: the local one has no migrator.
         let names = functions.iter().filter_map(|function| {
             let name = there.functions.get(&logical_id(function))?;
             Some((function.clone(), name.clone()))
@@ -180,7 +184,7 @@ impl Record {
 
     fn read(file: &Path) -> Result<Option<Self>> {
         match fs::read(file) {
-            // What cannot be read is no record: then all is deployed anew.
+            // A malformed file counts as no record: everything is deployed again.
             Ok(json) => Ok(serde_json::from_slice(&json).ok()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
@@ -193,7 +197,7 @@ impl Record {
         fs::rename(&new, file).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// True if it is what CloudFormation has, and what is wanted.
+    /// True if CloudFormation has this deployment, with these inputs.
     fn describes(&self, inputs: &str, there: &CloudFormationStack) -> bool {
         self.inputs == inputs && there.is_complete() && self.updated == there.updated
     }
@@ -208,26 +212,26 @@ impl Record {
         Ok(true)
     }
 
-    /// The functions whose program is another one than Lambda has, with its digest.
+    /// The functions whose program differs from Lambda's, with the program's digest.
     fn changed(&self, aws: &Aws, programs: &Programs) -> Result<Vec<(String, String)>> {
         let is_current = |function: &str, program: &str, package: Option<String>| {
             let code = self.code.get(function);
             code.is_some_and(|code| code.program == program && Some(&code.package) == package.as_ref())
         };
-        let look = |(function, name): (&String, &String)| -> Result<Option<(String, String)>> {
+        let compare = |(function, name): (&String, &String)| -> Result<Option<(String, String)>> {
             let program = package::digest_of_program(program(programs, function)?)?;
             let package = aws.code(name)?;
             Ok((!is_current(function, &program, package)).then(|| (function.clone(), program)))
         };
-        let looked: Vec<Result<_>> = parallel::all(self.names.iter().map(|named| move || look(named)));
+        let compared: Vec<Result<_>> = parallel::all(self.names.iter().map(|named| move || compare(named)));
         let mut changed = Vec::new();
-        for function in looked {
+        for function in compared {
             changed.extend(function?);
         }
         Ok(changed)
     }
 
-    /// Replaces the code of these functions, side by side; notes those for which it went well.
+    /// Replaces the code of these functions in parallel, and records those that succeeded.
     fn swap(&mut self, aws: &Aws, programs: &Programs, changed: &[(String, String)]) -> Result<()> {
         let swap = |function: &str| {
             let zip = package::zip_program(program(programs, function)?)?;
@@ -251,11 +255,11 @@ impl Record {
 fn program<'a>(programs: &'a Programs, function: &str) -> Result<&'a Path> {
     match programs.get(function) {
         Some(program) => Ok(program),
-        None => bail!("there is no function {function}"),
+        None => bail!("the function {function} is deployed, but has no folder in functions/; deploy again: make up"),
     }
 }
 
-/// What template.yaml calls a function: `get-task` is `GetTaskFunction`.
+/// A function's logical id in template.yaml: `GetTaskFunction` for `get-task`.
 fn logical_id(function: &str) -> String {
     let words = function.split('-').map(|word| {
         let (first, rest) = word.split_at(1);
@@ -272,7 +276,8 @@ fn emulated_sandbox(stack: &Stack, template: &Path, database_url: &str) -> Resul
     Ok(output)
 }
 
-/// The outputs of a stack in the AWS account that the caller is logged in to; in their default region if none is named.
+/// The outputs of a stack in the AWS account that the user is logged in to; `None` means the
+/// default region.
 pub fn outputs_on_aws(
     tools: &Tools,
     root: &Path,
@@ -293,14 +298,15 @@ fn parse_outputs(json: &str) -> Result<BTreeMap<String, String>> {
     let text = |output: &Value, key: &str| output[key].as_str().map(str::to_owned);
     outputs
         .as_array()
-        .context("a list of outputs")?
+        .context("`sam list stack-outputs` did not print a list")?
         .iter()
         .map(|output| Some((text(output, "OutputKey")?, text(output, "OutputValue")?)))
         .collect::<Option<_>>()
-        .context("outputs with a key and a value")
+        .context("`sam list stack-outputs` printed an output without key or value")
 }
 
-/// Where `make lint` leaves what CloudFormation gets of template.yaml: see dev/tools/translate.py.
+/// Where `make lint` writes the translated templates that CloudFormation gets: see
+/// dev/tools/translate.py.
 pub fn templates(stack: &Stack) -> PathBuf {
     stack.folder.join("templates")
 }
@@ -316,12 +322,13 @@ pub fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
     Ok(sam)
 }
 
-/// Sends every AWS call of the command into the stack's AWS, whatever account the user is logged in to.
+/// Directs every AWS call of the command to the stack's emulator, whatever account the user is
+/// logged in to.
 pub fn into_emulator(command: &mut Command, stack: &Stack) {
     into_aws_at(command, &stack.emulator.url());
 }
 
-/// Sends every AWS call of the command to this address.
+/// Directs every AWS call of the command to this URL.
 pub fn into_aws_at(command: &mut Command, url: &str) {
     command
         .env_remove("AWS_PROFILE")
@@ -344,14 +351,14 @@ mod tests {
         for function in functions::names(&root).expect("names") {
             let (_, resource) = template
                 .split_once(&format!("\n  {}:\n", logical_id(&function)))
-                .unwrap_or_else(|| panic!("{function} is not there"));
+                .unwrap_or_else(|| panic!("template.yaml has no {function}"));
             let code = resource.lines().find_map(|line| line.trim().strip_prefix("CodeUri: "));
             assert_eq!(code, Some(format!("target/lambda/{function}").as_str()));
         }
     }
 
     #[test]
-    fn a_record_that_cannot_be_read_is_none() {
+    fn malformed_record_is_none() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/record");
         fs::create_dir_all(&folder).expect("a folder");
         let file = folder.join("deployed.json");

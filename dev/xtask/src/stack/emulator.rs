@@ -1,4 +1,4 @@
-//! The local AWS: ministack, which runs our functions as processes and our queue in memory.
+//! The emulator: ministack, which runs the functions as processes and the queue in memory.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// The emulator that keeps its state in this folder.
+    /// The emulator whose state is in this folder.
     pub fn new(folder: &Path, port: u16) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -31,24 +31,21 @@ impl Emulator {
         }
     }
 
-    /// Where it answers.
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// True if it runs and what responds on its port is this one, not another stack's.
+    /// True if it is running and responds on its port: not the emulator of another stack.
     pub fn is_running(&self) -> bool {
-        self.daemon.is_running()
-            && self
-                .folder_of_the_one_that_responds()
-                .is_some_and(|folder| folder == self.folder)
+        self.daemon.is_running() && self.responding_folder().is_some_and(|folder| folder == self.folder)
     }
 
     /// Fails if the emulator of another stack responds on the port.
     pub fn ensure_no_other_stacks(&self) -> Result<()> {
-        match self.folder_of_the_one_that_responds() {
+        match self.responding_folder() {
             Some(folder) if folder != self.folder => bail!(
-                "port {} is the local AWS of another stack, {}.\nChoose another port: make up AWS_PORT={}",
+                "port {} belongs to the emulator of another stack, {}.\nChoose another port: make up AWS_PORT={}",
                 self.port,
                 folder.display(),
                 self.port + 1
@@ -57,14 +54,14 @@ impl Emulator {
         }
     }
 
-    /// Starts it and waits until it answers. Its state survives [`Emulator::stop`].
+    /// Starts it and waits until it responds. Its state survives [`Emulator::stop`].
     pub fn start(&self, tools: &Tools) -> Result<()> {
         let temporary = self.folder.join("tmp");
         std::fs::create_dir_all(&temporary)?;
         let log = self.folder.join("emulator.log");
         let mut command = Command::new(tools.bin(Tool::Emulator).join("python"));
         command.arg(tools.lock_folder().join("emulator.py"));
-        // Nothing of ours leaks into the functions, which inherit this environment.
+        // The functions inherit this environment: it must have no variables of the developer's.
         command.env_clear();
         for variable in ["PATH", "HOME", "LANG"] {
             if let Some(value) = std::env::var_os(variable) {
@@ -72,16 +69,16 @@ impl Emulator {
             }
         }
         command
-            // Its default is every interface.
+            // The default is all interfaces.
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", self.port.to_string())
-            // What the functions see, so that their SDK talks to this emulator.
+            // For the SDK in the functions.
             .env("AWS_ENDPOINT_URL", self.url())
             .env("PERSIST_STATE", "1")
             .env("STATE_DIR", self.folder.join("state"))
             .env("S3_PERSIST", "1")
             .env("S3_DATA_DIR", self.folder.join("s3"))
-            // For how many seconds more than one idle environment of a function is kept.
+            // After this many idle seconds, all but one environment of a function are stopped.
             .env("LAMBDA_WARM_TTL_SECONDS", "60")
             .env("TMPDIR", &temporary)
             .env("PYTHONUNBUFFERED", "1");
@@ -92,9 +89,9 @@ impl Emulator {
         if !self.is_running() {
             let _ = self.daemon.stop();
             bail!(
-                "the emulator does not start ({}); its log: {}",
+                "the emulator does not start: {}. Its log: {}",
                 match started {
-                    Ok(()) => "it ended at once",
+                    Ok(()) => "its process ended",
                     Err(_) => "no response within 30 s",
                 },
                 log.display()
@@ -103,13 +100,13 @@ impl Emulator {
         Ok(())
     }
 
-    /// Stops it and the functions it runs.
+    /// Stops it and its functions.
     pub fn stop(&self) -> Result<()> {
         self.daemon.stop()
     }
 
     /// The folder of the stack whose emulator responds on the port: dev/tools/emulator.py.
-    fn folder_of_the_one_that_responds(&self) -> Option<PathBuf> {
+    fn responding_folder(&self) -> Option<PathBuf> {
         let config = Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(2)))
             .build();
@@ -130,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers every request as the emulator of the stack in `folder` does.
+    /// A server that responds as the emulator of the stack in `folder` does; returns its port.
     fn respond_as(folder: &'static str) -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -149,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn emulator_of_another_clone_is_not_taken_for_ones_own() {
+    fn emulator_of_another_clone_is_refused() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/emulator");
         std::fs::create_dir_all(&folder).expect("a folder");
-        // Its own process runs, as in a clone that is up on another port.
+        // Its own process is running, as in a clone whose stack is on another port.
         let own = Emulator::new(&folder, respond_as("/another/clone/.local/local"));
         let mut sleep = Command::new("sleep");
         own.daemon
@@ -165,10 +162,10 @@ mod tests {
             error.contains("/another/clone") && error.contains("AWS_PORT="),
             "{error}"
         );
-        assert!(own.daemon.is_running(), "it goes on where it is");
+        assert!(own.daemon.is_running(), "it keeps running");
         own.stop().expect("it stops");
 
         let here = Emulator::new(Path::new("/here/.local/local"), respond_as("/here/.local/local"));
-        assert_eq!(here.folder_of_the_one_that_responds(), Some(here.folder.clone()));
+        assert_eq!(here.responding_folder(), Some(here.folder.clone()));
     }
 }

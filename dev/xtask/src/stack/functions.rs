@@ -1,4 +1,4 @@
-//! The functions as programs: which there are, and how they are built.
+//! The functions' names, and how they are built.
 
 use std::{
     collections::BTreeMap,
@@ -16,17 +16,17 @@ use crate::tools::{
     terminal::Step,
 };
 
-/// How the functions are built.
+/// A build profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Quick to compile and to link, by this machine's own compiler: cargo's profile `dev`, so that `cargo test` and the
-    /// rest share what is compiled.
+    /// Compiles and links quickly, with this machine's linker: cargo's profile `dev`, to share
+    /// compiled crates with `cargo test`.
     Local,
-    /// As they are deployed to AWS: `cargo lambda build --release`.
+    /// As deployed to AWS: `cargo lambda build --release`.
     Release,
 }
 
-/// The programs by the names of their functions.
+/// The programs, by function.
 pub type Programs = BTreeMap<String, PathBuf>;
 
 /// The names of the functions: the folders in functions/.
@@ -44,7 +44,7 @@ pub fn names(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds what changed since the last time, for this machine.
+/// Builds the functions for this machine.
 pub fn build(tools: &Tools, root: &Path, profile: Profile, log: &Path) -> Result<Programs> {
     let names = names(root)?;
     match profile {
@@ -63,7 +63,7 @@ pub fn build(tools: &Tools, root: &Path, profile: Profile, log: &Path) -> Result
     }
 }
 
-/// The same with the profile `dev` and without a word, unless it fails: then what the compiler says goes to the terminal.
+/// The same with the profile `dev`, silently; the compiler's errors go to the terminal.
 pub fn build_quietly(root: &Path) -> Result<Programs> {
     let names = names(root)?;
     let mut command = process::cargo("cargo", root);
@@ -71,7 +71,7 @@ pub fn build_quietly(root: &Path) -> Result<Programs> {
         .args(["build", "--quiet"])
         .args(names.iter().flat_map(|name| ["--bin", name]));
     let status = command.status().context("cannot start cargo")?;
-    ensure!(status.success(), "it does not compile: see above");
+    ensure!(status.success(), "the functions do not compile: see above");
     Ok(local_programs(root, names))
 }
 
@@ -80,65 +80,65 @@ fn local_programs(root: &Path, names: Vec<String>) -> Programs {
     names.into_iter().map(|name| (name.clone(), debug.join(name))).collect()
 }
 
-/// Builds programs with the profile `dev`. All of them with the features that the whole workspace asks for (nothing is
-/// selected by `--package`), so that no dependency is compiled twice.
+/// Builds programs with the profile `dev`. Without `--package`, features are those of the whole
+/// workspace, so no dependency is compiled twice.
 pub fn cargo_build<'a>(root: &Path, targets: impl IntoIterator<Item = &'a str>, what: &str, log: &Path) -> Result<()> {
     let step = Step::start("build", &format!("compiling {what}"));
     let mut command = process::cargo("cargo", root);
     command.arg("build").args(targets);
-    // In bytes that a pipe gets, too; the width leaves room for the names.
+    // Cargo prints no progress to a pipe unless forced to, with a width.
     command
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
         .env("CARGO_TERM_PROGRESS_WIDTH", "120");
     let mut progress = Progress::begin(root);
     process::run(&mut command, log, |line| {
-        if let Some(said) = progress.read(line) {
-            step.says(&said);
+        if let Some(progress) = progress.read(line) {
+            step.show(&progress);
         }
     })?;
-    progress.end();
+    progress.save_pace();
     step.done(&format!("compiled {what}"));
     Ok(())
 }
 
-/// Builds the functions as they are deployed, into target/lambda. cargo-lambda fills those folders anew at each build, so
-/// that every deployment to AWS builds first.
+/// Builds the functions as deployed to AWS, into target/lambda. cargo-lambda rewrites those folders
+/// in each build, so every deployment to AWS builds first.
 pub fn build_release(tools: &Tools, root: &Path, options: &[impl AsRef<OsStr>], log: &Path) -> Result<()> {
-    let step = Step::start("build", "compiling for AWS, in the profile release (some minutes)");
+    let step = Step::start("build", "compiling for AWS, with the profile release (some minutes)");
     let mut command = process::cargo(tools.bin(Tool::CargoLambda).join("cargo-lambda"), root);
-    // First, because zig is started by its Python.
+    // cargo-lambda starts zig with the first Python on the PATH.
     command.env("PATH", tools.path_with(Tool::CargoLambda)?);
     if std::env::var_os("HOME").is_none() {
-        // zig keeps its cache there, and fails without.
+        // zig needs it for its cache.
         command.env("HOME", root.join(".local"));
     }
     command.args(["lambda", "build", "--release"]).args(options);
     process::run(&mut command, log, |line| {
         let line = line.trim_start();
         if line.starts_with("Compiling") {
-            step.says(line);
+            step.show(line);
         }
     })?;
     step.done("compiled for AWS: target/lambda");
     Ok(())
 }
 
-/// How far cargo is, and how long it will take, judged by how long it took before.
+/// Cargo's progress, with an estimate of the remaining time from earlier builds.
 pub struct Progress {
-    /// Where the seconds for each crate are kept.
+    /// The file with the seconds per crate.
     file: PathBuf,
     started: Instant,
-    /// Seconds for each crate, the last time.
+    /// Seconds per crate in an earlier build.
     pace: Option<f64>,
-    /// Crates that were up to date when compiling began, and that are now.
+    /// Crates that were up to date at the beginning, and now.
     done: Option<(u32, u32)>,
 }
 
 impl Progress {
-    /// A build of fewer crates tells nothing about the pace.
-    const ENOUGH: u32 = 20;
+    /// The number of compiled crates from which the pace is estimated.
+    const SAMPLE: u32 = 20;
 
-    /// Of a command that begins now.
+    /// For a build that starts now.
     pub fn begin(root: &Path) -> Self {
         let file = root.join(".local/seconds-per-crate");
         let pace = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
@@ -151,15 +151,15 @@ impl Progress {
         }
     }
 
-    /// What to say of a line of cargo's, if it tells how far it is.
+    /// The progress in a line of cargo's output, if there is any.
     pub fn read(&mut self, line: &str) -> Option<String> {
         let (done, total) = crates(line)?;
         let (first, _) = self.done.unwrap_or((done, done));
         self.done = Some((first, done));
         let elapsed = self.started.elapsed().as_secs_f64();
         let compiled = done - first;
-        // Its own pace as soon as it has one.
-        let pace = match compiled >= Self::ENOUGH {
+        // The pace of this build, as soon as it is known.
+        let pace = match compiled >= Self::SAMPLE {
             true => Some(elapsed / f64::from(compiled)),
             false => self.pace,
         };
@@ -170,19 +170,19 @@ impl Progress {
         Some(format!("{done} of {total} crates{left}"))
     }
 
-    /// Keeps the pace for the next time.
-    pub fn end(self) {
+    /// Saves the pace for the next build.
+    pub fn save_pace(self) {
         let Some((first, last)) = self.done else { return };
         let compiled = last - first;
-        if compiled >= Self::ENOUGH {
+        if compiled >= Self::SAMPLE {
             let pace = self.started.elapsed().as_secs_f64() / f64::from(compiled);
-            // Only an estimate.
+            // Only an estimate: a failure to save it does not matter.
             let _ = fs::write(&self.file, format!("{pace:.3}\n"));
         }
     }
 }
 
-/// `    Building [=====>      ] 120/317: syn, serde` is (120, 317).
+/// (120, 317) for `    Building [=====>      ] 120/317: syn, serde`.
 fn crates(line: &str) -> Option<(u32, u32)> {
     let (_, rest) = line.split_once("Building [")?;
     let (_, rest) = rest.split_once("] ")?;
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargos_progress_is_read() {
+    fn cargo_progress_is_parsed() {
         assert_eq!(
             crates("    Building [=====>      ] 120/317: syn, serde(build)"),
             Some((120, 317))
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_function_is_found() {
+    fn cargo_lambda_builds_every_function() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let names = names(&root).expect("names");
         assert!(
@@ -225,6 +225,6 @@ mod tests {
             .iter()
             .filter_map(|name| name.as_str())
             .collect();
-        assert_eq!(built, names, "what cargo-lambda builds for AWS");
+        assert_eq!(built, names, "the packages that cargo-lambda builds for AWS");
     }
 }

@@ -1,4 +1,4 @@
-//! A stack: Postgres, the local AWS, and template.yaml deployed into it.
+//! A local stack: Postgres, the emulator (or LocalStack), and template.yaml deployed into it.
 
 pub mod aws;
 pub mod containers;
@@ -31,24 +31,25 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use local_issuer::LocalIssuer;
 
-/// How long a token of `make token` lives: a working day.
+/// The lifetime of a token of `make token`: a working day.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// A stack that can be brought up, and stopped again.
+/// A stack that can be started and stopped.
 pub struct Stack {
     /// The project's folder.
     pub root: PathBuf,
-    /// Where the stack keeps its state and logs.
+    /// The folder of its state and logs.
     pub folder: PathBuf,
-    /// Its tools.
+    /// The installed tools.
     pub tools: Tools,
-    /// Its AWS.
+    /// Its emulator; with LocalStack, only the URL is used.
     pub emulator: Emulator,
-    /// What makes it the one that it is.
+    /// Its ports, database and authentication.
     pub settings: StackSettings,
-    /// True for the stack of `make up`: its settings are kept, and its data outlives a crash of the machine.
+    /// True for the stack of `make up`: its settings are saved, and its data survives a crash of
+    /// the machine.
     is_local: bool,
-    /// Its Postgres and its AWS, if they are containers.
+    /// Its Postgres and LocalStack, if they are containers.
     containers: Option<Containers>,
 }
 
@@ -56,7 +57,7 @@ impl Stack {
     /// The stack of `make up`.
     pub fn local(settings: &Settings) -> Result<Self> {
         let root = &settings.root;
-        let stack = StackSettings::of_the_local_stack(root)?;
+        let stack = StackSettings::load(root)?;
         match stack.aws {
             LocalAws::Ministack => Ok(Self::new(root, "local", stack, true)),
             LocalAws::LocalStack => {
@@ -66,24 +67,25 @@ impl Stack {
         }
     }
 
-    /// The stack of `make up`, for a command that acts on what is there: fails if nothing was ever started, and says which
-    /// stack it is.
+    /// The stack of `make up`, for a command that needs it started: fails if it never was, and
+    /// prints which stack it is.
     pub fn started(settings: &Settings) -> Result<Self> {
         ensure!(
-            StackSettings::kept(&settings.root)?.is_some(),
-            "no stack was started in {}: make up",
+            StackSettings::saved(&settings.root)?.is_some(),
+            "no stack was started in {}; start one: make up",
             settings.root.display()
         );
         let stack = Self::local(settings)?;
-        stack.introduce();
+        stack.print_summary();
         Ok(stack)
     }
 
-    /// The stack whose Postgres and AWS are those of docker-compose.yml.
+    /// The stack of the containers in docker-compose.yml.
     pub fn in_containers(root: &Path, settings: StackSettings) -> Result<Self> {
         ensure!(
             settings.database_url.is_none(),
-            "the containers use the Postgres of docker-compose.yml: make … DATABASE_URL="
+            "DATABASE_URL is set, but the containers use the Postgres of docker-compose.yml; \
+             unset it: make … DATABASE_URL="
         );
         let containers = Containers::new(root, settings.aws_port, settings.postgres_port);
         Ok(Self {
@@ -92,8 +94,8 @@ impl Stack {
         })
     }
 
-    /// A stack beside that of `make up`: its own data, on ports that are free now.
-    pub fn of_its_own(settings: &Settings, name: &str) -> Result<Self> {
+    /// A stack beside that of `make up`: with its own data, on free ports.
+    pub fn separate(settings: &Settings, name: &str) -> Result<Self> {
         let stack = StackSettings {
             aws_port: process::free_port()?,
             postgres_port: process::free_port()?,
@@ -116,21 +118,22 @@ impl Stack {
         }
     }
 
-    /// `local`, or the name of a stack of the tests
+    /// `local`, or the name of a test stack
     pub fn name(&self) -> &OsStr {
         self.folder.file_name().unwrap_or_default()
     }
 
-    /// Keeps the settings of the stack of `make up` for the commands after this one, once its AWS has started with them.
-    fn keep_settings(&self) -> Result<()> {
+    /// Saves the settings of the stack of `make up` for later commands, once its emulator has
+    /// started with them.
+    fn save_settings(&self) -> Result<()> {
         match self.is_local {
-            true => self.settings.keep(&self.root),
+            true => self.settings.save(&self.root),
             false => Ok(()),
         }
     }
 
-    /// Says which stack it is.
-    fn introduce(&self) {
+    /// Prints which stack it is.
+    fn print_summary(&self) {
         let postgres = match &self.settings.database_url {
             Some(_) => "DATABASE_URL".to_owned(),
             None => format!("Postgres on 127.0.0.1:{}", self.settings.postgres_port),
@@ -142,24 +145,24 @@ impl Stack {
         ));
     }
 
-    /// Where a step of this stack writes what its programs say.
+    /// The log of a step's programs.
     pub fn log(&self, step: &str) -> PathBuf {
         self.folder.join(format!("{step}.log"))
     }
 
-    /// Where the key is that its tokens are signed with.
+    /// The file with the key that signs its tokens.
     pub fn issuer_key(&self) -> PathBuf {
         self.folder.join("issuer.key")
     }
 
-    /// Who issues its tokens.
+    /// The issuer of its tokens.
     pub fn issuer(&self) -> Result<LocalIssuer> {
         fs::create_dir_all(&self.folder)?;
         let file = self.issuer_key();
-        LocalIssuer::open(&file).with_context(|| format!("cannot use {}", file.display()))
+        LocalIssuer::open(&file).with_context(|| format!("cannot read or create the signing key {}", file.display()))
     }
 
-    /// Keeps two commands from changing the stack at the same time; for as long as the value lives.
+    /// Waits until no other command changes the stack, and locks it until the value is dropped.
     pub fn lock(&self) -> Result<File> {
         // Beside the folder, which `make clean-data` deletes.
         let lock = files::lock(&self.folder.with_extension("lock"), || {
@@ -171,7 +174,7 @@ impl Stack {
         Ok(lock?)
     }
 
-    /// Stops everything; the data stays.
+    /// Stops everything and keeps the data.
     pub fn stop(&self) -> Result<()> {
         if let Some(containers) = &self.containers {
             return containers.stop(&self.log("down"));
@@ -186,7 +189,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Makes its Postgres fail.
+    /// Injects a fault into its Postgres.
     pub fn fail_postgres(&self, fault: PostgresFault) -> Result<()> {
         let postgres = self.postgres()?;
         let log = self.log("fail-postgres");
@@ -198,13 +201,13 @@ impl Stack {
         }
     }
 
-    /// Where an API in its AWS answers. Not <id>.execute-api.localhost, which not every client can resolve.
+    /// The URL of an API. Not <id>.execute-api.localhost, which some clients cannot resolve.
     fn api_url(&self, id: &str, stage: &str) -> String {
         let port = self.settings.aws_port;
         format!("http://localhost:{port}/_aws/execute-api/{id}/{stage}")
     }
 
-    /// True if its AWS runs.
+    /// True if its emulator, or LocalStack, is running.
     pub fn aws_is_running(&self) -> Result<bool> {
         match &self.containers {
             Some(containers) => containers.is_running(Service::LocalStack),
@@ -212,12 +215,12 @@ impl Stack {
         }
     }
 
-    /// True if its Postgres is one that it starts and stops itself.
+    /// True if it starts and stops Postgres itself.
     pub fn owns_postgres(&self) -> bool {
         self.settings.database_url.is_none()
     }
 
-    /// How to connect to the stack's database, whether or not it runs.
+    /// The URL of the stack's database, whether or not Postgres is running.
     pub fn database_url(&self) -> Result<String> {
         match (&self.settings.database_url, &self.containers) {
             (Some(url), _) => Ok(url.clone()),
@@ -226,16 +229,16 @@ impl Stack {
         }
     }
 
-    /// Its own Postgres.
+    /// The Postgres that it starts itself.
     pub fn postgres(&self) -> Result<Postgres> {
         let (root, folder) = (&self.root, &self.folder);
         Postgres::find(&self.tools, root, folder, self.settings.postgres_port, self.is_local)
     }
 
     /// Stops everything and deletes the data.
-    pub fn forget(&self) -> Result<()> {
+    pub fn clean(&self) -> Result<()> {
         if let Some(containers) = &self.containers {
-            containers.forget(&self.log("clean-data"))?;
+            containers.clean(&self.log("clean-data"))?;
         } else {
             self.stop()?;
         }
@@ -256,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    /// A stack in a folder of this test's own.
+    /// A stack in an empty folder for this test.
     fn stack(test: &str) -> Stack {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../..")
@@ -264,21 +267,21 @@ mod tests {
             .join(test);
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(&root).expect("a folder");
-        let root = root.canonicalize().expect("it is there");
+        let root = root.canonicalize().expect("it exists");
         Stack::new(&root, "local", StackSettings::default(), true)
     }
 
     #[test]
-    fn two_commands_take_turns() {
+    fn commands_lock_the_stack() {
         let (one, other) = (stack("turns"), AtomicBool::new(false));
-        let lock = one.lock().expect("the first one gets it");
+        let lock = one.lock().expect("the first command gets the lock");
         thread::scope(|scope| {
             scope.spawn(|| {
-                let _lock = one.lock().expect("the second one gets it later");
+                let _lock = one.lock().expect("the second command gets it later");
                 other.store(true, Ordering::SeqCst);
             });
             thread::sleep(Duration::from_millis(200));
-            assert!(!other.load(Ordering::SeqCst), "the second one waits");
+            assert!(!other.load(Ordering::SeqCst), "the second command waits");
             // As `make clean-data` does while it holds the lock.
             let _ = fs::remove_dir_all(&one.folder);
             drop(lock);

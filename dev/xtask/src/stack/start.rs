@@ -1,4 +1,4 @@
-//! Starts a stack's Postgres and AWS, deploys template.yaml and gives the functions their code.
+//! Starts a stack's Postgres and emulator, and deploys template.yaml and the functions' code.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,16 @@ use crate::{
     },
     tools::{parallel::side_by_side, process, python::Tool, terminal::Step},
 };
-/// A stack that is up.
+
+/// A deployed stack.
 pub struct Deployed {
-    /// Where the API answers.
+    /// The API's URL.
     pub api_url: String,
-    /// Its database.
+    /// The database's URL.
     pub database_url: String,
-    /// The queue that triggers the task-processor.
+    /// The URL of the task queue.
     pub task_queue_url: String,
-    /// Where messages end that could not be processed.
+    /// The URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
 }
 
@@ -34,7 +35,7 @@ impl Deployed {
         let output = |name: &str| {
             outputs
                 .get(name)
-                .with_context(|| format!("template.yaml has no output {name}"))
+                .with_context(|| format!("the deployed stack has no output {name}, which template.yaml should have"))
         };
         Ok(Self {
             api_url: stack.api_url(
@@ -48,7 +49,7 @@ impl Deployed {
     }
 }
 
-/// What `make up` deployed, if its AWS still runs.
+/// The stack that `make up` has deployed; fails if it is not running.
 pub fn deployed(stack: &Stack) -> Result<Deployed> {
     let there = stack
         .aws_is_running()?
@@ -56,12 +57,12 @@ pub fn deployed(stack: &Stack) -> Result<Deployed> {
     let there = there
         .transpose()?
         .flatten()
-        .context("the local stack is not running: make up")?;
+        .context("the local stack is not running; start it: make up")?;
     Deployed::new(stack, stack.database_url()?, &there.outputs)
 }
 
-/// Starts Postgres and the local AWS, deploys template.yaml and builds the functions, side by side; then migrates, and gives
-/// the functions their code. What already runs stays, and what is up to date is neither built nor deployed.
+/// Starts Postgres and the emulator, deploys template.yaml and builds the functions, in parallel;
+/// then migrates the database and deploys the functions' code. Skips what is running or up to date.
 pub fn start_and_deploy(stack: &Stack, profile: Profile) -> Result<(Deployed, Programs)> {
     let mut programs = Programs::new();
     let database_url = stack.database_url()?;
@@ -71,7 +72,7 @@ pub fn start_and_deploy(stack: &Stack, profile: Profile) -> Result<(Deployed, Pr
         &mut || {
             stack.tools.install(&Tool::ALWAYS)?;
             start_emulator(stack)?;
-            stack.keep_settings()?;
+            stack.save_settings()?;
             deploy::template(stack, &deployment).map(drop)
         },
         &mut || {
@@ -79,14 +80,14 @@ pub fn start_and_deploy(stack: &Stack, profile: Profile) -> Result<(Deployed, Pr
             Ok(())
         },
     ])?;
-    // When all has been compiled, and before the functions that expect the new schema.
+    // After compiling succeeded, and before the functions that expect the new schema are deployed.
     migrate(stack, &database_url)?;
     Ok((deploy_code(stack, &deployment, database_url, &programs)?, programs))
 }
 
-/// Gives the functions of a deployment their code.
+/// Deploys the functions' code.
 fn deploy_code(stack: &Stack, deployment: &Deployment, database_url: String, programs: &Programs) -> Result<Deployed> {
-    let step = Step::start("code", "comparing with what is deployed");
+    let step = Step::start("code", "comparing with the deployed code");
     let (changed, outputs) = deploy::code(stack, deployment, programs)?;
     step.done(&match changed.len() {
         0 => "nothing has changed".to_owned(),
@@ -96,15 +97,15 @@ fn deploy_code(stack: &Stack, deployment: &Deployment, database_url: String, pro
     Deployed::new(stack, database_url, &outputs)
 }
 
-/// Deploys template.yaml as the stack's settings want it, into a stack whose Postgres and AWS run.
+/// Deploys template.yaml with the stack's settings. Postgres and the emulator must be running.
 pub fn deploy_local(stack: &Stack, programs: &Programs) -> Result<Deployed> {
     let database_url = stack.database_url()?;
     deploy(stack, deploy::STACK_NAME, database_url, stack.settings.auth, programs)
 }
 
-/// The same once more, as `name` and with a database of its own.
+/// Deploys template.yaml a second time, as `name` and with its own database.
 pub fn deploy_another(stack: &Stack, name: &str, auth: Auth, programs: &Programs) -> Result<Deployed> {
-    let database_url = further_database(stack, name)?;
+    let database_url = database_for(stack, name)?;
     deploy(
         stack,
         &format!("{}-{name}", deploy::STACK_NAME),
@@ -121,11 +122,11 @@ fn deploy(stack: &Stack, name: &str, database_url: String, auth: Auth, programs:
     deploy_code(stack, &deployment, database_url, programs)
 }
 
-/// The same once more: in the sandbox's shape, with an empty database, for tokens of an issuer that publishes the stack's
-/// key at `jwks_url`.
+/// Deploys the sandbox's template to the emulator, with an empty database; it accepts tokens of an
+/// issuer that publishes the stack's key at `jwks_url`.
 pub fn deploy_sandbox_shape(stack: &Stack, jwks_url: &str, programs: &Programs) -> Result<Deployed> {
-    let database_url = further_database(stack, "sandbox")?;
-    let migrator = programs.get("migrator").context("there is no migrator")?;
+    let database_url = database_for(stack, "sandbox")?;
+    let migrator = programs.get("migrator").context("the migrator was not built")?;
     let deployment = Deployment {
         name: "task-api-sandbox",
         parameters: parameters::emulated_sandbox(jwks_url),
@@ -133,20 +134,20 @@ pub fn deploy_sandbox_shape(stack: &Stack, jwks_url: &str, programs: &Programs) 
             database_url: &database_url,
             migrator,
         }),
-        shape: "in the sandbox's shape",
+        shape: "as the sandbox",
     };
     deploy::template(stack, &deployment)?;
     deploy_code(stack, &deployment, database_url.clone(), programs)
 }
 
-fn further_database(stack: &Stack, name: &str) -> Result<String> {
+fn database_for(stack: &Stack, name: &str) -> Result<String> {
     match &stack.settings.database_url {
         Some(url) => Ok(url.clone()),
         None => Ok(stack.postgres()?.url(name)),
     }
 }
 
-/// The deployment of template.yaml to this machine.
+/// The local deployment of template.yaml.
 pub fn local_deployment<'a>(stack: &Stack, name: &'a str, database_url: &str, auth: Auth) -> Result<Deployment<'a>> {
     let local = Local {
         database_url: match stack.containers {
@@ -160,14 +161,14 @@ pub fn local_deployment<'a>(stack: &Stack, name: &'a str, database_url: &str, au
         parameters: parameters::local(stack, &local)?,
         emulated_sandbox: None,
         shape: match auth {
-            Auth::Open => "unauthenticated, with one admin",
-            Auth::Closed => "closed: `make token`",
+            Auth::Open => "open: every caller is the same admin",
+            Auth::Closed => "closed: callers need a token (make token)",
         },
     })
 }
 
-/// Brings up only Postgres and AWS, with nothing in them, and returns how to connect to Postgres: the database of that
-/// name need not be there.
+/// Starts Postgres and the emulator without deploying anything, and returns the database's URL. The
+/// database itself may not exist yet.
 pub fn postgres_and_aws(stack: &Stack) -> Result<String> {
     let mut database_url = String::new();
     side_by_side([
@@ -183,14 +184,15 @@ pub fn postgres_and_aws(stack: &Stack) -> Result<String> {
     Ok(database_url)
 }
 
-/// Brings up only the database, migrated, and returns how to connect.
+/// Starts Postgres, migrates the database and returns its URL.
 pub fn database(stack: &Stack) -> Result<String> {
     let url = start_postgres(stack)?;
     migrate(stack, &url)?;
     Ok(url)
 }
 
-/// Starts Postgres, unless it runs, and returns how to connect: the database of that name need not be there.
+/// Starts Postgres unless it is running, and returns the database's URL. The database itself may
+/// not exist yet.
 pub fn start_postgres(stack: &Stack) -> Result<String> {
     let step = Step::start("postgres", "starting");
     if let Some(url) = &stack.settings.database_url {
@@ -198,7 +200,7 @@ pub fn start_postgres(stack: &Stack) -> Result<String> {
         return Ok(url.clone());
     }
     if let Some(containers) = &stack.containers {
-        containers.start(Service::Postgres, &stack.log("postgres-start"), |line| step.says(line))?;
+        containers.start(Service::Postgres, &stack.log("postgres-start"), |line| step.show(line))?;
         step.done(&format!("container on 127.0.0.1:{}", stack.settings.postgres_port));
         return Ok(containers.database_url());
     }
@@ -224,7 +226,7 @@ fn start_emulator(stack: &Stack) -> Result<()> {
     let step = Step::start("aws", "starting the emulator");
     if let Some(containers) = &stack.containers {
         containers.start(Service::LocalStack, &stack.log("localstack-start"), |line| {
-            step.says(line)
+            step.show(line)
         })?;
         step.done(&format!("LocalStack on {}", stack.emulator.url()));
     } else if stack.emulator.is_running() {
@@ -232,7 +234,7 @@ fn start_emulator(stack: &Stack) -> Result<()> {
     } else {
         stack.emulator.ensure_no_other_stacks()?;
         stack.emulator.stop()?;
-        process::ensure_free(stack.settings.aws_port, "AWS_PORT", "the local AWS")?;
+        process::ensure_free(stack.settings.aws_port, "AWS_PORT", "the emulator")?;
         stack.emulator.start(&stack.tools)?;
         step.done(&format!("emulator on {}", stack.emulator.url()));
     }

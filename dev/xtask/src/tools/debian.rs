@@ -1,4 +1,4 @@
-//! Programs that the tests need and that only the system's own packages have.
+//! Programs that the tests need and that come from the system's packages.
 
 use std::{
     env,
@@ -11,33 +11,33 @@ use nix::unistd::geteuid;
 
 use crate::tools::{process, terminal::Step};
 
-/// A program that is found, or, for root on Debian, installed.
+/// A program that is found on the PATH or, as root on Debian, installed.
 pub struct Package {
-    /// What it is called by those who package it, the best first.
+    /// The program's names in the distributions, the preferred one first.
     names: &'static [&'static str],
     /// Debian's package.
     package: &'static str,
-    /// What to do if it is missing.
+    /// The error if it is missing: what needs it, and how to install it.
     hint: &'static str,
 }
 
-/// The browser that the tests drive. Chrome first: it speaks the same protocol, and on Ubuntu `chromium` may be one that
-/// cannot start.
+/// The browser that the tests drive. Chrome first: it speaks the same protocol, and Ubuntu's
+/// `chromium` may be unable to start.
 pub const CHROMIUM: Package = Package {
     names: &["google-chrome", "google-chrome-stable", "chromium", "chromium-browser"],
     package: "chromium",
-    hint: "the browser tests need Chromium; Debian: sudo apt install chromium",
+    hint: "Chromium is missing, which the browser tests need; Debian: sudo apt install chromium",
 };
 
-/// What counts the functions' instructions.
+/// Counts the functions' instructions.
 pub const VALGRIND: Package = Package {
     names: &["valgrind"],
     package: "valgrind",
-    hint: "the tests count instructions with valgrind; Debian: sudo apt install valgrind",
+    hint: "valgrind is missing, with which the tests count instructions; Debian: sudo apt install valgrind",
 };
 
 impl Package {
-    /// Where the program is.
+    /// The path of the program; installs it if it is missing and we are root on Debian.
     pub fn find_or_install(&self, log: &Path) -> Result<PathBuf> {
         if let Some(found) = self.find() {
             return Ok(found);
@@ -52,7 +52,7 @@ impl Package {
                 command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
                 process::run(&mut command, log, |_| {}).context(self.hint)?;
             }
-            step.done(&format!("installed Debian's {}", self.package));
+            step.done(&format!("installed Debian's package {}", self.package));
         }
         self.find().context(self.hint)
     }

@@ -1,4 +1,4 @@
-//! What the standard library lacks about files.
+//! File operations that the standard library lacks.
 
 use std::{
     fs::{self, File},
@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// What was removed need not have been there.
+/// Turns the error of a removal that found nothing into success.
 pub fn remove_if_exists(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -14,7 +14,8 @@ pub fn remove_if_exists(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Locks a file until the value is dropped, against other processes and other threads. Calls `waiting` if it is taken.
+/// Locks a file against other processes and threads until the value is dropped. Calls `waiting`
+/// before it blocks.
 pub fn lock(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -27,7 +28,7 @@ pub fn lock(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
     Ok(file)
 }
 
-/// Deletes the folder and what is in it, and creates it again.
+/// Deletes the folder and its contents, and creates it again.
 pub fn empty_folder(folder: &Path) -> io::Result<()> {
     remove_if_exists(fs::remove_dir_all(folder))?;
     fs::create_dir_all(folder)

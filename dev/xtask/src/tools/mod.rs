@@ -1,4 +1,4 @@
-//! What the rest is made of: processes, files, threads, the terminal, and the programs that are installed.
+//! The lowest layer: processes, files, threads, the terminal, and installed programs.
 
 pub mod debian;
 pub mod files;

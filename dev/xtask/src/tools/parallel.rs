@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::tools::process;
-/// Something that one of several threads makes and others wait for.
+
+/// A value that one thread provides and others wait for.
 pub struct Handover<T>(OnceLock<T>);
 
 impl<T> Default for Handover<T> {
@@ -19,25 +20,27 @@ impl<T> Default for Handover<T> {
 }
 
 impl<T> Handover<T> {
-    /// Here it is.
-    pub fn give(&self, value: T) {
-        // Given once.
+    /// Provides the value.
+    pub fn provide(&self, value: T) {
+        // Called once.
         let _ = self.0.set(value);
     }
 
-    /// Waits for it; fails when a thread of [`side_by_side`] has failed, as it may not come then.
-    pub fn take(&self) -> Result<&T> {
+    /// Waits for the value. Fails if a thread of [`side_by_side`] has failed, because the value may
+    /// then never be provided.
+    pub fn wait(&self) -> Result<&T> {
         loop {
             if let Some(value) = self.0.get() {
                 return Ok(value);
             }
-            ensure!(!process::are_terminated(), "what this needs was not made");
+            ensure!(!process::are_terminated(), "canceled, because another step failed");
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// Does things at the same time. When one fails, the programs that the others run are ended.
+/// Runs closures in parallel. If one fails, the programs that the others run are terminated, and
+/// the first error is returned.
 pub fn side_by_side<const N: usize>(work: [&mut (dyn FnMut() -> Result<()> + Send); N]) -> Result<()> {
     let first = Mutex::new(None);
     thread::scope(|scope| {
@@ -60,7 +63,7 @@ pub fn side_by_side<const N: usize>(work: [&mut (dyn FnMut() -> Result<()> + Sen
     }
 }
 
-/// Does all of these at the same time, and returns what came of them.
+/// Runs closures in parallel and returns their results, in the same order.
 pub fn all<T: Send>(work: impl Iterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
     thread::scope(|scope| {
         let threads: Vec<_> = work.map(|work| scope.spawn(work)).collect();

@@ -1,4 +1,5 @@
-//! Running programs: to their end with their output in a log, or as daemons that outlive us.
+//! Running programs: to completion with their output in a log, or as daemons that outlive this
+//! process.
 
 use std::{
     ffi::OsStr,
@@ -21,11 +22,12 @@ use nix::{
 
 use crate::tools::files;
 
-/// How many of the last lines of a failed program are shown.
+/// How many of a failed program's last lines the error shows.
 const TAIL: usize = 30;
 
-/// A cargo command in the project's folder, as from a terminal. `cargo run` has put variables about this crate into our
-/// environment, on which some build scripts depend: handed on, they would make cargo compile half of the tree again.
+/// A cargo command in the project's folder, as from a terminal. `cargo run` adds variables about
+/// this crate to our environment, and some build scripts depend on them: passed on, they would make
+/// cargo recompile half of the tree.
 pub fn cargo(program: impl AsRef<OsStr>, root: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -34,19 +36,20 @@ pub fn cargo(program: impl AsRef<OsStr>, root: &Path) -> Command {
             command.env_remove(&name);
         }
     }
-    // Where this runner and template.yaml look for what was built.
+    // Where this runner and template.yaml look for the programs.
     command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target"));
     command
 }
 
-/// The programs that [`run`] waits for; none any more once they are terminated.
+/// The programs that [`run`] waits for; `None` after [`terminate`].
 static RUNNING: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 fn running() -> MutexGuard<'static, Option<Vec<Pid>>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the programs that [`run`] waits for, and lets it start no others: this command has failed.
+/// Terminates the programs that [`run`] waits for, and those that it starts later: this command has
+/// failed.
 pub fn terminate() {
     for pid in running().take().into_iter().flatten() {
         let _ = kill(pid, Signal::SIGTERM);
@@ -58,14 +61,15 @@ pub fn are_terminated() -> bool {
     running().is_none()
 }
 
-/// Runs a program to its end. Its output goes to `log`, line by line also to `on_line`; if it fails, the end
-/// of it is part of the error. A line that the program overwrites (its progress) goes to `on_line` only.
+/// Runs a program to completion. Its output goes to `log` and, line by line, to `on_line`; if it
+/// fails, the last lines are part of the error. Lines that the program overwrites (progress) go to
+/// `on_line` only.
 pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    fs::create_dir_all(log.parent().context("a log is in a folder")?)?;
+    fs::create_dir_all(log.parent().context("the log has no parent folder")?)?;
     let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
 
-    // One pipe for both, so that the lines stay in order.
+    // One pipe for both, to preserve the order of the lines.
     let (reader, writer) = std::io::pipe()?;
     let mut child = command
         .stdin(Stdio::null())
@@ -73,10 +77,11 @@ pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> 
         .stderr(writer)
         .spawn()
         .with_context(|| format!("cannot start {name}"))?;
-    // The command keeps its ends of the pipe open; without this we would wait for ourselves.
+    // The command holds its ends of the pipe open; unless they are closed, the reader never reaches
+    // the end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
-    let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id is a small number")?);
+    let pid = Pid::from_raw(i32::try_from(child.id()).context("the process id is out of range")?);
     match running().as_mut() {
         Some(running) => running.push(pid),
         None => kill(pid, Signal::SIGTERM)?,
@@ -98,15 +103,15 @@ pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> 
     if !status.success() {
         let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
         bail!(
-            "{name} failed ({status}); its last lines, all of them in {}:\n    {tail}",
+            "{name} failed ({status}). Its last lines (full output: {}):\n    {tail}",
             log.display()
         );
     }
     Ok(())
 }
 
-/// The next line, and whether it is one that stays: false for one that ends with a carriage return alone, which the next
-/// one overwrites.
+/// The next line, and whether it is final: false if it ends with a carriage return alone, so that
+/// the next one overwrites it.
 fn next_line(reader: &mut impl BufRead) -> Result<Option<(String, bool)>> {
     let mut line = Vec::new();
     loop {
@@ -126,7 +131,7 @@ fn next_line(reader: &mut impl BufRead) -> Result<Option<(String, bool)>> {
     }
 }
 
-/// Runs a program to its end and returns what it wrote to its standard output.
+/// Runs a program to completion and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -140,21 +145,21 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A program that outlives us, known by the file with its process id. It leads a process group, so that
-/// what it starts ends with it.
+/// A program that outlives this process, identified by its pid file. It leads a process group, so
+/// that its children are terminated with it.
 pub struct Daemon {
     pid_file: PathBuf,
 }
 
 impl Daemon {
-    /// The daemon whose process id is, or will be, in this file.
+    /// The daemon of this pid file.
     pub fn new(pid_file: PathBuf) -> Self {
         Self { pid_file }
     }
 
     /// Starts the program in the background, its output appended to `log`.
     pub fn start(&self, command: &mut Command, log: &Path) -> Result<()> {
-        fs::create_dir_all(log.parent().context("a log is in a folder")?)?;
+        fs::create_dir_all(log.parent().context("the log has no parent folder")?)?;
         let output = OpenOptions::new().create(true).append(true).open(log)?;
         let mut child = command
             .stdin(Stdio::null())
@@ -164,12 +169,12 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         fs::write(&self.pid_file, format!("{}\n{}", child.id(), boot_id()))?;
-        // If it ends before we do, it must not remain as a zombie, which would look alive.
+        // Reaps it if it ends before we do: a zombie would count as running.
         thread::spawn(move || child.wait());
         Ok(())
     }
 
-    /// True if the program, or anything it started, is running.
+    /// True if the program or one of its children is running.
     pub fn is_running(&self) -> bool {
         self.group().is_some_and(|group| killpg(group, None).is_ok())
     }
@@ -177,14 +182,15 @@ impl Daemon {
     /// Terminates the process group: SIGTERM, then SIGKILL.
     pub fn stop(&self) -> Result<()> {
         if let Some(group) = self.group() {
-            // The leader alone gets the polite signal: it ends its children itself, after saving its state.
+            // SIGTERM goes to the leader alone, which saves its state and then stops its children
+            // itself.
             let _ = kill(group, Signal::SIGTERM);
             if wait_until(Duration::from_secs(10), || kill(group, None).is_err()).is_err() {
                 let _ = kill(group, Signal::SIGKILL);
             }
             let _ = killpg(group, Signal::SIGKILL);
             wait_until(Duration::from_secs(5), || killpg(group, None).is_err())
-                .with_context(|| format!("process group {group} does not end"))?;
+                .with_context(|| format!("process group {group} did not end after SIGKILL"))?;
         }
         Ok(files::remove_if_exists(fs::remove_file(&self.pid_file))?)
     }
@@ -192,56 +198,56 @@ impl Daemon {
     fn group(&self) -> Option<Pid> {
         let text = fs::read_to_string(&self.pid_file).ok()?;
         let (pid, boot) = text.split_once('\n')?;
-        // After a reboot the number may be somebody else's.
+        // After a reboot, the process id may belong to another program.
         let pid: i32 = pid.parse().ok().filter(|pid| *pid > 1 && boot == boot_id())?;
         Some(Pid::from_raw(pid))
     }
 }
 
-/// The processes that a process has started and that still run; none where there is no /proc.
+/// The running children of a process; none without /proc.
 pub fn children(parent: Pid) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // "pid (name) state ppid ...", and the name may hold anything.
+        // "pid (name) state ppid ...", and the name may contain any character.
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         after_name.split_whitespace().nth(1) == Some(&parent.to_string())
     };
     processes.filter(is_child).map(Pid::from_raw).collect()
 }
 
-/// Differs after each start of the machine; empty where the system does not say.
+/// An id that changes with each boot; empty if the system has none.
 fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }
 
-/// Waits for a condition, looking every 50 ms.
+/// Waits for a condition, polling every 50 ms.
 pub fn wait_until(at_most: Duration, condition: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + at_most;
     while !condition() {
         if Instant::now() > deadline {
-            bail!("not within {} s", at_most.as_secs());
+            bail!("timed out after {} s", at_most.as_secs());
         }
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
-/// Fails, with the way out, if something else listens on the port.
+/// Fails if a program listens on the port; the error suggests another one.
 pub fn ensure_free(port: u16, variable: &str, what: &str) -> Result<()> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) => Ok(()),
         Err(error) => bail!(
             "port {port} for {what} is not free: {error}.\n\
-             Stop what uses it, or choose another one: make up {variable}={}",
+             Stop the program that uses it, or choose another port: make up {variable}={}",
             if port < 65000 { port + 1 } else { port - 1000 }
         ),
     }
 }
 
-/// A port that is free now.
+/// A port that is currently free.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
@@ -251,7 +257,7 @@ pub fn free_port() -> Result<u16> {
 mod tests {
     use super::*;
 
-    /// A folder of this test's own, below target/.
+    /// An empty folder for this test, in target/.
     fn folder(test: &str) -> PathBuf {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../target/xtask-tests")
@@ -268,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn output_goes_to_the_log_and_line_by_line_to_the_caller() {
+    fn output_goes_to_log_and_caller_line_by_line() {
         let log = folder("output").join("deep/log");
         let mut lines = Vec::new();
         let script = "echo one; printf '1/2\\r2/2\\r'; echo two >&2; printf 'not \\377 UTF-8'";
@@ -281,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_an_error_with_its_last_lines_and_the_log() {
+    fn error_of_failed_program_has_last_lines_and_log() {
         let log = folder("failure").join("log");
         let error = run(&mut sh("seq 100; echo because >&2; exit 3"), &log, |_| {}).expect_err("it fails");
         let text = error.to_string();
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_a_daemon_ends_what_it_started_too() {
+    fn stopping_a_daemon_ends_its_children() {
         let folder = folder("daemon");
         let daemon = Daemon::new(folder.join("pid"));
         let script = format!("sleep 1000 & echo $! > {}; wait", folder.join("child").display());
@@ -308,12 +314,12 @@ mod tests {
         assert!(daemon.is_running() && kill(child, None).is_ok());
         daemon.stop().expect("it stops");
         assert!(!daemon.is_running());
-        wait_until(Duration::from_secs(5), || kill(child, None).is_err()).expect("the child is gone");
-        daemon.stop().expect("stopping twice is fine");
+        wait_until(Duration::from_secs(5), || kill(child, None).is_err()).expect("the child has ended");
+        daemon.stop().expect("stopping twice succeeds");
     }
 
     #[test]
-    fn a_daemon_that_is_long_gone_is_not_running_whoever_has_its_number_now() {
+    fn stale_pid_file_is_not_running() {
         let folder = folder("stale");
         fs::write(folder.join("pid"), format!("{}\nanother boot", std::process::id())).expect("written");
         let daemon = Daemon::new(folder.join("pid"));
@@ -323,10 +329,10 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_named_together_with_its_variable() {
+    fn error_for_port_in_use_names_port_and_variable() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let text = ensure_free(port, "AWS_PORT", "the local AWS")
+        let text = ensure_free(port, "AWS_PORT", "the emulator")
             .expect_err("in use")
             .to_string();
         assert!(
@@ -334,9 +340,9 @@ mod tests {
             "{text}"
         );
         drop(listener);
-        // A child that a neighbouring test is just starting has a copy of the socket until its exec.
+        // A child that a test beside this one is starting has a copy of the socket until its exec.
         wait_until(Duration::from_secs(5), || {
-            ensure_free(port, "AWS_PORT", "the local AWS").is_ok()
+            ensure_free(port, "AWS_PORT", "the emulator").is_ok()
         })
         .expect("free again");
     }

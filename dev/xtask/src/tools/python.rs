@@ -1,5 +1,6 @@
-//! The Python packages we use as tools, each with exact pins in a virtual environment of its own: their
-//! dependencies contradict each other. dev/tools/uv.lock has the pins; uv itself comes from dev/tools/uv.txt.
+//! The tools that are Python packages. Each has its own virtual environment, because their
+//! dependencies conflict, with exact versions from dev/tools/uv.lock; uv itself is pinned in
+//! dev/tools/uv.txt.
 
 use std::{
     fs,
@@ -14,24 +15,26 @@ use crate::tools::{files, process, terminal::Step};
 /// A tool, by its group in dev/tools/pyproject.toml.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
-    /// cargo-lambda, and zig, with which it links
+    /// cargo-lambda, and zig, its linker
     CargoLambda,
-    /// checkov, which knows what is unsafe in a CloudFormation template
+    /// checkov, which finds insecure settings in CloudFormation templates
     Checkov,
-    /// schemathesis, which holds the running API against openapi.json
+    /// schemathesis, which tests the running API against openapi.json
     Contract,
-    /// ministack, the local AWS
+    /// ministack, the emulator
     Emulator,
     /// Node.js, for [`Tools::install_redocly`]
     Node,
-    /// A PostgreSQL server, for machines without one
+    /// A PostgreSQL server, for machines that have none
     Postgres,
     /// The SAM CLI, and cfn-lint
     Sam,
+    /// A spell checker for source code
+    Typos,
 }
 
 impl Tool {
-    /// What every stack needs.
+    /// The tools that every stack needs.
     pub const ALWAYS: [Self; 2] = [Self::Emulator, Self::Sam];
 
     fn name(self) -> &'static str {
@@ -43,11 +46,12 @@ impl Tool {
             Self::Node => "node",
             Self::Postgres => "postgres",
             Self::Sam => "sam",
+            Self::Typos => "typos",
         }
     }
 }
 
-/// Where the tools are installed.
+/// The installed tools of a project.
 #[derive(Clone)]
 pub struct Tools {
     root: PathBuf,
@@ -59,30 +63,30 @@ impl Tools {
         Self { root: root.to_owned() }
     }
 
-    /// The folder with a tool's programs.
+    /// The folder of a tool's programs.
     pub fn bin(&self, tool: Tool) -> PathBuf {
         self.folder(tool.name()).join("bin")
     }
 
-    /// A PATH with the tools in front.
+    /// A PATH that begins with the tools.
     pub fn path(&self) -> Result<std::ffi::OsString> {
         let own = Tool::ALWAYS.map(Tool::name).into_iter().chain(["cargo-llvm-cov"]);
         path_behind(own.map(|name| self.folder(name).join("bin")))
     }
 
-    /// A PATH with one tool in front.
+    /// A PATH that begins with one tool.
     pub fn path_with(&self, tool: Tool) -> Result<std::ffi::OsString> {
         path_behind([self.bin(tool)])
     }
 
-    /// Installs the tools that are missing or not at their pinned versions.
+    /// Installs the tools that are missing or differ from their pinned versions.
     pub fn install(&self, tools: &[Tool]) -> Result<()> {
         let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
         let missing: Vec<&str> = names.iter().copied().filter(|name| !self.is_current(name)).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let step = Step::start("tools", "preparing (once)");
+        let step = Step::start("tools", &format!("installing {} (once)", missing.join(", ")));
         self.create("uv", |environment| {
             let mut command = Command::new("python3");
             command.args(["-m", "venv", "--clear"]).arg(environment);
@@ -100,7 +104,7 @@ impl Tools {
         })?;
         let uv = self.folder("uv").join("bin/uv");
         for name in &missing {
-            step.says(&format!("installing {name}"));
+            step.show(&format!("installing {name}"));
             self.create(name, |environment| {
                 let mut command = Command::new(&uv);
                 command.args(["sync", "--quiet", "--frozen", "--no-python-downloads"]);
@@ -114,7 +118,7 @@ impl Tools {
         Ok(())
     }
 
-    /// Installs the cargo subcommand that `make coverage` needs.
+    /// Installs cargo-llvm-cov, for `make coverage`.
     pub fn install_cargo_llvm_cov(&self) -> Result<()> {
         const VERSION: &str = "0.9.1";
         let folder = self.folder("cargo-llvm-cov");
@@ -131,7 +135,8 @@ impl Tools {
         Ok(())
     }
 
-    /// Installs the linter of openapi.json, an npm package, with a Node.js of our own; returns its program.
+    /// Installs Redocly CLI, the linter of openapi.json, with its own Node.js; returns the path of
+    /// its program.
     pub fn install_redocly(&self) -> Result<PathBuf> {
         self.install(&[Tool::Node])?;
         let folder = self.folder("redocly");
@@ -157,13 +162,14 @@ impl Tools {
         Ok(program)
     }
 
-    /// True if what is installed was installed from the lock file as it is now.
+    /// True if the tool was installed from the current lock file.
     fn is_current(&self, name: &str) -> bool {
         let stamp = fs::read(self.folder(name).join("installed.txt"));
         matches!((stamp, fs::read(self.lock(name))), (Ok(installed), Ok(wanted)) if installed == wanted)
     }
 
-    /// Installs a tool, unless it is current. Steps that run side by side, and other commands, wait for one another.
+    /// Installs a tool, unless it is current. Parallel steps and other commands wait for one
+    /// another.
     fn create(&self, name: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let folder = self.folder(name);
         let _lock = files::lock(&folder.with_extension("lock"), || {})?;
@@ -171,12 +177,13 @@ impl Tools {
             return Ok(());
         }
         let stamp = folder.join("installed.txt");
-        // A complete installation is updated in place; one that was interrupted may be broken, and begins again.
+        // A complete installation is updated in place; an interrupted one may be broken and starts
+        // from scratch.
         if fs::remove_file(&stamp).is_err() {
             files::empty_folder(&folder)?;
         }
         install(&folder).with_context(|| format!("cannot install {name}"))?;
-        // Last, so that an interrupted installation is done again.
+        // Last: an interrupted installation has no stamp and is repeated.
         fs::copy(self.lock(name), stamp)?;
         Ok(())
     }
@@ -199,11 +206,11 @@ impl Tools {
     }
 }
 
-/// The PATH we were given, behind these folders.
+/// These folders, followed by the inherited PATH.
 fn path_behind(own: impl IntoIterator<Item = PathBuf>) -> Result<std::ffi::OsString> {
     let inherited = std::env::var_os("PATH").unwrap_or_default();
     let all = own.into_iter().chain(std::env::split_paths(&inherited));
-    std::env::join_paths(all).context("the project's folder must not have a colon in its name")
+    std::env::join_paths(all).context("the path of the project's folder must not contain a colon")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! What a person sees: one line for each step, alive while it runs. Steps may run side by side.
+//! Terminal output: one line per step, updated while it runs. Steps may run in parallel.
 
 use std::{
     cell::Cell,
     io::{self, IsTerminal},
+    process::ExitCode,
     sync::{LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,16 +12,16 @@ use anyhow::{Context, Result};
 use dialoguer::{Confirm, Input};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// The steps that run now, one below the other.
+/// The lines of the running steps.
 static RUNNING: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// The steps that are done: name, what was reached, seconds.
+/// The finished steps: name, result, seconds.
 static DONE: Mutex<Vec<(&str, String, f64)>> = Mutex::new(Vec::new());
 
-/// Elsewhere than on a terminal, the progress of a step is printed no more often than this.
+/// How often the progress of a step is printed when stderr is not a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// A step of a command. On a terminal its line moves; elsewhere its progress is printed line by line.
+/// A step of a command: a spinner on a terminal, plain lines elsewhere.
 pub struct Step {
     name: &'static str,
     started: Instant,
@@ -29,7 +30,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Begins a step and says what it is doing.
+    /// Starts a step and shows what it is doing.
     pub fn start(name: &'static str, doing: &str) -> Self {
         let spinner = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("  {spinner} {prefix:<10} {wide_msg} {elapsed}");
@@ -46,12 +47,12 @@ impl Step {
             spinner,
             printed: Cell::new(None),
         };
-        step.says(doing);
+        step.show(doing);
         step
     }
 
-    /// Says what the step is doing now.
-    pub fn says(&self, doing: &str) {
+    /// Shows what the step is doing now.
+    pub fn show(&self, doing: &str) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(doing.to_owned()),
             None if self.printed.get().is_some_and(|last| last.elapsed() < PROGRESS_EVERY) => {}
@@ -62,21 +63,21 @@ impl Step {
         }
     }
 
-    /// Ends the step and says what has been reached.
-    pub fn done(self, what: &str) {
+    /// Ends the step and prints its result.
+    pub fn done(self, result: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
             RUNNING.remove(spinner);
         }
         let seconds = self.started.elapsed().as_secs_f64();
-        say(&format!("  ✓ {:<10} {what} ({seconds:.1} s)", self.name));
+        say(&format!("  ✓ {:<10} {result} ({seconds:.1} s)", self.name));
         let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
-        done.push((self.name, what.to_owned(), seconds));
+        done.push((self.name, result.to_owned(), seconds));
     }
 }
 
 impl Drop for Step {
-    /// A step that failed leaves no line that moves.
+    /// Removes the spinner of a failed step.
     fn drop(&mut self) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
@@ -84,43 +85,49 @@ impl Drop for Step {
     }
 }
 
-/// Prints a table of all steps with their seconds, the longest first.
+/// Prints a table of the finished steps with their seconds, the longest first.
 pub fn print_seconds() {
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     done.sort_by(|(.., one), (.., other)| other.total_cmp(one));
-    println!("\n  seconds  step (some ran side by side)");
-    for (name, what, seconds) in done {
-        println!("  {seconds:>7.1}  {name:<10} {what}");
+    println!("\n  seconds  step (some ran in parallel)");
+    for (name, result, seconds) in done {
+        println!("  {seconds:>7.1}  {name:<10} {result}");
     }
 }
 
-/// Prints a line above the steps that run.
+/// Prints a line above the running steps.
 pub fn say(line: &str) {
     RUNNING.suspend(|| eprintln!("{line}"));
 }
 
-/// Says why a command failed, and what led to it.
-pub fn fail(error: &anyhow::Error) {
-    say(&format!("\nerror: {error:#}"));
+/// The exit code of a command; prints the error and its causes if it failed.
+pub fn exit_code(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("\nerror: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// Asks until the complaint is none; an empty response takes the default.
-pub fn ask(question: &str, default: &str, complaint: impl Fn(&str) -> Option<&'static str>) -> Result<String> {
+/// Asks a question until `validate` returns no error. Enter alone takes the default.
+pub fn ask(question: &str, default: &str, validate: impl Fn(&str) -> Option<&'static str>) -> Result<String> {
     Input::new()
         .with_prompt(question)
         .default(default.to_owned())
         .show_default(!default.is_empty())
         .allow_empty(true)
-        .validate_with(|text: &String| complaint(text).map_or(Ok(()), Err))
+        .validate_with(|text: &String| validate(text).map_or(Ok(()), Err))
         .interact_text()
-        .context("this question needs a terminal")
+        .context("cannot ask: this command needs a terminal")
 }
 
-/// Asks for a yes; `YES=1` says it without a terminal.
-pub fn agree(question: &str) -> Result<bool> {
+/// Asks for confirmation. Callers skip it when `YES=1` is set.
+pub fn confirm(question: &str) -> Result<bool> {
     Confirm::new()
         .with_prompt(question)
         .default(false)
         .interact()
-        .context("this question needs a terminal; YES=1 answers it")
+        .context("cannot ask for confirmation without a terminal; to confirm: YES=1")
 }

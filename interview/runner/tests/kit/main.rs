@@ -1,4 +1,5 @@
-//! The kit's files: `exercises`, `questions`, and here what its documents say about the repository.
+//! Checks of the kit's files: `exercises`, `questions`, and here the links and commands in its
+//! documents.
 
 mod exercises;
 mod questions;
@@ -7,7 +8,7 @@ use std::{fs, path::Path, process::Command};
 
 use support::documents::{ROOT, file, unexplained_commands, wrong_links, wrong_targets};
 
-/// The documents of the kit.
+/// The kit's documents.
 fn documents() -> Vec<String> {
     let mut documents = vec![
         "INTERVIEW_QUESTIONS.md".to_owned(),
@@ -18,20 +19,20 @@ fn documents() -> Vec<String> {
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         documents.extend(names.map(|below| format!("{folder}/{}/{name}", below.to_string_lossy())));
     }
-    // Not there within an exercise.
+    // Absent within an exercise.
     documents.push("interview/README.md".to_owned());
     documents.retain(|path| file(path).is_some());
     documents
 }
 
-/// What is only there once the document's exercise has begun: the patch that it begins with.
+/// The document's start patch, whose files exist only once its exercise has started.
 fn start_of(path: &str) -> String {
     let name = path.split('/').nth(2).unwrap_or_default();
     file(&format!("interview/answers/{name}/start.patch")).unwrap_or_default()
 }
 
-/// A file that an exercise is about: as it is in the commit that the exercises rest on. The kit itself, and all if there is
-/// no history, as they are now.
+/// A file that an exercise refers to, from the base commit. Files of the kit, and all files if
+/// there is no history, are read from the working tree.
 fn file_of_base(path: &str) -> Option<String> {
     let base = file("interview/BASE").filter(|_| !path.starts_with("interview/"));
     let Some(base) = base else { return file(path) };
@@ -44,7 +45,7 @@ fn file_of_base(path: &str) -> Option<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     let is_whole = Path::new(ROOT).join("interview/answers").exists();
     for path in documents() {
         let document = file(&path).expect("the document");
@@ -53,7 +54,7 @@ fn links_lead_somewhere() {
             4 => wrong_links(&path, &document, file_of_base, &start_of(&path)),
             _ => wrong_links(&path, &document, file, ""),
         };
-        // Within an exercise, the files that the others begin with are not known.
+        // Within an exercise, the start patches of the others are absent.
         wrong.retain(|_| is_whole || !path.starts_with("interview/briefs/"));
         assert_eq!(wrong, [""; 0]);
     }
@@ -67,12 +68,12 @@ fn named_make_targets_exist() {
 }
 
 #[test]
-fn commands_say_what_they_need() {
+fn commands_state_their_requirements() {
     for path in documents() {
-        // The proofs and the tests of the runner do these.
+        // Tested by the proofs and by the runner's tests.
         let expected: &[&str] = match path.as_str() {
             "interview/briefs/README.md" => {
-                &["make exercise N=lost-messages   # begins: a branch of its own, with one commit"]
+                &["make exercise N=lost-messages   # starts it, on a separate branch with one commit"]
             }
             "interview/README.md" => &["make exercise N=lost-messages && make grade && make exercise-reset"],
             _ => &[],

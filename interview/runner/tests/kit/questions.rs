@@ -1,5 +1,5 @@
-//! INTERVIEW_QUESTIONS.md: is each question whole, and do the plans add up? (Where its links lead is looked at with those
-//! of the other documents.)
+//! Checks that each question in INTERVIEW_QUESTIONS.md is complete, and that the plans add up. (Its
+//! links are checked with those of the other documents.)
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ const PATH: &str = "INTERVIEW_QUESTIONS.md";
 
 const LEVELS: [&str; 3] = ["junior (0-2 years)", "mid (2-5 years)", "senior (5+ years)"];
 
-/// The sections, and how many questions each must have.
+/// The sections, and the minimum number of questions in each.
 const SECTIONS: [(&str, usize); 7] = [
     ("Rust and async", 6),
     ("Lambda and the execution environment", 6),
@@ -20,10 +20,10 @@ const SECTIONS: [(&str, usize); 7] = [
     ("System design", 3),
 ];
 
-/// The plans, and for which level each is.
+/// The plans' lengths and levels.
 const PLANS: [(u32, &str); 3] = [(45, "junior"), (60, "mid"), (90, "senior")];
 
-/// What follows each heading of this depth, up to the next one of it or of less.
+/// The titles and texts of the chapters at this heading depth.
 fn chapters<'a>(document: &'a str, heading: &str) -> Vec<(&'a str, &'a str)> {
     let mut starts: Vec<usize> = ["\n# ", "\n## ", "\n### "]
         .iter()
@@ -44,7 +44,7 @@ fn chapters<'a>(document: &'a str, heading: &str) -> Vec<(&'a str, &'a str)> {
     chapters
 }
 
-/// All that is wrong with the document.
+/// Everything that is wrong with the document.
 fn mistakes(document: &str, readme: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let sections = chapters(document, "##");
@@ -123,7 +123,7 @@ fn minutes(question: &str) -> Option<u32> {
     LEVELS.contains(&level).then_some(minutes)
 }
 
-/// What one question lacks.
+/// Everything that is wrong with one question.
 fn mistakes_of(question: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if minutes(question).is_none_or(|minutes| minutes == 0) {
@@ -151,19 +151,20 @@ fn mistakes_of(question: &str) -> Vec<String> {
             wrong.push(format!("nothing in {}", part.trim()));
         }
         if part.contains("strong") && text.matches("\n- ").count() < 2 {
-            wrong.push("a strong answer has less than three points".to_owned());
+            wrong.push("a strong answer has fewer than three points".to_owned());
         }
     }
     let named = links(PATH, rest)
         .into_iter()
         .filter(|(text, path, _)| symbol(text, path).is_some());
     if named.count() < 2 {
-        wrong.push("less than two links to items".to_owned());
+        wrong.push("fewer than two links to items".to_owned());
     }
     wrong
 }
 
-/// Whether a plan's rows are its questions with their times, and add up to its length.
+/// Everything that is wrong with a plan: its rows must be questions with their times, and add up to
+/// its length.
 fn mistakes_of_plan(plan: &str, length: u32, times: &BTreeMap<usize, u32>) -> Vec<String> {
     let mut wrong = Vec::new();
     let (mut sum, mut asked) = (0, Vec::new());
@@ -205,13 +206,13 @@ fn document() -> (String, String) {
 }
 
 #[test]
-fn every_question_is_whole_and_the_plans_add_up() {
+fn questions_are_complete_and_plans_add_up() {
     let (document, readme) = document();
     assert_eq!(mistakes(&document, &readme), [""; 0]);
 }
 
 #[test]
-fn what_is_wrong_with_a_question_or_a_plan_is_noticed() {
+fn invalid_questions_and_plans_are_detected() {
     let (document, readme) = document();
     for (right, wrong) in [
         ("## Rust and async\n", "## Rust\n"),
@@ -237,7 +238,7 @@ fn what_is_wrong_with_a_question_or_a_plan_is_noticed() {
         ("| 5 | Question 1 |", "| 5 | Question 2 |"),
         ("| 5 | The candidate's questions |", "| 6 | The candidate's questions |"),
     ] {
-        assert!(document.contains(right), "{right:?} is not there");
+        assert!(document.contains(right), "{right:?} is missing");
         let document = document.replacen(right, wrong, 1);
         assert!(!mistakes(&document, &readme).is_empty(), "{wrong:?}");
     }

@@ -1,16 +1,16 @@
-//! Which tasks are whose.
+//! Ownership of tasks.
 
-/// Which tasks somebody may see and change. All others do not exist for them.
+/// The tasks that a caller may see and change. To the caller, all others do not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access<'a> {
-    /// All there are, whoever created them.
+    /// All tasks.
     All,
-    /// Those that this subject has created.
+    /// The tasks that this subject created.
     Own(&'a str),
 }
 
 impl<'a> Access<'a> {
-    /// Who must have created a task; `None` if that does not matter.
+    /// The owner to filter by; `None` for all tasks.
     pub fn owner(self) -> Option<&'a str> {
         match self {
             Self::All => None,

@@ -1,23 +1,26 @@
-//! How a client marks two requests as one.
+//! Idempotency keys, with which clients mark a request as a retry of another.
 
-/// The value of an `Idempotency-Key` header: 1 to 255 visible ASCII characters but `"`, chosen by the client.
+/// The value of an `Idempotency-Key` header: 1 to 255 visible ASCII characters except `"`, chosen
+/// by the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
 /// The text is not an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be 1 to 255 visible ASCII characters without quotes in between, for example a UUID")]
+#[error("must be 1 to 255 visible ASCII characters without inner quotes, for example a UUID")]
 pub struct InvalidIdempotencyKey;
 
 impl IdempotencyKey {
-    /// The most characters a key may have; the same number is a CHECK in the database.
+    /// The maximum length; the database has a CHECK with the same number.
     pub const MAX_CHARS: usize = 255;
 
-    /// Parses a header's value. With quotes it is a string as the draft wants it (draft-ietf-httpapi-idempotency-key-header,
-    /// section 2.1), without them it is what most clients send: both mean the same key.
+    /// Parses the value of the header. A quoted string, as in
+    /// draft-ietf-httpapi-idempotency-key-header, section 2.1, and the same text without quotes, as
+    /// most clients send it, are the same key.
     pub fn parse(value: &[u8]) -> Result<Self, InvalidIdempotencyKey> {
         let text = std::str::from_utf8(value).map_err(|_| InvalidIdempotencyKey)?;
-        // What HTTP takes for white space around a value (RFC 9110, section 5.6.3); Unicode has more.
+        // Optional whitespace in HTTP (RFC 9110, section 5.6.3) is narrower than whitespace in
+        // Unicode.
         let text = text.trim_matches([' ', '\t']);
         let key = text
             .strip_prefix('"')
@@ -32,7 +35,6 @@ impl IdempotencyKey {
         }
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -43,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_the_same_with_and_without_quotes() {
+    fn quoted_key_equals_unquoted_key() {
         let key = Ok(IdempotencyKey("8e03978e-40d5-43dd-bc93-6894a57f9324".to_owned()));
         assert_eq!(IdempotencyKey::parse(b"8e03978e-40d5-43dd-bc93-6894a57f9324"), key);
         assert_eq!(
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_long_and_invisible_keys_are_refused() {
+    fn malformed_keys_are_rejected() {
         let long = "k".repeat(256);
         for bad in [
             "",

@@ -1,24 +1,24 @@
-//! Reads an object that a client sent and finds everything that is wrong with it, not only the first thing.
+//! Parses a JSON object and reports every mistake in it, not only the first.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::FieldError;
 
-/// What clients send as a JSON object.
+/// A request body that is a JSON object.
 pub trait Input: Sized {
-    /// Parses the object; if it is not valid, says all that is wrong with it.
+    /// Parses the object, or reports every mistake in it.
     fn parse(value: Value) -> Result<Self, Vec<FieldError>>;
 }
 
-/// The members of an object that have not been read yet, and what was wrong with those that have.
+/// The members of an object that are still to be read, and the mistakes in those that were.
 pub(super) struct Members {
     unread: Map<String, Value>,
     errors: Vec<FieldError>,
 }
 
 impl Members {
-    /// The members of an object; anything else is a mistake.
+    /// The members of `value`, which must be an object.
     pub fn of(value: Value) -> Result<Self, Vec<FieldError>> {
         match value {
             Value::Object(unread) => Ok(Self {
@@ -29,7 +29,7 @@ impl Members {
         }
     }
 
-    /// Reads a member that may be missing.
+    /// Reads an optional member.
     pub fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
         let value = self.unread.remove(name)?;
         serde_json::from_value(value)
@@ -37,7 +37,7 @@ impl Members {
             .ok()
     }
 
-    /// Reads a member that must be there.
+    /// Reads a required member.
     pub fn required<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
         if !self.unread.contains_key(name) {
             self.errors.push(FieldError::new(pointer(name), "is required"));
@@ -45,7 +45,7 @@ impl Members {
         self.optional(name)
     }
 
-    /// Ends the reading: what is unread is unknown. Without any mistake `value` is there and valid.
+    /// Reports the members that were not read as unknown. Returns `value` if there was no mistake.
     pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Vec<FieldError>> {
         let unknown = self.unread.keys();
         let unknown = unknown.map(|name| FieldError::new(pointer(name), "is not a member of this object"));
@@ -57,7 +57,7 @@ impl Members {
     }
 }
 
-/// The JSON pointer of a member, as URI fragment (RFC 6901, sections 3 and 6).
+/// The JSON pointer of a member, as a URI fragment (RFC 6901, sections 3 and 6).
 fn pointer(name: &str) -> String {
     format!("#/{}", name.replace('~', "~0").replace('/', "~1"))
 }

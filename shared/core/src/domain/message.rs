@@ -1,4 +1,4 @@
-//! What travels through SQS.
+//! Messages of the task queue.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,9 @@ use super::TaskId;
 
 /// The body of a message on the task queue: `{"task_id": 7}`.
 ///
-/// The task itself stays in Postgres, so a message that arrives late, twice or out of order never carries
-/// stale data. Unknown members are ignored: an older processor must cope with a newer sender.
+/// The task itself stays in Postgres, so a message that arrives late, twice or out of order cannot
+/// carry stale data. Unknown members are ignored, so that an older processor accepts the messages
+/// of a newer sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskMessage {
     /// The task to process.
@@ -19,16 +20,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_carries_the_id_and_ignores_what_it_does_not_know() {
+    fn message_has_task_id_and_ignores_unknown_members() {
         let message: TaskMessage = serde_json::from_str(r#"{"task_id":7,"priority":1}"#).expect("valid");
         assert_eq!(
-            serde_json::to_string(&message).expect("serialisable"),
+            serde_json::to_string(&message).expect("serializable"),
             r#"{"task_id":7}"#
         );
     }
 
     #[test]
-    fn anything_but_a_positive_integer_id_is_not_a_message() {
+    fn message_without_valid_task_id_is_rejected() {
         for body in [
             "",
             "{}",

@@ -1,6 +1,6 @@
-//! What a task is and which input is valid. Knows nothing of HTTP or SQS.
+//! Tasks and the validation of input, independent of HTTP and SQS.
 //!
-//! Input is *parsed into* these types, never validated beside them: a [`Title`] that exists is valid.
+//! Input is *parsed into* these types, not validated separately: every [`Title`] is valid.
 
 mod access;
 mod idempotency_key;
@@ -21,14 +21,14 @@ pub use text::{Description, TextError, Title};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// One thing that is wrong with a client's input, and where.
+/// One mistake in the input, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// A JSON pointer as URI fragment (RFC 6901, section 6): `#/title` for a member of the body,
-    /// `#/query/limit` for a query parameter, `#/path/id` for a path parameter, `#/header/idempotency-key` for a
-    /// header.
+    /// A JSON pointer as a URI fragment (RFC 6901, section 6).
+    /// `#/title` is a member of the body, `#/query/limit` a query parameter,
+    /// `#/path/id` a path parameter, `#/header/idempotency-key` a header.
     pub pointer: String,
-    /// What is wrong, for a person.
+    /// A human-readable explanation.
     pub detail: String,
 }
 

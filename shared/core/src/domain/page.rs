@@ -1,4 +1,4 @@
-//! Which part of a list a client asked for.
+//! The query of a list: keyset pagination, sorting and filters.
 
 use std::{fmt, str::FromStr};
 
@@ -8,20 +8,20 @@ use utoipa::ToSchema;
 
 use super::{FieldError, Status, TaskId, text::check};
 
-/// A place in a list, right beside one of its tasks. Opaque to clients.
+/// A keyset pagination cursor: the position next to a task in the list. Opaque to clients.
 ///
-/// It stays where it is while tasks are deleted and created, which a number of tasks to skip does not.
+/// Unlike an offset, it stays stable while tasks are created and deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub TaskId);
 
 /// The text is not a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a cursor as a Link header has it")]
+#[error("must be a cursor from a Link header")]
 pub struct InvalidCursor;
 
 impl Cursor {
-    /// The id, and a checksum by which a cursor that was cut short or edited is noticed. It is no secret: whoever
-    /// may list tasks may begin anywhere.
+    /// The id and a checksum, which detects truncated or edited cursors. The checksum is not a
+    /// secret: callers may start a page anywhere.
     fn bytes(self) -> [u8; 12] {
         let id = self.0.get().to_be_bytes();
         let checksum = Sha256::new().chain_update(b"task cursor 1").chain_update(id).finalize();
@@ -56,32 +56,32 @@ impl FromStr for Cursor {
     }
 }
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// At the first task.
     #[default]
     First,
-    /// Right after a place.
+    /// Right after a cursor.
     After(Cursor),
-    /// So that it ends right before a place.
+    /// The page that ends right before a cursor.
     Before(Cursor),
 }
 
-/// In which order tasks come.
+/// The order of the tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ToSchema)]
 pub enum Sort {
-    /// `id`: the oldest first.
+    /// `id`: oldest first.
     #[default]
     #[schema(rename = "id")]
     OldestFirst,
-    /// `-id`: the newest first.
+    /// `-id`: newest first.
     #[schema(rename = "-id")]
     NewestFirst,
 }
 
 impl Sort {
-    /// The word for it in a query.
+    /// The value of the query parameter.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OldestFirst => "id",
@@ -90,29 +90,26 @@ impl Sort {
     }
 }
 
-/// Which tasks a list has.
+/// The filters of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only those with this status.
+    /// Only tasks with this status.
     pub status: Option<Status>,
-    /// Only those whose title contains this text, in upper or lower case.
+    /// Only tasks whose title contains this text, ignoring case.
     pub title: Option<String>,
 }
 
 /// The query of `GET /tasks`: `?after|before&skip&limit&sort&status&q&count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Where to begin.
     pub start: Start,
-    /// How many tasks to pass over from there, from 0.
+    /// The number of tasks to skip from there.
     pub skip: i64,
-    /// How many tasks to return at the most, 1 to [`Page::MAX_LIMIT`].
+    /// The maximum number of tasks to return, 1 to [`Page::MAX_LIMIT`].
     pub limit: i64,
-    /// In which order.
     pub sort: Sort,
-    /// Which tasks.
     pub filter: Filter,
-    /// Whether to count all tasks that the filter lets through.
+    /// Whether to count all tasks that match the filter.
     pub count: bool,
 }
 
@@ -130,16 +127,16 @@ impl Default for Page {
 }
 
 impl Page {
-    /// The most tasks one page holds, and how many it holds when the client does not say.
+    /// The maximum and default number of tasks per page.
     pub const MAX_LIMIT: i64 = 100;
 
-    /// The most characters to look for in a title.
+    /// The maximum length of the text to search for in titles.
     pub const MAX_SEARCH_CHARS: usize = 255;
 
     /// Parses query parameters; reports every mistake, not only the first.
     ///
-    /// An unknown parameter is a mistake too: `?offset=10` would otherwise answer with the first page
-    /// and look as if it had worked.
+    /// Unknown parameters are mistakes: otherwise `?offset=10` would return the first page and
+    /// appear to work.
     pub fn parse<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Vec<FieldError>> {
         let mut page = Self::default();
         let mut seen = Vec::new();
@@ -178,13 +175,13 @@ impl Page {
             "status" => self.filter.status = Some(one_of(value, Status::ALL, Status::as_str)?),
             "q" => {
                 check(value, Self::MAX_SEARCH_CHARS).map_err(|error| error.to_string())?;
-                // An empty search field is no search.
+                // An empty search field does not filter.
                 self.filter.title = Some(value.to_owned()).filter(|text| !text.is_empty());
             }
             "count" => self.count = one_of(value, [true, false], |count| if count { "true" } else { "false" })?,
             _ => {
                 let known = "after, before, skip, limit, sort, status, q and count";
-                return Err(format!("is not a parameter of this route; it takes {known}"));
+                return Err(format!("is not a parameter of this route, which supports {known}"));
             }
         }
         Ok(())
@@ -245,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
+    fn cursor_round_trips() {
         for id in [1, 7, i64::MAX] {
             assert_eq!(cursor(id).to_string().parse(), Ok(cursor(id)));
         }
     }
 
     #[test]
-    fn a_cursor_that_was_tampered_with_is_none() {
+    fn tampered_cursor_is_rejected() {
         let good = cursor(7).to_string();
         let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/ ";
         for at in 0..good.len() {
@@ -278,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn values_outside_the_range_are_refused() {
+    fn values_out_of_range_are_rejected() {
         for (name, bads) in [
             (
                 "limit",
@@ -297,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_reported_unknown_and_repeated_parameters_too() {
+    fn every_mistake_in_query_is_reported() {
         assert_eq!(
             pointers(&[("skip", "x"), ("limit", "0"), ("offset", "3"), ("limit", "5")]),
             ["#/query/skip", "#/query/limit", "#/query/offset", "#/query/limit"]

@@ -1,4 +1,4 @@
-//! Tasks, and what clients can ask of them.
+//! Tasks and the bodies of requests about them.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{Description, FieldError, Input, Title, input::Members};
 
-/// Identifies a task: a positive `bigint` that Postgres hands out in ascending order.
+/// A task id: a positive integer, assigned in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "i64")]
 #[sqlx(transparent)]
@@ -22,7 +22,6 @@ pub struct TaskId(i64);
 pub struct InvalidTaskId;
 
 impl TaskId {
-    /// The number.
     pub fn get(self) -> i64 {
         self.0
     }
@@ -39,7 +38,7 @@ impl TryFrom<i64> for TaskId {
 impl FromStr for TaskId {
     type Err = InvalidTaskId;
 
-    /// Decimal digits only: one id has one spelling, so `+7` and `007` are not ids.
+    /// Decimal digits only. Each id has one spelling, so `+7` and `007` are invalid.
     fn from_str(text: &str) -> Result<Self, InvalidTaskId> {
         if text.starts_with(['+', '0']) {
             return Err(InvalidTaskId);
@@ -54,27 +53,27 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// How far a task is. `pending -> processing -> completed | failed`; `POST /tasks/{id}/process` and a
-/// transient failure lead back to `pending`.
+/// A task's status: `pending -> processing -> completed | failed`.
+/// `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "task_status", rename_all = "lowercase")]
 pub enum Status {
-    /// Waits for the task-processor.
+    /// Waiting for a worker.
     Pending,
-    /// A task-processor holds a lease on it.
+    /// Leased by a worker.
     Processing,
-    /// Done; `result` says what came out.
+    /// Settled; `result` contains the output.
     Completed,
-    /// Given up; `result` says why.
+    /// Settled; `result` contains the reason.
     Failed,
 }
 
 impl Status {
-    /// All of them, in the order of a task's life.
+    /// Every status, in the order of the task lifecycle.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Completed, Self::Failed];
 
-    /// The word for it, in JSON and in Postgres.
+    /// The name in JSON and in Postgres.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -85,33 +84,33 @@ impl Status {
     }
 }
 
-/// A task as clients see it.
+/// A task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
-    /// Identifies the task.
+    /// The task's id.
     pub id: TaskId,
-    /// What it is called.
+    /// The title.
     pub title: Title,
-    /// What it is about.
+    /// The description.
     #[schema(required)]
     pub description: Option<Description>,
-    /// How far it is.
+    /// The status.
     pub status: Status,
-    /// What came out, or why it failed; null until then.
+    /// The output, or the reason for the failure; null until the task is settled.
     #[schema(required, example = "Processed \"Process user data\": 5 words, 23 characters")]
     pub result: Option<String>,
-    /// How often a worker has started on it since it was last asked for.
+    /// How many attempts were started since the task was last queued.
     #[schema(minimum = 0, example = 1)]
     pub attempts: i32,
-    /// When it was created (RFC 3339, UTC).
+    /// When the task was created (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     #[schema(example = "2026-11-22T15:41:29.796838Z")]
     pub created_at: OffsetDateTime,
-    /// When anything above last changed (RFC 3339, UTC).
+    /// When any member above last changed (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     #[schema(example = "2026-11-22T15:41:29.848184Z")]
     pub updated_at: OffsetDateTime,
-    /// Grows with every change of what is above; clients see it as the `ETag`.
+    /// Grows with every change of a member above; returned as the `ETag`.
     #[serde(skip)]
     pub version: i64,
 }
@@ -119,23 +118,23 @@ pub struct Task {
 /// The body of `POST /tasks`.
 #[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
 pub struct NewTask {
-    /// What it is called.
+    /// The title.
     pub title: Title,
-    /// What it is about.
+    /// The description.
     pub description: Option<Description>,
 }
 
-/// The body of `PUT` and `PATCH /tasks/{id}`: only the members that were sent change.
+/// The body of `PUT` and `PATCH /tasks/{id}`. Only the members that are present change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, ToSchema)]
 #[schema(example = json!({"title": "Process user data", "description": "Count the words of this"}))]
 pub struct TaskPatch {
-    /// A new title. Null is refused: a task always has one.
+    /// The new title. Null is invalid: every task has a title.
     #[schema(value_type = Title, required = false)]
     pub title: Option<Title>,
-    /// A new description; null removes it.
+    /// The new description; null removes it.
     #[schema(value_type = Option<Description>)]
     pub description: Option<Option<Description>>,
-    /// A new status. Null is refused.
+    /// The new status. Null is invalid.
     #[schema(value_type = Status, required = false)]
     pub status: Option<Status>,
 }
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_tells_absent_from_null() {
+    fn patch_distinguishes_absent_from_null() {
         let patch = |value| TaskPatch::parse(value).expect("valid");
         assert!(patch(json!({})).is_empty());
         assert_eq!(patch(json!({"description": null})).description, Some(None));
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_found_whatever_its_kind() {
+    fn every_mistake_in_body_is_reported() {
         let task = json!({"description": 7, "a/b~c": 1, "z": 2});
         assert_eq!(
             pointers::<NewTask>(task),

@@ -1,20 +1,20 @@
-//! The texts a client can write: titles and descriptions.
+//! Titles and descriptions.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Why a text is not acceptable.
+/// Why a text is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Empty, or nothing but white space.
+    /// Empty or only whitespace.
     #[error("must not be blank")]
     Blank,
-    /// More characters (Unicode scalar values) than the column holds.
+    /// More characters (Unicode scalar values) than the column allows.
     #[error("must be at most {max} characters long, but has {actual}")]
     TooLong {
-        /// The most characters allowed.
+        /// The maximum.
         max: usize,
-        /// The characters that were sent.
+        /// The number of characters sent.
         actual: usize,
     },
     /// Postgres cannot store U+0000 in a `text`.
@@ -22,7 +22,7 @@ pub enum TextError {
     Nul,
 }
 
-/// What every text must be: short enough, and something that Postgres can store.
+/// Checks that a text is short enough and can be stored in Postgres.
 pub(super) fn check(text: &str, max: usize) -> Result<(), TextError> {
     if text.contains('\0') {
         return Err(TextError::Nul);
@@ -33,11 +33,12 @@ pub(super) fn check(text: &str, max: usize) -> Result<(), TextError> {
     }
 }
 
-/// What a task is called: 1 to 255 characters, not blank, kept exactly as sent.
+/// A title: 1 to 255 characters, not blank, stored exactly as sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "String")]
 #[sqlx(transparent)]
-// In the pattern: what `char::is_whitespace` is true for. `\s` means something else to each dialect.
+// The pattern lists the characters of `char::is_whitespace`, because `\s` differs between regex
+// dialects.
 #[schema(
     min_length = 1,
     max_length = 255,
@@ -47,10 +48,9 @@ pub(super) fn check(text: &str, max: usize) -> Result<(), TextError> {
 pub struct Title(String);
 
 impl Title {
-    /// The most characters a title may have; the same number is a CHECK in the database.
+    /// The maximum length; the database has a CHECK with the same number.
     pub const MAX_CHARS: usize = 255;
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -68,7 +68,7 @@ impl TryFrom<String> for Title {
     }
 }
 
-/// What a task is about: up to 10,000 characters, kept exactly as sent, may be empty.
+/// A description: up to 10,000 characters, stored exactly as sent; may be empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(try_from = "String")]
 #[sqlx(transparent)]
@@ -76,10 +76,9 @@ impl TryFrom<String> for Title {
 pub struct Description(String);
 
 impl Description {
-    /// The most characters a description may have; the same number is a CHECK in the database.
+    /// The maximum length; the database has a CHECK with the same number.
     pub const MAX_CHARS: usize = 10_000;
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -103,12 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn a_title_is_kept_exactly_as_sent() {
+    fn title_is_stored_exactly_as_sent() {
         assert_eq!(title(" Ship it 🚀 ").map(|t| t.0), Ok(" Ship it 🚀 ".to_owned()));
     }
 
     #[test]
-    fn a_blank_title_is_refused_whatever_the_white_space() {
+    fn blank_title_is_rejected() {
         for blank in ["", " ", "\t\r\n", "\u{2003}\u{a0}"] {
             assert_eq!(title(blank), Err(TextError::Blank), "{blank:?}");
         }
@@ -124,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_character_is_refused_in_both_texts() {
+    fn nul_character_is_rejected_in_both_texts() {
         assert_eq!(title("a\0b"), Err(TextError::Nul));
         assert_eq!(Description::try_from("a\0b".to_owned()), Err(TextError::Nul));
     }
 
     #[test]
-    fn a_description_may_be_empty_but_not_longer_than_its_column() {
+    fn description_may_be_empty_but_not_too_long() {
         assert!(Description::try_from(String::new()).is_ok());
         assert!(Description::try_from("x".repeat(10_000)).is_ok());
         assert_eq!(

@@ -1,32 +1,32 @@
-//! What a handler is called with.
+//! The context of a request: the request, its caller and its trace.
 
 use lambda_http::{Request, RequestExt, request::RequestContext};
 
 use super::ApiError;
 use crate::{config::Auth, domain::Access, trace::TraceHeader};
 
-/// A request, who sent it, and its trace.
+/// What a handler receives.
 pub struct Context {
-    /// The request.
     pub request: Request,
     caller: Option<Caller>,
     trace: Option<TraceHeader>,
 }
 
-/// Whom the authorizer let through.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The issuer's name for them: 1 to 255 printable ASCII characters.
+    /// The `sub` of the token: 1 to 255 printable ASCII characters.
     pub subject: String,
-    /// Whether they may see and do everything.
+    /// Whether the token has the admin scope.
     pub is_admin: bool,
 }
 
 impl Context {
-    /// Of a request as Lambda hands it over.
+    /// The context of a request from Lambda.
     ///
-    /// The caller is whom the authorizer names. Where everybody may call (`AUTH=open`), and there is no authorizer to ask
-    /// (`cargo lambda watch`, `sam local start-api --disable-authorizer`), an anonymous admin.
+    /// The caller is the one identified by the authorizer. With `AUTH=open` and no authorizer
+    /// (`cargo lambda watch`, `sam local start-api --disable-authorizer`), it is an anonymous
+    /// admin.
     pub fn new(request: Request, auth: Auth) -> Self {
         let fields = match request.request_context_ref() {
             Some(RequestContext::ApiGatewayV1(context)) => Some(&context.authorizer.fields),
@@ -44,18 +44,19 @@ impl Context {
             }),
             (None, Auth::Closed) => None,
         };
-        // Not from the header `X-Amzn-Trace-Id`, which a client may send.
+        // Not from the header `X-Amzn-Trace-Id`, which clients can set.
         let trace = request.lambda_context_ref().and_then(TraceHeader::of);
         Self { request, caller, trace }
     }
 
-    /// Who calls. 401 if the authorizer was not asked: then the route lacks it in template.yaml.
+    /// The caller; 401 if the authorizer did not run, because the route in template.yaml has none.
     pub fn caller(&self) -> Result<&Caller, ApiError> {
         self.caller.as_ref().ok_or(ApiError::Unauthorized)
     }
 
-    /// Who calls, if they are an admin; 403 if not. API Gateway has already refused others, unless it read the path
-    /// otherwise than the authorizer's policy, or knows no `Deny` (`sam local`).
+    /// The caller if it is an admin, otherwise 403. API Gateway has already rejected other callers,
+    /// unless it matched the path differently than the authorizer's policy, or does not support
+    /// `Deny` (`sam local`).
     pub fn admin(&self) -> Result<&Caller, ApiError> {
         let caller = self.caller()?;
         if caller.is_admin {
@@ -65,14 +66,14 @@ impl Context {
         }
     }
 
-    /// The trace of this invocation, if there is one.
     pub fn trace(&self) -> Option<&TraceHeader> {
         self.trace.as_ref()
     }
 }
 
 impl Caller {
-    /// Which tasks they may see and change: an admin all, everybody else their own.
+    /// The tasks that the caller may see and change: all of them for an admin, otherwise those that
+    /// it owns.
     pub fn access(&self) -> Access<'_> {
         if self.is_admin {
             Access::All

@@ -1,4 +1,4 @@
-//! Which web pages may call this API (Fetch standard, section 3.3, "CORS protocol").
+//! CORS: the web origins that may call this API (Fetch standard, section 3.3, "CORS protocol").
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::{self, ConfigError};
 
-/// Who may call.
 #[derive(Config)]
 struct CorsConfig {
-    /// Origins like `https://app.example.com`, separated by commas; `http://localhost:*` means every port. Empty: none.
+    /// Origins such as `https://app.example.com`, separated by commas. `http://localhost:*` allows
+    /// every port. Empty: none.
     #[config(env = "CORS_ALLOW_ORIGINS", default = "")]
     cors_allow_origins: String,
 }
 
-/// How long a browser may remember the answer to its preflight request.
+/// How long a browser may cache the response to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// What answers browsers as the environment says; `None` if no page of another origin may call.
+/// The CORS layer for `CORS_ALLOW_ORIGINS`; `None` if no other origin is allowed.
 pub fn from_env() -> Result<Option<CorsLayer>, ConfigError> {
     config::from_env::<CorsConfig>().map(|config| layer(&config.cors_allow_origins))
 }
 
-/// What answers browsers if these origins are allowed.
+/// The CORS layer for a list of origins.
 pub fn layer(origins: &str) -> Option<CorsLayer> {
     let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
     let origins: Vec<String> = origins.map(str::to_owned).collect();
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_allowed_as_it_is_written_or_with_any_port() {
+    fn origin_matches_exactly_or_with_any_port() {
         let allowed = |pattern: &str, origin: &str| matches(pattern, &HeaderValue::from_str(origin).expect("a value"));
         assert!(allowed("https://app.example.com", "https://app.example.com"));
         assert!(allowed("http://localhost:*", "http://localhost:5173"));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn without_origins_there_is_nothing_to_answer_browsers() {
+    fn empty_origin_list_disables_cors() {
         assert!(layer("").is_none() && layer(" , ").is_none());
         assert!(layer("https://app.example.com").is_some());
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a request: one variant per status code, answered as RFC 9457 problem details.
+//! The errors of the API, returned to clients as problem details (RFC 9457).
 
 use super::problem::Problem;
 use crate::{
@@ -10,67 +10,68 @@ use lambda_http::{
     http::{HeaderValue, StatusCode, header},
 };
 
-/// After how many seconds a client should try again when the database or the queue is unavailable, or still at
-/// work for its first request.
+/// Seconds until a client should retry, if the database or the queue is unavailable or a request
+/// with the same `Idempotency-Key` is in progress.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-/// Why a request has no result. The texts are for clients; the sources are for the log only.
+/// Why a request failed. Clients see the message; the source appears only in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// 400: the body is not JSON at all.
+    /// 400: the body is not JSON.
     #[error("The body is not valid JSON: {0}")]
     NotJson(String),
-    /// 401: it is not known who calls.
-    #[error("Say who you are: send a token, as in `Authorization: Bearer <token>`.")]
+    /// 401: the request is unauthenticated.
+    #[error("Authentication is required: send a bearer token, as in `Authorization: Bearer <token>`.")]
     Unauthorized,
-    /// 403: it is known who calls, and they are not an admin.
-    #[error("This is for admins only.")]
+    /// 403: the caller is not an admin.
+    #[error("This route requires the admin scope.")]
     Forbidden,
-    /// 404: the route exists, the task does not.
+    /// 404: the task does not exist, or belongs to another user.
     #[error("Task {0} does not exist.")]
     NoSuchTask(TaskId),
-    /// 404: there is no such route.
-    #[error("There is nothing at {0}.")]
+    /// 404: the route does not exist.
+    #[error("Nothing was found at {0}.")]
     NoSuchRoute(String),
-    /// 405: the path exists, but not with this method. Names those that are (RFC 9110, section 15.5.6).
-    #[error("This path does not take {method}, only {allow}.")]
+    /// 405: the path does not support this method. The response lists those that it supports (RFC
+    /// 9110, section 15.5.6).
+    #[error("This path does not support {method}; it supports {allow}.")]
     MethodNotAllowed {
-        /// The method that was used.
+        /// The method of the request.
         method: String,
-        /// The methods the path takes, separated by commas.
+        /// The supported methods, separated by commas.
         allow: &'static str,
     },
-    /// 409: a worker holds the task.
+    /// 409: a worker has a lease on the task.
     #[error("Task {0} is being processed. Wait until it is completed or failed.")]
     Processing(TaskId),
-    /// 409: another request with the same `Idempotency-Key` has not ended yet. Worth a retry.
+    /// 409: another request with the same `Idempotency-Key` is in progress. Clients may retry.
     #[error("A request with this Idempotency-Key is still in progress. Please try again.")]
     InProgress,
-    /// 412: the task is not, or no longer, as the client's `If-Match` demands.
-    #[error("Task {0} has changed: its ETag is not the one in If-Match. Get it again, then decide.")]
+    /// 412: the task's version is not one of those in `If-Match`.
+    #[error("Task {0} has changed: its ETag does not match If-Match. Fetch the task again, then retry.")]
     Stale(TaskId),
-    /// 413: the body is larger than anything valid.
+    /// 413: the body is larger than any valid one.
     #[error("The body has {actual} bytes; at most {max} are accepted.")]
     TooLarge {
-        /// The bytes that were sent.
+        /// The size of the body, in bytes.
         actual: usize,
-        /// The most bytes accepted.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// 415: the body claims to be something else than JSON.
-    #[error("The body must be application/json, not {0}.")]
+    /// 415: the `Content-Type` is not JSON.
+    #[error("Content-Type must be application/json, not {0}.")]
     UnsupportedMediaType(String),
-    /// 422: well-formed, but not valid. Lists every mistake.
+    /// 422: the request is well-formed but not valid. The response lists every mistake.
     #[error("The request is well-formed but not valid; see `errors`.")]
     Invalid(Vec<FieldError>),
-    /// 503: the database cannot be reached or does not answer in time. Worth a retry.
+    /// 503: the database is unreachable or does not respond in time. Clients may retry.
     #[error("The database is unavailable. Please try again.")]
     Unavailable(#[source] StoreError),
-    /// 503: SQS cannot be reached or does not answer in time. Worth a retry.
+    /// 503: SQS is unreachable or does not respond in time. Clients may retry.
     #[error("The queue is unavailable. Please try again.")]
     QueueUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// 500: a bug of ours.
-    #[error("Something went wrong on our side.")]
+    /// 500: a bug.
+    #[error("An unexpected error occurred.")]
     Internal(#[source] StoreError),
 }
 
@@ -125,7 +126,7 @@ impl ApiError {
             Self::Unavailable(_) | Self::QueueUnavailable(_) | Self::InProgress => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
-            // RFC 9110, section 15.5.2, demands it.
+            // Required by RFC 9110, section 15.5.2.
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }

@@ -1,4 +1,5 @@
-//! Optimistic concurrency: a task's version is its `ETag`, and requests may depend on it (RFC 9110, section 13).
+//! Optimistic concurrency: a task's version is its `ETag`, and requests may be conditional on it
+//! (RFC 9110, section 13).
 
 use lambda_http::{
     Body, Request, Response,
@@ -7,20 +8,20 @@ use lambda_http::{
 
 use crate::domain::Task;
 
-/// A response with a task, and its version as `ETag`.
+/// A response with the task as body and its version as `ETag`.
 pub fn task(status: StatusCode, task: &Task) -> Response<Body> {
     let mut response = super::json(status, task);
     response.headers_mut().insert(header::ETAG, etag(task));
     response
 }
 
-/// 200 with the task; 304 without it if the client has this version already (`If-None-Match`).
+/// 200 with the task, or 304 if the client already has this version (`If-None-Match`).
 pub fn task_or_not_modified(request: &Request, known: &Task) -> Response<Body> {
     let mut response = task(StatusCode::OK, known);
     let is_known = match tags(request, header::IF_NONE_MATCH) {
         Tags::None => false,
         Tags::Any => true,
-        // Weak comparison: the tag of a compressed copy counts as well.
+        // Weak comparison: the tag of a compressed response also matches.
         Tags::List(tags) => tags.iter().any(|tag| tag.version == known.version),
     };
     if is_known {
@@ -31,11 +32,12 @@ pub fn task_or_not_modified(request: &Request, known: &Task) -> Response<Body> {
     response
 }
 
-/// The versions that a change is for (`If-Match`); `None` if it is for any.
+/// The versions that a change requires (`If-Match`); `None` if it applies to any version.
 pub fn if_match(request: &Request) -> Option<Vec<i64>> {
     match tags(request, header::IF_MATCH) {
         Tags::None | Tags::Any => None,
-        // Strong comparison: a weak tag does not say that the task is exactly as the client saw it.
+        // Strong comparison: a weak tag does not guarantee that the task is exactly as the client
+        // saw it.
         Tags::List(tags) => Some(tags.iter().filter(|tag| !tag.is_weak).map(|tag| tag.version).collect()),
     }
 }
@@ -44,13 +46,13 @@ fn etag(task: &Task) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{}\"", task.version)).expect("digits in quotes are a header value")
 }
 
-/// What an `If-Match` or `If-None-Match` names.
+/// The value of `If-Match` or `If-None-Match`.
 enum Tags {
-    /// There is no such header.
+    /// The header is missing.
     None,
     /// `*`
     Any,
-    /// Those of its tags that can be ours. Others match no version, which is also what not listing them does.
+    /// The tags in our format. Others match no version, so they are left out.
     List(Vec<Tag>),
 }
 
@@ -67,7 +69,7 @@ impl Tag {
         };
         let digits = text.strip_prefix('"')?.strip_suffix('"')?;
         let version: i64 = digits.parse().ok()?;
-        // One spelling: `"+7"` and `"007"` are tags of something else.
+        // Each version has one spelling: `"+7"` and `"007"` match nothing.
         (version.to_string() == digits).then_some(Self { version, is_weak })
     }
 }
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn if_match_names_the_versions_that_a_change_is_for() {
+    fn if_match_lists_required_versions() {
         let versions = |values: &[&str]| if_match(&request(header::IF_MATCH, values));
         assert_eq!(versions(&[]), None);
         assert_eq!(versions(&["*"]), None);
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_are_not_ours_match_nothing() {
+    fn unrelated_tags_match_nothing() {
         let versions = |value: &str| if_match(&request(header::IF_MATCH, &[value]));
         for foreign in [
             "", "7", "\"\"", "\"007\"", "\"+7\"", "\"abc\"", "W/\"7\"", "\"7", "é", "\"1,2\"", "*, *",

@@ -1,6 +1,8 @@
-//! How a request becomes a response.
+//! HTTP: from requests to responses.
 //!
-//! A handler is an `async fn(&State, Context) -> Result<Response<Body>, ApiError>`. [`serve`] runs it under Lambda, behind API Gateway's REST API (payload 1.0) and, for `cargo lambda watch`, HTTP API (2.0).
+//! A handler is an `async fn(&State, Context) -> Result<Response<Body>, ApiError>`. [`serve`] runs
+//! it under Lambda, behind an API Gateway REST API (payload format 1.0) or, with
+//! `cargo lambda watch`, an HTTP API (2.0).
 
 mod context;
 pub mod cors;
@@ -26,7 +28,7 @@ use crate::domain::TaskId;
 
 /// A response with a JSON body.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    let body = serde_json::to_string(body).expect("our types have string keys and infallible serialisers");
+    let body = serde_json::to_string(body).expect("our types have string keys and infallible serializers");
     let mut response = Response::new(Body::Text(body));
     *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");
@@ -34,12 +36,12 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     response
 }
 
-/// Says that what was asked for is done, or under way.
+/// Confirms a request that was carried out or queued.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Confirmation {
-    /// What, for a person.
+    /// A human-readable confirmation.
     #[schema(example = "Task 7 queued for processing")]
     pub message: String,
-    /// The task it was asked for.
+    /// The id of the task.
     pub task_id: TaskId,
 }

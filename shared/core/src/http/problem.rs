@@ -1,24 +1,24 @@
-//! The body of every error: problem details (RFC 9457). Also how the OpenAPI document describes each error, once for
-//! all routes.
+//! Problem details (RFC 9457), the body of every error, and the error responses that the routes
+//! share in the OpenAPI document.
 
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
 
 use crate::domain::FieldError;
 
-/// What went wrong (RFC 9457, section 3.1).
+/// Problem details (RFC 9457, section 3.1).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// `about:blank`: the status code says it all (RFC 9457, section 4.2.1).
+    /// `about:blank`: the status code is the problem type (RFC 9457, section 4.2.1).
     #[schema(value_type = String, example = "about:blank")]
     pub r#type: &'static str,
-    /// The name of the status code.
+    /// The reason phrase of the status code.
     #[schema(value_type = String, example = "Not Found")]
     pub title: &'static str,
     /// The status code of the response.
     #[schema(minimum = 400, maximum = 599, example = 404)]
     pub status: u16,
-    /// What happened, for a person.
+    /// A human-readable explanation.
     #[schema(example = "Task 7 does not exist.")]
     pub detail: String,
     /// Every mistake in the input (422 only).
@@ -42,12 +42,12 @@ pub struct NotJson(pub Problem);
 /// 401 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "There is no token, or no valid one.",
+    description = "The token is missing or invalid.",
     content_type = "application/problem+json",
     headers(("WWW-Authenticate" = String, description = "`Bearer`")),
     example = json!({
         "type": "about:blank", "title": "Unauthorized", "status": 401,
-        "detail": "Say who you are: send a token, as in `Authorization: Bearer <token>`.",
+        "detail": "Authentication is required: send a bearer token, as in `Authorization: Bearer <token>`.",
     })
 )]
 pub struct Unauthorized(pub Problem);
@@ -55,10 +55,10 @@ pub struct Unauthorized(pub Problem);
 /// 403 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The token is not an admin's.",
+    description = "The token lacks the admin scope.",
     content_type = "application/problem+json",
     example = json!({
-        "type": "about:blank", "title": "Forbidden", "status": 403, "detail": "This is for admins only.",
+        "type": "about:blank", "title": "Forbidden", "status": 403, "detail": "This route requires the admin scope.",
     })
 )]
 pub struct Forbidden(pub Problem);
@@ -66,7 +66,7 @@ pub struct Forbidden(pub Problem);
 /// 404 of a task in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "There is no such task, or it is somebody else's.",
+    description = "The task does not exist, or belongs to another user.",
     content_type = "application/problem+json",
     example = json!({
         "type": "about:blank", "status": 404, "title": "Not Found", "detail": "Task 7 does not exist.",
@@ -77,10 +77,10 @@ pub struct NoSuchTask(pub Problem);
 /// 404 of a path in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "There is nothing at this path.",
+    description = "No resource has this path.",
     content_type = "application/problem+json",
     example = json!({
-        "type": "about:blank", "status": 404, "title": "Not Found", "detail": "There is nothing at /docs/none.js.",
+        "type": "about:blank", "status": 404, "title": "Not Found", "detail": "Nothing was found at /docs/none.js.",
     })
 )]
 pub struct NoSuchRoute(pub Problem);
@@ -102,7 +102,7 @@ pub struct Processing(pub Problem);
 #[response(
     description = "A request with the same `Idempotency-Key` is still in progress.",
     content_type = "application/problem+json",
-    headers(("Retry-After" = u32, description = "In how many seconds to try again.")),
+    headers(("Retry-After" = u32, description = "Seconds to wait before retrying.")),
     example = json!({
         "type": "about:blank", "status": 409, "title": "Conflict",
         "detail": "A request with this Idempotency-Key is still in progress. Please try again.",
@@ -113,11 +113,11 @@ pub struct InProgress(pub Problem);
 /// 412 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The task's `ETag` is not one of those in `If-Match`.",
+    description = "The task's `ETag` matches none of those in `If-Match`.",
     content_type = "application/problem+json",
     example = json!({
         "type": "about:blank", "status": 412, "title": "Precondition Failed",
-        "detail": "Task 7 has changed: its ETag is not the one in If-Match. Get it again, then decide.",
+        "detail": "Task 7 has changed: its ETag does not match If-Match. Fetch the task again, then retry.",
     })
 )]
 pub struct Stale(pub Problem);
@@ -137,11 +137,11 @@ pub struct TooLarge(pub Problem);
 /// 415 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The body says that it is something else than JSON.",
+    description = "The request's `Content-Type` is not JSON.",
     content_type = "application/problem+json",
     example = json!({
         "type": "about:blank", "status": 415, "title": "Unsupported Media Type",
-        "detail": "The body must be application/json, not text/csv.",
+        "detail": "Content-Type must be application/json, not text/csv.",
     })
 )]
 pub struct UnsupportedMediaType(pub Problem);
@@ -162,9 +162,9 @@ pub struct Invalid(pub Problem);
 /// 503 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "Postgres, or SQS where there is no answer without it, is unavailable.",
+    description = "Postgres is unavailable, or SQS, where the response depends on it.",
     content_type = "application/problem+json",
-    headers(("Retry-After" = u32, description = "In how many seconds to try again.")),
+    headers(("Retry-After" = u32, description = "Seconds to wait before retrying.")),
     example = json!({
         "type": "about:blank", "status": 503, "title": "Service Unavailable",
         "detail": "The database is unavailable. Please try again.",

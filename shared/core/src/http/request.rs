@@ -1,4 +1,4 @@
-//! What handlers read from a request.
+//! Reads path, query, headers and body of a request.
 
 use std::borrow::Cow;
 
@@ -9,16 +9,17 @@ use tracing::Span;
 use super::ApiError;
 use crate::domain::{FieldError, IdempotencyKey, Input, TaskId};
 
-/// The most bytes a body may have. The largest valid one, a title and a description of nothing but escaped
-/// emoji (12 bytes a character), has 124 KiB.
+/// The largest accepted body, in bytes. The largest valid one, whose title and description consist
+/// of escaped emoji (12 bytes per character), has 124 KiB.
 const MAX_BODY: usize = 128 * 1024;
 
-/// The `{id}` of the path. Also names the task in every log line of this request.
+/// The `{id}` of the path. Also adds it to every log line of this request.
 pub fn task_id(request: &Request) -> Result<TaskId, ApiError> {
     let parameters = request.path_parameters();
     let text = parameters.first("id").unwrap_or_default();
     let text = match request.request_context_ref() {
-        // API Gateway decodes path parameters; `cargo lambda watch`, which sends this version, does not.
+        // API Gateway decodes path parameters. `cargo lambda watch`, which sends payload format
+        // 2.0, does not.
         Some(RequestContext::ApiGatewayV2(_)) => percent_decode_str(text).decode_utf8_lossy(),
         _ => Cow::Borrowed(text),
     };
@@ -47,7 +48,7 @@ pub fn idempotency_key(request: &Request) -> Result<Option<IdempotencyKey>, ApiE
     IdempotencyKey::parse(value.as_bytes()).map(Some).map_err(invalid)
 }
 
-/// The body, parsed into `T`; if it is not valid, every mistake in it.
+/// Parses the body into `T`, or reports every mistake in it.
 pub fn json_body<T: Input>(request: &Request) -> Result<T, ApiError> {
     check_media_type(request)?;
     let bytes = body_bytes(request);
@@ -69,8 +70,9 @@ fn body_bytes(request: &Request) -> &[u8] {
     }
 }
 
-/// JSON by any of its names. A missing `Content-Type` is taken as JSON, and so is the form type, which
-/// `curl -d` sends by itself: this API has no forms, and what counts is whether the body parses.
+/// Accepts every JSON media type. A missing `Content-Type` also counts as JSON, and so does the
+/// form type, which `curl -d` sends by default: this API has no forms, and a body that is not JSON
+/// fails to parse.
 fn check_media_type(request: &Request) -> Result<(), ApiError> {
     let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
         return Ok(());

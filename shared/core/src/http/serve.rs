@@ -24,12 +24,12 @@ use crate::{
     trace::TraceHeader,
 };
 
-/// A handler without its type, so that all below is compiled here, once, and not again in every function.
+/// A type-erased handler, so that the code below is compiled once, here, and not in every function.
 type Handler<'a> = dyn Fn(Context) -> BoxFuture<'a> + Sync + 'a;
 
 type BoxFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, ApiError>> + Send + 'a>>;
 
-/// Serves requests until Lambda ends the execution environment.
+/// Serves requests until Lambda shuts down the execution environment.
 pub async fn serve<'a, H, F>(handler: H) -> Result<(), Error>
 where
     H: Fn(Context) -> F + Sync + 'a,
@@ -44,7 +44,8 @@ async fn run(handler: &Handler<'_>) -> Result<(), Error> {
     lambda_http::lambda_runtime::run(service_fn(|event| respond_to(handler, auth, cors.as_ref(), event))).await
 }
 
-/// Answers one API Gateway event. The answer serialises to what API Gateway expects.
+/// Handles one API Gateway event. The return value serializes to the response format of API
+/// Gateway.
 pub async fn respond<'a, H, F>(
     handler: &'a H,
     auth: Auth,
@@ -71,7 +72,7 @@ async fn respond_to(
     adapt(handler, auth, cors, event).await
 }
 
-/// Has the handler respond to an event that is a request.
+/// Converts the event to a request, calls the handler and converts its response.
 async fn adapt(
     handler: &Handler<'_>,
     auth: Auth,
@@ -92,8 +93,9 @@ async fn adapt(
     }
 }
 
-/// A response whose body is text or bytes already. `lambda_http` would guess that from the content type and read the
-/// body once more, with the tables of all character sets of the web: 154 KB of each function, not zipped.
+/// A response whose body is already text or bytes. For other types `lambda_http` guesses which from
+/// the content type and decodes the body with the character set tables of the web: 154 KB of each
+/// function, unzipped.
 struct Ready(Response<Body>);
 
 impl IntoResponse for Ready {
@@ -103,7 +105,8 @@ impl IntoResponse for Ready {
 }
 
 async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body> {
-    // The path as the client sent it; the URI may have the stage in front. No query: it may hold anything.
+    // The path as the client sent it: the URI may begin with the stage. Without the query, which
+    // may contain sensitive data.
     let span = tracing::info_span!(
         "request",
         method = %context.request.method(),
@@ -119,7 +122,7 @@ async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body
             }
             error.into_response()
         });
-        protect(response.headers_mut());
+        add_security_headers(response.headers_mut());
         tracing::info!(status = response.status().as_u16(), "request served");
         response
     }
@@ -127,11 +130,11 @@ async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body
     .await
 }
 
-/// What keeps a browser from making more of an answer than it is, where the handler has not decided itself (OWASP,
-/// "REST Security Cheat Sheet", "Security Headers").
-fn protect(headers: &mut HeaderMap) {
+/// Adds security headers, except those that the handler has set (OWASP, "REST Security Cheat
+/// Sheet", "Security Headers").
+fn add_security_headers(headers: &mut HeaderMap) {
     for (name, value) in [
-        // Answers change at any time; with its ETag a client can ask whether one has.
+        // Responses may change at any time; clients revalidate with the ETag.
         (header::CACHE_CONTROL, "no-cache"),
         (
             header::CONTENT_SECURITY_POLICY,
@@ -145,8 +148,8 @@ fn protect(headers: &mut HeaderMap) {
     }
 }
 
-/// `lambda_http` panics on a body that is marked as base64 and is not: takes such a body out of the event
-/// and returns what is wrong with it.
+/// Removes a body that is marked as base64 but is malformed, and returns the reason: `lambda_http`
+/// would panic on it.
 fn take_malformed_base64(event: &mut LambdaRequest) -> Option<String> {
     let body = match event {
         LambdaRequest::ApiGatewayV1(event) if event.is_base64_encoded => &mut event.body,

@@ -1,7 +1,8 @@
-//! The columns of a task, listed once.
+//! The columns of a task, listed in one place.
 
-/// Hands the columns of a task to another macro: each member of [`Task`](crate::domain::Task), and what a statement
-/// selects for it. `!` and `?` say which may be null, because Postgres does not say so of a `union`.
+/// Passes the columns of a task to another macro: each member of [`Task`](crate::domain::Task) with
+/// its select expression. `!` and `?` state which are nullable, because Postgres reports no
+/// nullability for a `union`.
 macro_rules! with_task_columns {
     ($macro:ident! $input:tt) => {
         $macro! {
@@ -19,8 +20,8 @@ macro_rules! with_task_columns {
     };
 }
 
-/// A statement that responds with tasks: the text before and after their columns, then the arguments. Checked at compile
-/// time like every other: macros by example expand before sqlx reads the text.
+/// A statement that returns tasks: the text before and after their columns, then the arguments.
+/// sqlx checks it at compile time like every other, because macros by example expand first.
 macro_rules! query_tasks {
     (@ ($before:literal, $($after:literal)+ $(, $argument:expr)*) $id:ident $first:literal $(, $member:ident $column:literal)+) => {
         sqlx::query_as!(
@@ -34,7 +35,8 @@ macro_rules! query_tasks {
     };
 }
 
-/// The same for rows that hold more than a task. [`task_of`] takes it out of one.
+/// Like [`query_tasks`], for rows with more columns than a task. [`task_of`] extracts the task from
+/// a row.
 macro_rules! query_tasks_and_more {
     (@ ($before:literal, $($after:literal)+ $(, $argument:expr)*) $id:ident $first:literal $(, $member:ident $column:literal)+) => {
         sqlx::query!(
@@ -47,7 +49,7 @@ macro_rules! query_tasks_and_more {
     };
 }
 
-/// The task of a row of [`query_tasks_and_more`].
+/// Extracts the task from a row of [`query_tasks_and_more`].
 macro_rules! task_of {
     (@ ($row:ident) $($member:ident $column:literal),+) => {
         Task { $($member: $row.$member),+ }

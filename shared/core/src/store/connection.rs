@@ -1,9 +1,9 @@
 //! The one connection of an execution environment.
 //!
-//! Lambda runs one request at a time in an execution environment, so a pool would only add round trips: it
-//! pings on release. Instead one connection is begun during the init phase, kept, and replaced when it is
-//! found dead. A connection frozen together with its environment may be dead on thaw, so it is pinged first
-//! when it has been idle for long.
+//! Lambda runs one request at a time in an execution environment, so a pool would only add round
+//! trips: it pings on release. Instead, one connection is started during init, reused, and replaced
+//! once it is dead. A connection may die while its environment is frozen, so it is pinged before
+//! use if it has been idle for long.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,19 +13,19 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use super::{Login, StoreError, error::sqlstate};
 use crate::{config::ConfigError, telemetry::chain};
 
-/// How long one call may take, connecting included. Below the 3 s after which Lambda ends an API function,
-/// so that the client gets a 503 it can act on.
+/// The deadline of one call, including connecting. Shorter than the 3 s timeout of the API
+/// functions, so that clients get a 503 that they can retry.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long a connection may be idle before it is pinged ahead of its next use.
+/// How long a connection may be idle before it is pinged first.
 const PING_AFTER: Duration = Duration::from_secs(60);
 
-/// How long the answer to that ping may take. A dead peer may never answer: time must be left to reconnect.
+/// The timeout of that ping. A dead peer may never respond, and time must remain to reconnect.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// One round trip to Postgres.
 pub trait Statement: Sync {
-    /// What Postgres responds with.
+    /// What the statement returns.
     type Output: Send;
 
     /// True if running the statement twice has the same effect and output as running it once.
@@ -37,7 +37,7 @@ pub trait Statement: Sync {
     fn run(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
-/// Asks whether Postgres is there.
+/// Checks that Postgres responds.
 struct Ping;
 
 impl Statement for Ping {
@@ -52,7 +52,7 @@ impl Statement for Ping {
     }
 }
 
-/// Postgres, through one connection that is opened when needed.
+/// Access to Postgres through one connection, opened when needed.
 pub struct Database {
     login: Login,
     ping_after: Duration,
@@ -62,14 +62,14 @@ pub struct Database {
 /// The connection for the next call.
 struct CachedConnection {
     state: State,
-    /// Wall-clock time: a monotonic clock may stand still while the environment is frozen.
+    /// Wall-clock time: a monotonic clock may stop while the environment is frozen.
     since: SystemTime,
 }
 
 enum State {
-    /// Begun during init, and perhaps not finished.
+    /// Started during init and possibly unfinished.
     Pending(JoinHandle<Result<PgConnection, sqlx::Error>>),
-    /// Used before.
+    /// Open.
     Ready(PgConnection),
 }
 
@@ -79,14 +79,14 @@ impl CachedConnection {
         Self { state, since }
     }
 
-    /// For how long; nothing if the clock was set back.
+    /// The time since then; `None` if the clock was set back.
     fn age(&self) -> Option<Duration> {
         self.since.elapsed().ok()
     }
 }
 
-/// Server-side timeouts, shorter than [`DEADLINE`], so that Postgres cancels a statement before the client stops waiting
-/// for it.
+/// Server-side timeouts, shorter than [`DEADLINE`], so that Postgres cancels a statement before the
+/// client stops waiting for it.
 pub const LIMITS: [(&str, &str); 3] = [
     ("statement_timeout", "1800ms"),
     ("lock_timeout", "1s"),
@@ -97,7 +97,8 @@ impl Database {
     /// Prepares access; connects on first use.
     pub fn new(login: impl Into<Login>) -> Self {
         let login = login.into();
-        // A role that logs in by itself has them from roles.sql: RDS Proxy refuses a connection with options.
+        // Roles that log in with a token have these limits from roles.sql: RDS Proxy rejects
+        // connections with options.
         let login = if login.is_by_token() {
             login
         } else {
@@ -110,41 +111,43 @@ impl Database {
         }
     }
 
-    /// Changes how long the connection may be idle before it is pinged; a test cannot wait for a minute.
+    /// Changes the idle time before a ping; tests cannot wait a minute.
     pub fn ping_after(self, ping_after: Duration) -> Self {
         Self { ping_after, ..self }
     }
 
-    /// Prepares access as the environment says, and begins to connect.
+    /// Prepares access with the settings of the environment, and starts connecting.
     pub fn from_env() -> Result<Self, ConfigError> {
         Ok(Self::new(Login::from_env()?).connect_ahead())
     }
 
-    /// Begins to connect, ahead of the first call, within a runtime.
+    /// Starts connecting ahead of the first call. Requires a Tokio runtime.
     ///
-    /// Nobody waits for it here: the function asks for its first event meanwhile. A database that is down does not stop
-    /// the function from starting: the request that needs it answers 503, and one after recovery succeeds.
+    /// Connecting does not block init: the function fetches its first event in the meantime. It
+    /// also starts while the database is down: requests that need the database return 503 until it
+    /// recovers.
     pub fn connect_ahead(mut self) -> Self {
         let login = self.login.clone();
-        let begun = tokio::spawn(async move { login.connect().await });
-        *self.cached.get_mut() = Some(CachedConnection::new(State::Pending(begun)));
+        let pending = tokio::spawn(async move { login.connect().await });
+        *self.cached.get_mut() = Some(CachedConnection::new(State::Pending(pending)));
         self
     }
 
-    /// Asks the database whether it is there.
+    /// Checks that the database responds.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run(&Ping).await
     }
 
-    /// Runs a statement and returns its output, connecting first if need be.
+    /// Runs a statement and returns its output, connecting first if necessary.
     ///
-    /// If the cached connection turns out to be dead, the statement is repeated once on a new one; unless it
-    /// might then run twice and must not, in which case it fails as [`StoreError::Unavailable`].
+    /// If the cached connection turns out to be dead, the statement is retried once on a new one. A
+    /// statement that may have run and is not repeatable fails with [`StoreError::Unavailable`]
+    /// instead.
     pub async fn run<S: Statement>(&self, statement: &S) -> Result<S::Output, StoreError> {
         timeout(DEADLINE, async {
             let mut cached = self.cached.lock().await;
-            // Taken out, and put back only in a known state: a call that is cancelled half-way (deadline,
-            // panic) drops the connection instead of leaving an unread response on it.
+            // Taken out and put back only in a known state: a call that is canceled midway
+            // (deadline, panic) drops the connection instead of leaving an unread response on it.
             if let Some(mut connection) = self.alive(cached.take()).await {
                 match statement.run(&mut connection).await {
                     Err(error) if may_repeat(statement, &error) => {
@@ -165,14 +168,15 @@ impl Database {
         .unwrap_or(Err(StoreError::TimedOut))
     }
 
-    /// The cached connection, unless it could not be opened, or has been idle for long and does not answer.
+    /// The cached connection, unless it failed to open, or has been idle for long and does not
+    /// respond to a ping.
     async fn alive(&self, cached: Option<CachedConnection>) -> Option<PgConnection> {
         let cached = cached?;
         let age = cached.age();
         let mut connection = match cached.state {
             State::Ready(connection) => connection,
             State::Pending(task) => {
-                // Frozen half-way: whoever was to answer has given up by now.
+                // The environment was frozen while connecting: the server has timed out since.
                 if !task.is_finished() && age.is_none_or(|age| age > DEADLINE) {
                     task.abort();
                     return None;
@@ -180,7 +184,7 @@ impl Database {
                 match task.await {
                     Ok(Ok(connection)) => connection,
                     Ok(Err(error)) => {
-                        tracing::warn!(error = chain(&error), "no database connection during init");
+                        tracing::warn!(error = chain(&error), "connecting to the database during init failed");
                         return None;
                     }
                     Err(_) => return None,
@@ -193,7 +197,7 @@ impl Database {
     }
 }
 
-/// Keeps the connection for the next call unless the outcome says that it is of no more use.
+/// Caches the connection for the next call, unless the outcome shows that it is unusable.
 fn keep<T>(cached: &mut Option<CachedConnection>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
     if !outcome
         .as_ref()
@@ -206,19 +210,20 @@ fn keep<T>(cached: &mut Option<CachedConnection>, connection: PgConnection, outc
 fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
-        // 57P01 to 57P05: Postgres ends the session.
+        // 57P01 to 57P05: Postgres terminates the session.
         _ => sqlstate(error).is_some_and(|code| code.starts_with("57P")),
     }
 }
 
-/// After a failover the old writer may still answer, as a reader: only a new connection finds the new writer.
+/// After a failover the old writer may still respond, as a reader: only a new connection reaches
+/// the new writer.
 fn is_read_only(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("25006")
 }
 
-/// True if the statement may be sent again on a new connection, and that may help.
+/// True if it is safe and useful to retry the statement on a new connection.
 fn may_repeat(statement: &impl Statement, error: &sqlx::Error) -> bool {
-    // admin_shutdown and idle_session_timeout undo what they interrupt: the statement has had no effect.
+    // admin_shutdown and idle_session_timeout roll back the statement, so it had no effect.
     let no_effect = matches!(sqlstate(error).as_deref(), Some("57P01" | "57P05")) || is_read_only(error);
     no_effect || (statement.is_repeatable() && is_lost(error))
 }

@@ -1,22 +1,23 @@
-//! What can go wrong between us and Postgres.
+//! Errors of the database.
 
 use std::borrow::Cow;
 
 use sqlx::error::DatabaseError;
 
-/// Why a statement has no answer.
+/// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres cannot be reached or cannot serve us now. Worth a retry: 503 for a client, a transient
-    /// failure for the task-processor.
+    /// Postgres is unreachable or temporarily cannot serve requests. Transient: clients get a 503,
+    /// the task-processor retries.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// No answer within the time a statement may take. As worth a retry as [`StoreError::Unavailable`];
-    /// a write may or may not have happened.
-    #[error("the database did not answer in time")]
+    /// No response within the deadline. Transient like [`StoreError::Unavailable`], but a write may
+    /// or may not have happened.
+    #[error("the database did not respond in time")]
     TimedOut,
-    /// Anything else is a bug: a statement that does not fit the schema, a value that cannot be decoded.
-    #[error("the database refused a statement")]
+    /// Everything else is a bug: a statement that does not match the schema, or a value that cannot
+    /// be decoded.
+    #[error("the database rejected a statement")]
     Unexpected(#[source] sqlx::Error),
 }
 
@@ -33,12 +34,13 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// What Postgres says is wrong (PostgreSQL documentation, appendix A); `None` if it was not Postgres that said so.
+/// The SQLSTATE of an error (PostgreSQL documentation, appendix A); `None` if the error is not from
+/// Postgres.
 pub(super) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(DatabaseError::code)
 }
 
-/// True for the SQLSTATEs that go away by themselves.
+/// True for SQLSTATEs that resolve without intervention.
 fn is_transient(code: &str) -> bool {
     const CLASSES: [&str; 3] = [
         "08", // connection exception
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_connection_is_unavailable_a_missing_row_is_a_bug() {
+    fn broken_connection_is_transient_missing_row_is_not() {
         let broken = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
         assert!(matches!(StoreError::from(broken), StoreError::Unavailable(_)));
         assert!(matches!(
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sqlstates_that_go_away_by_themselves_are_transient() {
+    fn only_transient_sqlstates_are_unavailable() {
         for code in ["08006", "53300", "57P01", "57P03", "57014", "25006", "40P01"] {
             assert!(is_transient(code), "{code}");
         }

@@ -1,4 +1,4 @@
-//! The statements behind the `Idempotency-Key` header: create once, forget expired keys.
+//! The statements behind the `Idempotency-Key` header: create a task once, delete expired keys.
 
 use std::time::Duration;
 
@@ -7,38 +7,37 @@ use sqlx::PgConnection;
 use super::{Statement, error::sqlstate};
 use crate::domain::{Description, IdempotencyKey, NewTask, Status, Task, TaskId};
 
-/// What became of a request to create a task once.
+/// The outcome of creating a task once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreateOnceOutcome {
     /// The task is stored, pending and not yet enqueued, and so is the key.
     Created(Task),
-    /// The key was used before with the same body: the task as it was answered then.
+    /// The key was used before with the same body: the task as returned then.
     Replayed(Task),
     /// The key was used before with another body.
-    OtherBody,
-    /// Another request with this key is at work, and has not ended within the time a lock may take.
+    KeyReused,
+    /// Another request with this key is in progress and did not end within `lock_timeout`.
     InProgress,
 }
 
-/// Stores a new task and the key of its request in one transaction, unless the key is known.
+/// Stores a new task and the key of its request in one transaction, unless the key exists already.
 ///
-/// A key is its caller's own: the same from somebody else is another request, or one would be answered the other's
-/// task. It is stored together with the caller, in one text, because the primary key must stay as it is: during a
-/// deployment the previous version still uses it. Keys that the previous version has stored do not say whose they are,
-/// and are not found any more: a request that is repeated across the deployment creates another task. (The first one is
-/// nobody's, and so out of reach of all but admins.) The anonymous caller of an open API is a caller like any other.
+/// Keys are scoped to their caller: the same key from another caller is another request, so that no
+/// caller receives another's task. Key and caller are stored in one text, because the primary key
+/// cannot change: during a deployment the previous version still uses it. Keys stored by the
+/// previous version have no caller and no longer match: a request that is retried across the
+/// deployment creates another task. (The first task has no owner, so only admins can reach it.) The
+/// anonymous caller of an open API is a caller like any other.
 pub struct CreateOnce<'a> {
-    /// The key.
     pub key: &'a IdempotencyKey,
-    /// Whose key it is, and who creates the task.
+    /// The caller: owner of the key and of the task.
     pub created_by: &'a str,
-    /// How long the key is remembered.
+    /// How long to store the key.
     pub keep: Duration,
-    /// The task.
     pub new: &'a NewTask,
 }
 
-/// The constraint that two requests with one key violate when both have found it unknown.
+/// The constraint violated by the second of two concurrent requests with a new key.
 const KEY_IS_UNIQUE: &str = "idempotency_keys_pkey";
 
 /// lock_not_available (PostgreSQL documentation, appendix A): `lock_timeout` has passed.
@@ -53,7 +52,7 @@ impl Statement for CreateOnce<'_> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         match self.attempt(connection).await {
-            // The other request was first, and is done: now its key is known.
+            // The other request has committed, so its key now exists.
             Err(error) if constraint(&error) == Some(KEY_IS_UNIQUE) => self.attempt(connection).await,
             Err(error) if sqlstate(&error).as_deref() == Some(LOCK_NOT_AVAILABLE) => Ok(CreateOnceOutcome::InProgress),
             outcome => outcome,
@@ -62,16 +61,16 @@ impl Statement for CreateOnce<'_> {
 }
 
 impl CreateOnce<'_> {
-    /// What is stored: the key, a quote, and the subject. No key contains a quote, so it is clear where the subject
-    /// begins, and none of these is a key that the previous version could store.
+    /// The stored text: key, quote, subject. Keys contain no quote, so the subject begins
+    /// unambiguously, and the text differs from every key that the previous version can store.
     fn scoped_key(&self) -> String {
         format!("{}\"{}", self.key.as_str(), self.created_by)
     }
 
     async fn attempt(&self, connection: &mut PgConnection) -> Result<CreateOnceOutcome, sqlx::Error> {
         let NewTask { title, description } = self.new;
-        // The insert into idempotency_keys waits for a transaction that has inserted the same key, and fails if
-        // that one commits: the task is then undone, too.
+        // The insert into idempotency_keys waits for any transaction that inserted the same key,
+        // and fails if that one commits; the new task is then rolled back as well.
         let row = sqlx::query!(
             r#"with request as (
                    select sha256(convert_to(jsonb_build_array($3::text, $4::text)::text, 'UTF8')) as fingerprint
@@ -109,7 +108,7 @@ impl CreateOnce<'_> {
         )
         .fetch_one(connection)
         .await?;
-        // What a task is when it has just been created, and so what was answered the first time.
+        // The task as it was created, and so as the first response returned it.
         let task = Task {
             id: row.task_id,
             title: title.clone(),
@@ -124,7 +123,7 @@ impl CreateOnce<'_> {
         Ok(match (row.is_new, row.same_body) {
             (true, _) => CreateOnceOutcome::Created(task),
             (false, true) => CreateOnceOutcome::Replayed(task),
-            (false, false) => CreateOnceOutcome::OtherBody,
+            (false, false) => CreateOnceOutcome::KeyReused,
         })
     }
 }
@@ -133,9 +132,9 @@ fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()
 }
 
-/// Deletes keys that have expired and answers how many.
+/// Deletes expired keys and returns how many.
 pub struct DeleteExpired {
-    /// How many at the most.
+    /// The maximum number of keys to delete.
     pub limit: i64,
 }
 

@@ -1,8 +1,9 @@
-//! How a connection is opened: with the user and the password of a URL, or as a role with an IAM token.
+//! Logging in to Postgres: with the user and password of a URL, or as a role with an IAM token.
 //!
-//! A token is a signed request, made here and without asking anybody; as a password it opens connections for 15
-//! minutes, and only to one role of one server (Amazon Aurora User Guide, "Connecting to your DB cluster using IAM
-//! authentication"). So each new connection signs its own, and no function has a password that could leak.
+//! A token is a presigned request, computed locally. It serves as the password of one role on one
+//! server for 15 minutes (Amazon Aurora User Guide, "Connecting to your DB cluster using IAM
+//! authentication"). Each new connection signs its own, so no function has a password that could
+//! leak.
 
 use std::str::FromStr;
 
@@ -19,21 +20,22 @@ use time::OffsetDateTime;
 
 use crate::config::{self, AwsCredentials, ConfigError};
 
-/// Who signs the certificates of RDS: rds-ca/README.md says where it comes from.
+/// The certificate authorities of RDS; see rds-ca/README.md for their origin.
 const RDS_CA: &[u8] = include_bytes!("../../rds-ca/rds-ca.pem");
 
-/// All but what a URI may hold as it is (AWS General Reference, "Create a signed AWS API request").
+/// All characters except the unreserved ones of a URI (AWS General Reference, "Create a signed AWS
+/// API request").
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Where the database is, and as whom to log in.
+/// The location of the database and the role of the function.
 #[derive(Config)]
 struct DatabaseConfig {
-    /// `postgres://user:password@host:port/database?sslmode=...`. Without a user the function logs in as its role, with
-    /// an IAM token.
+    /// `postgres://user:password@host:port/database?sslmode=...`. Without a user, the function logs
+    /// in as its role, with an IAM token.
     #[config(env = "DATABASE_URL")]
     database_url: DatabaseUrl,
-    /// What the function may do. A user of the URL, as on a laptop, takes this role for the session, so that what the
-    /// roles may do is tried there, too.
+    /// The database role of the function. If the URL has a user, as locally, the session switches
+    /// to this role, so that local runs also exercise its grants.
     #[config(env = "DATABASE_ROLE")]
     database_role: Option<String>,
 }
@@ -50,7 +52,7 @@ impl TryFrom<String> for DatabaseUrl {
     type Error = &'static str;
 
     fn try_from(url: String) -> Result<Self, Self::Error> {
-        // Says nothing of the text itself, which may hold a password.
+        // The message does not contain the text, which may include a password.
         let invalid = "must be a URL like postgres://user:password@host:5432/database";
         let options = url.parse().map_err(|_| invalid)?;
         let (_, after_scheme) = url.split_once("://").ok_or(invalid)?;
@@ -82,14 +84,14 @@ impl From<PgConnectOptions> for Login {
 impl FromStr for Login {
     type Err = sqlx::Error;
 
-    /// As a URL says: `postgres://user:password@host/database`.
+    /// A login with a URL: `postgres://user:password@host/database`.
     fn from_str(url: &str) -> Result<Self, Self::Err> {
         url.parse::<PgConnectOptions>().map(Self::from)
     }
 }
 
 impl Login {
-    /// As the environment says.
+    /// The login described by the environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         let config: DatabaseConfig = config::from_env()?;
         let DatabaseUrl { options, has_user } = config.database_url;
@@ -100,40 +102,41 @@ impl Login {
         }
     }
 
-    /// As this role, with a token for each connection. Whatever the options say, the server must prove to be one of
-    /// RDS and the one that they name: nobody else gets to see a token.
+    /// A login as this role, with a new token for each connection. TLS always verifies that the
+    /// server has an RDS certificate for its host name, whatever the options specify, so that no
+    /// other server receives a token.
     pub fn as_role(options: PgConnectOptions, role: String, credentials: AwsCredentials) -> Self {
         let options = options.username(&role).ssl_mode(PgSslMode::VerifyFull);
         let iam = Some(Iam { role, credentials });
         Self { options, iam }.trusting(RDS_CA)
     }
 
-    /// Changes who signs the servers' certificates; a test is its own authority.
+    /// Replaces the trusted certificate authorities; tests use their own.
     pub fn trusting(self, authorities: &[u8]) -> Self {
         let options = self.options.ssl_root_cert_from_pem(authorities.to_vec());
         Self { options, ..self }
     }
 
-    /// To another database of the same server.
+    /// The same login to another database of the server.
     pub fn to_database(self, name: &str) -> Self {
         let options = self.options.database(name);
         Self { options, ..self }
     }
 
-    /// With settings for each session.
+    /// The same login with settings for each session.
     pub fn with_settings<const N: usize>(self, settings: [(&str, &str); N]) -> Self {
         let options = self.options.options(settings);
         Self { options, ..self }
     }
 
-    /// True if a role logs in with tokens, and not a user with a password.
+    /// True for a role with IAM tokens, false for a user with a password.
     pub fn is_by_token(&self) -> bool {
         self.iam.is_some()
     }
 
     /// The name of the database.
     pub fn database(&self) -> &str {
-        // Postgres's own rule: without a name, that of the user.
+        // As in Postgres, the default is the name of the user.
         let options = &self.options;
         options.get_database().unwrap_or(options.get_username())
     }
@@ -149,11 +152,11 @@ impl Login {
     }
 }
 
-/// The password of a database role from `now` on, for 15 minutes.
+/// The IAM token of a database role, valid for 15 minutes from `now`.
 ///
-/// A presigned request (AWS General Reference, "Create a signed AWS API request") without its scheme. By hand, because
-/// the crate that signs, aws-sigv4, would bring 20 crates into functions that only read; a test compares the outcome
-/// with botocore's.
+/// It is a presigned request (AWS General Reference, "Create a signed AWS API request") without its
+/// scheme. Implemented here because aws-sigv4 would add 20 crates to functions that only read; a
+/// test compares the token with botocore's.
 pub fn auth_token(credentials: &AwsCredentials, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
     let (year, month, day) = now.to_calendar_date();
     let date = format!("{year:04}{:02}{day:02}", u8::from(month));
@@ -162,7 +165,7 @@ pub fn auth_token(credentials: &AwsCredentials, host: &str, port: u16, role: &st
     let scope = format!("{date}/{}/rds-db/aws4_request", credentials.region);
     let credential = format!("{}/{scope}", credentials.access_key_id);
 
-    // In the order of the names, as the signature wants them.
+    // Sorted by name, as the signature requires.
     let parameters = [
         ("Action", Some("connect")),
         ("DBUser", Some(role)),
@@ -199,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_url_is_parsed_and_a_wrong_one_is_not_repeated_in_the_error() {
+    fn invalid_database_url_is_not_leaked() {
         let url = DatabaseUrl::try_from("postgres://u:p@db:6000/tasks".to_owned()).expect("valid");
         let options = url.options;
         assert_eq!(
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_has_a_user_or_leaves_it_to_the_role() {
+    fn url_with_or_without_user_is_parsed() {
         for (url, has_user) in [
             ("postgres://u:p@db:6000/tasks", true),
             ("postgres://u@db/tasks", true),
@@ -235,8 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_what_botocore_makes() {
-        // Of botocore 1.43.127: generate_db_auth_token, whose parameters stand in another order.
+    fn token_matches_botocore() {
+        // From generate_db_auth_token of botocore 1.43.127, which orders the parameters
+        // differently.
         let now = OffsetDateTime::from_unix_timestamp(1_795_387_412).expect("a time");
         let host = "tasks.cluster-c1.eu-central-1.rds.amazonaws.com";
         let common = "Action=connect&DBUser=reader&X-Amz-Algorithm=AWS4-HMAC-SHA256\
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificates_are_those_that_their_readme_names() {
+    fn rds_ca_matches_checksum_in_readme() {
         let readme = include_str!("../../rds-ca/README.md");
         let sum = format!("{:x}", Sha256::digest(RDS_CA));
         assert!(readme.contains(&sum), "rds-ca.pem has the sum {sum}");

@@ -1,9 +1,10 @@
-//! How tasks are kept in Postgres.
+//! Tasks in Postgres.
 //!
-//! [`Database`] is the connection, opened by a [`Login`], and runs [`Statement`]s: those of the API are in [`tasks`] and
-//! [`idempotency`], those of the task-processor in [`processing`], those of the task-reconciler in [`reconciling`], those
-//! for operators in [`operating`]. Each is checked against the schema at compile time, and is one round trip unless it
-//! says otherwise. [`outbox`] ties them to the queue.
+//! A [`Database`] opens its connection with a [`Login`] and runs [`Statement`]s: those of the API
+//! are in [`tasks`] and [`idempotency`], those of the task-processor in [`processing`], those of
+//! the task-reconciler in [`reconciling`], and those for operators in [`operating`]. Each is
+//! checked against the schema at compile time and takes one round trip unless documented otherwise.
+//! [`outbox`] connects them with the queue.
 
 mod columns;
 mod connection;

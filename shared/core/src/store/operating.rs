@@ -1,4 +1,4 @@
-//! The statements for operators: how the whole is doing, and what a task has been through.
+//! The statements for operators: statistics, and the history of a task.
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -11,66 +11,66 @@ use super::{
 };
 use crate::domain::{Description, Status, Task, TaskId, Title};
 
-/// How the tasks are doing.
+/// Statistics of the tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
-    /// How many there are.
+    /// Tasks by status.
     pub tasks: Counts,
-    /// What happened in each of the last 30 minutes, the oldest first.
+    /// Activity in each of the last 30 minutes, oldest first.
     pub throughput: Vec<Minute>,
-    /// The last 10 that were created, the newest first.
+    /// The 10 tasks created last, newest first.
     pub recent_tasks: Vec<Task>,
-    /// The 10 that failed last, the latest first; `result` says why.
+    /// The 10 tasks that failed last, latest first; `result` contains the reason.
     pub recent_failures: Vec<Task>,
 }
 
-/// How many tasks there are, by status.
+/// The number of tasks, by status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Counts {
-    /// All of them.
+    /// All tasks.
     #[schema(minimum = 0)]
     pub total: i64,
-    /// Those that wait.
+    /// Tasks waiting for a worker.
     #[schema(minimum = 0)]
     pub pending: i64,
-    /// Those that a worker holds.
+    /// Tasks leased by a worker.
     #[schema(minimum = 0)]
     pub processing: i64,
-    /// Those that are done.
+    /// Completed tasks.
     #[schema(minimum = 0)]
     pub completed: i64,
-    /// Those that were given up.
+    /// Failed tasks.
     #[schema(minimum = 0)]
     pub failed: i64,
-    /// For how many seconds the pending one that was asked for first has waited; null if none is pending.
+    /// Seconds since the oldest pending task was queued; null without pending tasks.
     #[schema(required, minimum = 0)]
     pub oldest_pending_seconds: Option<f64>,
 }
 
-/// What happened in a minute.
+/// Activity in one minute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Minute {
-    /// When it began (RFC 3339, UTC).
+    /// The start of the minute (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     pub minute: OffsetDateTime,
-    /// How many tasks were created.
+    /// Tasks created.
     #[schema(minimum = 0)]
     pub created: i64,
-    /// How many were completed.
+    /// Tasks completed.
     #[schema(minimum = 0)]
     pub completed: i64,
-    /// How many were given up.
+    /// Tasks failed.
     #[schema(minimum = 0)]
     pub failed: i64,
-    /// From request to outcome, of half of those; null without any.
+    /// The median time from request to outcome; null without settled tasks.
     #[schema(required, minimum = 0)]
     pub p50_seconds: Option<f64>,
-    /// From request to outcome, of all but the slowest hundredth; null without any.
+    /// The 99th percentile of the time from request to outcome; null without settled tasks.
     #[schema(required, minimum = 0)]
     pub p99_seconds: Option<f64>,
 }
 
-/// Reads the [`Overview`], which Postgres makes in one round trip.
+/// Reads the [`Overview`] in one round trip: Postgres builds it as JSON.
 pub struct ReadOverview;
 
 impl Statement for ReadOverview {
@@ -95,7 +95,7 @@ impl Statement for ReadOverview {
                    select date_trunc('minute', settled_at) as minute,
                           count(*) filter (where status = 'completed') as completed,
                           count(*) filter (where status = 'failed') as failed,
-                          -- Not of those that a client has settled by hand.
+                          -- Without tasks that a client has settled.
                           percentile_cont(array[0.5, 0.99]) within group (
                               order by extract(epoch from settled_at - requested_at)
                           ) filter (where started_at is not null) as seconds
@@ -148,21 +148,20 @@ impl Statement for ReadOverview {
     }
 }
 
-/// The task and when what happened to it; `None` if there is no such task.
+/// Finds a task and the times of its events.
 pub struct FindHistory(pub TaskId);
 
-/// What [`FindHistory`] found. What has happened more than once has its last time.
+/// A task and the times of its events. Repeated events have their latest time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
-    /// The task.
     pub task: Task,
-    /// Who created it; `None` if it is older than this column.
+    /// The owner; `None` if the task is older than this column.
     pub created_by: Option<String>,
-    /// When it was last asked for.
+    /// When processing was last requested.
     pub requested_at: OffsetDateTime,
-    /// When SQS accepted its message.
+    /// When SQS last accepted its message.
     pub enqueued_at: Option<OffsetDateTime>,
-    /// When a worker started on it.
+    /// When the last attempt started.
     pub started_at: Option<OffsetDateTime>,
     /// When it was completed or failed.
     pub settled_at: Option<OffsetDateTime>,

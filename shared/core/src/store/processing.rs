@@ -1,5 +1,5 @@
-//! The statements of the task-processor: claim a batch, settle a batch. One statement each, however many
-//! records the batch holds.
+//! The statements of the task-processor: claim a batch, settle a batch. One statement each,
+//! whatever the size of the batch.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,46 +12,46 @@ use super::{
 };
 use crate::domain::{Description, Status, Task, TaskId, Title};
 
-/// What a claim found out about one task of a batch.
+/// The outcome of a claim, for one task of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
-    /// The task is ours until its lease expires.
+    /// This worker has the lease.
     Claimed(ClaimedTask),
-    /// Another worker holds a lease on the task. If that worker dies, a later claim succeeds.
+    /// Another worker has the lease. If that worker dies, a later claim succeeds.
     Busy,
-    /// The task was completed, failed or deleted after the message was sent: a duplicate or late message, nothing
-    /// to do.
+    /// The task was completed, failed or deleted after the message was sent: the message is a
+    /// duplicate or late, and requires no work.
     Settled,
 }
 
-/// What a worker holds while it works on a task.
+/// A claimed task and its fencing token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedTask {
     /// The task as it was claimed.
     pub task: Task,
-    /// Grows with every claim, and the outcome of a claim counts only while its token is the task's newest:
-    /// a worker that lost its lease cannot overwrite its successor's result.
+    /// Grows with every claim. An outcome is stored only if its token is still the task's current
+    /// one, so a worker that lost its lease cannot overwrite its successor's result.
     pub fencing_token: i64,
 }
 
-/// A task that a message asks for.
+/// A request to process a task, from a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The task.
+pub struct ClaimRequest {
+    /// The id of the task.
     pub id: TaskId,
-    /// When the message was sent, if it says so.
+    /// When the message was sent, if known.
     pub sent_at: Option<OffsetDateTime>,
 }
 
-/// Claims the tasks that wait, those whose worker let its lease expire, and those that failed before their
-/// message was sent: somebody wants them to run again.
+/// Claims tasks that are pending, tasks with an expired lease, and tasks that failed before their
+/// message was sent, which requests another run.
 ///
-/// Answers for every requested task. Two claims of one task never both succeed: the second waits for the
-/// first's row lock and then finds a live lease.
+/// Returns an outcome for every requested task. Two claims of a task never both succeed: the second
+/// waits for the row lock of the first and then finds a valid lease.
 pub struct Claim<'a> {
-    /// The tasks of the batch, each once.
-    pub requests: &'a [Request],
-    /// For how long: until this worker is certainly dead.
+    /// The tasks of the batch, without duplicates.
+    pub requests: &'a [ClaimRequest],
+    /// The duration of the lease: until this worker has certainly stopped.
     pub lease: Duration,
 }
 
@@ -59,15 +59,17 @@ impl Statement for Claim<'_> {
     type Output = HashMap<TaskId, ClaimOutcome>;
 
     fn is_repeatable(&self) -> bool {
-        // A claim whose answer was lost shows as busy when repeated: the messages come back, nothing runs twice.
+        // If the response to a claim is lost, repeating it returns `Busy`: the messages are
+        // redelivered, nothing runs twice.
         true
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let ids: Vec<i64> = self.requests.iter().map(|request| request.id.get()).collect();
         let sent_at: Vec<Option<OffsetDateTime>> = self.requests.iter().map(|request| request.sent_at).collect();
-        // `tasks` shows the tasks as they were when the statement began. A task that is claimable there but was not
-        // claimed was taken by another worker while this statement waited for it: busy.
+        // `tasks` shows the tasks as of the start of the statement. A task that is claimable there
+        // but was not claimed was claimed by another worker while this statement waited for the row
+        // lock: it is busy.
         let rows = query_tasks_and_more!(
             "with requested as (
                    select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
@@ -77,7 +79,7 @@ impl Statement for Claim<'_> {
                    where status = 'pending'
                       or lease_expires_at <= now()
                       or status = 'failed' and settled_at < sent_at
-                   -- Everyone locks in the order of id, so that overlapping batches cannot deadlock.
+                   -- All statements lock in the order of id, so that overlapping batches cannot deadlock.
                    order by tasks.id
                    for update of tasks
                ), claimed as (
@@ -110,8 +112,8 @@ impl Statement for Claim<'_> {
         .fetch_all(connection)
         .await?;
 
-        // What has no row was deleted.
-        let settled = |request: &Request| (request.id, ClaimOutcome::Settled);
+        // Tasks without a row were deleted.
+        let settled = |request: &ClaimRequest| (request.id, ClaimOutcome::Settled);
         let mut claims: HashMap<_, _> = self.requests.iter().map(settled).collect();
         for row in rows {
             let id = row.id;
@@ -129,23 +131,23 @@ impl Statement for Claim<'_> {
     }
 }
 
-/// How the work on a claimed task ended.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The token of the claim under which the work was done.
+    /// The token of the claim.
     pub fencing_token: i64,
-    /// Completed or failed, or pending to give the task back.
+    /// Completed or failed; pending to release the task.
     pub status: Status,
-    /// What came out, or why it failed.
+    /// The output, or the reason for the failure.
     pub result: Option<String>,
 }
 
-/// Stores the outcomes of a batch and answers which of them counted.
+/// Stores the outcomes of a batch and returns the ids of the tasks that they settled.
 ///
-/// An outcome does not count if the task was deleted, given another status or claimed by another worker in
-/// the meantime.
+/// An outcome is discarded if, in the meantime, the task was deleted, received another status or
+/// was claimed by another worker.
 pub struct Settle<'a>(pub &'a [Outcome]);
 
 impl Statement for Settle<'_> {
@@ -165,7 +167,7 @@ impl Statement for Settle<'_> {
                    select *
                    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
                         as outcome (id, fencing_token, status, result)
-                   -- The order in which claims lock, too.
+                   -- In the lock order of claims.
                    order by id
                ), current as (
                    select task.id, outcome.status, outcome.result

@@ -1,5 +1,5 @@
-//! The statements of the task-reconciler: take the tasks whose message is missing, give back those that could
-//! not be sent.
+//! The statements of the task-reconciler: take tasks whose message is missing, and return those
+//! whose message could not be sent.
 
 use std::time::Duration;
 
@@ -8,19 +8,21 @@ use sqlx::PgConnection;
 use super::Statement;
 use crate::domain::{Status, TaskId};
 
-/// Which tasks are due: those whose message is missing.
+/// The condition for a task to be due, because its message is missing.
 ///
-/// That is: never sent (and older than `unsent_after`, so that create-task is not overtaken), or sent longer ago
-/// than `lost_after`, which the queue cannot explain, while no worker holds a lease.
+/// No worker has a lease on it, and its message was either never sent (and the task is older than
+/// `unsent_after`, so that the reconciler does not overtake create-task), or sent more than
+/// `lost_after` ago, longer than the queue's retry window.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
-    /// How old a task must be that was never enqueued.
+    /// The minimum age of a task that was never enqueued.
     pub unsent_after: Duration,
-    /// How long ago the message must have been sent to count as lost.
+    /// The age at which a message counts as lost.
     pub lost_after: Duration,
 }
 
-/// A query with the condition that a task is due between its two parts; [`Due`] has the first two arguments.
+/// A query with the condition of [`Due`] between its two parts. Its first two arguments come from
+/// [`Due`].
 macro_rules! query_due {
     ($before:literal, $after:literal, $due:expr $(, $argument:expr)* $(,)?) => {
         sqlx::query!(
@@ -37,25 +39,24 @@ macro_rules! query_due {
     };
 }
 
-/// What [`TakeDue`] took.
+/// The tasks taken by [`TakeDue`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// These are marked as enqueued, and now to be sent.
+    /// Tasks marked as enqueued, whose messages are now to be sent.
     pub to_send: Vec<TaskId>,
-    /// These were tried too often, each time without an outcome. They are failed now, and say so.
-    pub given_up: Vec<TaskId>,
+    /// Tasks that are now failed, after too many attempts without a reported outcome.
+    pub discarded: Vec<TaskId>,
 }
 
-/// Takes tasks that are due, those first that wait the longest.
+/// Takes tasks that are due, starting with those that have waited longest.
 ///
-/// Two sweeps at once never take the same task: each skips what the other has locked, and what it has taken is
-/// no longer due.
+/// Concurrent sweeps never take the same task: each skips rows that the other has locked, and a
+/// task that was taken is no longer due.
 pub struct TakeDue {
-    /// Which are due.
     pub due: Due,
-    /// After how many attempts a task is given up.
+    /// The number of attempts after which a task is discarded.
     pub max_attempts: i32,
-    /// How many to take at the most.
+    /// The maximum number of tasks to take.
     pub limit: i64,
 }
 
@@ -65,7 +66,7 @@ impl Statement for TakeDue {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let rows = query_due!(
             r#"with due as (
-                   select id, attempts >= $4 as given_up
+                   select id, attempts >= $4 as discarded
                    from tasks
                    where "#,
             r#"    order by enqueued_at nulls first, id
@@ -75,23 +76,23 @@ impl Statement for TakeDue {
                    update tasks
                    set enqueued_at = now()
                    from due
-                   where tasks.id = due.id and not given_up
+                   where tasks.id = due.id and not discarded
                    returning tasks.id, status
-               ), given_up as (
+               ), discarded as (
                    update tasks
                    set status = 'failed',
-                       result = format('given up after %s attempts, none of which reported an outcome', attempts),
+                       result = format('discarded after %s attempts without a reported outcome', attempts),
                        lease_expires_at = null,
                        settled_at = now(),
                        version = version + 1,
                        updated_at = now()
                    from due
-                   where tasks.id = due.id and given_up
+                   where tasks.id = due.id and discarded
                    returning tasks.id, status
                )
                select id as "id!: TaskId", status as "status!: Status" from sent
                union all
-               select id, status from given_up"#,
+               select id, status from discarded"#,
             self.due,
             self.limit,
             self.max_attempts,
@@ -101,7 +102,7 @@ impl Statement for TakeDue {
         let mut taken = Taken::default();
         for row in rows {
             match row.status {
-                Status::Failed => taken.given_up.push(row.id),
+                Status::Failed => taken.discarded.push(row.id),
                 _ => taken.to_send.push(row.id),
             }
         }
@@ -109,7 +110,7 @@ impl Statement for TakeDue {
     }
 }
 
-/// Notes that no message about these tasks was accepted after all.
+/// Clears the mark that these tasks are enqueued, because SQS did not accept their messages.
 pub struct ClearEnqueued<'a>(pub &'a [TaskId]);
 
 impl Statement for ClearEnqueued<'_> {

@@ -1,7 +1,7 @@
 //! The statements of the API functions.
 //!
-//! Those that clients ask for take their [`Access`]. A task out of their reach is found as little as one that does not
-//! exist, whatever else the statement asks about it.
+//! Statements on behalf of a caller take its [`Access`]. A task that the caller cannot access is
+//! treated like one that does not exist, whatever the other conditions of the statement.
 
 use sqlx::PgConnection;
 
@@ -12,9 +12,8 @@ use crate::domain::{
 
 /// Stores a new task, pending and not yet enqueued.
 pub struct Insert<'a> {
-    /// What it is.
     pub new: &'a NewTask,
-    /// Who creates it.
+    /// The owner.
     pub created_by: &'a str,
 }
 
@@ -34,7 +33,7 @@ impl Statement for Insert<'_> {
     }
 }
 
-/// Notes that SQS has accepted a message about the task.
+/// Marks the task as enqueued: SQS has accepted its message.
 pub struct MarkEnqueued(pub TaskId);
 
 impl Statement for MarkEnqueued {
@@ -52,11 +51,10 @@ impl Statement for MarkEnqueued {
     }
 }
 
-/// The task, if there is one.
+/// Finds a task.
 pub struct Find<'a> {
-    /// Which task.
     pub id: TaskId,
-    /// Who asks.
+    /// The tasks that the caller can access.
     pub access: Access<'a>,
 }
 
@@ -79,32 +77,31 @@ impl Statement for Find<'_> {
     }
 }
 
-/// One page of tasks. Two round trips if the tasks are to be counted, too.
+/// Lists one page of tasks. Takes a second round trip if the tasks are counted.
 pub struct List<'a> {
-    /// Which page.
     pub page: &'a Page,
-    /// Who asks.
+    /// The tasks that the caller can access.
     pub access: Access<'a>,
 }
 
-/// What [`List`] found.
+/// A page of tasks.
 #[derive(Debug)]
 pub struct Listed {
-    /// The tasks of the page.
     pub tasks: Vec<Task>,
-    /// Where the next page begins, if there is one.
+    /// The cursor of the next page, if there is one.
     pub next: Option<Cursor>,
-    /// Where the previous page ends, if there is one.
+    /// The cursor of the previous page, if there is one.
     pub previous: Option<Cursor>,
-    /// How many tasks in reach the filter lets through, if that was asked for.
+    /// The number of accessible tasks that match the filter, if counting was requested.
     pub total: Option<i64>,
 }
 
-/// A page of tasks along an index: one statement for each combination of filters, because one for all ("status is null
-/// or ...") would have to fit every combination with one plan. Macros write them, not `QueryBuilder`: sqlx checks each
-/// against the schema, and .sqlx has the text for the tests of their plans.
+/// A page of tasks along an index: one statement for each combination of filters, because a single
+/// statement ("status is null or ...") would need one plan that suits every combination. Macros
+/// generate them instead of `QueryBuilder`, so that sqlx checks each against the schema, and .sqlx
+/// contains the text for the tests of their plans.
 ///
-/// A filter is its value and the text with and without one; `*` stands for the next free argument.
+/// A filter consists of its value and the text with and without one; `*` is the next free argument.
 macro_rules! query_page {
     (
         $page:tt [$number:literal $($numbers:literal)*] [$($text:literal)+] [$($argument:expr),*]
@@ -126,7 +123,7 @@ macro_rules! query_page {
             "from tasks where id " $($text)+ " offset $2 limit $3",
             $from,
             $page.skip,
-            // One more than the page holds, to know whether there is another.
+            // One more than the page contains, to detect whether another page follows.
             $page.limit + 1
             $(, $argument)*
         )
@@ -136,13 +133,14 @@ macro_rules! query_page {
 }
 
 impl List<'_> {
-    /// The tasks from an id on, downwards or upwards.
+    /// The tasks from an id on, in descending or ascending order.
     async fn walk(&self, down: bool, from: i64, connection: &mut PgConnection) -> Result<Vec<Task>, sqlx::Error> {
         let page = self.page;
         let Filter { status, title } = &page.filter;
-        // One's own tasks are not found by `created_by = ..`: that would make the order by id alone, which the primary key
-        // has, too, and the planner walks it past everybody's tasks if it thinks that one's own are among the first. If
-        // they are the last of a million, it is wrong.
+        // Not `created_by = ..` for the caller's own tasks: the order would then be by id alone,
+        // which the primary key also provides, and the planner walks the primary key past the tasks
+        // of all users if it expects the caller's own among the first. It is wrong if they are the
+        // last of a million.
         macro_rules! walk {
             ($from:literal, $order:literal, $order_of_own:literal) => {
                 query_page!(
@@ -166,7 +164,7 @@ impl List<'_> {
         if !count {
             return Ok(None);
         }
-        // Two queries for the reason that there are many above.
+        // Two queries, for the same reason as above.
         let total = match self.access {
             Access::All => {
                 let total = sqlx::query_scalar!(
@@ -209,7 +207,7 @@ impl Statement for List<'_> {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let Page { start, sort, limit, .. } = self.page;
         let newest_first = *sort == Sort::NewestFirst;
-        // A page before a place is walked backwards from there, and then turned round.
+        // A page before a cursor is read backwards from there and then reversed.
         let backwards = matches!(start, Start::Before(_));
         let down = newest_first != backwards;
         let from = match start {
@@ -224,7 +222,7 @@ impl Statement for List<'_> {
         if backwards {
             tasks.reverse();
         }
-        // A page reached through a cursor always has a neighbour on that side.
+        // A page reached through a cursor always has a neighbor on that side.
         let (is_previous, is_next) = match start {
             Start::First => (false, is_more),
             Start::After(_) => (true, is_more),
@@ -239,19 +237,20 @@ impl Statement for List<'_> {
     }
 }
 
-/// What became of a change that may depend on the task's version.
+/// The outcome of a change that may require a version of the task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<T> {
-    /// It was made.
+    /// The task was changed.
     Done(T),
-    /// The task has another version than those the change is for.
+    /// The task does not have a required version.
     Stale,
-    /// There is no such task.
+    /// The task does not exist, or the caller cannot access it.
     NotFound,
 }
 
 impl<T> Change<T> {
-    /// Tells why nothing was changed. Takes a round trip only if the change depended on a version.
+    /// The reason why nothing was changed. Takes a round trip only if the change required a
+    /// version.
     async fn not_made(
         find: Find<'_>,
         versions: Option<&[i64]>,
@@ -264,18 +263,17 @@ impl<T> Change<T> {
     }
 }
 
-/// Changes what the patch names and nothing else.
+/// Changes only the members that are in the patch.
 ///
-/// Naming another status than `processing` ends a worker's lease: its outcome no longer counts. Naming
-/// `processing` keeps a lease, and without one makes the task claimable: nobody is working on it.
+/// Setting a status other than `processing` revokes a worker's lease, so its outcome is discarded.
+/// Setting `processing` preserves an existing lease; a task without a lease becomes claimable,
+/// since no worker is working on it.
 pub struct Update<'a> {
-    /// Which task.
     pub id: TaskId,
-    /// What changes.
     pub patch: &'a TaskPatch,
-    /// The versions that the change is for; `None` for any.
+    /// The required versions; `None` for any.
     pub versions: Option<&'a [i64]>,
-    /// Who asks.
+    /// The tasks that the caller can access.
     pub access: Access<'a>,
 }
 
@@ -283,17 +281,17 @@ impl Statement for Update<'_> {
     type Output = Change<Task>;
 
     fn is_repeatable(&self) -> bool {
-        // A change for one version, repeated after it was made, would find another and be refused.
+        // A change that requires a version changes it, so a repetition would be rejected as stale.
         self.versions.is_none()
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
         if self.patch.is_empty() {
-            // Nothing named, nothing changed: the version stays, too.
-            let is_meant = |task: &Task| self.versions.is_none_or(|versions| versions.contains(&task.version));
+            // An empty patch changes nothing, including the version.
+            let is_required = |task: &Task| self.versions.is_none_or(|versions| versions.contains(&task.version));
             return Ok(match (Find { id, access }).run(connection).await? {
-                Some(task) if is_meant(&task) => Change::Done(task),
+                Some(task) if is_required(&task) => Change::Done(task),
                 Some(_) => Change::Stale,
                 None => Change::NotFound,
             });
@@ -336,13 +334,12 @@ impl Statement for Update<'_> {
     }
 }
 
-/// Deletes the task. A worker that holds it finds it gone and drops its result.
+/// Deletes the task. If a worker has a lease on it, its outcome is discarded.
 pub struct Delete<'a> {
-    /// Which task.
     pub id: TaskId,
-    /// The versions that may be deleted; `None` for any.
+    /// The required versions; `None` for any.
     pub versions: Option<&'a [i64]>,
-    /// Who asks.
+    /// The tasks that the caller can access.
     pub access: Access<'a>,
 }
 
@@ -369,22 +366,21 @@ impl Statement for Delete<'_> {
     }
 }
 
-/// What became of a request to process a task again.
+/// The outcome of a request to process a task again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetOutcome {
     /// The task is pending, without a result, and not yet enqueued.
     Done,
-    /// A worker holds a lease on the task.
+    /// A worker has a lease on the task.
     Processing,
-    /// There is no such task.
+    /// The task does not exist, or the caller cannot access it.
     NotFound,
 }
 
-/// Makes the task pending again, unless a worker holds a lease on it.
+/// Makes the task pending again, unless a worker has a lease on it.
 pub struct Reset<'a> {
-    /// Which task.
     pub id: TaskId,
-    /// Who asks.
+    /// The tasks that the caller can access.
     pub access: Access<'a>,
 }
 

@@ -1,4 +1,4 @@
-//! What every function that uses the database has in common: how it copes without.
+//! How functions respond while the database is unavailable, and how they recover.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ async fn post(app: &App) -> Response {
     app.post("/tasks", json!({"title": "t"})).await
 }
 
-/// Asserts that the client is told to try again, soon enough for the function to live to tell.
+/// Asserts a 503 with `retry-after`, well before the function's timeout.
 async fn assert_unavailable(response: impl Future<Output = Response>) {
     let started = Instant::now();
     let response = response.await;
@@ -48,13 +48,13 @@ async fn unreachable_database_is_503_with_retry_after() {
         assert_eq!(response.header("retry-after"), "2");
         assert!(
             !response.json().to_string().contains("127.0.0.1"),
-            "internals in {response:?}"
+            "{response:?} reveals internals"
         );
     }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn hanging_statement_is_503_in_time(pool: PgPool) {
+async fn blocked_statement_is_503_in_time(pool: PgPool) {
     let app = App::new(&pool);
     let id = task(&pool, "t").await;
     let mut blocker = pool.begin().await.expect("a transaction");
@@ -78,7 +78,7 @@ async fn bug_is_500_without_internals(pool: PgPool) {
     execute(&pool, "alter table tasks rename column title to name").await;
     let response = app.get("/tasks/1").await;
     response.assert_problem(500, "Internal Server Error");
-    assert_eq!(response.json()["detail"], "Something went wrong on our side.");
+    assert_eq!(response.json()["detail"], "An unexpected error occurred.");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -88,7 +88,8 @@ async fn terminated_session_is_replaced(pool: PgPool) {
     let end_sessions = "select pg_terminate_backend(pid) from pg_stat_activity
                         where datname = current_database() and pid <> pg_backend_pid()";
     for round in 0..3 {
-        // A write too: Postgres says that it closed the session before the statement arrived.
+        // Even a write is repeated: Postgres reports that it closed the session before the
+        // statement arrived.
         let body = json!({"title": format!("round {round}")});
         let response = app.request("PUT", format!("/tasks/{id}")).json(&body).await;
         assert_eq!((response.status(), &response.json()["title"]), (200, &body["title"]));
@@ -97,7 +98,7 @@ async fn terminated_session_is_replaced(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn paused_or_gone_postgres_is_503_until_back(pool: PgPool) {
+async fn paused_or_stopped_postgres_is_503_until_it_recovers(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let app = App::with_database(proxy.database(&pool));
     let id = task(&pool, "t").await;
@@ -119,7 +120,7 @@ async fn paused_or_gone_postgres_is_503_until_back(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn broken_connection_is_replaced_if_safe_to_repeat(pool: PgPool) {
+async fn broken_connection_is_replaced_if_retry_is_safe(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
     let app = App::with_database(proxy.database(&pool));
     let id = task(&pool, "t").await;
@@ -138,7 +139,7 @@ async fn broken_connection_is_replaced_if_safe_to_repeat(pool: PgPool) {
         .header("idempotency-key", "key");
     assert_eq!(keyed.await.status(), 201);
     break_it().await;
-    // Without a key it might have been stored already: the client must decide.
+    // Without a key the task may have been stored already: only the client can decide to retry.
     let before = count(&pool).await;
     assert_unavailable(post(&app)).await;
     assert_eq!(count(&pool).await, before);
@@ -154,7 +155,7 @@ async fn ping_detects_vanished_peer_of_idle_connection(pool: PgPool) {
         assert_eq!(get(&app, id).await.status(), 200);
         proxy.strand();
         let started = Instant::now();
-        // Not repeatable: it must not be sent into the void.
+        // Not safe to repeat, so it must not be sent on the dead connection.
         assert_eq!(post(&app).await.status(), 201);
         assert!(
             started.elapsed() < Duration::from_millis(1900),
@@ -165,7 +166,7 @@ async fn ping_detects_vanished_peer_of_idle_connection(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn connection_begun_in_init_is_used(pool: PgPool) {
+async fn connection_started_during_init_is_used(pool: PgPool) {
     let id = task(&pool, "t").await;
     let round_trips = async |ahead: bool| {
         let proxy = Proxy::start(&pool).await;
@@ -183,7 +184,7 @@ async fn connection_begun_in_init_is_used(pool: PgPool) {
 async fn stalled_init_connection_does_not_delay_first_request(pool: PgPool) {
     let id = task(&pool, "t").await;
     let proxy = Proxy::start(&pool).await;
-    // As when the environment is frozen in the middle of it.
+    // As if the execution environment were frozen while it connects.
     proxy.freeze();
     let app = App::with_database(proxy.database(&pool).connect_ahead());
     tokio::time::sleep(Duration::from_millis(2100)).await;
@@ -225,20 +226,20 @@ async fn read_only_database_is_503_for_writers(pool: PgPool) {
         .expect("a name");
     let set = async |value: &str| {
         let alter = format!(r#"alter database "{name}" set default_transaction_read_only = {value}"#);
-        // On one session: another one of the pool may be read-only.
+        // In one session: others of the pool may be read-only.
         let mut session = pool.acquire().await.expect("a session");
         for statement in ["set default_transaction_read_only = off", &alter] {
             let done = sqlx::query(statement).execute(&mut *session).await;
             done.expect("the statement is valid");
         }
     };
-    // Holds for new sessions, as after a failover.
+    // Applies to new sessions, as after a failover.
     set("on").await;
     assert_unavailable(put(&app, id)).await;
     assert_unavailable(post(&app)).await;
     assert_eq!(get(&app, id).await.status(), 200);
     set("off").await;
-    // The session that read just now is read-only still, and must be replaced.
+    // The session of the last read is still read-only and must be replaced.
     assert_eq!(put(&app, id).await.status(), 200);
     assert_eq!(post(&app).await.status(), 201);
 }
@@ -254,8 +255,8 @@ async fn too_many_connections_are_503(pool: PgPool) {
     assert_eq!(get(&first, id).await.status(), 200);
     assert_unavailable(get(&second, id)).await;
     drop(first);
-    // Postgres notices the end of a connection in its own time.
-    crate::support::eventually(10, "the place is free again", async || {
+    // Postgres releases a closed connection's slot asynchronously.
+    crate::support::eventually(10, "the connection slot is free again", async || {
         (get(&second, id).await.status() == 200).then_some(())
     })
     .await;
@@ -264,7 +265,7 @@ async fn too_many_connections_are_503(pool: PgPool) {
     execute(&pool, &format!("drop role {role}")).await;
 }
 
-/// Asks for a setting of the session.
+/// Reads a setting of the session.
 struct Show(&'static str);
 
 impl Statement for Show {
