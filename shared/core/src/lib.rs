@@ -9,6 +9,20 @@
 //! | [`telemetry`] | JSON logs | none |
 //! | [`trace`] | X-Ray trace headers | none |
 //!
+//! A function is a handler, and a `main` that passes it to [`http::serve`]. The handler parses the
+//! request with [`http`] into types of [`domain`], runs one of the statements in [`store`] with
+//! [`store::Database::run`], and returns a response or an [`http::ApiError`]:
+//!
+//! ```ignore
+//! pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
+//!     let access = context.caller()?.access();
+//!     let id = http::task_id(&context.request)?;
+//!     let task = database.run(&tasks::Find { id, access }).await?;
+//!     let task = task.ok_or(ApiError::NoSuchTask(id))?;
+//!     Ok(http::task(StatusCode::OK, &task))
+//! }
+//! ```
+//!
 //! The SQS client is a separate crate, `queue`, so that functions that do not use SQS do not link
 //! it.
 
