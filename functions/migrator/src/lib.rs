@@ -44,7 +44,7 @@ enum RequestType {
 }
 
 /// Does the work and sends the response in time, whether the work succeeds, fails, panics or times
-/// out. `work` is [`migrate`], or a substitute in tests; it returns the name of the database.
+/// out. `work` is [`migrate()`], or a substitute in tests; it returns the name of the database.
 ///
 /// When the stack is deleted there is nothing to do: the data is deleted or retained with the
 /// cluster.

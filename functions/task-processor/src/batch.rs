@@ -87,7 +87,7 @@ pub struct Processed {
 /// Processes a batch.
 ///
 /// A task that still fails on the last receive of its message becomes `failed`, before the message
-/// goes to the dead-letter queue. `perform` is the business step: [`crate::perform`], or a
+/// goes to the dead-letter queue. `perform` is the business step: [`crate::perform()`], or a
 /// substitute in tests.
 pub async fn process(
     database: &Database,

@@ -1,4 +1,4 @@
-//! Processes batches of the task queue: claims the tasks of a batch, [`perform`]s them
+//! Processes batches of the task queue: claims the tasks of a batch, [`perform()`]s them
 //! concurrently, settles them.
 //!
 //! Delivery is at least once, in any order, sometimes twice at the same time (Amazon SQS Developer

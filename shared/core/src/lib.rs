@@ -9,7 +9,7 @@
 //! | [`telemetry`] | JSON logs | none |
 //! | [`trace`] | X-Ray trace headers | none |
 //!
-//! A function is a handler, and a `main` that passes it to [`http::serve`]. The handler parses the
+//! A function is a handler, and a `main` that passes it to [`http::serve()`]. The handler parses the
 //! request with [`http`] into types of [`domain`], runs one of the statements in [`store`] with
 //! [`store::Database::run`], and returns a response or an [`http::ApiError`]:
 //!

@@ -201,7 +201,7 @@ impl Stack {
         }
     }
 
-    /// The URL of an API. Not <id>.execute-api.localhost, which some clients cannot resolve.
+    /// The URL of an API. Not `<id>.execute-api.localhost`, which some clients cannot resolve.
     fn api_url(&self, id: &str, stage: &str) -> String {
         let port = self.settings.aws_port;
         format!("http://localhost:{port}/_aws/execute-api/{id}/{stage}")

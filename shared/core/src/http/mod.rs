@@ -1,6 +1,6 @@
 //! HTTP: from requests to responses.
 //!
-//! A handler is an `async fn(&State, Context) -> Result<Response<Body>, ApiError>`. [`serve`] runs
+//! A handler is an `async fn(&State, Context) -> Result<Response<Body>, ApiError>`. [`serve()`] runs
 //! it under Lambda, behind an API Gateway REST API (payload format 1.0) or, with
 //! `cargo lambda watch`, an HTTP API (2.0).
 
