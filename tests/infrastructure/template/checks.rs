@@ -45,6 +45,7 @@ checks! {
     sandbox_pauses_and_prod_does_not,
     functions_depend_on_migrations,
     prod_is_deployed_gradually,
+    fix_is_deployed_at_once_despite_alarm,
     local_stack_has_only_local_resources,
     every_parameter_is_in_a_group,
 }
@@ -746,6 +747,28 @@ fn prod_is_deployed_gradually(templates: &Value) {
             "{name}: {rollback}"
         );
     }
+}
+
+/// CodeDeploy refuses a deployment while one of its alarms is in ALARM, also the one with the fix.
+fn fix_is_deployed_at_once_despite_alarm(templates: &Value) {
+    let template = &templates["prod-at-once"];
+    for kind in ["AWS::CodeDeploy::DeploymentGroup", "AWS::CodeDeploy::Application"] {
+        assert_eq!(of_type(template, kind).count(), 0, "{kind}");
+    }
+    let aliases: Vec<_> = of_type(template, "AWS::Lambda::Alias").collect();
+    assert_eq!(aliases.len(), FUNCTIONS.len() - 1, "all except the authorizer's");
+    for (name, alias) in aliases {
+        assert!(alias.get("UpdatePolicy").is_none(), "{name}");
+    }
+    // The alarms themselves remain.
+    let alarms = |template| {
+        let alarms = of_type(template, "AWS::CloudWatch::Alarm");
+        alarms.map(|(name, alarm)| (name.clone(), alarm.clone())).collect()
+    };
+    let (gradual, at_once): (Vec<_>, Vec<_>) = (alarms(&templates["prod"]), alarms(template));
+    assert_eq!(at_once, gradual);
+    let parameter = &templates["translated"]["Parameters"]["Rollout"];
+    assert_eq!(parameter["Default"], "gradual");
 }
 
 fn local_stack_has_only_local_resources(templates: &Value) {

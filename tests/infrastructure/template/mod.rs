@@ -32,6 +32,7 @@ pub fn templates() -> Value {
         "local": read("local.resolved"),
         "sandbox": read("sandbox.resolved"),
         "prod": read("prod.resolved"),
+        "prod-at-once": read("prod-at-once.resolved"),
     })
 }
 

@@ -11,7 +11,7 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
 /// override. All are passed in each deployment: an omitted parameter would keep its previous value.
-pub const SANDBOX: [(&str, &str); 16] = [
+pub const SANDBOX: [(&str, &str); 17] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
     ("Auth", "closed"),
@@ -28,6 +28,7 @@ pub const SANDBOX: [(&str, &str); 16] = [
     ("LogLevel", "info"),
     ("ReconcilerSchedule", ""),
     ("IdempotencyKeySeconds", "86400"),
+    ("Rollout", "gradual"),
 ];
 
 /// The settings of a local deployment.
