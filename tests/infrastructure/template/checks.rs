@@ -31,6 +31,7 @@ checks! {
     functions_log_in_as_their_database_role,
     public_routes_are_known,
     other_routes_require_authorizer,
+    regions_without_database_certificate_are_refused,
     cloud_api_is_closed_and_has_no_passwords,
     gateway_responses_are_problems,
     functions_time_out_before_api_gateway,
@@ -366,6 +367,23 @@ fn cloud_api_is_closed_and_has_no_passwords(templates: &Value) {
                 "{name}: {url}"
             );
         }
+    }
+}
+
+/// The bundle in shared/core/rds-ca has no root of these regions: nothing could log in there.
+fn regions_without_database_certificate_are_refused(templates: &Value) {
+    let rule = &templates["translated"]["Rules"]["RegionIsAccepted"];
+    assert_eq!(
+        rule["RuleCondition"],
+        json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "Environment"}, "local"]}]})
+    );
+    let contains = &rule["Assertions"][0]["Assert"]["Fn::Contains"];
+    assert_eq!(contains[1], json!({"Ref": "AWS::Region"}));
+    let accepted = contains[0].as_array().expect("regions").iter();
+    let bundle = include_str!("../../../shared/core/rds-ca/rds-ca.pem");
+    for region in accepted.map(|region| region.as_str().expect("a region")) {
+        let root = format!("# Amazon RDS {region} Root CA RSA2048 G1\n");
+        assert!(bundle.contains(&root), "{region} has no root certificate");
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
         Stack,
         aws::REGION,
         deploy::{sam, templates},
+        regions,
     },
     tools::{process, python::Tool, terminal::Step},
 };
@@ -45,4 +46,16 @@ pub fn run(stack: &Stack) -> Result<()> {
     run(checkov.args(["sandbox.resolved", "prod.resolved"].map(|name| templates.join(format!("{name}.json")))))?;
     step.done("template.yaml passes SAM, cfn-lint and checkov");
     openapi::lint(tools, root, &log)
+}
+
+/// Lints prod for every region that template.yaml accepts. It translates nothing: after [`run`].
+pub fn regions(stack: &Stack) -> Result<()> {
+    let regions = regions::accepted(&stack.root)?;
+    let step = Step::start("lint", &format!("cfn-lint for {} regions", regions.len()));
+    let mut cfn_lint = Command::new(stack.tools.bin(Tool::Sam).join("cfn-lint"));
+    cfn_lint.current_dir(&stack.root).arg("--regions").args(&regions);
+    cfn_lint.arg("--template").arg(templates(stack).join("prod.json"));
+    process::run(&mut cfn_lint, &stack.log("lint-regions"), |_| {})?;
+    step.done(&format!("template.yaml passes cfn-lint in {} regions", regions.len()));
+    Ok(())
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    stack::{Stack, deploy, functions, package, parameters, settings::Settings},
+    stack::{Stack, deploy, functions, package, parameters, regions, settings::Settings},
     tools::{
         process,
         python::{Tool, Tools},
@@ -41,13 +41,14 @@ pub fn deploy(settings: &Settings) -> Result<()> {
     let file = choices_file(&settings.root);
     let choices = match read_choices(&file)? {
         Some(choices) => {
+            regions::ensure_accepted(&stack.root, region(&choices)?)?;
             let identity = identity(&stack.tools, region(&choices)?)?;
             print_identity(&identity, region(&choices)?);
             ensure_same_account(&choices, &identity)?;
             choices
         }
         None => {
-            let choices = first_time(&stack.tools)?;
+            let choices = first_time(&stack)?;
             write_choices(&file, &choices)?;
             println!(
                 "\nSaved in {}; to change these settings, edit the file.",
@@ -95,7 +96,13 @@ pub fn destroy(settings: &Settings) -> Result<()> {
     let choices = read_choices(&file)?;
     let region = match &choices {
         Some(choices) => region(choices)?.to_owned(),
-        None => ask_for_region(&tools)?,
+        None => ask_for_region(&tools, |region| {
+            let ends_with_a_number = region.ends_with(|last: char| last.is_ascii_digit());
+            error_unless(
+                region.split('-').count() >= 3 && ends_with_a_number,
+                "A region looks like eu-central-1.",
+            )
+        })?,
     };
     let identity = identity(&tools, &region)?;
     print_identity(&identity, &region);
@@ -163,9 +170,16 @@ fn region(choices: &Choices) -> Result<&str> {
 }
 
 /// Asks the questions of the first deployment.
-fn first_time(tools: &Tools) -> Result<Choices> {
+fn first_time(stack: &Stack) -> Result<Choices> {
+    let tools = &stack.tools;
+    let accepted = regions::accepted(&stack.root)?;
     println!("\nThe first deployment from this clone: four questions. Enter accepts the default in [brackets].\n");
-    let region = ask_for_region(tools)?;
+    let region = ask_for_region(tools, |region| {
+        error_unless(
+            accepted.iter().any(|one| one == region),
+            "template.yaml does not accept this region: docs/deploy.md, \"Regions\".",
+        )
+    })?;
     let identity = identity(tools, &region)?;
     print_identity(&identity, &region);
     let issuer = terminal::ask(
@@ -190,15 +204,9 @@ fn first_time(tools: &Tools) -> Result<Choices> {
     ]))
 }
 
-fn ask_for_region(tools: &Tools) -> Result<String> {
+fn ask_for_region(tools: &Tools, validate: impl Fn(&str) -> Option<&'static str>) -> Result<String> {
     let configured = process::output(Command::new(python(tools)).arg(script(tools)).arg("region"))?;
-    terminal::ask("AWS region", configured.trim(), |region| {
-        let ends_with_a_number = region.ends_with(|last: char| last.is_ascii_digit());
-        error_unless(
-            region.split('-').count() >= 3 && ends_with_a_number,
-            "A region looks like eu-central-1.",
-        )
-    })
+    terminal::ask("AWS region", configured.trim(), validate)
 }
 
 /// The table of costs in docs/deploy.md.
