@@ -45,15 +45,18 @@ async fn destroy_removes_only_named_stack() {
 }
 
 #[test]
-fn look_reports_identity_and_api_log_role() {
+fn inspect_reports_identity_and_settings_of_account() {
     let found: Value = serde_json::from_str(&account(&["inspect", "us-east-1"])).expect("JSON");
     let role = found["api_log_role"].as_str().expect("a value of ApiLogRole");
     // The role is a setting of the account: another stack may have set it.
     assert!(["create", "existing"].contains(&role), "{role}");
     let arn = "arn:aws:iam::000000000000:root";
+    let settings = aws(&json!([["lambda", "GetAccountSettings", {}]]));
+    let concurrency = &settings[0]["AccountLimit"]["UnreservedConcurrentExecutions"];
+    assert!(concurrency.is_u64(), "{settings}");
     assert_eq!(
         found,
-        json!({"account": "000000000000", "arn": arn, "api_log_role": role})
+        json!({"account": "000000000000", "arn": arn, "api_log_role": role, "concurrency": concurrency})
     );
 }
 

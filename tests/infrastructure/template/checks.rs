@@ -26,7 +26,7 @@ checks! {
     queues_are_encrypted_and_have_dead_letter_queue,
     queue_times_fit_processor_timeout,
     event_source_mapping_is_partial_and_bounded,
-    database_has_enough_connections,
+    capacity_fits_every_limit,
     roles_allow_only_known_actions,
     functions_log_in_as_their_database_role,
     public_routes_are_known,
@@ -150,15 +150,47 @@ fn event_source_mapping_is_partial_and_bounded(templates: &Value) {
     }
 }
 
-/// Each execution environment has one connection: see the comment at `Capacity`.
-fn database_has_enough_connections(templates: &Value) {
+/// Lambda's default limit of concurrent executions in an account and region.
+const CONCURRENT_EXECUTIONS: u64 = 1000;
+
+/// Logins a second up to which IAM authentication is recommended.
+const IAM_LOGINS: u64 = 200;
+
+/// See the comment at `Capacity`.
+fn capacity_fits_every_limit(templates: &Value) {
     for environment in CLOUD {
         let capacity = &templates["translated"]["Mappings"]["Capacity"][environment];
         let limits = &properties(templates, environment, "ApiStage")["MethodSettings"][0];
         let (rate, burst) = (&limits["ThrottlingRateLimit"], &limits["ThrottlingBurstLimit"]);
         let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
         let processors = number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
-        let connections = number(burst) + 6 * number(rate) + processors + 2;
+        let (rate, burst) = (number(rate), number(burst));
+        let (mut longest, mut authorizer) = (0, 0);
+        for (name, function) in functions(templates, environment) {
+            let seconds = number(&function["Timeout"]);
+            match name.as_str() {
+                "authorizer" => authorizer = seconds,
+                // Not behind the API; or for single requests of operators, without a connection.
+                "task-processor" | "task-reconciler" | "migrator" | "admin-redrive" => {}
+                _ => longest = longest.max(seconds),
+            }
+        }
+        let (reconciler, migrator) = (1, 1);
+
+        let executions = burst + (authorizer + longest) * rate + processors + reconciler + migrator;
+        assert!(
+            executions <= CONCURRENT_EXECUTIONS,
+            "{environment}: {executions} concurrent executions"
+        );
+        assert_eq!(number(&capacity["Concurrency"]), executions, "{environment}");
+
+        // AWS Lambda Developer Guide, "Using Lambda with Amazon SQS": Lambda starts with five batches
+        // and adds up to 300 a minute.
+        let pollers = 5 + 300 / 60;
+        let logins = burst + rate + pollers.min(processors) + reconciler + migrator;
+        assert!(logins <= IAM_LOGINS, "{environment}: {logins} logins in a second");
+
+        let connections = burst + longest * rate + processors + reconciler + migrator;
         let available = number(&capacity["MaxConnections"]);
         assert!(
             connections <= available,

@@ -45,6 +45,7 @@ pub fn deploy(settings: &Settings) -> Result<()> {
             let identity = identity(&stack.tools, region(&choices)?)?;
             print_identity(&identity, region(&choices)?);
             ensure_same_account(&choices, &identity)?;
+            print_concurrency(&identity, &stack.root)?;
             choices
         }
         None => {
@@ -182,6 +183,7 @@ fn first_time(stack: &Stack) -> Result<Choices> {
     })?;
     let identity = identity(tools, &region)?;
     print_identity(&identity, &region);
+    print_concurrency(&identity, &stack.root)?;
     let issuer = terminal::ask(
         "Token issuer (`iss`), such as https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc",
         "",
@@ -252,6 +254,8 @@ struct Identity {
     arn: String,
     /// The right value for the parameter ApiLogRole.
     api_log_role: String,
+    /// The concurrent executions of the account and region that no function has reserved.
+    concurrency: u64,
 }
 
 fn identity(tools: &Tools, region: &str) -> Result<Identity> {
@@ -269,6 +273,9 @@ fn identity(tools: &Tools, region: &str) -> Result<Identity> {
         account: text("account")?,
         arn: text("arn")?,
         api_log_role: text("api_log_role")?,
+        concurrency: found["concurrency"]
+            .as_u64()
+            .context("dev/tools/account.py printed no concurrency")?,
     })
 }
 
@@ -277,6 +284,33 @@ fn print_identity(identity: &Identity, region: &str) {
     if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") {
         println!("AWS_ENDPOINT_URL is set: this is {endpoint}, not AWS");
     }
+}
+
+fn print_concurrency(identity: &Identity, root: &Path) -> Result<()> {
+    let template = fs::read_to_string(root.join("template.yaml")).context("cannot read template.yaml")?;
+    println!("{}", compare_concurrency(identity.concurrency, needed_concurrency(&template)?));
+    Ok(())
+}
+
+/// The concurrent executions of a sandbox in the worst case, from the mapping `Capacity`.
+fn needed_concurrency(template: &str) -> Result<u64> {
+    let sandbox = template.lines().find(|line| line.starts_with("    sandbox: {") && line.contains(" Burst: "));
+    let number = sandbox
+        .and_then(|line| line.split_once(" Concurrency: ")?.1.split(',').next()?.parse().ok())
+        .context("template.yaml has no Concurrency of the sandbox in Capacity")?;
+    Ok(number)
+}
+
+fn compare_concurrency(available: u64, needed: u64) -> String {
+    let numbers = format!("Lambda runs {available} functions of this account and region at a time");
+    if available >= needed {
+        return format!("{numbers}; the sandbox needs {needed} at most.");
+    }
+    format!(
+        "Warning: {numbers}, and the sandbox can need {needed}. Beyond that Lambda rejects requests (5xx) and \
+         messages, which then reach the dead-letter queue sooner. Request more (Service Quotas, AWS Lambda, \
+         \"Concurrent executions\"), or lower RequestsPerSecond and Burst in template.yaml."
+    )
 }
 
 fn ensure_same_account(choices: &Choices, identity: &Identity) -> Result<()> {
@@ -341,11 +375,28 @@ mod tests {
             account: "111111111111".to_owned(),
             arn: "arn:aws:iam::111111111111:user/developer".to_owned(),
             api_log_role: "create".to_owned(),
+            concurrency: 1000,
         };
         let choices = |account: &str| Choices::from([(ACCOUNT.to_owned(), account.to_owned())]);
         ensure_same_account(&choices("111111111111"), &identity).expect("the same");
         let error = ensure_same_account(&choices("222222222222"), &identity).expect_err("another");
         assert!(error.to_string().contains("222222222222"), "{error}");
+    }
+
+    #[test]
+    fn too_small_concurrency_is_reported() {
+        let template = fs::read_to_string(root().join("template.yaml")).expect("a template");
+        let needed = needed_concurrency(&template).expect("a number");
+        assert!((11..1000).contains(&needed), "{needed}");
+        assert!(needed_concurrency("    sandbox: { Burst: 40 }").is_err());
+        // The concurrency of many new accounts.
+        let report = compare_concurrency(10, needed);
+        assert!(report.starts_with("Warning: Lambda runs 10 functions"), "{report}");
+        assert!(report.contains(&format!("can need {needed}")), "{report}");
+        for enough in [needed, 1000] {
+            let report = compare_concurrency(enough, needed);
+            assert!(report.starts_with(&format!("Lambda runs {enough} functions")), "{report}");
+        }
     }
 
     #[test]
