@@ -22,6 +22,7 @@ PARAMETERS = {
 # Other parameters of prod, by the name of the variant.
 VARIANTS = {
     "prod-at-once": {"Rollout": "at-once"},
+    "prod-without-proxy": {"DatabaseProxy": "false"},
 }
 
 NOTHING = {"Ref": "AWS::NoValue"}

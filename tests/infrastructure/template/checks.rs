@@ -29,6 +29,7 @@ checks! {
     capacity_fits_every_limit,
     roles_allow_only_known_actions,
     functions_log_in_as_their_database_role,
+    previous_version_keeps_its_server_while_proxy_is_switched,
     public_routes_are_known,
     other_routes_require_authorizer,
     regions_without_database_certificate_are_refused,
@@ -312,6 +313,64 @@ fn functions_log_in_as_their_database_role(templates: &Value) {
             .into_iter()
             .map(|(role, functions)| (role.to_owned(), functions));
         assert_eq!(granted, expected.collect(), "{environment}");
+    }
+}
+
+/// The server that a function connects to.
+fn server(function: &Value) -> &str {
+    let url = &function["Environment"]["Variables"]["DATABASE_URL"]["Fn::Sub"];
+    url[1]["Host"]["Fn::GetAtt"][0].as_str().expect("a server")
+}
+
+/// During a gradual deployment the previous version runs beside the new one. CloudFormation deletes
+/// what the new template lacks only afterwards, but changes the rest before.
+fn previous_version_keeps_its_server_while_proxy_is_switched(templates: &Value) {
+    let (with, without) = ("prod", "prod-without-proxy");
+    for (old, new) in [(without, with), (with, without), (with, with), (without, without)] {
+        let resources = |environment: &str| templates[environment]["Resources"].as_object().expect("resources").clone();
+        let mut during = resources(old);
+        during.extend(resources(new));
+        let during = json!({"Resources": during});
+        for version in [old, new] {
+            for (name, function) in functions(templates, version) {
+                let role = function["Environment"]["Variables"]["DATABASE_ROLE"].as_str();
+                let Some(role) = role.filter(|role| *role != "migrator") else {
+                    continue;
+                };
+                let server = server(function);
+                let expected = if version == with { "DatabaseProxyServer" } else { "Database" };
+                assert_eq!(server, expected, "{version}: {name}");
+                let id = match server {
+                    "Database" => "${Database.DBClusterResourceId}",
+                    _ => r#"{"Fn::GetAtt":["DatabaseProxyServer","DBProxyArn"]}"#,
+                };
+                let allows = |policy: &Value| {
+                    let statement = &policy["Properties"]["PolicyDocument"]["Statement"];
+                    let resource = statement["Resource"].to_string();
+                    let roles = policy["Properties"]["Roles"].as_array().expect("roles").iter();
+                    let mut roles = roles.filter_map(|role| role["Ref"].as_str());
+                    roles.any(|role| function_name(role.trim_end_matches("Role")) == name)
+                        && resource.contains(id)
+                        && resource.contains(&format!("/{role}\""))
+                };
+                assert!(
+                    of_type(&during, "AWS::IAM::Policy").any(|(_, policy)| allows(policy)),
+                    "from {old} to {new}: {name} of {version} may not log in at {server}"
+                );
+            }
+        }
+        // Both servers take connections from the same group.
+        for server in ["Database", "DatabaseProxyServer"] {
+            if let Some(server) = during["Resources"].get(server) {
+                let groups = &server["Properties"]["VpcSecurityGroupIds"];
+                assert_eq!(*groups, json!([{"Ref": "DatabaseSecurityGroup"}]));
+            }
+        }
+    }
+    // The functions depend on the migrations, and through them on a proxy that is ready.
+    let ready = templates[with]["Resources"]["Migrations"]["Properties"]["Proxy"].to_string();
+    for needed in ["DatabaseProxyTargets", "ReaderProxyLogin", "WriterProxyLogin", "ProcessorProxyLogin"] {
+        assert!(ready.contains(&format!("${{{needed}}}")), "{needed}: {ready}");
     }
 }
 

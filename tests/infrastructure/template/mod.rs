@@ -33,6 +33,7 @@ pub fn templates() -> Value {
         "sandbox": read("sandbox.resolved"),
         "prod": read("prod.resolved"),
         "prod-at-once": read("prod-at-once.resolved"),
+        "prod-without-proxy": read("prod-without-proxy.resolved"),
     })
 }
 
