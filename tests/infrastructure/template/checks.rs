@@ -47,7 +47,9 @@ checks! {
     sandbox_pauses_and_prod_does_not,
     functions_depend_on_migrations,
     prod_is_deployed_gradually,
+    failing_route_stops_canary,
     fix_is_deployed_at_once_despite_alarm,
+    prod_requires_alarm_email,
     local_stack_has_only_local_resources,
     every_parameter_is_in_a_group,
 }
@@ -635,19 +637,23 @@ fn every_alarm_reaches_topic(templates: &Value) {
         "FunctionErrorsAlarm",
         "FunctionThrottlesAlarm",
         "QueueAgeAlarm",
+        "RouteErrorsAlarm",
     ];
     for environment in CLOUD {
         let template = &templates[environment];
         let mut alarms: Vec<&str> = Vec::new();
         for (name, alarm) in of_type(template, "AWS::CloudWatch::Alarm") {
             let alarm = &alarm["Properties"];
-            assert_eq!(alarm["AlarmActions"], json!([{"Ref": "AlarmTopic"}]), "{name}");
+            for actions in ["AlarmActions", "OKActions"] {
+                assert_eq!(alarm[actions], json!([{"Ref": "AlarmTopic"}]), "{name}: {actions}");
+            }
             assert_eq!(alarm["TreatMissingData"], "notBreaching", "{name}");
             assert!(alarm["AlarmDescription"].is_string(), "{name}");
             alarms.push(name);
         }
         alarms.sort_unstable();
-        assert_eq!(alarms, expected);
+        let expected = expected.into_iter().filter(|alarm| environment == "prod" || *alarm != "RouteErrorsAlarm");
+        assert_eq!(alarms, expected.collect::<Vec<_>>());
         let body = properties(templates, environment, "Dashboard")["DashboardBody"].to_string();
         for alarm in alarms {
             assert!(
@@ -692,7 +698,12 @@ fn network_has_no_route_to_internet(templates: &Value) {
         }
         for (name, function) in functions(templates, environment) {
             // The authorizer fetches the issuer's keys from the internet.
-            assert_eq!(function.get("VpcConfig").is_none(), name == "authorizer", "{name}");
+            let is_outside = name == "authorizer";
+            assert_eq!(function.get("VpcConfig").is_none(), is_outside, "{name}");
+            let role = function["Role"]["Fn::GetAtt"][0].as_str().expect("a role");
+            let policies = properties(templates, environment, role)["ManagedPolicyArns"].to_string();
+            let manages_interfaces = policies.contains("AWSLambdaVPCAccessExecutionRole");
+            assert_eq!(manages_interfaces, !is_outside, "{role}: {policies}");
         }
         for (name, group) in of_type(template, "AWS::EC2::SecurityGroup") {
             let group = &group["Properties"];
@@ -745,7 +756,18 @@ fn database_is_private_encrypted_and_backed_up(templates: &Value) {
             assert!(database.get(password).is_none(), "{password}");
         }
         assert_eq!(database["MasterUserAuthenticationType"], "iam-db-auth");
-        assert_eq!(database["EnableCloudwatchLogsExports"], json!(["postgresql"]));
+        let logs = ["postgresql", "iam-db-auth-error"];
+        assert_eq!(database["EnableCloudwatchLogsExports"], json!(logs));
+        for log in logs {
+            // RDS would create the group, without expiry.
+            let name = json!({"Fn::Sub": format!("/aws/rds/cluster/${{AWS::StackName}}/{log}")});
+            let mut groups = of_type(template, "AWS::Logs::LogGroup");
+            let group = groups.find(|(_, group)| group["Properties"]["LogGroupName"] == name);
+            let (group, _) = group.unwrap_or_else(|| panic!("{log} has no log group"));
+            let dependencies = cluster["DependsOn"].as_array().expect("dependencies");
+            assert!(dependencies.contains(&json!(group)), "{group}");
+        }
+        assert_eq!(database["DatabaseInsightsMode"], "standard");
         assert!(number(&database["BackupRetentionPeriod"]) >= if environment == "prod" { 35 } else { 1 });
         let parameters = properties(templates, environment, "DatabaseParameters");
         assert_eq!(parameters["Parameters"]["rds.force_ssl"], "1");
@@ -841,10 +863,14 @@ fn prod_is_deployed_gradually(templates: &Value) {
         }
         let group = &template["Resources"][group.as_str().expect("a name")]["Properties"];
         let canary = &group["DeploymentConfigName"]["Fn::Sub"][1]["ConfigName"];
-        assert_eq!(*canary, "Canary10Percent5Minutes", "{name}");
-        let alarms = json!([
-            {"Name": {"Ref": "ApiErrorsAlarm"}}, {"Name": {"Ref": "ApiLatencyAlarm"}}, {"Name": {"Ref": "FunctionErrorsAlarm"}}
-        ]);
+        assert_eq!(*canary, "Canary10Percent10Minutes", "{name}");
+        let alarms = [
+            "ApiErrorsAlarm",
+            "ApiLatencyAlarm",
+            "FunctionErrorsAlarm",
+            "RouteErrorsAlarm",
+        ];
+        let alarms = alarms.map(|alarm| json!({"Name": {"Ref": alarm}}));
         assert_eq!(
             group["AlarmConfiguration"],
             json!({"Enabled": true, "Alarms": alarms}),
@@ -856,6 +882,74 @@ fn prod_is_deployed_gradually(templates: &Value) {
             "{name}: {rollback}"
         );
     }
+}
+
+/// A route with 1% of the traffic fails wholly in a new version, which gets a tenth of it.
+fn failing_route_stops_canary(templates: &Value) {
+    let request = |method: &str, status: u16| json!({"method": method, "route": "/tasks/{id}", "status": status});
+    let mut requests = vec![request("GET", 200); 9900];
+    requests.extend(vec![request("DELETE", 204); 90]);
+    requests.extend(vec![request("DELETE", 500); 10]);
+
+    let alarm = properties(templates, "prod", "RouteErrorsAlarm");
+    let query = alarm["Metrics"][0]["Expression"]["Fn::Sub"].as_str().expect("a query");
+    let metric = "RouteErrors";
+    let expected = format!(
+        "SELECT AVG({metric}) FROM SCHEMA(\"${{AWS::StackName}}\", method, route) \
+         GROUP BY method, route ORDER BY AVG() DESC LIMIT 1"
+    );
+    assert_eq!(query, expected);
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, filter) in of_type(&templates["prod"], "AWS::Logs::MetricFilter") {
+        let filter = &filter["Properties"];
+        let transformation = &filter["MetricTransformations"][0];
+        if transformation["MetricName"] != metric {
+            continue;
+        }
+        assert_eq!(filter["LogGroupName"], json!({"Ref": "ApiLogs"}), "{name}");
+        let namespace = &transformation["MetricNamespace"];
+        assert_eq!(*namespace, json!({"Ref": "AWS::StackName"}), "{name}");
+        let value: f64 = transformation["MetricValue"].as_str().expect("text").parse().expect("a number");
+        let pattern = filter["FilterPattern"].as_str().expect("a pattern");
+        let dimensions = transformation["Dimensions"].as_array().expect("dimensions");
+        let keys: Vec<&Value> = dimensions.iter().map(|dimension| &dimension["Key"]).collect();
+        assert_eq!(keys, ["method", "route"], "{name}");
+        for request in requests.iter().filter(|request| filter_pattern::matches(pattern, request)) {
+            let selected = dimensions.iter().map(|dimension| {
+                let selector = dimension["Value"].as_str().expect("a selector");
+                request[selector.trim_start_matches("$.")].to_string()
+            });
+            let series = selected.collect::<Vec<_>>().join(" ");
+            values.entry(series).or_default().push(value);
+        }
+    }
+    assert_eq!(values.values().map(Vec::len).sum::<usize>(), requests.len());
+    let rates = values.values().map(|series| series.iter().sum::<f64>() / series.len() as f64);
+    let worst = rates.fold(0.0, f64::max);
+    assert_eq!(alarm["ComparisonOperator"], "GreaterThanThreshold");
+    assert!(worst > alarm["Threshold"].as_f64().expect("a number"), "{worst}");
+    // A wholly failing route must be seen before the rest of the traffic follows.
+    let period = number(&alarm["Metrics"][0]["Period"]);
+    assert!(number(&alarm["EvaluationPeriods"]) * period <= 600);
+    // All members that the filters select are in the access log.
+    let format = &properties(templates, "prod", "ApiStage")["AccessLogSetting"]["Format"];
+    for member in ["\"method\":", "\"route\":", "\"status\":"] {
+        assert!(format.as_str().expect("a format").contains(member), "{member}");
+    }
+}
+
+fn prod_requires_alarm_email(templates: &Value) {
+    let rule = &templates["translated"]["Rules"]["ProdHasAlarmEmail"];
+    assert_eq!(
+        *rule,
+        json!({
+            "RuleCondition": {"Fn::Equals": [{"Ref": "Environment"}, "prod"]},
+            "Assertions": [{
+                "Assert": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
+                "AssertDescription": rule["Assertions"][0]["AssertDescription"],
+            }],
+        })
+    );
 }
 
 /// CodeDeploy refuses a deployment while one of its alarms is in ALARM, also the one with the fix.

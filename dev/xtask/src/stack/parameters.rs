@@ -129,6 +129,15 @@ mod tests {
     }
 
     #[test]
+    fn workflow_protects_prod_from_deletion() {
+        let workflow = fs::read_to_string(root().join(".github/workflows/deploy-to.yml")).expect("a workflow");
+        let (_, after_deployment) = workflow.split_once("          sam deploy ").expect("a deployment");
+        let step = "if: inputs.environment == 'prod'\n        run: aws cloudformation update-termination-protection \
+                    --stack-name task-api-prod --enable-termination-protection\n";
+        assert!(after_deployment.contains(step), "{after_deployment}");
+    }
+
+    #[test]
     fn choices_override_defaults_and_are_quoted() {
         let choices = BTreeMap::from([
             ("Region".to_owned(), "eu-central-1".to_owned()),
