@@ -23,6 +23,12 @@ PARAMETERS = {
 VARIANTS = {
     "prod-at-once": {"Rollout": "at-once"},
     "prod-without-proxy": {"DatabaseProxy": "false"},
+    "prod-with-domain": {
+        "DomainName": "tasks.example.com",
+        "HostedZoneId": "Z0123456789ABCDEFGHIJ",
+        "BasePath": "v1",
+        "RequestsPerAddress": "1000",
+    },
 }
 
 NOTHING = {"Ref": "AWS::NoValue"}

@@ -33,6 +33,9 @@ checks! {
     public_routes_are_known,
     other_routes_require_authorizer,
     regions_without_database_certificate_are_refused,
+    api_refuses_old_tls_versions,
+    domain_is_optional_and_leads_to_api,
+    firewall_limits_requests_per_address,
     cloud_api_is_closed_and_has_no_passwords,
     gateway_responses_are_problems,
     functions_time_out_before_api_gateway,
@@ -478,6 +481,84 @@ fn regions_without_database_certificate_are_refused(templates: &Value) {
         let root = format!("# Amazon RDS {region} Root CA RSA2048 G1\n");
         assert!(bundle.contains(&root), "{region} has no root certificate");
     }
+}
+
+/// TLS 1.2 and 1.3. Without a policy API Gateway also accepts 1.0.
+const TLS: &str = "SecurityPolicy_TLS13_1_2_2021_06";
+
+fn api_refuses_old_tls_versions(templates: &Value) {
+    for environment in ["sandbox", "prod", "prod-with-domain"] {
+        let template = &templates[environment];
+        for kind in ["AWS::ApiGateway::RestApi", "AWS::ApiGateway::DomainName"] {
+            for (name, endpoint) in of_type(template, kind) {
+                let endpoint = &endpoint["Properties"];
+                assert_eq!(
+                    (&endpoint["SecurityPolicy"], &endpoint["EndpointAccessMode"]),
+                    (&json!(TLS), &json!("STRICT")),
+                    "{environment}: {name}"
+                );
+            }
+        }
+    }
+    // The emulators offer no TLS.
+    assert!(properties(templates, "local", "Api").get("SecurityPolicy").is_none());
+}
+
+fn domain_is_optional_and_leads_to_api(templates: &Value) {
+    let names = ["ApiAddress", "ApiCertificate", "ApiDomain", "ApiDomainMapping"];
+    for environment in EVERYWHERE {
+        for name in names {
+            assert!(templates[environment]["Resources"].get(name).is_none(), "{environment}: {name}");
+        }
+    }
+    let of = |name| properties(templates, "prod-with-domain", name);
+    let (domain, zone) = (json!("tasks.example.com"), json!("Z0123456789ABCDEFGHIJ"));
+    let validation = json!([{"DomainName": domain, "HostedZoneId": zone}]);
+    assert_eq!(
+        *of("ApiCertificate"),
+        json!({"DomainName": domain, "ValidationMethod": "DNS", "DomainValidationOptions": validation})
+    );
+    assert_eq!(of("ApiDomain")["DomainName"], domain);
+    assert_eq!(of("ApiDomain")["RegionalCertificateArn"], json!({"Ref": "ApiCertificate"}));
+    assert_eq!(
+        *of("ApiDomainMapping"),
+        json!({"DomainName": {"Ref": "ApiDomain"}, "BasePath": "v1", "RestApiId": {"Ref": "Api"}, "Stage": "prod"})
+    );
+    let target = json!({"DNSName": {"Fn::GetAtt": ["ApiDomain", "RegionalDomainName"]},
+        "HostedZoneId": {"Fn::GetAtt": ["ApiDomain", "RegionalHostedZoneId"]}});
+    assert_eq!(
+        *of("ApiAddress"),
+        json!({"HostedZoneId": zone, "Name": domain, "Type": "A", "AliasTarget": target})
+    );
+    let url = |environment: &str| templates[environment]["Outputs"]["ApiUrl"]["Value"]["Fn::Sub"].clone();
+    assert_eq!(url("prod-with-domain"), "https://${DomainName}/${BasePath}");
+    let default = "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}/${Environment}";
+    assert_eq!(url("prod"), default);
+    // A name without a zone would wait for its certificate until the deployment times out.
+    let assertions = templates["translated"]["Rules"]["DomainIsComplete"]["Assertions"].as_array();
+    let assertions = assertions.expect("assertions").iter();
+    let not = |parameter, value| json!({"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, value]}]});
+    assert_eq!(
+        assertions.map(|assertion| &assertion["Assert"]).collect::<Vec<_>>(),
+        [&not("DomainName", ""), &not("HostedZoneId", ""), &not("Environment", "local")]
+    );
+}
+
+fn firewall_limits_requests_per_address(templates: &Value) {
+    for environment in EVERYWHERE {
+        assert_eq!(of_type(&templates[environment], "AWS::WAFv2::WebACL").count(), 0);
+    }
+    let firewall = properties(templates, "prod-with-domain", "Firewall");
+    assert_eq!(firewall["DefaultAction"], json!({"Allow": {}}));
+    let rules = firewall["Rules"].as_array().expect("rules");
+    assert_eq!(rules.len(), 1);
+    assert_eq!(rules[0]["Action"], json!({"Block": {}}));
+    let limit = json!({"AggregateKeyType": "IP", "EvaluationWindowSec": 300, "Limit": "1000"});
+    assert_eq!(rules[0]["Statement"], json!({"RateBasedStatement": limit}));
+    let association = properties(templates, "prod-with-domain", "FirewallOfApi");
+    assert_eq!(association["WebACLArn"], json!({"Fn::GetAtt": ["Firewall", "Arn"]}));
+    let stage = association["ResourceArn"]["Fn::Sub"].as_str().expect("an ARN");
+    assert!(stage.ends_with(":apigateway:${AWS::Region}::/restapis/${Api}/stages/${Environment}"), "{stage}");
 }
 
 fn gateway_responses_are_problems(templates: &Value) {

@@ -34,6 +34,7 @@ pub fn templates() -> Value {
         "prod": read("prod.resolved"),
         "prod-at-once": read("prod-at-once.resolved"),
         "prod-without-proxy": read("prod-without-proxy.resolved"),
+        "prod-with-domain": read("prod-with-domain.resolved"),
     })
 }
 

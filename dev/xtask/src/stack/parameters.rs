@@ -11,7 +11,7 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
 /// override. All are passed in each deployment: an omitted parameter would keep its previous value.
-pub const SANDBOX: [(&str, &str); 17] = [
+pub const SANDBOX: [(&str, &str); 21] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
     ("Auth", "closed"),
@@ -21,6 +21,10 @@ pub const SANDBOX: [(&str, &str); 17] = [
     ("AdminScope", "admin"),
     ("LocalJwks", ""),
     ("CorsAllowOrigins", ""),
+    ("DomainName", ""),
+    ("HostedZoneId", ""),
+    ("BasePath", ""),
+    ("RequestsPerAddress", "0"),
     ("DatabaseUrl", ""),
     ("DatabaseProxy", "false"),
     ("AlarmEmail", ""),
