@@ -1,7 +1,7 @@
 """Translates the SAM template to CloudFormation, for each environment and some variants: translate.py TEMPLATE FOLDER
 
 <environment>.json is the output of the SAM transform, which CloudFormation runs on `sam deploy`; linters do not expand SAM.
-<environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that would exist.
+bootstrap.json is bootstrap.yaml, beside the template. <environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that would exist.
 References between resources stay as they are.
 """
 
@@ -23,7 +23,8 @@ PARAMETERS = {
 VARIANTS = {
     "prod-at-once": {"Rollout": "at-once"},
     "prod-without-proxy": {"DatabaseProxy": "false"},
-    "prod-with-domain": {
+    "prod-with-options": {
+        "PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary",
         "DomainName": "tasks.example.com",
         "HostedZoneId": "Z0123456789ABCDEFGHIJ",
         "BasePath": "v1",
@@ -113,6 +114,8 @@ def main(template_file, folder):
         resolved = {"AWSTemplateFormatVersion": "2010-09-09", **resolved}
         for file, template in ((name, translated), (f"{name}.resolved", resolved)):
             (folder / f"{file}.json").write_text(json.dumps(template, indent=2), encoding="utf-8")
+    bootstrap = yaml_parse(Path(template_file).with_name("bootstrap.yaml").read_text(encoding="utf-8"))
+    (folder / "bootstrap.json").write_text(json.dumps(bootstrap, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ checks! {
     event_source_mapping_is_partial_and_bounded,
     capacity_fits_every_limit,
     roles_allow_only_known_actions,
+    every_role_has_boundary,
+    boundary_allows_roles_and_no_iam,
+    deployment_creates_only_bounded_roles,
+    deployment_trusts_one_environment_of_repository,
+    log_role_of_account_outlives_stack,
     functions_log_in_as_their_database_role,
     previous_version_keeps_its_server_while_proxy_is_switched,
     public_routes_are_known,
@@ -277,6 +282,144 @@ fn roles_allow_only_known_actions(templates: &Value) {
     }
 }
 
+/// A role's own policies and those attached to it by AWS::IAM::Policy.
+fn own_actions(template: &Value) -> BTreeSet<&str> {
+    let roles = of_type(template, "AWS::IAM::Role");
+    let inline = roles.flat_map(|(_, role)| role["Properties"]["Policies"].as_array().into_iter().flatten());
+    let inline = inline.map(|policy| &policy["PolicyDocument"]);
+    let attached = of_type(template, "AWS::IAM::Policy").map(|(_, policy)| &policy["Properties"]["PolicyDocument"]);
+    let statements = inline.chain(attached).flat_map(|document| one_or_more(&document["Statement"]));
+    let actions = statements.flat_map(|statement| one_or_more(&statement["Action"]));
+    actions.filter_map(Value::as_str).collect()
+}
+
+fn statements<'a>(templates: &'a Value, policy: &str) -> Vec<&'a Value> {
+    one_or_more(&properties(templates, "bootstrap", policy)["PolicyDocument"]["Statement"])
+}
+
+/// bootstrap.yaml's role may create only such roles.
+fn every_role_has_boundary(templates: &Value) {
+    let roles: Vec<_> = of_type(&templates["prod-with-options"], "AWS::IAM::Role").collect();
+    assert_eq!(roles.len(), FUNCTIONS.len() + 3, "CodeDeploy's, the proxy's and API Gateway's");
+    for (name, role) in roles {
+        let boundary = &role["Properties"]["PermissionsBoundary"];
+        assert_eq!(*boundary, "arn:aws:iam::123456789012:policy/boundary", "{name}");
+    }
+    for environment in EVERYWHERE {
+        for (name, role) in of_type(&templates[environment], "AWS::IAM::Role") {
+            assert!(role["Properties"].get("PermissionsBoundary").is_none(), "{name}");
+        }
+    }
+}
+
+fn boundary_allows_roles_and_no_iam(templates: &Value) {
+    let statements = statements(templates, "Boundary");
+    let allowed = statements.iter().flat_map(|statement| {
+        assert_eq!(statement["Effect"], "Allow");
+        one_or_more(&statement["Action"])
+    });
+    let allowed: BTreeSet<&str> = allowed.map(|action| action.as_str().expect("an action")).collect();
+    for action in &allowed {
+        let (service, _) = action.split_once(':').expect("a service");
+        assert!(!["iam", "sts", "organizations"].contains(&service), "{action}");
+        assert!(!action.contains('*'), "{action}");
+    }
+    for environment in ["prod", "prod-with-options"] {
+        for action in own_actions(&templates[environment]) {
+            assert!(allowed.contains(action), "the boundary denies {action}");
+        }
+    }
+}
+
+fn deployment_creates_only_bounded_roles(templates: &Value) {
+    let boundary = json!({"StringEquals": {"iam:PermissionsBoundary": {"Ref": "Boundary"}}});
+    // Those of its own stack, which excludes this one and the boundary.
+    let own = json!({"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/task-api-${Environment}-*"});
+    let with_boundary = [
+        "iam:AttachRolePolicy",
+        "iam:CreateRole",
+        "iam:DeleteRolePolicy",
+        "iam:DetachRolePolicy",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+    ];
+    let without = [
+        "iam:DeleteRole",
+        "iam:GetRole",
+        "iam:GetRolePolicy",
+        "iam:ListAttachedRolePolicies",
+        "iam:ListRolePolicies",
+        "iam:TagRole",
+        "iam:UntagRole",
+        "iam:UpdateAssumeRolePolicy",
+    ];
+    for statement in statements(templates, "Deployment") {
+        assert_eq!(statement["Effect"], "Allow");
+        let actions = one_or_more(&statement["Action"]).into_iter();
+        for action in actions.map(|action| action.as_str().expect("an action")) {
+            let (service, name) = action.split_once(':').expect("a service");
+            assert!(!service.contains('*'), "{action}");
+            match action {
+                _ if with_boundary.contains(&action) => {
+                    assert_eq!((&statement["Condition"], &statement["Resource"]), (&boundary, &own), "{action}");
+                }
+                _ if without.contains(&action) => assert_eq!(statement["Resource"], own, "{action}"),
+                "iam:PassRole" => {
+                    assert_eq!(statement["Resource"], own);
+                    let to = &statement["Condition"]["StringEquals"]["iam:PassedToService"];
+                    assert!(to.as_array().is_some_and(|services| services.len() == 3), "{to}");
+                }
+                "iam:CreateServiceLinkedRole" => {
+                    assert!(statement["Condition"]["StringEquals"]["iam:AWSServiceName"].is_array());
+                }
+                _ => assert!(!["iam", "sts", "organizations", "account"].contains(&service), "{action}"),
+            }
+            if statement["Resource"] == "*" {
+                let region = json!({"StringEquals": {"aws:RequestedRegion": {"Ref": "AWS::Region"}}});
+                assert_eq!(statement["Condition"], region, "{action}");
+            }
+            assert!(service != "kms" || !name.contains('*'), "{action}");
+        }
+    }
+    let role = properties(templates, "bootstrap", "DeployRole");
+    assert_eq!(role["ManagedPolicyArns"], json!([{"Ref": "Deployment"}]));
+    assert!(role.get("Policies").is_none());
+}
+
+fn deployment_trusts_one_environment_of_repository(templates: &Value) {
+    let role = properties(templates, "bootstrap", "DeployRole");
+    assert_eq!(role["MaxSessionDuration"], 3600);
+    let provider = "arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/token.actions.githubusercontent.com";
+    let issuer = "token.actions.githubusercontent.com";
+    let statement = json!({
+        "Effect": "Allow",
+        "Principal": {"Federated": {"Fn::Sub": provider}},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {
+            format!("{issuer}:aud"): "sts.amazonaws.com",
+            format!("{issuer}:sub"): {"Fn::Sub": "repo:${Repository}:environment:${Environment}"},
+        }},
+    });
+    assert_eq!(role["AssumeRolePolicyDocument"]["Statement"], statement);
+    // StringEquals takes no wildcards, but a subject with one would still look as if it did.
+    let pattern = &templates["bootstrap"]["Parameters"]["Repository"]["AllowedPattern"];
+    assert_eq!(*pattern, "[^/:*?]+/[^/:*?]+");
+    let client = &properties(templates, "bootstrap", "GitHub")["ClientIdList"];
+    assert_eq!(*client, json!(["sts.amazonaws.com"]));
+}
+
+/// API Gateway has one log role for all APIs of an account and region.
+fn log_role_of_account_outlives_stack(templates: &Value) {
+    for environment in ["sandbox", "prod", "bootstrap"] {
+        for name in ["ApiAccount", "ApiAccountRole"] {
+            let resource = &templates[environment]["Resources"][name];
+            for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+                assert_eq!(resource[policy], "Retain", "{environment}: {policy} of {name}");
+            }
+        }
+    }
+}
+
 fn functions_log_in_as_their_database_role(templates: &Value) {
     let mut expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for function in &FUNCTIONS {
@@ -487,7 +630,7 @@ fn regions_without_database_certificate_are_refused(templates: &Value) {
 const TLS: &str = "SecurityPolicy_TLS13_1_2_2021_06";
 
 fn api_refuses_old_tls_versions(templates: &Value) {
-    for environment in ["sandbox", "prod", "prod-with-domain"] {
+    for environment in ["sandbox", "prod", "prod-with-options"] {
         let template = &templates[environment];
         for kind in ["AWS::ApiGateway::RestApi", "AWS::ApiGateway::DomainName"] {
             for (name, endpoint) in of_type(template, kind) {
@@ -511,7 +654,7 @@ fn domain_is_optional_and_leads_to_api(templates: &Value) {
             assert!(templates[environment]["Resources"].get(name).is_none(), "{environment}: {name}");
         }
     }
-    let of = |name| properties(templates, "prod-with-domain", name);
+    let of = |name| properties(templates, "prod-with-options", name);
     let (domain, zone) = (json!("tasks.example.com"), json!("Z0123456789ABCDEFGHIJ"));
     let validation = json!([{"DomainName": domain, "HostedZoneId": zone}]);
     assert_eq!(
@@ -531,7 +674,7 @@ fn domain_is_optional_and_leads_to_api(templates: &Value) {
         json!({"HostedZoneId": zone, "Name": domain, "Type": "A", "AliasTarget": target})
     );
     let url = |environment: &str| templates[environment]["Outputs"]["ApiUrl"]["Value"]["Fn::Sub"].clone();
-    assert_eq!(url("prod-with-domain"), "https://${DomainName}/${BasePath}");
+    assert_eq!(url("prod-with-options"), "https://${DomainName}/${BasePath}");
     let default = "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}/${Environment}";
     assert_eq!(url("prod"), default);
     // A name without a zone would wait for its certificate until the deployment times out.
@@ -548,14 +691,14 @@ fn firewall_limits_requests_per_address(templates: &Value) {
     for environment in EVERYWHERE {
         assert_eq!(of_type(&templates[environment], "AWS::WAFv2::WebACL").count(), 0);
     }
-    let firewall = properties(templates, "prod-with-domain", "Firewall");
+    let firewall = properties(templates, "prod-with-options", "Firewall");
     assert_eq!(firewall["DefaultAction"], json!({"Allow": {}}));
     let rules = firewall["Rules"].as_array().expect("rules");
     assert_eq!(rules.len(), 1);
     assert_eq!(rules[0]["Action"], json!({"Block": {}}));
     let limit = json!({"AggregateKeyType": "IP", "EvaluationWindowSec": 300, "Limit": "1000"});
     assert_eq!(rules[0]["Statement"], json!({"RateBasedStatement": limit}));
-    let association = properties(templates, "prod-with-domain", "FirewallOfApi");
+    let association = properties(templates, "prod-with-options", "FirewallOfApi");
     assert_eq!(association["WebACLArn"], json!({"Fn::GetAtt": ["Firewall", "Arn"]}));
     let stage = association["ResourceArn"]["Fn::Sub"].as_str().expect("an ARN");
     assert!(stage.ends_with(":apigateway:${AWS::Region}::/restapis/${Api}/stages/${Environment}"), "{stage}");

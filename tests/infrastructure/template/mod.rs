@@ -19,7 +19,7 @@ use crate::support::{App, env, functions::FUNCTIONS, routes::ROUTES};
 type Route = String;
 
 /// All templates of `make lint` (see dev/tools/translate.py): the resources of each environment,
-/// and under `translated` also the conditions, parameters and mappings.
+/// under `translated` also the conditions, parameters and mappings, and bootstrap.yaml.
 pub fn templates() -> Value {
     let folder = env("TEMPLATES");
     let read = |name: &str| -> Value {
@@ -34,7 +34,8 @@ pub fn templates() -> Value {
         "prod": read("prod.resolved"),
         "prod-at-once": read("prod-at-once.resolved"),
         "prod-without-proxy": read("prod-without-proxy.resolved"),
-        "prod-with-domain": read("prod-with-domain.resolved"),
+        "prod-with-options": read("prod-with-options.resolved"),
+        "bootstrap": read("bootstrap"),
     })
 }
 

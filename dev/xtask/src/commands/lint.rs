@@ -15,7 +15,7 @@ use crate::{
     tools::{process, python::Tool, terminal::Step},
 };
 
-/// Lints template.yaml, its translation for each environment, and openapi.json.
+/// Lints template.yaml, its translation for each environment, bootstrap.yaml, and openapi.json.
 pub fn run(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Checkov, Tool::Sam])?;
@@ -34,17 +34,17 @@ pub fn run(stack: &Stack) -> Result<()> {
         .arg(&templates))?;
 
     step.show("cfn-lint");
-    let file = |name: &str| templates.join(name).with_extension("json");
+    let file = |name: &str| templates.join(format!("{name}.json"));
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
     run(cfn_lint
-        .arg("template.yaml")
+        .args(["template.yaml", "bootstrap.yaml"])
         .args(["local", "sandbox", "prod"].map(file)))?;
 
     step.show("checkov");
     let mut checkov = Command::new(tools.bin(Tool::Checkov).join("checkov"));
     checkov.args(["--config-file", ".checkov.yaml", "--file"]);
-    run(checkov.args(["sandbox.resolved", "prod.resolved"].map(|name| templates.join(format!("{name}.json")))))?;
-    step.done("template.yaml passes SAM, cfn-lint and checkov");
+    run(checkov.args(["sandbox.resolved", "prod-with-options.resolved", "bootstrap"].map(file)))?;
+    step.done("template.yaml and bootstrap.yaml pass SAM, cfn-lint and checkov");
     openapi::lint(tools, root, &log)
 }
 

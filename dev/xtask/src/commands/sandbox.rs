@@ -130,7 +130,7 @@ pub fn destroy(settings: &Settings) -> Result<()> {
 {STACK_NAME} is deleted. What remains costs nothing:
 
   KMS           the key of the alarm topic, \"pending deletion\" for 7 days
-  API Gateway   the account's log role setting, if the sandbox had set it; it names a deleted role
+  API Gateway   the account's log role, if the sandbox had created it; all APIs of the region use it
   CloudWatch    metrics (they expire after 15 months) and traces (30 days)
 "
     );

@@ -11,7 +11,7 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
 /// override. All are passed in each deployment: an omitted parameter would keep its previous value.
-pub const SANDBOX: [(&str, &str); 21] = [
+pub const SANDBOX: [(&str, &str); 22] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
     ("Auth", "closed"),
@@ -29,6 +29,7 @@ pub const SANDBOX: [(&str, &str); 21] = [
     ("DatabaseProxy", "false"),
     ("AlarmEmail", ""),
     ("ApiLogRole", "create"),
+    ("PermissionsBoundary", ""),
     ("LogLevel", "info"),
     ("ReconcilerSchedule", ""),
     ("IdempotencyKeySeconds", "86400"),
