@@ -39,7 +39,7 @@ pub fn templates() -> Value {
     })
 }
 
-fn of_type<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+pub fn of_type<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
     let all = template["Resources"].as_object().expect("resources").iter();
     all.filter(move |(_, resource)| resource["Type"] == kind)
 }
