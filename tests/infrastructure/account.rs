@@ -19,6 +19,11 @@ print(json.dumps([client(service)._make_api_call(*call) for service, *call in ca
 const TEMPLATE: &str = r#"{"Resources":{"Logs":{
     "Type":"AWS::Logs::LogGroup","DeletionPolicy":"Retain","Properties":{"LogGroupName":{"Ref":"AWS::StackName"}}}}}"#;
 
+/// A database as protected as prod's.
+const PROTECTED: &str = r#"{"Resources":{"Database":{"Type":"AWS::RDS::DBCluster","Properties":{
+    "DBClusterIdentifier":{"Ref":"AWS::StackName"},"Engine":"aurora-postgresql","MasterUsername":"postgres",
+    "MasterUserPassword":"a password","DeletionProtection":true}}}}"#;
+
 const EVERYTHING: [&str; 4] = ["stack", "log group", "snapshot", "upload"];
 
 #[tokio::test]
@@ -42,6 +47,41 @@ async fn destroy_removes_only_named_stack() {
 
     account(&["destroy", &other, "us-east-1"]);
     assert_eq!(leftovers(&other, &bucket), [""; 0]);
+}
+
+/// docs/operations.md, "Delete prod".
+#[tokio::test]
+async fn protected_stack_is_deleted_as_runbook_says() {
+    let stack = format!("prod-{:x}", fastrand::u64(..));
+    let name = json!({"StackName": stack});
+    let cluster = json!({"DBClusterIdentifier": stack});
+    let create = json!({"StackName": stack, "TemplateBody": PROTECTED, "EnableTerminationProtection": true});
+    aws(&json!([["cloudformation", "CreateStack", create]]));
+    let status = async |expected: &str| {
+        eventually(30, expected, async || {
+            let found = aws(&json!([["cloudformation", "ListStacks", {}]]));
+            let stacks = found[0]["StackSummaries"].as_array().expect("stacks").iter();
+            let mut stacks = stacks.filter(|found| found["StackName"] == stack);
+            stacks.any(|found| found["StackStatus"] == expected).then_some(())
+        })
+        .await;
+    };
+    status("CREATE_COMPLETE").await;
+
+    let refused = error(&json!(["cloudformation", "DeleteStack", name]));
+    assert!(refused.contains("TerminationProtection is enabled"), "{refused}");
+    let unprotected = json!({"StackName": stack, "EnableTerminationProtection": false});
+    aws(&json!([["cloudformation", "UpdateTerminationProtection", unprotected]]));
+    let refused = error(&json!(["rds", "DeleteDBCluster", {"DBClusterIdentifier": stack, "SkipFinalSnapshot": true}]));
+    assert!(refused.contains("DeletionProtection is enabled"), "{refused}");
+    let unprotected = json!({"DBClusterIdentifier": stack, "DeletionProtection": false, "ApplyImmediately": true});
+    aws(&json!([
+        ["rds", "ModifyDBCluster", unprotected],
+        ["cloudformation", "DeleteStack", name]
+    ]));
+    status("DELETE_COMPLETE").await;
+    let gone = error(&json!(["rds", "DescribeDBClusters", cluster]));
+    assert!(gone.contains("DBClusterNotFound"), "{gone}");
 }
 
 #[test]
@@ -124,6 +164,12 @@ fn sam_bucket() -> String {
 
 fn aws(calls: &Value) -> Value {
     serde_json::from_str(&python(&["-c", CALL, &calls.to_string()])).expect("JSON")
+}
+
+/// The error of an AWS API call.
+fn error(call: &Value) -> String {
+    let script = format!("from botocore.exceptions import ClientError\ntry:\n    exec({CALL:?})\nexcept ClientError as error:\n    print(error)");
+    python(&["-c", &script, &json!([call]).to_string()])
 }
 
 /// Runs dev/tools/account.py as xtask does; returns its output.

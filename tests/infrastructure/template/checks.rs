@@ -28,6 +28,7 @@ checks! {
     event_source_mapping_is_partial_and_bounded,
     capacity_fits_every_limit,
     roles_allow_only_known_actions,
+    roles_have_no_further_managed_policies,
     every_role_has_boundary,
     boundary_allows_roles_and_no_iam,
     deployment_creates_only_bounded_roles,
@@ -278,6 +279,29 @@ fn roles_allow_only_known_actions(templates: &Value) {
                 let (_, policy) = policy.split_once(":policy/").expect("a policy");
                 assert!(managed.contains(&policy), "{name}: {policy}");
             }
+        }
+    }
+}
+
+/// A role can have ten; each is a grant on all resources that AWS may extend.
+fn roles_have_no_further_managed_policies(templates: &Value) {
+    for environment in ["sandbox", "prod", "prod-with-options"] {
+        for (name, role) in of_type(&templates[environment], "AWS::IAM::Role") {
+            let policies = role["Properties"]["ManagedPolicyArns"].as_array().into_iter().flatten();
+            let policies = policies.map(|policy| policy["Fn::Sub"].as_str().or(policy.as_str()).expect("an ARN"));
+            let policies: BTreeSet<&str> = policies.filter_map(|arn| arn.rsplit('/').next()).collect();
+            let expected: &[&str] = match name.as_str() {
+                "DatabaseProxyRole" => &[],
+                "TrafficShiftRole" => &["AWSCodeDeployRoleForLambda"],
+                "ApiAccountRole" => &["AmazonAPIGatewayPushToCloudWatchLogs"],
+                "AuthorizerFunctionRole" => &["AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"],
+                _ => &[
+                    "AWSLambdaBasicExecutionRole",
+                    "AWSLambdaVPCAccessExecutionRole",
+                    "AWSXrayWriteOnlyAccess",
+                ],
+            };
+            assert_eq!(policies, expected.iter().copied().collect(), "{environment}: {name}");
         }
     }
 }

@@ -44,6 +44,11 @@ pub fn run(stack: &Stack) -> Result<()> {
     let mut checkov = Command::new(tools.bin(Tool::Checkov).join("checkov"));
     checkov.args(["--config-file", ".checkov.yaml", "--file"]);
     run(checkov.args(["sandbox.resolved", "prod-with-options.resolved", "bootstrap"].map(file)))?;
+    step.show("policies");
+    // checkov's, because it has a copy of the Service Authorization Reference.
+    let mut policies = Command::new(tools.bin(Tool::Checkov).join("python"));
+    policies.arg("dev/tools/policies.py");
+    run(policies.args(["local.resolved", "sandbox.resolved", "prod-with-options.resolved", "bootstrap"].map(file)))?;
     step.done("template.yaml and bootstrap.yaml pass SAM, cfn-lint and checkov");
     openapi::lint(tools, root, &log)
 }

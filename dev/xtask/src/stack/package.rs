@@ -111,15 +111,32 @@ pub fn mark_all(packages: &Path, mark: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use zip::ZipArchive;
 
     use super::*;
+    use crate::stack::parameters;
 
     fn bootstrap(zip: Vec<u8>) -> (Option<u32>, String) {
         let mut zip = ZipArchive::new(Cursor::new(zip)).expect("a zip file");
         let mut file = zip.by_name("bootstrap").expect("a program");
         let mode = file.unix_mode().map(|mode| mode & 0o777);
         (mode, std::io::read_to_string(&mut file).expect("text"))
+    }
+
+    /// SAM does not publish a version for another value of a parameter: the mark does.
+    #[test]
+    fn every_parameter_changes_mark() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mark = |choices: BTreeMap<String, String>| {
+            digest_of_parameters(&root, &parameters::sandbox(&choices)).expect("a digest")
+        };
+        let mut marks = BTreeSet::from([mark(BTreeMap::new())]);
+        for (name, _) in parameters::SANDBOX {
+            let changed = BTreeMap::from([(name.to_owned(), "another".to_owned())]);
+            assert!(marks.insert(mark(changed)), "{name}");
+        }
     }
 
     #[test]
