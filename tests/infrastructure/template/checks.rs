@@ -196,8 +196,8 @@ fn capacity_fits_every_limit(templates: &Value) {
         );
         assert_eq!(number(&capacity["Concurrency"]), executions, "{environment}");
 
-        // AWS Lambda Developer Guide, "Using Lambda with Amazon SQS": Lambda starts with five batches
-        // and adds up to 300 a minute.
+        // AWS Lambda Developer Guide, "Using Lambda with Amazon SQS": Lambda starts with five
+        // batches and adds up to 300 a minute.
         let pollers = 5 + 300 / 60;
         let logins = burst + rate + pollers.min(processors) + reconciler + migrator;
         assert!(logins <= IAM_LOGINS, "{environment}: {logins} logins in a second");

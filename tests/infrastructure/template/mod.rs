@@ -1,8 +1,8 @@
 //! template.yaml as CloudFormation receives it: properties that no linter checks. This module
 //! compares it with the code; `checks` has the requirements on the template itself, `mutations`
 //! tests that the checks detect mistakes, and `permissions` compares the roles with the calls that
-//! the code makes. `filter_pattern` and `log_lines` are for the checks of metric filters; `tools` tests the
-//! scripts of `make lint`.
+//! the code makes. `filter_pattern` and `log_lines` are for the checks of metric filters; `tools`
+//! tests the scripts of `make lint`.
 
 mod checks;
 mod filter_pattern;
