@@ -42,6 +42,16 @@ pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option
     Ok(template)
 }
 
+/// Removes the API's TLS policy, which a local stack does not have: SAM translators before March
+/// 2026, such as that of LocalStack 4.14.0, reject a template that names it at all.
+pub fn omit_tls_policy(template: &Path) -> Result<()> {
+    let text = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
+    let policy = ["      SecurityPolicy: !If [IsCloud,", "      EndpointAccessMode: !If [IsCloud,"];
+    let kept = text.lines().filter(|line| !policy.iter().any(|start| line.starts_with(start)));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    fs::write(template, kept).with_context(|| format!("cannot write {}", template.display()))
+}
+
 /// A function's package for Lambda. Its symbols are stripped, as in the profile `release`, which
 /// halves it.
 pub fn zip_program(program: &Path) -> Result<Vec<u8>> {
@@ -123,6 +133,25 @@ mod tests {
         let mut file = zip.by_name("bootstrap").expect("a program");
         let mode = file.unix_mode().map(|mode| mode & 0o777);
         (mode, std::io::read_to_string(&mut file).expect("text"))
+    }
+
+    #[test]
+    fn local_template_has_no_tls_policy() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = root.join("target/xtask-tests/tls-policy");
+        fs::create_dir_all(&folder).expect("a folder");
+        let template = folder.join("template.yaml");
+        fs::copy(root.join("template.yaml"), &template).expect("copied");
+        let before = fs::read_to_string(&template).expect("a template");
+        omit_tls_policy(&template).expect("omitted");
+        let after = fs::read_to_string(&template).expect("a template");
+        let mut removed: Vec<&str> = before.lines().collect();
+        for line in after.lines() {
+            let at = removed.iter().position(|other| *other == line).expect("no line is new");
+            removed.remove(at);
+        }
+        let names = removed.iter().filter_map(|line| line.trim().split(':').next());
+        assert_eq!(names.collect::<Vec<_>>(), ["SecurityPolicy", "EndpointAccessMode"]);
     }
 
     /// SAM does not publish a version for another value of a parameter: the mark does.
