@@ -46,10 +46,9 @@ class NoManagedPolicies(ManagedPolicyLoader):
         return {}
 
 
-def translate(template_file, parameters, change=lambda template: None):
-    """Runs the SAM transform on the template, after a change."""
+def translate(template_file, parameters):
+    """Runs the SAM transform on the template."""
     template = yaml_parse(Path(template_file).read_text(encoding="utf-8"))
-    change(template)
     # The transform runs after packaging, which replaces the folders with S3 locations.
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":

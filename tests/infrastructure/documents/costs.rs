@@ -58,14 +58,18 @@ fn float(count: usize) -> f64 {
 fn zones(template: &Value) -> usize {
     let endpoints = of_type(template, "AWS::EC2::VPCEndpoint").map(|(_, endpoint)| &endpoint["Properties"]);
     let interfaces = endpoints.filter(|endpoint| endpoint["VpcEndpointType"] == "Interface");
-    interfaces.map(|endpoint| endpoint["SubnetIds"].as_array().map_or(0, Vec::len)).sum()
+    interfaces
+        .map(|endpoint| endpoint["SubnetIds"].as_array().map_or(0, Vec::len))
+        .sum()
 }
 
 /// Those of one metric. An alarm on a query is billed by the metrics that it reads, which exist
 /// only while there are requests.
 fn alarms(template: &Value) -> usize {
     let alarms = of_type(template, "AWS::CloudWatch::Alarm");
-    alarms.filter(|(_, alarm)| alarm["Properties"].get("MetricName").is_some()).count()
+    alarms
+        .filter(|(_, alarm)| alarm["Properties"].get("MetricName").is_some())
+        .count()
 }
 
 fn cluster(template: &Value) -> &Value {
@@ -83,7 +87,9 @@ fn polling(prices: &Prices) -> (f64, f64) {
 fn sweeps(template: &Value, prices: &Prices) -> (f64, f64, f64) {
     let schedule = &template["Resources"]["TaskReconcilerFunctionSchedule"]["Properties"]["ScheduleExpression"];
     let schedule = schedule.as_str().expect("a schedule");
-    let hours = schedule.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(" hours)"));
+    let hours = schedule
+        .strip_prefix("rate(")
+        .and_then(|rest| rest.strip_suffix(" hours)"));
     let hours: f64 = hours.and_then(|hours| hours.parse().ok()).expect("hours");
     let parameters = &template["Resources"]["DatabaseParameters"]["Properties"]["Parameters"];
     let session = number(&parameters["idle_session_timeout"]) / 1000.0;
@@ -111,7 +117,10 @@ fn sandbox(template: &Value, prices: &Prices) -> String {
         row("KMS key of the alarm topic", "one key", prices.of("kms_key_month")),
         row(
             format!("{alarms} alarms"),
-            format!("{:.2} each; the first 10 of an account are free", prices.of("alarm_month")),
+            format!(
+                "{:.2} each; the first 10 of an account are free",
+                prices.of("alarm_month")
+            ),
             free_alarms,
         ),
         row("Aurora, asleep", "0 ACU", 0.0),
@@ -145,7 +154,12 @@ fn sandbox(template: &Value, prices: &Prices) -> String {
     ];
     let sum: f64 = rows.iter().map(|row| row.usd).sum();
     let free = sum - free_alarms - free_receives;
-    render("sandbox", &rows, &format!("**about {sum:.0}** ({free:.0} with the free tiers)"), &[])
+    render(
+        "sandbox",
+        &rows,
+        &format!("**about {sum:.0}** ({free:.0} with the free tiers)"),
+        &[],
+    )
 }
 
 fn prod(template: &Value, prices: &Prices) -> String {
@@ -192,7 +206,11 @@ fn prod(template: &Value, prices: &Prices) -> String {
 
 fn render(name: &str, rows: &[Row], sum: &str, optional: &[Row]) -> String {
     let line = |row: &Row| {
-        let calculation = if row.calculation.is_empty() { " ".to_owned() } else { format!(" {} ", row.calculation) };
+        let calculation = if row.calculation.is_empty() {
+            " ".to_owned()
+        } else {
+            format!(" {} ", row.calculation)
+        };
         format!("| {} |{calculation}| {} |\n", row.name, row.shown)
     };
     let rows: String = rows.iter().map(line).collect();
@@ -204,7 +222,10 @@ fn render(name: &str, rows: &[Row], sum: &str, optional: &[Row]) -> String {
 fn tables_of_costs_are_those_of_template() {
     let (templates, prices) = (templates(), Prices::read());
     let document = file("docs/deploy.md").expect("the document");
-    for table in [sandbox(&templates["sandbox"], &prices), prod(&templates["prod"], &prices)] {
+    for table in [
+        sandbox(&templates["sandbox"], &prices),
+        prod(&templates["prod"], &prices),
+    ] {
         assert!(document.contains(&table), "docs/deploy.md needs this table:\n\n{table}");
     }
 }

@@ -312,7 +312,9 @@ fn own_actions(template: &Value) -> BTreeSet<&str> {
     let inline = roles.flat_map(|(_, role)| role["Properties"]["Policies"].as_array().into_iter().flatten());
     let inline = inline.map(|policy| &policy["PolicyDocument"]);
     let attached = of_type(template, "AWS::IAM::Policy").map(|(_, policy)| &policy["Properties"]["PolicyDocument"]);
-    let statements = inline.chain(attached).flat_map(|document| one_or_more(&document["Statement"]));
+    let statements = inline
+        .chain(attached)
+        .flat_map(|document| one_or_more(&document["Statement"]));
     let actions = statements.flat_map(|statement| one_or_more(&statement["Action"]));
     actions.filter_map(Value::as_str).collect()
 }
@@ -324,7 +326,11 @@ fn statements<'a>(templates: &'a Value, policy: &str) -> Vec<&'a Value> {
 /// bootstrap.yaml's role may create only such roles.
 fn every_role_has_boundary(templates: &Value) {
     let roles: Vec<_> = of_type(&templates["prod-with-options"], "AWS::IAM::Role").collect();
-    assert_eq!(roles.len(), FUNCTIONS.len() + 3, "CodeDeploy's, the proxy's and API Gateway's");
+    assert_eq!(
+        roles.len(),
+        FUNCTIONS.len() + 3,
+        "CodeDeploy's, the proxy's and API Gateway's"
+    );
     for (name, role) in roles {
         let boundary = &role["Properties"]["PermissionsBoundary"];
         assert_eq!(*boundary, "arn:aws:iam::123456789012:policy/boundary", "{name}");
@@ -385,7 +391,11 @@ fn deployment_creates_only_bounded_roles(templates: &Value) {
             assert!(!service.contains('*'), "{action}");
             match action {
                 _ if with_boundary.contains(&action) => {
-                    assert_eq!((&statement["Condition"], &statement["Resource"]), (&boundary, &own), "{action}");
+                    assert_eq!(
+                        (&statement["Condition"], &statement["Resource"]),
+                        (&boundary, &own),
+                        "{action}"
+                    );
                 }
                 _ if without.contains(&action) => assert_eq!(statement["Resource"], own, "{action}"),
                 "iam:PassRole" => {
@@ -396,7 +406,10 @@ fn deployment_creates_only_bounded_roles(templates: &Value) {
                 "iam:CreateServiceLinkedRole" => {
                     assert!(statement["Condition"]["StringEquals"]["iam:AWSServiceName"].is_array());
                 }
-                _ => assert!(!["iam", "sts", "organizations", "account"].contains(&service), "{action}"),
+                _ => assert!(
+                    !["iam", "sts", "organizations", "account"].contains(&service),
+                    "{action}"
+                ),
             }
             if statement["Resource"] == "*" {
                 let region = json!({"StringEquals": {"aws:RequestedRegion": {"Ref": "AWS::Region"}}});
@@ -499,7 +512,12 @@ fn server(function: &Value) -> &str {
 fn previous_version_keeps_its_server_while_proxy_is_switched(templates: &Value) {
     let (with, without) = ("prod", "prod-without-proxy");
     for (old, new) in [(without, with), (with, without), (with, with), (without, without)] {
-        let resources = |environment: &str| templates[environment]["Resources"].as_object().expect("resources").clone();
+        let resources = |environment: &str| {
+            templates[environment]["Resources"]
+                .as_object()
+                .expect("resources")
+                .clone()
+        };
         let mut during = resources(old);
         during.extend(resources(new));
         let during = json!({"Resources": during});
@@ -510,7 +528,11 @@ fn previous_version_keeps_its_server_while_proxy_is_switched(templates: &Value) 
                     continue;
                 };
                 let server = server(function);
-                let expected = if version == with { "DatabaseProxyServer" } else { "Database" };
+                let expected = if version == with {
+                    "DatabaseProxyServer"
+                } else {
+                    "Database"
+                };
                 assert_eq!(server, expected, "{version}: {name}");
                 let id = match server {
                     "Database" => "${Database.DBClusterResourceId}",
@@ -541,7 +563,12 @@ fn previous_version_keeps_its_server_while_proxy_is_switched(templates: &Value) 
     }
     // The functions depend on the migrations, and through them on a proxy that is ready.
     let ready = templates[with]["Resources"]["Migrations"]["Properties"]["Proxy"].to_string();
-    for needed in ["DatabaseProxyTargets", "ReaderProxyLogin", "WriterProxyLogin", "ProcessorProxyLogin"] {
+    for needed in [
+        "DatabaseProxyTargets",
+        "ReaderProxyLogin",
+        "WriterProxyLogin",
+        "ProcessorProxyLogin",
+    ] {
         assert!(ready.contains(&format!("${{{needed}}}")), "{needed}: {ready}");
     }
 }
@@ -675,7 +702,10 @@ fn domain_is_optional_and_leads_to_api(templates: &Value) {
     let names = ["ApiAddress", "ApiCertificate", "ApiDomain", "ApiDomainMapping"];
     for environment in EVERYWHERE {
         for name in names {
-            assert!(templates[environment]["Resources"].get(name).is_none(), "{environment}: {name}");
+            assert!(
+                templates[environment]["Resources"].get(name).is_none(),
+                "{environment}: {name}"
+            );
         }
     }
     let of = |name| properties(templates, "prod-with-options", name);
@@ -686,7 +716,10 @@ fn domain_is_optional_and_leads_to_api(templates: &Value) {
         json!({"DomainName": domain, "ValidationMethod": "DNS", "DomainValidationOptions": validation})
     );
     assert_eq!(of("ApiDomain")["DomainName"], domain);
-    assert_eq!(of("ApiDomain")["RegionalCertificateArn"], json!({"Ref": "ApiCertificate"}));
+    assert_eq!(
+        of("ApiDomain")["RegionalCertificateArn"],
+        json!({"Ref": "ApiCertificate"})
+    );
     assert_eq!(
         *of("ApiDomainMapping"),
         json!({"DomainName": {"Ref": "ApiDomain"}, "BasePath": "v1", "RestApiId": {"Ref": "Api"}, "Stage": "prod"})
@@ -707,7 +740,11 @@ fn domain_is_optional_and_leads_to_api(templates: &Value) {
     let not = |parameter, value| json!({"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, value]}]});
     assert_eq!(
         assertions.map(|assertion| &assertion["Assert"]).collect::<Vec<_>>(),
-        [&not("DomainName", ""), &not("HostedZoneId", ""), &not("Environment", "local")]
+        [
+            &not("DomainName", ""),
+            &not("HostedZoneId", ""),
+            &not("Environment", "local")
+        ]
     );
 }
 
@@ -725,7 +762,10 @@ fn firewall_limits_requests_per_address(templates: &Value) {
     let association = properties(templates, "prod-with-options", "FirewallOfApi");
     assert_eq!(association["WebACLArn"], json!({"Fn::GetAtt": ["Firewall", "Arn"]}));
     let stage = association["ResourceArn"]["Fn::Sub"].as_str().expect("an ARN");
-    assert!(stage.ends_with(":apigateway:${AWS::Region}::/restapis/${Api}/stages/${Environment}"), "{stage}");
+    assert!(
+        stage.ends_with(":apigateway:${AWS::Region}::/restapis/${Api}/stages/${Environment}"),
+        "{stage}"
+    );
 }
 
 fn gateway_responses_are_problems(templates: &Value) {
@@ -900,7 +940,9 @@ fn every_alarm_reaches_topic(templates: &Value) {
             alarms.push(name);
         }
         alarms.sort_unstable();
-        let expected = expected.into_iter().filter(|alarm| environment == "prod" || *alarm != "RouteErrorsAlarm");
+        let expected = expected
+            .into_iter()
+            .filter(|alarm| environment == "prod" || *alarm != "RouteErrorsAlarm");
         assert_eq!(alarms, expected.collect::<Vec<_>>());
         let body = properties(templates, environment, "Dashboard")["DashboardBody"].to_string();
         for alarm in alarms {
@@ -1157,12 +1199,19 @@ fn failing_route_stops_canary(templates: &Value) {
         assert_eq!(filter["LogGroupName"], json!({"Ref": "ApiLogs"}), "{name}");
         let namespace = &transformation["MetricNamespace"];
         assert_eq!(*namespace, json!({"Ref": "AWS::StackName"}), "{name}");
-        let value: f64 = transformation["MetricValue"].as_str().expect("text").parse().expect("a number");
+        let value: f64 = transformation["MetricValue"]
+            .as_str()
+            .expect("text")
+            .parse()
+            .expect("a number");
         let pattern = filter["FilterPattern"].as_str().expect("a pattern");
         let dimensions = transformation["Dimensions"].as_array().expect("dimensions");
         let keys: Vec<&Value> = dimensions.iter().map(|dimension| &dimension["Key"]).collect();
         assert_eq!(keys, ["method", "route"], "{name}");
-        for request in requests.iter().filter(|request| filter_pattern::matches(pattern, request)) {
+        for request in requests
+            .iter()
+            .filter(|request| filter_pattern::matches(pattern, request))
+        {
             let selected = dimensions.iter().map(|dimension| {
                 let selector = dimension["Value"].as_str().expect("a selector");
                 request[selector.trim_start_matches("$.")].to_string()
@@ -1172,7 +1221,9 @@ fn failing_route_stops_canary(templates: &Value) {
         }
     }
     assert_eq!(values.values().map(Vec::len).sum::<usize>(), requests.len());
-    let rates = values.values().map(|series| series.iter().sum::<f64>() / series.len() as f64);
+    let rates = values
+        .values()
+        .map(|series| series.iter().sum::<f64>() / series.len() as f64);
     let worst = rates.fold(0.0, f64::max);
     assert_eq!(alarm["ComparisonOperator"], "GreaterThanThreshold");
     assert!(worst > alarm["Threshold"].as_f64().expect("a number"), "{worst}");

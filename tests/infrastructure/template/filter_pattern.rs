@@ -123,7 +123,10 @@ impl<'a> Parser<'a> {
             return Literal::Text(text);
         }
         let word = self.word();
-        Literal::Number(word.parse().unwrap_or_else(|_| panic!("neither a string nor a number: {word}")))
+        Literal::Number(
+            word.parse()
+                .unwrap_or_else(|_| panic!("neither a string nor a number: {word}")),
+        )
     }
 
     /// Consumes a token if it is the next one.

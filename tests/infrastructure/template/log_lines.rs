@@ -19,7 +19,12 @@ pub fn read() -> Vec<Line> {
     let lines = lines.map(|line| Line {
         name: text(&line["name"]),
         log: text(&line["log"]),
-        counted_by: line["counted-by"].as_array().expect("filters").iter().map(text).collect(),
+        counted_by: line["counted-by"]
+            .as_array()
+            .expect("filters")
+            .iter()
+            .map(text)
+            .collect(),
         content: serde_json::from_str(&text(&line["content"]))
             .unwrap_or_else(|error| panic!("{error}: {}", line["name"])),
     });

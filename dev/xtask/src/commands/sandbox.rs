@@ -288,13 +288,18 @@ fn print_identity(identity: &Identity, region: &str) {
 
 fn print_concurrency(identity: &Identity, root: &Path) -> Result<()> {
     let template = fs::read_to_string(root.join("template.yaml")).context("cannot read template.yaml")?;
-    println!("{}", compare_concurrency(identity.concurrency, needed_concurrency(&template)?));
+    println!(
+        "{}",
+        compare_concurrency(identity.concurrency, needed_concurrency(&template)?)
+    );
     Ok(())
 }
 
 /// The concurrent executions of a sandbox in the worst case, from the mapping `Capacity`.
 fn needed_concurrency(template: &str) -> Result<u64> {
-    let sandbox = template.lines().find(|line| line.starts_with("    sandbox: {") && line.contains(" Burst: "));
+    let sandbox = template
+        .lines()
+        .find(|line| line.starts_with("    sandbox: {") && line.contains(" Burst: "));
     let number = sandbox
         .and_then(|line| line.split_once(" Concurrency: ")?.1.split(',').next()?.parse().ok())
         .context("template.yaml has no Concurrency of the sandbox in Capacity")?;
@@ -395,7 +400,10 @@ mod tests {
         assert!(report.contains(&format!("can need {needed}")), "{report}");
         for enough in [needed, 1000] {
             let report = compare_concurrency(enough, needed);
-            assert!(report.starts_with(&format!("Lambda runs {enough} functions")), "{report}");
+            assert!(
+                report.starts_with(&format!("Lambda runs {enough} functions")),
+                "{report}"
+            );
         }
     }
 

@@ -46,8 +46,13 @@ pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option
 /// 2026, such as that of LocalStack 4.14.0, reject a template that names it at all.
 pub fn omit_tls_policy(template: &Path) -> Result<()> {
     let text = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
-    let policy = ["      SecurityPolicy: !If [IsCloud,", "      EndpointAccessMode: !If [IsCloud,"];
-    let kept = text.lines().filter(|line| !policy.iter().any(|start| line.starts_with(start)));
+    let policy = [
+        "      SecurityPolicy: !If [IsCloud,",
+        "      EndpointAccessMode: !If [IsCloud,",
+    ];
+    let kept = text
+        .lines()
+        .filter(|line| !policy.iter().any(|start| line.starts_with(start)));
     let kept: String = kept.map(|line| format!("{line}\n")).collect();
     fs::write(template, kept).with_context(|| format!("cannot write {}", template.display()))
 }

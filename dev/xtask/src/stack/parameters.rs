@@ -136,9 +136,14 @@ mod tests {
     #[test]
     fn workflow_can_be_started_with_rollout_at_once() {
         let workflow = fs::read_to_string(root().join(".github/workflows/deploy.yml")).expect("a workflow");
-        let (_, inputs) = workflow.split_once("\n  workflow_dispatch:\n    inputs:\n      rollout:\n").expect("an input");
+        let (_, inputs) = workflow
+            .split_once("\n  workflow_dispatch:\n    inputs:\n      rollout:\n")
+            .expect("an input");
         let (inputs, jobs) = inputs.split_once("\njobs:\n").expect("jobs");
-        assert!(inputs.contains("\n        options: [gradual, at-once]\n        default: gradual\n"), "{inputs}");
+        assert!(
+            inputs.contains("\n        options: [gradual, at-once]\n        default: gradual\n"),
+            "{inputs}"
+        );
         // A push has no inputs.
         let passed = "\n      rollout: ${{ inputs.rollout || 'gradual' }}\n";
         assert_eq!(jobs.matches(passed).count(), 2, "{jobs}");
