@@ -167,6 +167,21 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
     assert_eq!(status(&pool, ids[6]).await, is("completed", "also good"));
 }
 
+/// In every status except those of an open task.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn late_message_about_settled_task_is_acknowledged(pool: PgPool) {
+    let app = App::new(&pool);
+    let is_settled = |status: &Status| !matches!(status, Status::Pending | Status::Processing);
+    for status in Status::ALL.into_iter().filter(is_settled) {
+        let id = task(&pool, "t").await;
+        app.patch(format!("/tasks/{id}"), json!({"status": status})).await;
+        let before = row(&pool, id).await;
+        let failed = run(&pool, &[message(id)], perform).await;
+        assert_eq!(failed.expect("done"), [""; 0], "{status:?}");
+        assert_eq!(row(&pool, id).await, before, "{status:?}");
+    }
+}
+
 /// Sends messages to the queue and receives them, with a visibility timeout of 30 s.
 async fn received(queue: &TestQueue, bodies: &[String]) -> SqsEvent {
     queue.send(bodies).await;
