@@ -110,6 +110,26 @@ async fn batch_is_completed_and_acknowledged(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn words_are_counted_unless_description_requests_failure(pool: PgPool) {
+    let app = App::new(&pool);
+    let outcome = async |description: &str| {
+        let body = json!({"title": "t", "description": description});
+        let created = app.post("/tasks", body).await.json();
+        perform(&serde_json::from_value(created).expect("a task")).await
+    };
+    let counted = Ok("Processed \"t\": 3 words, 13 characters".to_owned());
+    assert_eq!(outcome("fail or retry").await, counted);
+    assert_eq!(
+        outcome("fail: no user").await,
+        Err(TaskError::Permanent("no user".to_owned()))
+    );
+    assert_eq!(
+        outcome("retry: later").await,
+        Err(TaskError::Transient("later".to_owned()))
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn empty_batch_succeeds(pool: PgPool) {
     assert_eq!(run(&pool, &[], perform).await.expect("done"), [""; 0]);
 }
