@@ -70,19 +70,21 @@ pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
     }
 }
 
-/// The methods of each path, for the `Allow` header. A test compares it with template.yaml.
+/// The segments of each path, and its methods, from openapi.json.
+const ROUTES: &[(&[&str], &str)] = include!(concat!(env!("OUT_DIR"), "/routes.rs"));
+
+/// The methods of a path, for the `Allow` header. A test compares it with template.yaml.
 fn allowed_methods(path: &str) -> Option<&'static str> {
     let below = path.strip_prefix('/')?;
     let segments: Vec<&str> = below.strip_suffix('/').unwrap_or(below).split('/').collect();
-    match segments[..] {
-        [""] if below.is_empty() => Some("GET"),
-        _ if segments.contains(&"") => None,
-        ["health" | "docs" | "redoc" | "openapi.json"] | ["docs", _] => Some("GET"),
-        ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET"),
-        ["admin", "redrive"] => Some("POST"),
-        ["tasks"] => Some("GET, POST"),
-        ["tasks", _] => Some("DELETE, GET, PATCH, PUT"),
-        ["tasks", _, "process"] => Some("POST"),
-        _ => None,
+    // Only the root has an empty segment; no parameter is empty.
+    if segments.contains(&"") && !below.is_empty() {
+        return None;
     }
+    let is_match = |route: &[&str]| {
+        let mut pairs = route.iter().zip(&segments);
+        route.len() == segments.len() && pairs.all(|(name, segment)| name.starts_with('{') || name == segment)
+    };
+    let found = ROUTES.iter().find(|(route, _)| is_match(route));
+    found.map(|(_, methods)| *methods)
 }
