@@ -2,7 +2,7 @@
 //! work.
 // functions: create-task, delete-task, get-task, task-processor, update-task
 
-use grading::{Answer, Function, Proxy, Stand, TASK_QUEUE, events};
+use grading::{Function, Proxy, Response, TASK_QUEUE, TestEnvironment, events};
 use serde_json::{Value, json};
 
 /// How many repetitions to count connections over.
@@ -13,35 +13,35 @@ fn new_task(title: &str) -> Value {
 }
 
 /// A function behind its own proxy.
-async fn behind_proxy(stand: &Stand, function: &str) -> (Function, Proxy) {
-    let proxy = stand.proxy().await;
-    let function = stand.function(function).through(&proxy).start().await;
+async fn behind_proxy(environment: &TestEnvironment, function: &str) -> (Function, Proxy) {
+    let proxy = environment.proxy().await;
+    let function = environment.function(function).through(&proxy).start().await;
     (function, proxy)
 }
 
-fn assert_success(answer: &Answer, what: &str) {
+fn assert_success(response: &Response, what: &str) {
     assert!(
-        (200..300).contains(&answer.status),
+        (200..300).contains(&response.status),
         "{what}: {} {}",
-        answer.status,
-        answer.body
+        response.status,
+        response.body
     );
 }
 
 /// Pending tasks whose messages are in the queue.
-async fn enqueued(stand: &Stand, count: usize, description: &str) -> Vec<i64> {
+async fn enqueued(environment: &TestEnvironment, count: usize, description: &str) -> Vec<i64> {
     let mut ids = Vec::new();
     for number in 0..count {
-        ids.push(stand.task(&format!("task {number}"), description).await);
+        ids.push(environment.task(&format!("task {number}"), description).await);
     }
-    stand.enqueue(&ids).await;
+    environment.enqueue(&ids).await;
     ids
 }
 
-async fn statuses(stand: &Stand, ids: &[i64]) -> Vec<String> {
+async fn statuses(environment: &TestEnvironment, ids: &[i64]) -> Vec<String> {
     let mut statuses = Vec::new();
     for id in ids {
-        let row = stand.row(*id).await;
+        let row = environment.row(*id).await;
         statuses.push(row["status"].as_str().unwrap_or("no such task").to_owned());
     }
     statuses
@@ -49,24 +49,24 @@ async fn statuses(stand: &Stand, ids: &[i64]) -> Vec<String> {
 
 #[tokio::test]
 async fn task_is_created_read_and_completed() {
-    let stand = Stand::new().await;
-    let mut create = stand.function("create-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut create = environment.function("create-task").start().await;
     let created = create.call(&new_task("Process user data")).await;
     assert_eq!(created.status, 201, "the status of POST /tasks");
     let id = created.json()["id"].as_i64().expect("a task has an id");
-    let mut processor = stand.function("task-processor").start().await;
-    let delivered = stand.deliver(&mut processor, 1).await;
-    assert!(delivered.came_back.is_empty(), "the message was not acknowledged");
-    let mut get = stand.function("get-task").start().await;
+    let mut processor = environment.function("task-processor").start().await;
+    let delivered = environment.deliver(&mut processor, 1).await;
+    assert!(delivered.redelivered.is_empty(), "the message was not acknowledged");
+    let mut get = environment.function("get-task").start().await;
     let found = get.call(&events::task("GET", id, "")).await;
     assert_eq!(found.json()["status"], "completed", "the task's status");
 }
 
 #[tokio::test]
 async fn reads_share_one_connection_and_need_one_round_trip_each() {
-    let stand = Stand::new().await;
-    let id = stand.task("t", "").await;
-    let (mut get, proxy) = behind_proxy(&stand, "get-task").await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("t", "").await;
+    let (mut get, proxy) = behind_proxy(&environment, "get-task").await;
     assert_success(&get.call(&events::task("GET", id, "")).await, "GET");
     let before = proxy.round_trips();
     for _ in 0..TIMES {
@@ -82,10 +82,10 @@ async fn reads_share_one_connection_and_need_one_round_trip_each() {
 
 #[tokio::test]
 async fn writes_share_one_connection_per_function() {
-    let stand = Stand::new().await;
-    let (mut create, through_create) = behind_proxy(&stand, "create-task").await;
-    let (mut update, through_update) = behind_proxy(&stand, "update-task").await;
-    let (mut delete, through_delete) = behind_proxy(&stand, "delete-task").await;
+    let environment = TestEnvironment::new().await;
+    let (mut create, through_create) = behind_proxy(&environment, "create-task").await;
+    let (mut update, through_update) = behind_proxy(&environment, "update-task").await;
+    let (mut delete, through_delete) = behind_proxy(&environment, "delete-task").await;
     for number in 0..TIMES {
         let mut new = new_task("t");
         if number % 2 == 1 {
@@ -109,17 +109,21 @@ async fn writes_share_one_connection_per_function() {
 
 #[tokio::test]
 async fn batch_of_ten_needs_one_connection() {
-    let stand = Stand::new().await;
-    let (mut processor, proxy) = behind_proxy(&stand, "task-processor").await;
+    let environment = TestEnvironment::new().await;
+    let (mut processor, proxy) = behind_proxy(&environment, "task-processor").await;
     for _ in 0..3 {
-        let ids = enqueued(&stand, 10, "").await;
-        let delivered = stand.deliver(&mut processor, 10).await;
+        let ids = enqueued(&environment, 10, "").await;
+        let delivered = environment.deliver(&mut processor, 10).await;
         assert!(
-            delivered.came_back.is_empty(),
+            delivered.redelivered.is_empty(),
             "these were redelivered: {:?}",
-            delivered.came_back
+            delivered.redelivered
         );
-        assert_eq!(statuses(&stand, &ids).await, ["completed"; 10], "the tasks of a batch");
+        assert_eq!(
+            statuses(&environment, &ids).await,
+            ["completed"; 10],
+            "the tasks of a batch"
+        );
     }
     assert_eq!(
         proxy.connections(),
@@ -130,14 +134,14 @@ async fn batch_of_ten_needs_one_connection() {
 
 #[tokio::test]
 async fn batch_of_any_size_needs_two_round_trips() {
-    let stand = Stand::new().await;
-    let (mut processor, proxy) = behind_proxy(&stand, "task-processor").await;
+    let environment = TestEnvironment::new().await;
+    let (mut processor, proxy) = behind_proxy(&environment, "task-processor").await;
     let mut used = Vec::new();
     // The first batch prepares the statements.
     for size in [1, 1, 10] {
-        enqueued(&stand, size, "").await;
+        enqueued(&environment, size, "").await;
         let before = proxy.round_trips();
-        stand.deliver(&mut processor, size).await;
+        environment.deliver(&mut processor, size).await;
         used.push(proxy.round_trips() - before);
     }
     assert_eq!(
@@ -149,33 +153,33 @@ async fn batch_of_any_size_needs_two_round_trips() {
 
 #[tokio::test]
 async fn records_of_a_batch_fail_independently() {
-    let stand = Stand::new().await;
-    let mut processor = stand.function("task-processor").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut processor = environment.function("task-processor").start().await;
     let mut ids = Vec::new();
     for description in ["", "fail: never", "retry: not now", ""] {
-        ids.extend(enqueued(&stand, 1, description).await);
+        ids.extend(enqueued(&environment, 1, description).await);
     }
-    stand.send(TASK_QUEUE, "not a task").await;
-    let delivered = stand.deliver(&mut processor, 5).await;
+    environment.send(TASK_QUEUE, "not a task").await;
+    let delivered = environment.deliver(&mut processor, 5).await;
     let retried = json!({"task_id": ids[2]}).to_string();
-    let mut came_back = delivered.came_back;
-    came_back.sort();
-    assert_eq!(came_back, ["not a task", &retried], "the redelivered messages");
-    let statuses = statuses(&stand, &ids).await;
+    let mut redelivered = delivered.redelivered;
+    redelivered.sort();
+    assert_eq!(redelivered, ["not a task", &retried], "the redelivered messages");
+    let statuses = statuses(&environment, &ids).await;
     assert_eq!(statuses, ["completed", "failed", "pending", "completed"], "the tasks");
 }
 
 #[tokio::test]
 async fn terminated_connection_is_replaced_once_and_no_request_fails() {
-    let stand = Stand::new().await;
-    let (mut create, through_create) = behind_proxy(&stand, "create-task").await;
-    let (mut get, through_get) = behind_proxy(&stand, "get-task").await;
+    let environment = TestEnvironment::new().await;
+    let (mut create, through_create) = behind_proxy(&environment, "create-task").await;
+    let (mut get, through_get) = behind_proxy(&environment, "get-task").await;
     let created = create.call(&new_task("before")).await;
     let id = created.json()["id"].as_i64().expect("a task has an id");
     assert_success(&get.call(&events::task("GET", id, "")).await, "GET before");
     let before = (through_create.connections(), through_get.connections());
     // As a failover does.
-    stand
+    environment
         .execute(
             "select pg_terminate_backend(pid, 5000) from pg_stat_activity
              where datname = current_database() and pid <> pg_backend_pid()",
@@ -198,22 +202,24 @@ async fn terminated_connection_is_replaced_once_and_no_request_fails() {
         (1, 1),
         "the connections that create-task and get-task opened since then"
     );
-    let created = stand.rows("select count(*) from tasks where title = 'after'").await;
+    let created = environment
+        .rows("select count(*) from tasks where title = 'after'")
+        .await;
     assert_eq!(created[0]["count"], json!(TIMES), "the tasks created since then");
 }
 
 #[tokio::test]
 async fn database_outage_is_503_and_recovery_needs_no_restart() {
-    let stand = Stand::new().await;
-    let id = stand.task("t", "").await;
-    let (mut get, proxy) = behind_proxy(&stand, "get-task").await;
-    let (mut processor, through_processor) = behind_proxy(&stand, "task-processor").await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("t", "").await;
+    let (mut get, proxy) = behind_proxy(&environment, "get-task").await;
+    let (mut processor, through_processor) = behind_proxy(&environment, "task-processor").await;
     assert_success(&get.call(&events::task("GET", id, "")).await, "GET before");
     proxy.take_down().await;
     through_processor.take_down().await;
-    let answer = get.call(&events::task("GET", id, "")).await;
-    assert_eq!(answer.status, 503, "the status while the database is unavailable");
-    assert!(!answer.header("retry-after").is_empty(), "a 503 has no Retry-After");
+    let response = get.call(&events::task("GET", id, "")).await;
+    assert_eq!(response.status, 503, "the status while the database is unavailable");
+    assert!(!response.header("retry-after").is_empty(), "a 503 has no Retry-After");
     let failed = processor.invoke(&events::sqs(&[id])).await;
     assert!(
         failed.is_err(),
@@ -233,5 +239,5 @@ async fn database_outage_is_503_and_recovery_needs_no_restart() {
     );
     let done = processor.invoke(&events::sqs(&[id])).await;
     assert!(done.is_ok(), "the batch fails afterwards: {done:?}");
-    assert_eq!(statuses(&stand, &[id]).await, ["completed"], "the task");
+    assert_eq!(statuses(&environment, &[id]).await, ["completed"], "the task");
 }

@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use grading::{Function, Stand, TASK_QUEUE, events};
+use grading::{Function, TASK_QUEUE, TestEnvironment, events};
 use serde_json::Value;
 
 /// How long both workers may take to start waiting for a row: less than their lock timeout of a
 /// second.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// A stand that records every claim of a task.
-async fn stand() -> Stand {
-    let stand = Stand::new().await;
-    stand
+/// A test environment that records every claim of a task.
+async fn environment() -> TestEnvironment {
+    let environment = TestEnvironment::new().await;
+    environment
         .execute(
             "create table claims (task_id bigint, lease interval);
              create function note_claim() returns trigger language plpgsql security definer as $$
@@ -25,23 +25,25 @@ async fn stand() -> Stand {
              when (new.fencing_token > old.fencing_token) execute function note_claim();",
         )
         .await;
-    stand
+    environment
 }
 
 /// A processor that emits metrics, and whose failed messages are visible again at once.
-async fn processor(stand: &Stand) -> Function {
-    let processor = stand.function("task-processor").with("METRICS_NAMESPACE", "grading");
+async fn processor(environment: &TestEnvironment) -> Function {
+    let processor = environment
+        .function("task-processor")
+        .with("METRICS_NAMESPACE", "grading");
     processor.with("RETRY_DELAY_SECONDS", "0").start().await
 }
 
 /// How often each of these tasks was claimed.
-async fn claims(stand: &Stand, ids: &[i64]) -> Vec<u64> {
+async fn claims(environment: &TestEnvironment, ids: &[i64]) -> Vec<u64> {
     let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
     let query = format!(
         "select count(claims.task_id) as claims from unnest(array[{list}]) as asked (id)
          left join claims on task_id = id group by id order by id"
     );
-    let rows = stand.rows(&query).await;
+    let rows = environment.rows(&query).await;
     rows.iter().filter_map(|row| row["claims"].as_u64()).collect()
 }
 
@@ -52,8 +54,8 @@ fn worked_on(processor: &Function) -> usize {
 
 /// Gives both processors the same tasks, such that both start their claims before either can
 /// succeed.
-async fn at_once(stand: &Stand, [one, two]: [&mut Function; 2], events: [Value; 2]) {
-    let mut held = stand.pool.begin().await.expect("a transaction");
+async fn at_once(environment: &TestEnvironment, [one, two]: [&mut Function; 2], events: [Value; 2]) {
+    let mut held = environment.pool.begin().await.expect("a transaction");
     let lock = sqlx::query("select from tasks for update").execute(&mut *held);
     lock.await.expect("the rows are locked");
     let release = async {
@@ -61,7 +63,7 @@ async fn at_once(stand: &Stand, [one, two]: [&mut Function; 2], events: [Value; 
         let waiting = "select count(*) as sessions from pg_stat_activity
                        where datname = current_database() and wait_event_type = 'Lock'";
         // Skipping a locked row instead of waiting is also correct.
-        while stand.rows(waiting).await[0]["sessions"] != 2 && Instant::now() < deadline {
+        while environment.rows(waiting).await[0]["sessions"] != 2 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         held.commit().await.expect("the rows are free");
@@ -72,82 +74,82 @@ async fn at_once(stand: &Stand, [one, two]: [&mut Function; 2], events: [Value; 
 
 #[tokio::test]
 async fn task_is_claimed_once_and_completed() {
-    let stand = stand().await;
-    let id = stand.task("t", "one two three").await;
-    stand.enqueue(&[id]).await;
-    let mut processor = processor(&stand).await;
-    let delivered = stand.deliver(&mut processor, 1).await;
-    assert_eq!(delivered.came_back, [""; 0], "redelivered messages");
-    let row = stand.row(id).await;
+    let environment = environment().await;
+    let id = environment.task("t", "one two three").await;
+    environment.enqueue(&[id]).await;
+    let mut processor = processor(&environment).await;
+    let delivered = environment.deliver(&mut processor, 1).await;
+    assert_eq!(delivered.redelivered, [""; 0], "redelivered messages");
+    let row = environment.row(id).await;
     assert_eq!(row["status"], "completed", "the task's status");
     assert_eq!(row["attempts"], 1, "its attempts");
-    assert_eq!(claims(&stand, &[id]).await, [1], "its claims");
+    assert_eq!(claims(&environment, &[id]).await, [1], "its claims");
     assert_eq!(worked_on(&processor), 1, "values of the metric ProcessingTime");
     assert_eq!(processor.metric("TasksCompleted"), [1.0], "the metric TasksCompleted");
 }
 
 #[tokio::test]
 async fn duplicate_messages_run_their_task_once() {
-    let stand = stand().await;
-    let id = stand.task("t", "").await;
-    let mut processor = processor(&stand).await;
+    let environment = environment().await;
+    let id = environment.task("t", "").await;
+    let mut processor = processor(&environment).await;
     // In one batch, and again afterwards.
     for messages in [2, 1] {
-        stand.enqueue(&vec![id; messages]).await;
-        let delivered = stand.deliver(&mut processor, messages).await;
-        assert_eq!(delivered.came_back, [""; 0], "redelivered messages");
+        environment.enqueue(&vec![id; messages]).await;
+        let delivered = environment.deliver(&mut processor, messages).await;
+        assert_eq!(delivered.redelivered, [""; 0], "redelivered messages");
     }
-    assert_eq!(stand.row(id).await["status"], "completed", "the task's status");
-    assert_eq!(claims(&stand, &[id]).await, [1], "its claims");
+    assert_eq!(environment.row(id).await["status"], "completed", "the task's status");
+    assert_eq!(claims(&environment, &[id]).await, [1], "its claims");
     assert_eq!(worked_on(&processor), 1, "values of the metric ProcessingTime");
 }
 
 /// A task claimed with this lease by a worker that is running or dead; its message is visible
 /// again.
-async fn held(stand: &Stand, lease: &str) -> i64 {
-    let id = stand.task("held", "").await;
+async fn held(environment: &TestEnvironment, lease: &str) -> i64 {
+    let id = environment.task("held", "").await;
     let claim = "status = 'processing', attempts = 1, fencing_token = 1, started_at = now()";
     let lease = format!("lease_expires_at = now() + interval '{lease}'");
     let claim = format!("update tasks set {claim}, {lease} where id = {id}; truncate claims");
-    stand.execute(&claim).await;
-    stand.enqueue(&[id]).await;
+    environment.execute(&claim).await;
+    environment.enqueue(&[id]).await;
     id
 }
 
 #[tokio::test]
 async fn task_leased_by_another_worker_is_left_alone_and_retried() {
-    let stand = stand().await;
-    let id = held(&stand, "1 hour").await;
-    let mut processor = processor(&stand).await;
-    let delivered = stand.deliver(&mut processor, 1).await;
-    assert_eq!(delivered.came_back.len(), 1, "redelivered messages");
+    let environment = environment().await;
+    let id = held(&environment, "1 hour").await;
+    let mut processor = processor(&environment).await;
+    let delivered = environment.deliver(&mut processor, 1).await;
+    assert_eq!(delivered.redelivered.len(), 1, "redelivered messages");
     assert_eq!(
-        claims(&stand, &[id]).await,
+        claims(&environment, &[id]).await,
         [0],
         "claims of a task that another worker has leased"
     );
-    assert_eq!(stand.row(id).await["fencing_token"], 1, "its fencing token");
+    assert_eq!(environment.row(id).await["fencing_token"], 1, "its fencing token");
 }
 
 #[tokio::test]
 async fn task_of_dead_worker_is_taken_over_when_its_lease_expires() {
-    let stand = stand().await;
-    let id = held(&stand, "0 seconds").await;
-    let mut processor = processor(&stand).await;
-    stand.deliver(&mut processor, 1).await;
-    let row = stand.row(id).await;
+    let environment = environment().await;
+    let id = held(&environment, "0 seconds").await;
+    let mut processor = processor(&environment).await;
+    environment.deliver(&mut processor, 1).await;
+    let row = environment.row(id).await;
     assert_eq!(row["status"], "completed", "the task's status");
     assert_eq!(row["attempts"], 2, "its attempts");
-    assert_eq!(stand.messages(TASK_QUEUE).await, 0, "messages in the queue");
+    assert_eq!(environment.messages(TASK_QUEUE).await, 0, "messages in the queue");
 }
 
 #[tokio::test]
 async fn outcome_under_a_lost_lease_is_discarded() {
-    let stand = stand().await;
-    let id = stand.task("stolen", "").await;
-    stand.enqueue(&[id]).await;
+    let environment = environment().await;
+    let id = environment.task("stolen", "").await;
+    environment.enqueue(&[id]).await;
     // As if another worker claimed it right after this one, with a newer token.
-    stand
+    environment
         .execute(
             "create function steal() returns trigger language plpgsql security definer as $$
              begin
@@ -158,9 +160,9 @@ async fn outcome_under_a_lost_lease_is_discarded() {
              when (new.fencing_token = 1 and old.fencing_token = 0) execute function steal();",
         )
         .await;
-    let mut processor = processor(&stand).await;
-    stand.deliver(&mut processor, 1).await;
-    let row = stand.row(id).await;
+    let mut processor = processor(&environment).await;
+    environment.deliver(&mut processor, 1).await;
+    let row = environment.row(id).await;
     assert_eq!(
         row["status"], "processing",
         "the status of a task that its second worker is still running"
@@ -175,17 +177,17 @@ async fn outcome_under_a_lost_lease_is_discarded() {
 
 #[tokio::test]
 async fn concurrent_claims_of_one_task_have_one_winner() {
-    let stand = stand().await;
-    let (mut one, mut two) = (processor(&stand).await, processor(&stand).await);
+    let environment = environment().await;
+    let (mut one, mut two) = (processor(&environment).await, processor(&environment).await);
     for _ in 0..3 {
-        let id = stand.task("wanted by two", "").await;
+        let id = environment.task("wanted by two", "").await;
         let event = events::sqs(&[id]);
-        at_once(&stand, [&mut one, &mut two], [event.clone(), event]).await;
-        let claims = claims(&stand, &[id]).await;
+        at_once(&environment, [&mut one, &mut two], [event.clone(), event]).await;
+        let claims = claims(&environment, &[id]).await;
         assert!(claims[0] <= 1, "both workers have claimed the task");
         // If each left it to the other, it is still unclaimed.
         let _ = one.invoke(&events::sqs(&[id])).await;
-        let row = stand.row(id).await;
+        let row = environment.row(id).await;
         assert_eq!(row["status"], "completed", "the task's status");
         assert_eq!(row["attempts"], 1, "its attempts");
     }
@@ -198,24 +200,26 @@ async fn concurrent_claims_of_one_task_have_one_winner() {
 
 #[tokio::test]
 async fn two_workers_with_one_batch_complete_each_task_once() {
-    let stand = stand().await;
-    let (mut one, mut two) = (processor(&stand).await, processor(&stand).await);
+    let environment = environment().await;
+    let (mut one, mut two) = (processor(&environment).await, processor(&environment).await);
     let mut ids = Vec::new();
     for number in 0..10 {
-        ids.push(stand.task(&format!("task {number}"), "").await);
+        ids.push(environment.task(&format!("task {number}"), "").await);
     }
     let reversed: Vec<i64> = ids.iter().rev().copied().collect();
     at_once(
-        &stand,
+        &environment,
         [&mut one, &mut two],
         [events::sqs(&ids), events::sqs(&reversed)],
     )
     .await;
     let _ = one.invoke(&events::sqs(&ids)).await;
 
-    let open = stand.rows("select id from tasks where status <> 'completed'").await;
+    let open = environment
+        .rows("select id from tasks where status <> 'completed'")
+        .await;
     assert_eq!(open.len(), 0, "tasks that are not completed");
-    assert_eq!(claims(&stand, &ids).await, [1; 10], "the claims of each task");
+    assert_eq!(claims(&environment, &ids).await, [1; 10], "the claims of each task");
     let completed: f64 = [&one, &two]
         .into_iter()
         .flat_map(|worker| worker.metric("TasksCompleted"))
@@ -230,14 +234,16 @@ async fn two_workers_with_one_batch_complete_each_task_once() {
 
 #[tokio::test]
 async fn lease_lasts_as_long_as_the_invocation_may() {
-    let stand = stand().await;
+    let environment = environment().await;
     for seconds in [5_u64, 300] {
-        stand.execute("truncate claims").await;
-        let id = stand.task("t", "").await;
-        let processor = stand.function("task-processor").in_time(Duration::from_secs(seconds));
-        let answer = processor.start().await.invoke(&events::sqs(&[id])).await;
-        assert!(answer.is_ok(), "the batch failed: {answer:?}");
-        let lease = stand
+        environment.execute("truncate claims").await;
+        let id = environment.task("t", "").await;
+        let processor = environment
+            .function("task-processor")
+            .in_time(Duration::from_secs(seconds));
+        let response = processor.start().await.invoke(&events::sqs(&[id])).await;
+        assert!(response.is_ok(), "the batch failed: {response:?}");
+        let lease = environment
             .rows("select extract(epoch from lease)::float8 as seconds from claims")
             .await;
         let lease = lease

@@ -1,7 +1,7 @@
 //! memory-growth: a function's memory does not depend on the number of requests served.
 // functions: api-docs, api-info, get-task
 
-use grading::{Function, Stand, events};
+use grading::{Function, TestEnvironment, events};
 use serde_json::{Value, json};
 
 /// How much a function's memory may grow between some and many requests, in bytes.
@@ -47,12 +47,12 @@ fn failure(function: &Function) -> Value {
 
 #[tokio::test]
 async fn requests_are_served_and_logged() {
-    let stand = Stand::new().await;
-    let id = stand.task("Process user data", "Count the words of this").await;
-    let mut function = stand.function("get-task").start().await;
-    let answer = function.call(&get(id)).await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("Process user data", "Count the words of this").await;
+    let mut function = environment.function("get-task").start().await;
+    let response = function.call(&get(id)).await;
     assert_eq!(
-        (answer.status, &answer.json()["title"]),
+        (response.status, &response.json()["title"]),
         (200, &json!("Process user data")),
         "the response"
     );
@@ -71,10 +71,10 @@ async fn requests_are_served_and_logged() {
 
 #[tokio::test]
 async fn failure_log_shows_the_requests_served_before_it() {
-    let stand = Stand::new().await;
-    let id = stand.task("t", "").await;
-    let proxy = stand.proxy().await;
-    let mut function = stand.function("get-task").through(&proxy).start().await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("t", "").await;
+    let proxy = environment.proxy().await;
+    let mut function = environment.function("get-task").through(&proxy).start().await;
     function.call(&get(id)).await;
     function.call(&get(999)).await;
     proxy.take_down().await;
@@ -100,9 +100,9 @@ async fn failure_log_shows_the_requests_served_before_it() {
 
 #[tokio::test]
 async fn failure_log_shows_the_last_twenty_requests_and_their_count() {
-    let stand = Stand::new().await;
-    let proxy = stand.proxy().await;
-    let mut function = stand.function("get-task").through(&proxy).start().await;
+    let environment = TestEnvironment::new().await;
+    let proxy = environment.proxy().await;
+    let mut function = environment.function("get-task").through(&proxy).start().await;
     let events: Vec<Value> = (1..=400).map(get).collect();
     send(&mut function, &events, 0, 400).await;
     proxy.take_down().await;
@@ -119,9 +119,9 @@ async fn failure_log_shows_the_last_twenty_requests_and_their_count() {
 
 #[tokio::test]
 async fn memory_does_not_grow_with_the_number_of_requests() {
-    let stand = Stand::new().await;
-    let id = stand.task("t", "short").await;
-    let mut function = stand.function("get-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("t", "short").await;
+    let mut function = environment.function("get-task").start().await;
     // Found, missing and invalid.
     let events = [get(id), get(id + 1), get(0)];
     let growth = growth(&mut function, &events, SOME, MANY).await;
@@ -130,17 +130,17 @@ async fn memory_does_not_grow_with_the_number_of_requests() {
 
 #[tokio::test]
 async fn memory_does_not_grow_with_response_bodies() {
-    let stand = Stand::new().await;
-    let id = stand.task("t", &"word ".repeat(2000)).await;
-    let mut function = stand.function("get-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("t", &"word ".repeat(2000)).await;
+    let mut function = environment.function("get-task").start().await;
     let growth = growth(&mut function, &[get(id)], SOME, MANY).await;
     assert_little(growth, "after 1,500 responses of 10 KB");
 }
 
 #[tokio::test]
 async fn memory_does_not_grow_with_request_paths() {
-    let stand = Stand::new().await;
-    let mut function = stand.function("api-info").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut function = environment.function("api-info").start().await;
     // Like a vulnerability scanner.
     let event = |number: usize| {
         let path = format!("/{}/{number}", "wp-admin/".repeat(700));
@@ -153,15 +153,15 @@ async fn memory_does_not_grow_with_request_paths() {
 
 #[tokio::test]
 async fn large_response_is_released_once_sent() {
-    let stand = Stand::new().await;
-    let mut function = stand.function("api-docs").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut function = environment.function("api-docs").start().await;
     let mut asset = events::rest("GET", "/docs/swagger-ui-bundle.js", None);
     asset["pathParameters"] = json!({"asset": "swagger-ui-bundle.js"});
-    let answer = function.call(&asset).await;
+    let response = function.call(&asset).await;
     assert!(
-        answer.status == 200 && answer.body.len() > 1_000_000,
+        response.status == 200 && response.body.len() > 1_000_000,
         "the asset is missing: {}",
-        answer.status
+        response.status
     );
     let growth = growth(&mut function, &[asset], 3, 30).await;
     assert_little(growth, "after 30 responses of 1.7 MB");

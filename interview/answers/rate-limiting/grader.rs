@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use grading::{Answer, Function, Stand, TASK_QUEUE, events, eventually};
+use grading::{Function, Response, TASK_QUEUE, TestEnvironment, events, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -12,8 +12,10 @@ use tokio::task::JoinSet;
 const LONG: u64 = 1_000_000;
 
 /// create-task with a limit.
-async fn create_task(stand: &Stand, limit: u64, window: u64) -> Function {
-    let starting = stand.function("create-task").with("RATE_LIMIT", &limit.to_string());
+async fn create_task(environment: &TestEnvironment, limit: u64, window: u64) -> Function {
+    let starting = environment
+        .function("create-task")
+        .with("RATE_LIMIT", &limit.to_string());
     starting
         .with("RATE_LIMIT_WINDOW_SECONDS", &window.to_string())
         .start()
@@ -34,34 +36,34 @@ fn with_key(event: Value, key: &str) -> Value {
     events::with_header(event, "Idempotency-Key", key)
 }
 
-async fn tasks(stand: &Stand) -> usize {
-    stand.rows("select id from tasks").await.len()
+async fn tasks(environment: &TestEnvironment) -> usize {
+    environment.rows("select id from tasks").await.len()
 }
 
 /// Creates as many tasks as the limit allows.
 async fn use_up(function: &mut Function, caller: &str, limit: u64) {
     for number in 1..=limit {
-        let answer = function.call(&new_task(caller)).await;
+        let response = function.call(&new_task(caller)).await;
         assert_eq!(
-            answer.status, 201,
+            response.status, 201,
             "request {number} of {limit} allowed requests: {}",
-            answer.body
+            response.body
         );
     }
 }
 
 /// Asserts that this is the 429 of the brief, and returns its `Retry-After`.
-fn assert_refused(answer: &Answer, window: u64) -> u64 {
-    assert_eq!(answer.status, 429, "the status of a request over the limit");
-    let problem = answer.json();
-    assert_eq!(answer.header("content-type"), "application/problem+json");
+fn assert_refused(response: &Response, window: u64) -> u64 {
+    assert_eq!(response.status, 429, "the status of a request over the limit");
+    let problem = response.json();
+    assert_eq!(response.header("content-type"), "application/problem+json");
     assert_eq!(
         (&problem["status"], &problem["title"], &problem["type"]),
         (&json!(429), &json!("Too Many Requests"), &json!("about:blank")),
         "the problem"
     );
     assert!(problem["detail"].is_string(), "the problem has no detail");
-    let seconds = answer.header("retry-after");
+    let seconds = response.header("retry-after");
     let seconds = seconds.parse().unwrap_or_else(|_| panic!("Retry-After is {seconds:?}"));
     assert!(
         (1..=window).contains(&seconds),
@@ -71,36 +73,36 @@ fn assert_refused(answer: &Answer, window: u64) -> u64 {
 }
 
 /// A number in one of the two fields: a string item with parameters (RFC 9651, section 3.3).
-fn parameter(answer: &Answer, field: &str, name: &str) -> u64 {
-    let value = answer.header(field);
+fn parameter(response: &Response, field: &str, name: &str) -> u64 {
+    let value = response.header(field);
     let (item, parameters) = value.split_once(';').unwrap_or((value, ""));
     let quoted = item.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     assert!(
         quoted.is_some_and(|name| !name.is_empty()),
         "{field} of a {} is {value:?}",
-        answer.status
+        response.status
     );
     let mut parameters = parameters
         .split(';')
         .filter_map(|parameter| parameter.trim().split_once('='));
     let found = parameters.find_map(|(found, number)| (found == name).then(|| number.parse().ok())?);
-    found.unwrap_or_else(|| panic!("{field} of a {} has no {name}: {value:?}", answer.status))
+    found.unwrap_or_else(|| panic!("{field} of a {} has no {name}: {value:?}", response.status))
 }
 
 #[tokio::test]
 async fn requests_within_the_limit_behave_as_before() {
-    let stand = Stand::new().await;
-    let mut function = create_task(&stand, 5, LONG).await;
-    let answer = function.call(&new_task("alice")).await;
-    assert_eq!(answer.status, 201);
-    let id = answer.json()["id"].as_i64().expect("an id");
-    let row = stand.row(id).await;
+    let environment = TestEnvironment::new().await;
+    let mut function = create_task(&environment, 5, LONG).await;
+    let response = function.call(&new_task("alice")).await;
+    assert_eq!(response.status, 201);
+    let id = response.json()["id"].as_i64().expect("an id");
+    let row = environment.row(id).await;
     assert_eq!(
         (&row["created_by"], &row["status"]),
         (&json!("alice"), &json!("pending"))
     );
     assert!(row["enqueued_at"].is_string(), "its message was not sent");
-    assert_eq!(answer.header("location"), format!("tasks/{id}"));
+    assert_eq!(response.header("location"), format!("tasks/{id}"));
 
     let keyed = with_key(post("alice", &json!({"title": "t", "description": "d"})), "order-1");
     let (first, again) = (function.call(&keyed).await, function.call(&keyed).await);
@@ -117,7 +119,7 @@ async fn requests_within_the_limit_behave_as_before() {
     );
     assert_eq!(function.call(&post("alice", &json!({"title": ""}))).await.status, 422);
     assert_eq!(
-        (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
+        (tasks(&environment).await, environment.messages(TASK_QUEUE).await),
         (2, 2),
         "tasks and messages"
     );
@@ -125,29 +127,29 @@ async fn requests_within_the_limit_behave_as_before() {
 
 #[tokio::test]
 async fn request_over_the_limit_is_429_without_side_effects() {
-    let stand = Stand::new().await;
-    let mut function = create_task(&stand, 3, LONG).await;
+    let environment = TestEnvironment::new().await;
+    let mut function = create_task(&environment, 3, LONG).await;
     use_up(&mut function, "alice", 3).await;
     for event in [new_task("alice"), with_key(new_task("alice"), "order-1")] {
         assert_refused(&function.call(&event).await, LONG);
     }
     // A fresh environment.
-    let mut another = create_task(&stand, 3, LONG).await;
+    let mut another = create_task(&environment, 3, LONG).await;
     assert_refused(&another.call(&new_task("alice")).await, LONG);
     assert_eq!(
-        (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
+        (tasks(&environment).await, environment.messages(TASK_QUEUE).await),
         (3, 3),
         "tasks and messages"
     );
-    let keys = stand.rows("select key from idempotency_keys").await;
+    let keys = environment.rows("select key from idempotency_keys").await;
     assert!(keys.is_empty(), "a refused request has stored its key");
     use_up(&mut function, "bob", 3).await;
 }
 
 #[tokio::test]
 async fn responses_report_limit_remaining_and_reset() {
-    let stand = Stand::new().await;
-    let mut function = create_task(&stand, 3, LONG).await;
+    let environment = TestEnvironment::new().await;
+    let mut function = create_task(&environment, 3, LONG).await;
     let events = [
         new_task("alice"),
         with_key(new_task("alice"), "order-1"),
@@ -156,41 +158,41 @@ async fn responses_report_limit_remaining_and_reset() {
         with_key(new_task("alice"), "order-2"),
     ];
     for (event, (status, left)) in events.iter().zip([(201, 2), (201, 1), (201, 0), (429, 0), (429, 0)]) {
-        let answer = function.call(event).await;
-        assert_eq!(answer.status, status);
-        assert_eq!(parameter(&answer, "RateLimit-Policy", "q"), 3, "q of a {status}");
-        assert_eq!(parameter(&answer, "RateLimit-Policy", "w"), LONG, "w of a {status}");
-        assert_eq!(parameter(&answer, "RateLimit", "r"), left, "r of a {status}");
-        assert!(parameter(&answer, "RateLimit", "t") <= LONG, "t of a {status}");
+        let response = function.call(event).await;
+        assert_eq!(response.status, status);
+        assert_eq!(parameter(&response, "RateLimit-Policy", "q"), 3, "q of a {status}");
+        assert_eq!(parameter(&response, "RateLimit-Policy", "w"), LONG, "w of a {status}");
+        assert_eq!(parameter(&response, "RateLimit", "r"), left, "r of a {status}");
+        assert!(parameter(&response, "RateLimit", "t") <= LONG, "t of a {status}");
     }
 }
 
 #[tokio::test]
 async fn concurrent_requests_are_limited_exactly() {
     const LIMIT: usize = 17;
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let mut functions = Vec::new();
     for _ in 0..10 {
-        functions.push(create_task(&stand, LIMIT as u64, LONG).await);
+        functions.push(create_task(&environment, LIMIT as u64, LONG).await);
     }
     for (round, keyed) in [false, true].into_iter().enumerate() {
         let caller = format!("caller {round}");
-        let mut environments = JoinSet::new();
-        for (environment, mut function) in functions.drain(..).enumerate() {
+        let mut senders = JoinSet::new();
+        for (index, mut function) in functions.drain(..).enumerate() {
             let caller = caller.clone();
-            environments.spawn(async move {
+            senders.spawn(async move {
                 let mut created = 0;
                 for number in 0..5 {
                     let event = new_task(&caller);
                     let event = match keyed {
-                        true => with_key(event, &format!("{environment}-{number}")),
+                        true => with_key(event, &format!("{index}-{number}")),
                         false => event,
                     };
-                    let answer = function.call(&event).await;
-                    match answer.status {
+                    let response = function.call(&event).await;
+                    match response.status {
                         201 => created += 1,
                         _ => {
-                            assert_refused(&answer, LONG);
+                            assert_refused(&response, LONG);
                         }
                     }
                 }
@@ -198,7 +200,7 @@ async fn concurrent_requests_are_limited_exactly() {
             });
         }
         let mut created = 0;
-        for (function, those) in environments.join_all().await {
+        for (function, those) in senders.join_all().await {
             functions.push(function);
             created += those;
         }
@@ -206,7 +208,7 @@ async fn concurrent_requests_are_limited_exactly() {
         assert_eq!(created, LIMIT, "requests {what} that were accepted");
         let there = (round + 1) * LIMIT;
         assert_eq!(
-            (tasks(&stand).await, stand.messages(TASK_QUEUE).await),
+            (tasks(&environment).await, environment.messages(TASK_QUEUE).await),
             (there, there as u64)
         );
     }
@@ -214,8 +216,11 @@ async fn concurrent_requests_are_limited_exactly() {
 
 #[tokio::test]
 async fn invalid_and_repeated_requests_do_not_count() {
-    let stand = Stand::new().await;
-    let (mut function, mut another) = (create_task(&stand, 2, LONG).await, create_task(&stand, 2, LONG).await);
+    let environment = TestEnvironment::new().await;
+    let (mut function, mut another) = (
+        create_task(&environment, 2, LONG).await,
+        create_task(&environment, 2, LONG).await,
+    );
     let keyed = with_key(new_task("alice"), "order-1");
     let first = function.call(&keyed).await;
     assert_eq!(first.status, 201);
@@ -259,9 +264,9 @@ async fn invalid_and_repeated_requests_do_not_count() {
 
 #[tokio::test]
 async fn limit_costs_at_most_one_extra_round_trip() {
-    let stand = Stand::new().await;
-    let proxy = stand.proxy().await;
-    let starting = stand.function("create-task").with("RATE_LIMIT", "4");
+    let environment = TestEnvironment::new().await;
+    let proxy = environment.proxy().await;
+    let starting = environment.function("create-task").with("RATE_LIMIT", "4");
     let starting = starting.with("RATE_LIMIT_WINDOW_SECONDS", &LONG.to_string());
     let mut function = starting.through(&proxy).start().await;
     for keyed in [false, true] {
@@ -273,10 +278,10 @@ async fn limit_costs_at_most_one_extra_round_trip() {
                 false => event,
             };
             let before = proxy.round_trips();
-            let answer = function.call(&event).await;
+            let response = function.call(&event).await;
             let used = proxy.round_trips() - before;
             let (status, most) = if number < 4 { (201, 3) } else { (429, 2) };
-            assert_eq!(answer.status, status, "request {number}");
+            assert_eq!(response.status, status, "request {number}");
             // The first requests also prepare statements.
             if number != 0 && number != 4 {
                 assert!(used <= most, "{used} round trips for a {status}, with a key: {keyed}");
@@ -286,14 +291,14 @@ async fn limit_costs_at_most_one_extra_round_trip() {
 }
 
 /// How many rows there are in the tables that the exercise added.
-async fn left_behind(stand: &Stand) -> i64 {
+async fn left_behind(environment: &TestEnvironment) -> i64 {
     let tables = "select table_name from information_schema.tables
                   where table_schema = 'public' and table_type = 'BASE TABLE'
                     and table_name not in ('tasks', 'idempotency_keys', '_sqlx_migrations')";
     let mut rows = 0;
-    for table in stand.rows(tables).await {
+    for table in environment.rows(tables).await {
         let table = table["table_name"].as_str().expect("a name");
-        let counted = stand
+        let counted = environment
             .rows(&format!(r#"select count(*) as rows from public."{table}""#))
             .await;
         rows += counted[0]["rows"].as_i64().expect("a number");
@@ -304,14 +309,14 @@ async fn left_behind(stand: &Stand) -> i64 {
 #[tokio::test]
 async fn limit_resets_after_the_wait_and_idle_callers_are_deleted() {
     const WINDOW: u64 = 3;
-    let stand = Stand::new().await;
-    let mut function = create_task(&stand, 2, WINDOW).await;
+    let environment = TestEnvironment::new().await;
+    let mut function = create_task(&environment, 2, WINDOW).await;
     // A window may end at any time, but one of so many requests is refused.
     let mut refused = None;
     for _ in 0..50 {
-        let answer = function.call(&new_task("alice")).await;
-        if answer.status != 201 {
-            refused = Some(answer);
+        let response = function.call(&new_task("alice")).await;
+        if response.status != 201 {
+            refused = Some(response);
             break;
         }
     }
@@ -322,8 +327,8 @@ async fn limit_resets_after_the_wait_and_idle_callers_are_deleted() {
         wait + 3,
         "a request is accepted again, although others were refused meanwhile",
         async || {
-            let answer = function.lock().await.call(&new_task("alice")).await;
-            (answer.status == 201).then_some(())
+            let response = function.lock().await.call(&new_task("alice")).await;
+            (response.status == 201).then_some(())
         },
     )
     .await;
@@ -332,13 +337,13 @@ async fn limit_resets_after_the_wait_and_idle_callers_are_deleted() {
         let caller = format!("caller {number}");
         assert_eq!(function.lock().await.call(&new_task(&caller)).await.status, 201);
     }
-    let starting = stand.function("task-reconciler").with("RATE_LIMIT", "2");
+    let starting = environment.function("task-reconciler").with("RATE_LIMIT", "2");
     let starting = starting.with("RATE_LIMIT_WINDOW_SECONDS", &WINDOW.to_string());
     let reconciler = tokio::sync::Mutex::new(starting.start().await);
     eventually(WINDOW + 12, "sweeps delete the rows of idle callers", async || {
         let swept = reconciler.lock().await.invoke(&json!({})).await;
         swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
-        (left_behind(&stand).await == 0).then_some(())
+        (left_behind(&environment).await == 0).then_some(())
     })
     .await;
 }

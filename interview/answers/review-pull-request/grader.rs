@@ -40,27 +40,23 @@ const DEFECTS: [&[Place]; 12] = [
         (BULK, "pub struct Clear {", "pub struct Clear {"),
         (BULK, "delete from tasks", "order by id limit $2"),
     ],
-    &[(EXPORT, "request.headers().get(\"x-export-token\")", "if given != Some(")],
+    &[(EXPORT, "headers.get(\"x-export-token\")", "if given != Some(")],
     &[(BULK, "\"storing an import\"", "\"storing an import\"")],
-    &[(BULK, "// Only a task whose message SQS", "transaction.commit()")],
+    &[(BULK, "// Tasks are stored only if SQS", "transaction.commit()")],
     &[(BULK, "// It is one transaction", "// It is one transaction")],
     &[(
         PROCESSOR,
         "// The work is done: after a large import",
         "\"outcomes were not stored\"",
     )],
-    &[(IMPORT, "// SQS wants to be left alone", "std::thread::sleep")],
+    &[(IMPORT, "// SQS throttles: give it", "std::thread::sleep")],
     &[
         (BULK, "sqlx::query_as(&query)", "sqlx::query_as(&query)"),
         (EXPORT, "database.run(&export)", "Response::new(Body::Text(csv))"),
     ],
     &[(EXPORT, "let after: i64 = ", "let after: i64 = ")],
     &[(TEMPLATE, "# Imports send batches.", "Action: \"sqs:*\"")],
-    &[(
-        MIGRATION,
-        "-- What an export walks along",
-        "create index tasks_by_source",
-    )],
+    &[(MIGRATION, "-- For exports", "create index tasks_by_source")],
 ];
 
 /// Code that looks wrong but is right.
@@ -73,8 +69,8 @@ const DECOYS: [Place; 3] = [
     (BULK, "self.order.columns()", "self.order.columns()"),
     (
         EXPORT,
-        "expect(\"digits are a header value\")",
-        "expect(\"digits are a header value\")",
+        "expect(\"digits are a valid header value\")",
+        "expect(\"digits are a valid header value\")",
     ),
 ];
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use grading::{Stand, TASK_QUEUE, Template};
+use grading::{TASK_QUEUE, Template, TestEnvironment};
 use serde_json::{Value, json};
 
 const ENVIRONMENTS: [&str; 3] = ["local", "sandbox", "prod"];
@@ -313,13 +313,13 @@ fn resolve(template: &Value, values: &BTreeMap<&str, Value>, value: &Value) -> V
 
 #[tokio::test]
 async fn processor_works_when_invoked_directly() {
-    let stand = Stand::new().await;
-    let id = stand.task("Process user data", "Count the words of this").await;
-    stand.enqueue(&[id]).await;
-    let mut processor = stand.function("task-processor").start().await;
-    let delivered = stand.deliver(&mut processor, 1).await;
-    assert!(delivered.came_back.is_empty(), "the message was not acknowledged");
-    assert_eq!(stand.row(id).await["status"], "completed", "the task's status");
+    let environment = TestEnvironment::new().await;
+    let id = environment.task("Process user data", "Count the words of this").await;
+    environment.enqueue(&[id]).await;
+    let mut processor = environment.function("task-processor").start().await;
+    let delivered = environment.deliver(&mut processor, 1).await;
+    assert!(delivered.redelivered.is_empty(), "the message was not acknowledged");
+    assert_eq!(environment.row(id).await["status"], "completed", "the task's status");
 }
 
 #[tokio::test]

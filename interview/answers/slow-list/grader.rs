@@ -1,7 +1,7 @@
 //! slow-list: a page of a caller's tasks takes one round trip and an index scan.
 // functions: list-tasks
 
-use grading::{Answer, Function, Stand, events, eventually};
+use grading::{Function, Response, TestEnvironment, events, eventually};
 use migrator::MIGRATIONS;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
@@ -17,7 +17,7 @@ const BLOCKS: i64 = 800;
 /// The slow release's migration, and the checksum of its file.
 const RELEASED: i64 = 11;
 const CHECKSUM: &str =
-    "edd61f790d430f54292bfa4fa8beedde7152106e7e7930a0dfa1f3011b42b281376c5b022a5ae4513c959eb3ae80f242";
+    "72832975189669a876892b104d7d6e5e15b09e63ef3976fc0e95332d282a62c82ea08f924417d3459cabe2ac65be5b9f";
 
 fn list(caller: &str, query: &[(&str, &str)]) -> Value {
     let list = events::by(events::rest("GET", "/tasks", None), caller, false);
@@ -25,17 +25,17 @@ fn list(caller: &str, query: &[(&str, &str)]) -> Value {
     query.iter().fold(list, with)
 }
 
-fn ids(answer: &Answer) -> Vec<i64> {
-    assert_eq!(answer.status, 200, "the status of GET /tasks: {}", answer.body);
-    let tasks = answer.json();
+fn ids(response: &Response) -> Vec<i64> {
+    assert_eq!(response.status, 200, "the status of GET /tasks: {}", response.body);
+    let tasks = response.json();
     let tasks = tasks.as_array().expect("an array");
     tasks.iter().filter_map(|task| task["id"].as_i64()).collect()
 }
 
 /// The query of a `Link` header's relation.
-fn link(answer: &Answer, relation: &str) -> Option<Vec<(String, String)>> {
+fn link(response: &Response, relation: &str) -> Option<Vec<(String, String)>> {
     let relation = format!(">; rel=\"{relation}\"");
-    let links = answer.header("link").split(", ");
+    let links = response.header("link").split(", ");
     let mut queries = links.filter_map(|link| link.strip_prefix("<?")?.strip_suffix(&relation));
     let pairs = queries.next()?.split('&');
     let pairs = pairs.filter_map(|pair| pair.split_once('='));
@@ -48,19 +48,19 @@ fn as_texts(query: &[(String, String)]) -> Vec<(&str, &str)> {
 
 /// Follows the links of a list from page to page.
 async fn read_all(function: &mut Function, caller: &str, query: &[(&str, &str)], relation: &str) -> Vec<Vec<i64>> {
-    let mut answer = function.call(&list(caller, query)).await;
-    let mut pages = vec![ids(&answer)];
-    while let Some(query) = link(&answer, relation) {
-        answer = function.call(&list(caller, &as_texts(&query))).await;
-        pages.push(ids(&answer));
+    let mut response = function.call(&list(caller, query)).await;
+    let mut pages = vec![ids(&response)];
+    while let Some(query) = link(&response, relation) {
+        response = function.call(&list(caller, &as_texts(&query))).await;
+        pages.push(ids(&response));
         assert!(pages.len() < 1000, "the links do not end");
     }
     pages
 }
 
 /// Some tasks of two callers.
-async fn small_table(stand: &Stand) {
-    stand
+async fn small_table(environment: &TestEnvironment) {
+    environment
         .execute(
             "insert into tasks (title, created_by)
              select 'task ' || n, case n % 2 when 0 then 'even' else 'odd' end from generate_series(1, 50) as n",
@@ -69,8 +69,10 @@ async fn small_table(stand: &Stand) {
 }
 
 /// Fills the table as after some years.
-async fn large_table(stand: &Stand) {
-    let mut connection = PgConnection::connect(&measured(stand)).await.expect("a connection");
+async fn large_table(environment: &TestEnvironment) {
+    let mut connection = PgConnection::connect(&measured(environment))
+        .await
+        .expect("a connection");
     // Maintaining the search index would take most of the time, and no check here searches.
     for sql in [
         "drop index if exists tasks_title_bigrams".to_owned(),
@@ -90,31 +92,35 @@ async fn large_table(stand: &Stand) {
 }
 
 /// The database's URL for sessions whose reads are counted.
-fn measured(stand: &Stand) -> String {
-    let separator = if stand.database_url.contains('?') { '&' } else { '?' };
-    format!("{}{separator}application_name=measured", stand.database_url)
+fn measured(environment: &TestEnvironment) -> String {
+    let separator = if environment.database_url.contains('?') {
+        '&'
+    } else {
+        '?'
+    };
+    format!("{}{separator}application_name=measured", environment.database_url)
 }
 
 /// The blocks of the table and its indexes read so far. A session reports its reads when it ends.
-async fn blocks_read(stand: &Stand) -> i64 {
+async fn blocks_read(environment: &TestEnvironment) -> i64 {
     eventually(10, "the measured sessions have ended", async || {
         let open = "select count(*) from pg_stat_activity
                     where datname = current_database() and application_name = 'measured'";
-        (stand.rows(open).await[0]["count"] == 0).then_some(())
+        (environment.rows(open).await[0]["count"] == 0).then_some(())
     })
     .await;
     let read = "select heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit as blocks
                 from pg_statio_user_tables where relname = 'tasks'";
-    stand.rows(read).await[0]["blocks"].as_i64().expect("a number")
+    environment.rows(read).await[0]["blocks"].as_i64().expect("a number")
 }
 
 /// How many blocks one response to this list takes, and its tasks.
-async fn cost(stand: &Stand, caller: &str, query: &[(&str, &str)]) -> (i64, Vec<i64>) {
+async fn cost(environment: &TestEnvironment, caller: &str, query: &[(&str, &str)]) -> (i64, Vec<i64>) {
     const TIMES: i64 = 4;
-    let before = blocks_read(stand).await;
-    let mut function = stand
+    let before = blocks_read(environment).await;
+    let mut function = environment
         .function("list-tasks")
-        .with("DATABASE_URL", &measured(stand))
+        .with("DATABASE_URL", &measured(environment))
         .start()
         .await;
     let mut found = Vec::new();
@@ -122,7 +128,7 @@ async fn cost(stand: &Stand, caller: &str, query: &[(&str, &str)]) -> (i64, Vec<
         found = ids(&function.call(&list(caller, query)).await);
     }
     drop(function);
-    ((blocks_read(stand).await - before) / TIMES, found)
+    ((blocks_read(environment).await - before) / TIMES, found)
 }
 
 /// The first ids of `big` from there.
@@ -132,9 +138,9 @@ fn of_big(from: i64, count: usize) -> Vec<i64> {
 
 #[tokio::test]
 async fn list_has_the_callers_tasks_in_order() {
-    let stand = Stand::new().await;
-    small_table(&stand).await;
-    let mut function = stand.function("list-tasks").start().await;
+    let environment = TestEnvironment::new().await;
+    small_table(&environment).await;
+    let mut function = environment.function("list-tasks").start().await;
     let even: Vec<i64> = (2..=50).step_by(2).collect();
     assert_eq!(
         ids(&function.call(&list("even", &[])).await),
@@ -160,9 +166,9 @@ async fn list_has_the_callers_tasks_in_order() {
 
 #[tokio::test]
 async fn links_visit_every_task_once_under_concurrent_writes() {
-    let stand = Stand::new().await;
-    small_table(&stand).await;
-    let mut function = stand.function("list-tasks").start().await;
+    let environment = TestEnvironment::new().await;
+    small_table(&environment).await;
+    let mut function = environment.function("list-tasks").start().await;
     for (sort, mut expected) in [
         ("id", (1..=49).collect::<Vec<i64>>()),
         ("-id", (1..=49).rev().collect()),
@@ -174,7 +180,7 @@ async fn links_visit_every_task_once_under_concurrent_writes() {
     }
     let first = function.call(&list("odd", &[("limit", "10")])).await;
     // On a page already read: an offset would now miss a task.
-    stand.execute("delete from tasks where id in (1, 3)").await;
+    environment.execute("delete from tasks where id in (1, 3)").await;
     let next = link(&first, "next").expect("there is a next page");
     let second = function.call(&list("odd", &as_texts(&next))).await;
     assert_eq!(ids(&second)[0], 21, "the first task of the second page");
@@ -189,10 +195,10 @@ async fn links_visit_every_task_once_under_concurrent_writes() {
 
 #[tokio::test]
 async fn page_of_any_size_needs_one_round_trip() {
-    let stand = Stand::new().await;
-    small_table(&stand).await;
-    let proxy = stand.proxy().await;
-    let mut function = stand.function("list-tasks").through(&proxy).start().await;
+    let environment = TestEnvironment::new().await;
+    small_table(&environment).await;
+    let proxy = environment.proxy().await;
+    let mut function = environment.function("list-tasks").through(&proxy).start().await;
     for limit in ["1", "10", "25"] {
         let mut used = Vec::new();
         // The first page prepares the statement.
@@ -207,15 +213,15 @@ async fn page_of_any_size_needs_one_round_trip() {
 
 #[tokio::test]
 async fn page_of_a_caller_with_many_tasks_reads_few_blocks() {
-    let stand = Stand::new().await;
-    large_table(&stand).await;
-    let (blocks, found) = cost(&stand, "big", &[("limit", "100")]).await;
+    let environment = TestEnvironment::new().await;
+    large_table(&environment).await;
+    let (blocks, found) = cost(&environment, "big", &[("limit", "100")]).await;
     assert_eq!(found, of_big(1, 100), "the first page");
     assert!(
         blocks <= BLOCKS,
         "a page of 100 tasks reads {blocks} blocks, more than {BLOCKS}"
     );
-    let (blocks, found) = cost(&stand, "big", &[("limit", "100"), ("sort", "-id")]).await;
+    let (blocks, found) = cost(&environment, "big", &[("limit", "100"), ("sort", "-id")]).await;
     assert_eq!(found[0], TASKS, "the newest task");
     assert!(
         blocks <= BLOCKS,
@@ -225,19 +231,19 @@ async fn page_of_a_caller_with_many_tasks_reads_few_blocks() {
 
 #[tokio::test]
 async fn middle_page_costs_as_much_as_the_first() {
-    let stand = Stand::new().await;
-    large_table(&stand).await;
+    let environment = TestEnvironment::new().await;
+    large_table(&environment).await;
     // A cursor in the middle.
-    let mut function = stand.function("list-tasks").start().await;
-    let answer = function.call(&list("big", &[("skip", "19999"), ("limit", "1")])).await;
-    let place = ids(&answer)[0];
-    let next = link(&answer, "next").expect("there is a next page");
+    let mut function = environment.function("list-tasks").start().await;
+    let response = function.call(&list("big", &[("skip", "19999"), ("limit", "1")])).await;
+    let place = ids(&response)[0];
+    let next = link(&response, "next").expect("there is a next page");
     let (_, cursor) = next.iter().find(|(name, _)| name == "after").expect("a cursor");
     for (query, expected) in [
         ([("limit", "100"), ("after", cursor)], of_big(place + 1, 100)),
         ([("limit", "100"), ("before", cursor)], of_big(place - 500, 100)),
     ] {
-        let (blocks, found) = cost(&stand, "big", &query).await;
+        let (blocks, found) = cost(&environment, "big", &query).await;
         assert_eq!(found, expected, "the page beside {place}");
         assert!(
             blocks <= BLOCKS,
@@ -248,9 +254,9 @@ async fn middle_page_costs_as_much_as_the_first() {
 
 #[tokio::test]
 async fn page_of_rare_failed_tasks_reads_few_blocks() {
-    let stand = Stand::new().await;
-    large_table(&stand).await;
-    let (blocks, found) = cost(&stand, "big", &[("limit", "100"), ("status", "failed")]).await;
+    let environment = TestEnvironment::new().await;
+    large_table(&environment).await;
+    let (blocks, found) = cost(&environment, "big", &[("limit", "100"), ("status", "failed")]).await;
     assert_eq!(
         found,
         (5000..=TASKS).step_by(5000).collect::<Vec<_>>(),

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use grading::{Answer, Function, Proxy, Stand, Starting, Template, events};
+use grading::{Function, Proxy, Response, Starting, Template, TestEnvironment, events};
 use serde_json::{Value, json};
 
 /// A TTL longer than any check.
@@ -18,12 +18,12 @@ struct Reader {
 
 impl Reader {
     /// One that caches tasks for an hour.
-    async fn new(stand: &Stand) -> Self {
-        Self::start(stand, cached(stand, HOUR, "100")).await
+    async fn new(environment: &TestEnvironment) -> Self {
+        Self::start(environment, cached(environment, HOUR, "100")).await
     }
 
-    async fn start(stand: &Stand, starting: Starting) -> Self {
-        let proxy = stand.proxy().await;
+    async fn start(environment: &TestEnvironment, starting: Starting) -> Self {
+        let proxy = environment.proxy().await;
         let function = starting.through(&proxy).start().await;
         let mut reader = Self { function, proxy };
         // The first reads also prepare the statements. The task does not exist, so nothing can be
@@ -35,23 +35,23 @@ impl Reader {
     }
 
     /// The response, and how many round trips to Postgres it took.
-    async fn read(&mut self, event: &Value) -> (Answer, usize) {
+    async fn read(&mut self, event: &Value) -> (Response, usize) {
         let before = self.proxy.round_trips();
-        let answer = self.function.call(event).await;
-        (answer, self.proxy.round_trips() - before)
+        let response = self.function.call(event).await;
+        (response, self.proxy.round_trips() - before)
     }
 
     /// The task, which must exist, and the round trips.
     async fn task(&mut self, event: &Value) -> (Value, usize) {
-        let (answer, round_trips) = self.read(event).await;
-        assert_eq!(answer.status, 200, "a read of a task: {}", answer.body);
-        (answer.json(), round_trips)
+        let (response, round_trips) = self.read(event).await;
+        assert_eq!(response.status, 200, "a read of a task: {}", response.body);
+        (response.json(), round_trips)
     }
 }
 
 /// get-task with these settings.
-fn cached(stand: &Stand, milliseconds: &str, entries: &str) -> Starting {
-    stand
+fn cached(environment: &TestEnvironment, milliseconds: &str, entries: &str) -> Starting {
+    environment
         .function("get-task")
         .with("TASK_CACHE_TTL_MILLISECONDS", milliseconds)
         .with("TASK_CACHE_ENTRIES", entries)
@@ -73,9 +73,9 @@ fn known(event: Value, etag: &str) -> Value {
 }
 
 /// A task owned by alice.
-async fn task(stand: &Stand, title: &str) -> i64 {
-    let id = stand.task(title, "").await;
-    stand
+async fn task(environment: &TestEnvironment, title: &str) -> i64 {
+    let id = environment.task(title, "").await;
+    environment
         .execute(&format!("update tasks set created_by = 'alice' where id = {id}"))
         .await;
     id
@@ -84,21 +84,24 @@ async fn task(stand: &Stand, title: &str) -> i64 {
 /// Changes the title through another function, and returns the new ETag.
 async fn rename(writer: &mut Function, id: i64, title: &str) -> String {
     let event = events::by(events::task("PATCH", id, ""), "alice", false);
-    let answer = writer.call(&events::with_body(event, &json!({"title": title}))).await;
-    assert_eq!(answer.status, 200, "a change of the title: {}", answer.body);
-    answer.header("etag").to_owned()
+    let response = writer.call(&events::with_body(event, &json!({"title": title}))).await;
+    assert_eq!(response.status, 200, "a change of the title: {}", response.body);
+    response.header("etag").to_owned()
 }
 
 #[tokio::test]
 async fn without_the_cache_every_read_is_one_round_trip() {
-    let stand = Stand::new().await;
-    let id = task(&stand, "t").await;
+    let environment = TestEnvironment::new().await;
+    let id = task(&environment, "t").await;
     for (what, starting) in [
-        ("with the local settings of template.yaml", stand.function("get-task")),
-        ("with a TTL of 0", cached(&stand, "0", "100")),
-        ("with room for 0 tasks", cached(&stand, HOUR, "0")),
+        (
+            "with the local settings of template.yaml",
+            environment.function("get-task"),
+        ),
+        ("with a TTL of 0", cached(&environment, "0", "100")),
+        ("with room for 0 tasks", cached(&environment, HOUR, "0")),
     ] {
-        let mut reader = Reader::start(&stand, starting).await;
+        let mut reader = Reader::start(&environment, starting).await;
         for _ in 0..3 {
             let (_, round_trips) = reader.task(&get(id)).await;
             assert_eq!(round_trips, 1, "round trips of a read, {what}");
@@ -108,9 +111,9 @@ async fn without_the_cache_every_read_is_one_round_trip() {
 
 #[tokio::test]
 async fn repeated_read_is_identical_without_a_round_trip() {
-    let stand = Stand::new().await;
-    let id = task(&stand, "t").await;
-    let mut reader = Reader::new(&stand).await;
+    let environment = TestEnvironment::new().await;
+    let id = task(&environment, "t").await;
+    let mut reader = Reader::new(&environment).await;
     let (first, round_trips) = reader.read(&get(id)).await;
     assert_eq!(
         (first.status, round_trips),
@@ -129,10 +132,10 @@ async fn repeated_read_is_identical_without_a_round_trip() {
 
 #[tokio::test]
 async fn entry_expires_however_often_it_is_read() {
-    let stand = Stand::new().await;
-    let id = task(&stand, "before").await;
-    let mut writer = stand.function("update-task").start().await;
-    let mut reader = Reader::start(&stand, cached(&stand, "3000", "100")).await;
+    let environment = TestEnvironment::new().await;
+    let id = task(&environment, "before").await;
+    let mut writer = environment.function("update-task").start().await;
+    let mut reader = Reader::start(&environment, cached(&environment, "3000", "100")).await;
     reader.task(&get(id)).await;
     assert_eq!(
         reader.task(&get(id)).await.1,
@@ -153,10 +156,10 @@ async fn entry_expires_however_often_it_is_read() {
 
 #[tokio::test]
 async fn no_cache_and_if_none_match_read_and_refresh_the_entry() {
-    let stand = Stand::new().await;
-    let id = task(&stand, "first").await;
-    let mut writer = stand.function("update-task").start().await;
-    let mut reader = Reader::new(&stand).await;
+    let environment = TestEnvironment::new().await;
+    let id = task(&environment, "first").await;
+    let mut writer = environment.function("update-task").start().await;
+    let mut reader = Reader::new(&environment).await;
 
     // The directive may be one of several, in upper or lower case (RFC 9111).
     for directives in ["no-cache", "max-age=600, No-Cache"] {
@@ -179,9 +182,9 @@ async fn no_cache_and_if_none_match_read_and_refresh_the_entry() {
 
     // The client has the version that its own change created; the cache has the previous one.
     let own = rename(&mut writer, id, "own").await;
-    let (answer, _) = reader.read(&known(get(id), &own)).await;
+    let (response, _) = reader.read(&known(get(id), &own)).await;
     assert_eq!(
-        (answer.status, answer.header("etag")),
+        (response.status, response.header("etag")),
         (304, own.as_str()),
         "status and ETag of a read with If-None-Match: {own}, which is the task's version"
     );
@@ -193,9 +196,9 @@ async fn no_cache_and_if_none_match_read_and_refresh_the_entry() {
     );
     // Now another client changes it.
     let newer = rename(&mut writer, id, "newer").await;
-    let (answer, _) = reader.read(&known(get(id), &own)).await;
+    let (response, _) = reader.read(&known(get(id), &own)).await;
     assert_eq!(
-        (answer.status, answer.header("etag")),
+        (response.status, response.header("etag")),
         (200, newer.as_str()),
         "status and ETag of a read with If-None-Match: {own}, when the task's version is {newer}"
     );
@@ -203,9 +206,9 @@ async fn no_cache_and_if_none_match_read_and_refresh_the_entry() {
 
 #[tokio::test]
 async fn cached_task_is_not_shown_to_other_users() {
-    let stand = Stand::new().await;
-    let id = task(&stand, "t").await;
-    let mut reader = Reader::new(&stand).await;
+    let environment = TestEnvironment::new().await;
+    let id = task(&environment, "t").await;
+    let mut reader = Reader::new(&environment).await;
     let by = |subject, admin| events::by(events::task("GET", id, ""), subject, admin);
     reader.task(&get(id)).await;
     assert_eq!(
@@ -213,13 +216,13 @@ async fn cached_task_is_not_shown_to_other_users() {
         0,
         "round trips of the owner's second read"
     );
-    let (answer, _) = reader.read(&by("bob", false)).await;
-    assert_eq!(answer.status, 404, "bob's read of a task that alice has read");
+    let (response, _) = reader.read(&by("bob", false)).await;
+    assert_eq!(response.status, 404, "bob's read of a task that alice has read");
     assert_eq!(reader.task(&by("root", true)).await.0["id"], id, "an admin's read");
     for subject in ["bob", "root"] {
-        let (answer, _) = reader.read(&by(subject, false)).await;
+        let (response, _) = reader.read(&by(subject, false)).await;
         assert_eq!(
-            answer.status, 404,
+            response.status, 404,
             "a read by {subject}, not an admin, of a task that an admin has read"
         );
     }
@@ -228,12 +231,12 @@ async fn cached_task_is_not_shown_to_other_users() {
 
 #[tokio::test]
 async fn missing_and_deleted_tasks_are_not_cached() {
-    let stand = Stand::new().await;
-    let mut reader = Reader::new(&stand).await;
-    let (answer, _) = reader.read(&get(4242)).await;
-    assert_eq!(answer.status, 404, "a read of a task that does not exist yet");
+    let environment = TestEnvironment::new().await;
+    let mut reader = Reader::new(&environment).await;
+    let (response, _) = reader.read(&get(4242)).await;
+    assert_eq!(response.status, 404, "a read of a task that does not exist yet");
     let insert = "insert into tasks (id, title, created_by) overriding system value values (4242, 't', 'alice')";
-    stand.execute(insert).await;
+    environment.execute(insert).await;
     reader.task(&get(4242)).await;
     assert_eq!(
         reader.task(&get(4242)).await.1,
@@ -241,19 +244,19 @@ async fn missing_and_deleted_tasks_are_not_cached() {
         "round trips of a second read once it exists"
     );
 
-    stand.execute("delete from tasks").await;
-    let (answer, _) = reader.read(&anew(get(4242))).await;
+    environment.execute("delete from tasks").await;
+    let (response, _) = reader.read(&anew(get(4242))).await;
     assert_eq!(
-        answer.status, 404,
+        response.status, 404,
         "a read of a deleted task with Cache-Control: no-cache"
     );
-    let (answer, _) = reader.read(&get(4242)).await;
-    assert_eq!(answer.status, 404, "the read after one that found the task deleted");
+    let (response, _) = reader.read(&get(4242)).await;
+    assert_eq!(response.status, 404, "the read after one that found the task deleted");
 
-    let id = task(&stand, "t").await;
+    let id = task(&environment, "t").await;
     reader.proxy.take_down().await;
-    let (answer, _) = reader.read(&get(id)).await;
-    assert_eq!(answer.status, 503, "a read without a database");
+    let (response, _) = reader.read(&get(id)).await;
+    assert_eq!(response.status, 503, "a read without a database");
     reader.proxy.open();
     reader.task(&get(id)).await;
     assert_eq!(
@@ -265,12 +268,12 @@ async fn missing_and_deleted_tasks_are_not_cached() {
 
 #[tokio::test]
 async fn full_cache_evicts_an_older_task() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let mut ids = Vec::new();
     for number in 0..10 {
-        ids.push(task(&stand, &format!("task {number}")).await);
+        ids.push(task(&environment, &format!("task {number}")).await);
     }
-    let mut reader = Reader::start(&stand, cached(&stand, HOUR, "3")).await;
+    let mut reader = Reader::start(&environment, cached(&environment, HOUR, "3")).await;
     for id in &ids {
         reader.task(&get(*id)).await;
         assert_eq!(
@@ -294,9 +297,9 @@ async fn full_cache_evicts_an_older_task() {
 
 #[tokio::test]
 async fn hits_and_misses_are_metrics_that_reach_cloudwatch() {
-    let stand = Stand::new().await;
-    let id = task(&stand, "t").await;
-    let mut reader = Reader::new(&stand).await;
+    let environment = TestEnvironment::new().await;
+    let id = task(&environment, "t").await;
+    let mut reader = Reader::new(&environment).await;
     let sums = |reader: &Reader| {
         ["TaskCacheHits", "TaskCacheMisses"].map(|name| reader.function.metric(name).iter().sum::<f64>())
     };

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use grading::{Answer, Function, Stand, TASK_QUEUE, Template, events, eventually};
+use grading::{Function, Response, TASK_QUEUE, Template, TestEnvironment, events, eventually};
 use migrator::{MIGRATIONS, ROLES};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
@@ -58,9 +58,9 @@ fn high(title: &str) -> Value {
     json!({"title": title, "priority": "high"})
 }
 
-fn id_of(answer: &Answer) -> i64 {
-    assert!(answer.status < 300, "{}: {}", answer.status, answer.body);
-    answer.json()["id"].as_i64().expect("an id")
+fn id_of(response: &Response) -> i64 {
+    assert!(response.status < 300, "{}: {}", response.status, response.body);
+    response.json()["id"].as_i64().expect("an id")
 }
 
 async fn create(function: &mut Function, body: &Value) -> i64 {
@@ -68,17 +68,17 @@ async fn create(function: &mut Function, body: &Value) -> i64 {
 }
 
 /// Asserts that this is a 422 with one mistake, at this pointer.
-fn assert_invalid(answer: &Answer, pointer: &str, what: &Value) {
-    assert_eq!(answer.status, 422, "the status of {what}");
-    let errors = answer.json()["errors"].clone();
+fn assert_invalid(response: &Response, pointer: &str, what: &Value) {
+    assert_eq!(response.status, 422, "the status of {what}");
+    let errors = response.json()["errors"].clone();
     let pointers = errors.as_array().into_iter().flatten().map(|error| &error["pointer"]);
     assert_eq!(pointers.collect::<Vec<_>>(), [pointer], "the mistakes in {what}");
 }
 
 /// The tasks that a queue's messages are about, in id order; the messages stay in flight for the
 /// rest of the check.
-async fn sent(stand: &Stand, queue: &str) -> Vec<i64> {
-    let messages = stand.receive(queue, 100).await;
+async fn sent(environment: &TestEnvironment, queue: &str) -> Vec<i64> {
+    let messages = environment.receive(queue, 100).await;
     let ids = messages.iter().map(|message| {
         let body: Value = serde_json::from_str(&message.body).expect("a message is JSON");
         body["task_id"].as_i64().expect("a message has a task_id")
@@ -90,8 +90,8 @@ async fn sent(stand: &Stand, queue: &str) -> Vec<i64> {
 
 #[tokio::test]
 async fn every_representation_has_the_tasks_priority() {
-    let stand = Stand::new().await;
-    let mut create_task = stand.function("create-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut create_task = environment.function("create-task").start().await;
     let mut ids = Vec::new();
     for (body, priority) in [
         (json!({"title": "t"}), "normal"),
@@ -101,26 +101,26 @@ async fn every_representation_has_the_tasks_priority() {
         ),
         (high("t"), "high"),
     ] {
-        let answer = create_task.call(&post(&body)).await;
-        assert_eq!(answer.status, 201, "the status of {body}");
-        assert_eq!(answer.json()["priority"], priority, "the response to {body}");
-        ids.push((id_of(&answer), priority));
+        let response = create_task.call(&post(&body)).await;
+        assert_eq!(response.status, 201, "the status of {body}");
+        assert_eq!(response.json()["priority"], priority, "the response to {body}");
+        ids.push((id_of(&response), priority));
     }
-    let mut get_task = stand.function("get-task").start().await;
-    let mut admin_task = stand.function("admin-task").start().await;
+    let mut get_task = environment.function("get-task").start().await;
+    let mut admin_task = environment.function("admin-task").start().await;
     for (id, priority) in &ids {
-        let answer = get_task.call(&by_alice(events::task("GET", *id, ""))).await;
-        assert_eq!(answer.json()["priority"], *priority, "GET /tasks/{id}");
+        let response = get_task.call(&by_alice(events::task("GET", *id, ""))).await;
+        assert_eq!(response.json()["priority"], *priority, "GET /tasks/{id}");
         let event = events::rest("GET", &format!("/admin/tasks/{id}"), Some(*id));
-        let answer = admin_task.call(&event).await;
+        let response = admin_task.call(&event).await;
         assert!(
-            answer.body.contains(&format!(r#""priority":"{priority}""#)),
+            response.body.contains(&format!(r#""priority":"{priority}""#)),
             "GET /admin/tasks/{id}: {}",
-            answer.body
+            response.body
         );
     }
-    let mut list_tasks = stand.function("list-tasks").start().await;
-    let mut admin_status = stand.function("admin-status").start().await;
+    let mut list_tasks = environment.function("list-tasks").start().await;
+    let mut admin_status = environment.function("admin-status").start().await;
     let list = list_tasks
         .call(&by_alice(events::rest("GET", "/tasks", None)))
         .await
@@ -141,9 +141,9 @@ async fn every_representation_has_the_tasks_priority() {
 
 #[tokio::test]
 async fn priority_can_be_changed_and_invalid_priority_is_422() {
-    let stand = Stand::new().await;
-    let mut create_task = stand.function("create-task").start().await;
-    let mut update_task = stand.function("update-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut create_task = environment.function("create-task").start().await;
+    let mut update_task = environment.function("update-task").start().await;
     let id = create(&mut create_task, &json!({"title": "t", "description": "d"})).await;
     let change = |method: &str, body: &Value| by_alice(events::with_body(events::task(method, id, ""), body));
     let mut etags = vec!["\"1\"".to_owned()];
@@ -153,19 +153,19 @@ async fn priority_can_be_changed_and_invalid_priority_is_422() {
         ("PUT", json!({"title": "v", "priority": "normal"}), "normal"),
         ("PUT", json!({"priority": "high"}), "high"),
     ] {
-        let answer = update_task.call(&change(method, &body)).await;
-        assert_eq!(answer.status, 200, "{method} {body}");
-        let task = answer.json();
+        let response = update_task.call(&change(method, &body)).await;
+        assert_eq!(response.status, 200, "{method} {body}");
+        let task = response.json();
         assert_eq!(task["priority"], priority, "the priority after {method} {body}");
         assert_eq!(
             task["description"], "d",
             "the description, which is absent from the body"
         );
-        let etag = answer.header("etag").to_owned();
+        let etag = response.header("etag").to_owned();
         assert!(!etags.contains(&etag), "the ETag after {method} {body}");
         etags.push(etag);
     }
-    let before = stand.row(id).await;
+    let before = environment.row(id).await;
     for bad in [
         json!(null),
         json!("HIGH"),
@@ -180,37 +180,37 @@ async fn priority_can_be_changed_and_invalid_priority_is_422() {
             assert_invalid(&update_task.call(&change(method, &body)).await, "#/priority", &body);
         }
     }
-    assert_eq!(stand.row(id).await, before, "the task after refused changes");
-    assert_eq!(stand.rows("select id from tasks").await.len(), 1, "tasks");
+    assert_eq!(environment.row(id).await, before, "the task after refused changes");
+    assert_eq!(environment.rows("select id from tasks").await.len(), 1, "tasks");
 }
 
 /// How many task rows Postgres has read, from the table or its indexes, and in how many scans.
-async fn reads(stand: &Stand) -> (i64, i64) {
+async fn reads(environment: &TestEnvironment) -> (i64, i64) {
     let query = "select t.seq_tup_read + sum(i.idx_tup_read) as rows, t.seq_scan + sum(i.idx_scan) as scans
                  from pg_stat_user_tables as t join pg_stat_user_indexes as i using (relid)
                  where t.relname = 'tasks'
                  group by t.seq_tup_read, t.seq_scan";
-    let read = stand.rows(query).await;
+    let read = environment.rows(query).await;
     let number = |name: &str| read[0][name].as_f64().expect("a number") as i64;
     (number("rows"), number("scans"))
 }
 
-/// How many sessions there are on the stand's database.
-async fn sessions(stand: &Stand) -> usize {
+/// How many sessions there are on the test environment's database.
+async fn sessions(environment: &TestEnvironment) -> usize {
     let query =
         "select pid from pg_stat_activity where datname = current_database() and backend_type = 'client backend'";
-    stand.rows(query).await.len()
+    environment.rows(query).await.len()
 }
 
 #[tokio::test]
 async fn filtered_list_is_complete_and_reads_no_other_tasks() {
-    let stand = Stand::new().await;
-    let mut create_task = stand.function("create-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut create_task = environment.function("create-task").start().await;
     let mut expected = Vec::new();
     for number in 0..10 {
         expected.push(create(&mut create_task, &high(&format!("urgent {number}"))).await);
     }
-    stand
+    environment
         .execute(
             "insert into tasks (title, created_by, enqueued_at)
              select 'import ' || n, 'alice', now() from generate_series(1, 30000) as n;
@@ -218,17 +218,17 @@ async fn filtered_list_is_complete_and_reads_no_other_tasks() {
         )
         .await;
     let list = || events::with_query(events::rest("GET", "/tasks", None), "priority", "high");
-    let ids = |answer: &Answer| -> Vec<i64> {
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        let list = answer.json();
+    let ids = |response: &Response| -> Vec<i64> {
+        assert_eq!(response.status, 200, "{}", response.body);
+        let list = response.json();
         list.as_array()
             .into_iter()
             .flatten()
             .filter_map(|task| task["id"].as_i64())
             .collect()
     };
-    let others = sessions(&stand).await;
-    let mut list_tasks = stand.function("list-tasks").start().await;
+    let others = sessions(&environment).await;
+    let mut list_tasks = environment.function("list-tasks").start().await;
     assert_eq!(ids(&list_tasks.call(&by_alice(list())).await), expected);
     let page = events::with_query(events::with_query(list(), "limit", "4"), "count", "true");
     let page = list_tasks.call(&by_alice(page)).await;
@@ -273,11 +273,11 @@ async fn filtered_list_is_complete_and_reads_no_other_tasks() {
     for (whose, admin) in [("the caller's own", false), ("all users'", true)] {
         // A session reports its reads when it ends, so the earlier ones must have ended.
         eventually(30, "the previous function's session has ended", async || {
-            (sessions(&stand).await <= others).then_some(())
+            (sessions(&environment).await <= others).then_some(())
         })
         .await;
-        let (rows, scans) = reads(&stand).await;
-        let mut list_tasks = stand.function("list-tasks").start().await;
+        let (rows, scans) = reads(&environment).await;
+        let mut list_tasks = environment.function("list-tasks").start().await;
         // Often enough for Postgres to switch to a generic plan.
         for _ in 0..8 {
             assert_eq!(
@@ -287,7 +287,7 @@ async fn filtered_list_is_complete_and_reads_no_other_tasks() {
         }
         drop(list_tasks);
         let read = eventually(30, "Postgres reports its reads", async || {
-            let (rows_now, scans_now) = reads(&stand).await;
+            let (rows_now, scans_now) = reads(&environment).await;
             (scans_now >= scans + 8).then_some(rows_now - rows)
         })
         .await;
@@ -297,97 +297,100 @@ async fn filtered_list_is_complete_and_reads_no_other_tasks() {
 
 #[tokio::test]
 async fn every_sender_uses_the_queue_of_the_tasks_priority() {
-    let stand = Stand::new().await;
-    let queue = high_queue(&stand.template);
-    let mut create_task = stand.function("create-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let queue = high_queue(&environment.template);
+    let mut create_task = environment.function("create-task").start().await;
     let normal = create(&mut create_task, &json!({"title": "t"})).await;
     let urgent = create(&mut create_task, &high("t")).await;
     assert_eq!(
-        sent(&stand, &queue).await,
+        sent(&environment, &queue).await,
         [urgent],
         "what create-task has sent to {queue}"
     );
     assert_eq!(
-        sent(&stand, TASK_QUEUE).await,
+        sent(&environment, TASK_QUEUE).await,
         [normal],
         "what create-task has sent to {TASK_QUEUE}"
     );
 
-    let mut process_task = stand.function("process-task").start().await;
+    let mut process_task = environment.function("process-task").start().await;
     for id in [normal, urgent] {
-        let answer = process_task.call(&by_alice(events::task("POST", id, "/process"))).await;
-        assert_eq!(answer.status, 202);
+        let response = process_task.call(&by_alice(events::task("POST", id, "/process"))).await;
+        assert_eq!(response.status, 202);
     }
     assert_eq!(
-        sent(&stand, &queue).await,
+        sent(&environment, &queue).await,
         [urgent],
         "what process-task has sent to {queue}"
     );
     assert_eq!(
-        sent(&stand, TASK_QUEUE).await,
+        sent(&environment, TASK_QUEUE).await,
         [normal],
         "what process-task has sent to {TASK_QUEUE}"
     );
 
     // A changed priority applies from the next message on, from any sender.
-    let mut update_task = stand.function("update-task").start().await;
+    let mut update_task = environment.function("update-task").start().await;
     let body = json!({"priority": "high"});
     let change = by_alice(events::with_body(events::task("PATCH", normal, ""), &body));
     assert_eq!(update_task.call(&change).await.status, 200);
     let other = create(&mut create_task, &json!({"title": "t"})).await;
-    assert_eq!(sent(&stand, TASK_QUEUE).await, [other]);
-    stand
+    assert_eq!(sent(&environment, TASK_QUEUE).await, [other]);
+    environment
         .execute("update tasks set enqueued_at = null, updated_at = now() - interval '1 hour'")
         .await;
-    let mut reconciler = stand.function("task-reconciler").start().await;
+    let mut reconciler = environment.function("task-reconciler").start().await;
     let swept = reconciler.invoke(&json!({})).await;
     swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
     assert_eq!(
-        sent(&stand, &queue).await,
+        sent(&environment, &queue).await,
         [normal, urgent],
         "what the task-reconciler has sent to {queue}"
     );
     assert_eq!(
-        sent(&stand, TASK_QUEUE).await,
+        sent(&environment, TASK_QUEUE).await,
         [other],
         "what the task-reconciler has sent to {TASK_QUEUE}"
     );
-    let unsent = stand.rows("select id from tasks where enqueued_at is null").await;
+    let unsent = environment.rows("select id from tasks where enqueued_at is null").await;
     assert!(unsent.is_empty(), "not marked as enqueued: {unsent:?}");
 }
 
 #[tokio::test]
 async fn second_queue_redelivers_after_the_retry_delay() {
-    let stand = Stand::new().await;
-    let queue = high_queue(&stand.template);
-    let mut create_task = stand.function("create-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let queue = high_queue(&environment.template);
+    let mut create_task = environment.function("create-task").start().await;
     let fails = json!({"title": "t", "description": "retry: not yet", "priority": "high"});
     let (done, fails) = (
         create(&mut create_task, &high("t")).await,
         create(&mut create_task, &fails).await,
     );
-    let (_, name) = stand.queue_url(&queue).rsplit_once('/').expect("a URL has a path");
-    let records = stand.receive_all(&queue, 2).await.into_iter().map(|message| {
+    let (_, name) = environment
+        .queue_url(&queue)
+        .rsplit_once('/')
+        .expect("a URL has a path");
+    let records = environment.receive_all(&queue, 2).await.into_iter().map(|message| {
         let mut record = message.record();
         record["eventSourceARN"] = json!(format!("arn:aws:sqs:us-east-1:000000000000:{name}"));
         record
     });
     let event = events::batch(records.collect());
-    let starting = stand.function("task-processor").with("RETRY_DELAY_SECONDS", "1");
+    let starting = environment.function("task-processor").with("RETRY_DELAY_SECONDS", "1");
     let mut processor = starting.start().await;
-    let answer = processor
+    let response = processor
         .invoke(&event)
         .await
         .unwrap_or_else(|error| panic!("the batch fails: {error}"));
-    let failures = answer["batchItemFailures"].as_array().map(Vec::len);
-    assert_eq!(failures, Some(1), "one of two records fails: {answer}");
-    assert_eq!(stand.row(done).await["status"], "completed");
-    assert_eq!(stand.row(fails).await["status"], "pending");
-    let properties = &stand.template.resource(&queue)["Properties"];
+    let failures = response["batchItemFailures"].as_array().map(Vec::len);
+    assert_eq!(failures, Some(1), "one of two records fails: {response}");
+    assert_eq!(environment.row(done).await["status"], "completed");
+    assert_eq!(environment.row(fails).await["status"], "pending");
+    let properties = &environment.template.resource(&queue)["Properties"];
     let visibility = &properties["VisibilityTimeout"];
     let what = format!("the message is visible again after a second, not after {visibility} s");
     let again = eventually(10, &what, async || {
-        stand
+        environment
             .receive(&queue, 10)
             .await
             .into_iter()
@@ -399,8 +402,8 @@ async fn second_queue_redelivers_after_the_retry_delay() {
 
 #[tokio::test]
 async fn idempotency_key_covers_the_priority() {
-    let stand = Stand::new().await;
-    let mut create_task = stand.function("create-task").start().await;
+    let environment = TestEnvironment::new().await;
+    let mut create_task = environment.function("create-task").start().await;
     let once = |body: &Value, key: &str| events::with_header(post(body), "Idempotency-Key", key);
     for (key, body, others) in [
         (
@@ -416,8 +419,8 @@ async fn idempotency_key_covers_the_priority() {
         assert_eq!(again.header("idempotent-replayed"), "true", "{body} repeated");
         assert_eq!(again.body, first.body, "the response to {body} repeated");
         for other in others {
-            let answer = create_task.call(&once(&other, key)).await;
-            assert_invalid(&answer, "#/header/idempotency-key", &other);
+            let response = create_task.call(&once(&other, key)).await;
+            assert_invalid(&response, "#/header/idempotency-key", &other);
         }
     }
     let same = create_task
@@ -428,16 +431,16 @@ async fn idempotency_key_covers_the_priority() {
         "true",
         "an explicit normal is the same as none"
     );
-    assert_eq!(stand.rows("select id from tasks").await.len(), 2, "tasks");
+    assert_eq!(environment.rows("select id from tasks").await.len(), 2, "tasks");
 }
 
 #[tokio::test]
 async fn previous_version_keeps_working_and_its_data_stays_valid() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     // A database from before the deployment, which is then migrated.
-    let own: PgConnectOptions = stand.database_url.parse().expect("a URL");
+    let own: PgConnectOptions = environment.database_url.parse().expect("a URL");
     let name = format!("{}_before", own.get_database().expect("a database"));
-    stand
+    environment
         .execute(&format!(r#"create database "{name}" template template0"#))
         .await;
     let other = own.database(&name);
@@ -458,7 +461,7 @@ async fn previous_version_keeps_working_and_its_data_stays_valid() {
     migrated
         .await
         .unwrap_or_else(|error| panic!("a database with tasks cannot be migrated: {error:#}"));
-    let mut get_task = stand
+    let mut get_task = environment
         .function("get-task")
         .with("DATABASE_URL", other.to_url_lossy().as_str())
         .start()
@@ -466,11 +469,13 @@ async fn previous_version_keeps_working_and_its_data_stays_valid() {
     let old = get_task.call(&events::task("GET", 1, "")).await;
     drop(get_task);
     connection.close().await.expect("closed");
-    stand.execute(&format!(r#"drop database "{name}" with (force)"#)).await;
+    environment
+        .execute(&format!(r#"drop database "{name}" with (force)"#))
+        .await;
     assert_eq!(old.json()["priority"], "normal", "a task from before the migration");
 
     // The previous version's statements, with the roles of its functions.
-    stand
+    environment
         .execute(
             "begin;
              set local role writer;
@@ -491,7 +496,7 @@ async fn previous_version_keeps_working_and_its_data_stays_valid() {
              commit",
         )
         .await;
-    let mut get_task = stand.function("get-task").start().await;
+    let mut get_task = environment.function("get-task").start().await;
     let new = get_task.call(&by_alice(events::task("GET", 1, ""))).await;
     assert_eq!(
         (&new.json()["priority"], &new.json()["status"]),
@@ -500,13 +505,13 @@ async fn previous_version_keeps_working_and_its_data_stays_valid() {
         new.body
     );
     // A key that it stored: the fingerprint of title and description.
-    stand
+    environment
         .execute(
             r#"insert into idempotency_keys (key, fingerprint, task_id, expires_at)
                select 'order-1"alice', sha256(convert_to(jsonb_build_array('t', 'd')::text, 'UTF8')), 7, now() + interval '1 h'"#,
         )
         .await;
-    let mut create_task = stand.function("create-task").start().await;
+    let mut create_task = environment.function("create-task").start().await;
     let repeated = events::with_header(
         post(&json!({"title": "t", "description": "d"})),
         "Idempotency-Key",

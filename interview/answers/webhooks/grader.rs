@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use grading::{Answer, Call, Function, Reply, Stand, Starting, Webhooks, events};
+use grading::{Call, Function, Reply, Response, Starting, TestEnvironment, Webhooks, events};
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -21,8 +21,8 @@ fn scheduled() -> Value {
 }
 
 /// The sender, with an hour between attempts: no attempt is repeated unless a check overrides that.
-fn sender(stand: &Stand) -> Starting {
-    stand
+fn sender(environment: &TestEnvironment) -> Starting {
+    environment
         .function("webhook-sender")
         .with("WEBHOOK_SECRET", SECRET)
         .with("WEBHOOK_ALLOW_LOCAL", "true")
@@ -42,15 +42,15 @@ async fn run(sender: &mut Function) {
 }
 
 /// create-task.
-async fn creator(stand: &Stand, allow_local: bool) -> Function {
-    let starting = stand.function("create-task");
+async fn creator(environment: &TestEnvironment, allow_local: bool) -> Function {
+    let starting = environment.function("create-task");
     starting
         .with("WEBHOOK_ALLOW_LOCAL", &allow_local.to_string())
         .start()
         .await
 }
 
-async fn create(creator: &mut Function, body: &Value, key: Option<&str>) -> Answer {
+async fn create(creator: &mut Function, body: &Value, key: Option<&str>) -> Response {
     let event = events::by(events::rest("POST", "/tasks", None), "alice", false);
     let event = events::with_body(event, body);
     let event = key
@@ -62,37 +62,41 @@ async fn create(creator: &mut Function, body: &Value, key: Option<&str>) -> Answ
 /// A task with a webhook, whose message is in the queue; its id.
 async fn task(creator: &mut Function, description: &str, url: &str) -> i64 {
     let body = json!({"title": "Process user data", "description": description, "webhook_url": url});
-    let answer = create(creator, &body, None).await;
-    assert_eq!(answer.status, 201, "POST /tasks with a webhook_url: {}", answer.body);
-    answer.json()["id"].as_i64().expect("an id")
+    let response = create(creator, &body, None).await;
+    assert_eq!(
+        response.status, 201,
+        "POST /tasks with a webhook_url: {}",
+        response.body
+    );
+    response.json()["id"].as_i64().expect("an id")
 }
 
 /// Tasks that a processor has completed.
-async fn completed(stand: &Stand, urls: &[String]) {
+async fn completed(environment: &TestEnvironment, urls: &[String]) {
     let (mut creator, mut processor) = (
-        creator(stand, true).await,
-        stand.function("task-processor").start().await,
+        creator(environment, true).await,
+        environment.function("task-processor").start().await,
     );
     for url in urls {
         task(&mut creator, "", url).await;
     }
-    work(stand, &mut processor, urls.len()).await;
+    work(environment, &mut processor, urls.len()).await;
 }
 
 /// Lets the processor handle all messages in the queue.
-async fn work(stand: &Stand, processor: &mut Function, count: usize) {
+async fn work(environment: &TestEnvironment, processor: &mut Function, count: usize) {
     let mut left = count;
     while left > 0 {
         let batch = left.min(10);
-        let delivered = stand.deliver(processor, batch).await;
+        let delivered = environment.deliver(processor, batch).await;
         assert_eq!(delivered.error, None, "the processor's error");
         left -= batch;
     }
 }
 
 /// The table, in the order of the tasks.
-async fn deliveries(stand: &Stand) -> Vec<Value> {
-    stand
+async fn deliveries(environment: &TestEnvironment) -> Vec<Value> {
+    environment
         .rows(
             "select task_id, status::text as status, attempts, last_error,
                     extract(epoch from next_attempt_at - now())::float8 as in_seconds
@@ -102,8 +106,8 @@ async fn deliveries(stand: &Stand) -> Vec<Value> {
 }
 
 /// Makes all pending deliveries due.
-async fn make_due(stand: &Stand) {
-    stand
+async fn make_due(environment: &TestEnvironment) {
+    environment
         .execute(
             "update webhook_deliveries set next_attempt_at = now() - interval '1 s' where status::text = 'pending'",
         )
@@ -161,9 +165,9 @@ async fn wait_for(receiver: &Webhooks, calls: usize, what: &str) {
 
 #[tokio::test]
 async fn completed_task_is_posted_signed_with_an_event_id() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let receiver = Webhooks::start(&[Reply::Status(204)]).await;
-    let (mut creator, mut sender) = (creator(&stand, true).await, sender(&stand).start().await);
+    let (mut creator, mut sender) = (creator(&environment, true).await, sender(&environment).start().await);
     let id = task(
         &mut creator,
         "Count the words of this",
@@ -173,9 +177,9 @@ async fn completed_task_is_posted_signed_with_an_event_id() {
     run(&mut sender).await;
     assert_eq!(receiver.calls().len(), 0, "calls while the task is pending");
 
-    let mut processor = stand.function("task-processor").start().await;
-    work(&stand, &mut processor, 1).await;
-    let mut reader = stand.function("get-task").start().await;
+    let mut processor = environment.function("task-processor").start().await;
+    work(&environment, &mut processor, 1).await;
+    let mut reader = environment.function("get-task").start().await;
     let event = events::by(events::task("GET", id, ""), "alice", false);
     let shown = reader.call(&event).await.json();
     assert_eq!(shown["status"], "completed", "the task's status");
@@ -198,7 +202,7 @@ async fn completed_task_is_posted_signed_with_an_event_id() {
     assert_eq!(spelled(call.json()), spelled(shown), "the task as it was sent");
     assert_ne!(header(call, "webhook-id"), "", "Webhook-Id");
     assert_signed(call);
-    let rows = deliveries(&stand).await;
+    let rows = deliveries(&environment).await;
     let seen: Vec<_> = rows
         .iter()
         .map(|row| (&row["task_id"], &row["status"], &row["attempts"]))
@@ -212,8 +216,8 @@ async fn completed_task_is_posted_signed_with_an_event_id() {
 
 #[tokio::test]
 async fn insecure_internal_or_changed_url_is_refused() {
-    let stand = Stand::new().await;
-    let mut strict = creator(&stand, false).await;
+    let environment = TestEnvironment::new().await;
+    let mut strict = creator(&environment, false).await;
     let body = |url: Value| json!({"title": "t", "webhook_url": url});
     for url in [
         "",
@@ -241,13 +245,13 @@ async fn insecure_internal_or_changed_url_is_refused() {
         "https://017700000001/",
         "https://intranet/",
     ] {
-        let answer = create(&mut strict, &body(json!(url)), None).await;
-        assert_eq!(answer.status, 422, "the status for {url}");
-        let pointer = &answer.json()["errors"][0]["pointer"];
+        let response = create(&mut strict, &body(json!(url)), None).await;
+        assert_eq!(response.status, 422, "the status for {url}");
+        let pointer = &response.json()["errors"][0]["pointer"];
         assert_eq!(pointer, "#/webhook_url", "the pointer of the mistake for {url}");
     }
     assert_eq!(
-        stand.rows("select id from tasks").await.len(),
+        environment.rows("select id from tasks").await.len(),
         0,
         "tasks stored with a refused URL"
     );
@@ -257,11 +261,11 @@ async fn insecure_internal_or_changed_url_is_refused() {
         json!("https://example.com:8443/hook?customer=7"),
         json!("https://93.184.216.34/"),
     ] {
-        let answer = create(&mut strict, &body(url.clone()), None).await;
-        assert_eq!(answer.status, 201, "the status for {url}: {}", answer.body);
+        let response = create(&mut strict, &body(url.clone()), None).await;
+        assert_eq!(response.status, 201, "the status for {url}: {}", response.body);
     }
 
-    let mut lenient = creator(&stand, true).await;
+    let mut lenient = creator(&environment, true).await;
     for (url, status) in [
         ("http://127.0.0.1:8080/", 201),
         ("http://localhost:8080/", 201),
@@ -269,9 +273,9 @@ async fn insecure_internal_or_changed_url_is_refused() {
         ("http://example.com/", 422),
         ("https://192.168.0.1/", 422),
     ] {
-        let answer = create(&mut lenient, &body(json!(url)), None).await;
+        let response = create(&mut lenient, &body(json!(url)), None).await;
         assert_eq!(
-            answer.status, status,
+            response.status, status,
             "the status for {url} with WEBHOOK_ALLOW_LOCAL=true"
         );
     }
@@ -284,39 +288,39 @@ async fn insecure_internal_or_changed_url_is_refused() {
         ("removed", &one, &json!(null), 422),
         ("none", &json!(null), &json!(null), 201),
     ] {
-        let answer = create(&mut strict, &body(first.clone()), Some(key)).await;
-        assert_eq!(answer.status, 201, "the status of the first request with a key");
+        let response = create(&mut strict, &body(first.clone()), Some(key)).await;
+        assert_eq!(response.status, 201, "the status of the first request with a key");
         let again = create(&mut strict, &body(second.clone()), Some(key)).await;
         let what = format!("{first}, then {second} under the same Idempotency-Key");
         assert_eq!(again.status, status, "the status of {what}");
         if status == 201 {
-            assert_eq!(again.json(), answer.json(), "the answer to {what}");
+            assert_eq!(again.json(), response.json(), "the response to {what}");
         }
     }
 }
 
 #[tokio::test]
 async fn settling_statement_stores_the_delivery() {
-    let stand = Stand::new().await;
-    let variables = &stand.template.function("task-processor")["Environment"]["Variables"];
+    let environment = TestEnvironment::new().await;
+    let variables = &environment.template.function("task-processor")["Environment"]["Variables"];
     assert_eq!(variables["DATABASE_ROLE"], "processor", "the processor's role");
     let dead = Webhooks::start(&[Reply::Silence]).await;
-    let proxy = stand.proxy().await;
-    let mut processor = stand.function("task-processor").through(&proxy).start().await;
-    let mut creator = creator(&stand, true).await;
+    let proxy = environment.proxy().await;
+    let mut processor = environment.function("task-processor").through(&proxy).start().await;
+    let mut creator = creator(&environment, true).await;
     // The first batch also prepares the statements.
     for (batch, size) in [1, 4].into_iter().enumerate() {
         for _ in 0..size {
             task(&mut creator, "", &dead.url("/")).await;
         }
         let before = proxy.round_trips();
-        work(&stand, &mut processor, size).await;
+        work(&environment, &mut processor, size).await;
         if batch > 0 {
             assert_eq!(proxy.round_trips() - before, 2, "round trips of a warm batch");
         }
     }
     assert_eq!(dead.calls().len(), 0, "calls by the processor");
-    let together = stand
+    let together = environment
         .rows(
             "select task.status::text as task, delivery.status::text as delivery, delivery.attempts,
                     task.xmin::text = delivery.xmin::text as same_transaction
@@ -332,7 +336,7 @@ async fn settling_statement_stores_the_delivery() {
     let may = "select action from unnest(array['update', 'delete', 'truncate']) as action
                where has_table_privilege('processor', 'webhook_deliveries', action)";
     assert_eq!(
-        stand.rows(may).await,
+        environment.rows(may).await,
         [json!(null); 0],
         "unnecessary permissions of the role processor on deliveries"
     );
@@ -340,30 +344,33 @@ async fn settling_statement_stores_the_delivery() {
 
 #[tokio::test]
 async fn every_final_outcome_is_announced_and_nothing_else() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let receiver = Webhooks::start(&[]).await;
-    let (mut creator, mut sender) = (creator(&stand, true).await, sender(&stand).start().await);
-    let mut processor = stand.function("task-processor").start().await;
+    let (mut creator, mut sender) = (creator(&environment, true).await, sender(&environment).start().await);
+    let mut processor = environment.function("task-processor").start().await;
     let url = receiver.url("/");
     let failed = task(&mut creator, "fail: no such user", &url).await;
     task(&mut creator, "retry: the service is down", &url).await;
-    work(&stand, &mut processor, 2).await;
+    work(&environment, &mut processor, 2).await;
     // Ten workers have crashed on this one.
-    let given_up = task(&mut creator, "", &url).await;
-    stand
+    let discarded = task(&mut creator, "", &url).await;
+    environment
         .execute(&format!(
-            "update tasks set attempts = 10, enqueued_at = null, updated_at = now() - interval '1 hour' where id = {given_up}"
+            "update tasks set attempts = 10, enqueued_at = null, updated_at = now() - interval '1 hour'
+             where id = {discarded}"
         ))
         .await;
-    let mut reconciler = stand.function("task-reconciler").start().await;
+    let mut reconciler = environment.function("task-reconciler").start().await;
     let swept = reconciler.invoke(&scheduled()).await;
     assert!(swept.is_ok(), "the reconciler has failed: {swept:?}");
-    let rows = [stand.row(failed).await, stand.row(given_up).await];
+    let rows = [environment.row(failed).await, environment.row(discarded).await];
     for row in &rows {
         assert_eq!(row["status"], "failed", "the status of task {}", row["id"]);
     }
     // Deleting a task does not cancel its announcement.
-    stand.execute(&format!("delete from tasks where id = {given_up}")).await;
+    environment
+        .execute(&format!("delete from tasks where id = {discarded}"))
+        .await;
     run(&mut sender).await;
     let calls = receiver.calls();
     let mut told: Vec<(Value, Value, Value)> = calls
@@ -375,7 +382,7 @@ async fn every_final_outcome_is_announced_and_nothing_else() {
     let expected = rows.map(|row| (row["id"].clone(), row["status"].clone(), row["result"].clone()));
     assert_eq!(told, expected, "the announcements: id, status and result");
 
-    stand
+    environment
         .execute(&format!(
             "update tasks set status = 'pending', result = null, settled_at = null where id = {failed}"
         ))
@@ -384,7 +391,7 @@ async fn every_final_outcome_is_announced_and_nothing_else() {
     let outcome = processor.invoke(&events::sqs(&[failed])).await;
     assert!(outcome.is_ok(), "the processor has failed: {outcome:?}");
     assert_eq!(
-        stand.row(failed).await["status"],
+        environment.row(failed).await["status"],
         "failed",
         "the status when it was processed again"
     );
@@ -399,7 +406,7 @@ async fn every_final_outcome_is_announced_and_nothing_else() {
 
 #[tokio::test]
 async fn transient_failure_is_retried_with_backoff_until_exhausted() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let receiver = Webhooks::start(&[
         Reply::Status(503),
         Reply::Silence,
@@ -407,8 +414,8 @@ async fn transient_failure_is_retried_with_backoff_until_exhausted() {
         Reply::Status(500),
     ])
     .await;
-    completed(&stand, &[receiver.url("/")]).await;
-    let mut sender = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "1").start().await;
+    completed(&environment, &[receiver.url("/")]).await;
+    let mut sender = sender(&environment).with("WEBHOOK_TIMEOUT_SECONDS", "1").start().await;
     for (attempt, seconds) in [(1, 3600.0), (2, 7200.0), (3, 14400.0)] {
         run(&mut sender).await;
         run(&mut sender).await;
@@ -417,7 +424,7 @@ async fn transient_failure_is_retried_with_backoff_until_exhausted() {
             attempt,
             "calls when retry {attempt} is not due yet"
         );
-        let row = &deliveries(&stand).await[0];
+        let row = &deliveries(&environment).await[0];
         assert_eq!(row["status"], "pending", "the status after attempt {attempt}");
         assert_eq!(row["attempts"], attempt, "the attempts");
         assert!(
@@ -430,10 +437,10 @@ async fn transient_failure_is_retried_with_backoff_until_exhausted() {
             in_seconds > seconds - 60.0,
             "retry {attempt} is due in {in_seconds} s instead of {seconds}"
         );
-        make_due(&stand).await;
+        make_due(&environment).await;
     }
     run(&mut sender).await;
-    make_due(&stand).await;
+    make_due(&environment).await;
     run(&mut sender).await;
     let calls = receiver.calls();
     assert_eq!(calls.len(), 4, "calls where WEBHOOK_MAX_ATTEMPTS is 4");
@@ -445,7 +452,7 @@ async fn transient_failure_is_retried_with_backoff_until_exhausted() {
         );
         assert_signed(call);
     }
-    let row = &deliveries(&stand).await[0];
+    let row = &deliveries(&environment).await[0];
     assert_eq!(
         (&row["status"], &row["attempts"]),
         (&json!("failed"), &json!(4)),
@@ -455,12 +462,12 @@ async fn transient_failure_is_retried_with_backoff_until_exhausted() {
 
     // One endpoint refuses connections; the other one recovers.
     let recovering = Webhooks::start(&[Reply::Status(502), Reply::Status(200)]).await;
-    stand.execute("delete from webhook_deliveries").await;
-    completed(&stand, &["http://127.0.0.1:1/".to_owned(), recovering.url("/")]).await;
+    environment.execute("delete from webhook_deliveries").await;
+    completed(&environment, &["http://127.0.0.1:1/".to_owned(), recovering.url("/")]).await;
     run(&mut sender).await;
-    make_due(&stand).await;
+    make_due(&environment).await;
     run(&mut sender).await;
-    let rows = deliveries(&stand).await;
+    let rows = deliveries(&environment).await;
     let seen: Vec<_> = rows.iter().map(|row| (&row["status"], &row["attempts"])).collect();
     let two = &json!(2);
     assert_eq!(
@@ -472,14 +479,14 @@ async fn transient_failure_is_retried_with_backoff_until_exhausted() {
 
 #[tokio::test]
 async fn permanent_failure_ends_at_once_and_no_call_goes_inside() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let inside = Webhooks::start(&[]).await;
     let gone = Webhooks::start(&[Reply::Status(404)]).await;
     let redirecting = Webhooks::start(&[Reply::Redirect(inside.url("/"))]).await;
-    completed(&stand, &[gone.url("/"), redirecting.url("/")]).await;
-    let mut lenient = sender(&stand).start().await;
+    completed(&environment, &[gone.url("/"), redirecting.url("/")]).await;
+    let mut lenient = sender(&environment).start().await;
     run(&mut lenient).await;
-    make_due(&stand).await;
+    make_due(&environment).await;
     run(&mut lenient).await;
     assert_eq!(inside.calls().len(), 0, "calls of the redirect's target");
     assert_eq!(
@@ -487,25 +494,25 @@ async fn permanent_failure_ends_at_once_and_no_call_goes_inside() {
         (1, 1),
         "calls of a receiver that returns 404 and of one that returns 307"
     );
-    for row in deliveries(&stand).await {
+    for row in deliveries(&environment).await {
         assert_eq!(row["status"], "failed", "the status after 404, or 307");
         assert!(row["last_error"].is_string(), "there is no last_error: {row}");
     }
 
     // create-task accepted them with other settings; this sender must not call them.
     let by_name = inside.url("/").replace("127.0.0.1", "localhost");
-    completed(&stand, &[inside.url("/"), by_name]).await;
-    let mut strict = sender(&stand).with("WEBHOOK_ALLOW_LOCAL", "false").start().await;
+    completed(&environment, &[inside.url("/"), by_name]).await;
+    let mut strict = sender(&environment).with("WEBHOOK_ALLOW_LOCAL", "false").start().await;
     for _ in 0..2 {
         run(&mut strict).await;
-        make_due(&stand).await;
+        make_due(&environment).await;
     }
     assert_eq!(
         inside.calls().len(),
         0,
         "calls of 127.0.0.1 and localhost by a sender without WEBHOOK_ALLOW_LOCAL"
     );
-    let delivered = stand
+    let delivered = environment
         .rows("select task_id from webhook_deliveries where status::text = 'delivered'")
         .await;
     assert_eq!(delivered.len(), 0, "deliveries marked as delivered");
@@ -513,14 +520,14 @@ async fn permanent_failure_ends_at_once_and_no_call_goes_inside() {
 
 #[tokio::test]
 async fn hanging_receiver_delays_no_one_and_dead_sender_loses_nothing() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let (dead, living) = (Webhooks::start(&[Reply::Silence]).await, Webhooks::start(&[]).await);
     completed(
-        &stand,
+        &environment,
         &[dead.url("/1"), dead.url("/2"), dead.url("/3"), living.url("/")],
     )
     .await;
-    let mut dying = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "20").start().await;
+    let mut dying = sender(&environment).with("WEBHOOK_TIMEOUT_SECONDS", "20").start().await;
     tokio::select! {
         outcome = invoke(&mut dying) => panic!("it did not wait for receivers that do not respond: {outcome:?}"),
         () = async {
@@ -531,8 +538,8 @@ async fn hanging_receiver_delays_no_one_and_dead_sender_loses_nothing() {
     // Killed.
     drop(dying);
     let first: BTreeSet<String> = dead.calls().iter().map(id).collect();
-    make_due(&stand).await;
-    let mut next = sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "1").start().await;
+    make_due(&environment).await;
+    let mut next = sender(&environment).with("WEBHOOK_TIMEOUT_SECONDS", "1").start().await;
     run(&mut next).await;
     let calls = dead.calls();
     let again: BTreeSet<String> = calls[3..].iter().map(id).collect();
@@ -543,7 +550,7 @@ async fn hanging_receiver_delays_no_one_and_dead_sender_loses_nothing() {
         1,
         "distinct values of Webhook-Id at the receiver that responds"
     );
-    let rows = deliveries(&stand).await;
+    let rows = deliveries(&environment).await;
     let statuses: Vec<&Value> = rows.iter().map(|row| &row["status"]).collect();
     assert_eq!(
         statuses,
@@ -554,10 +561,10 @@ async fn hanging_receiver_delays_no_one_and_dead_sender_loses_nothing() {
 
 #[tokio::test]
 async fn concurrent_senders_send_each_delivery_once() {
-    let stand = Stand::new().await;
+    let environment = TestEnvironment::new().await;
     let silent = Webhooks::start(&[Reply::Silence]).await;
-    completed(&stand, &[silent.url("/")]).await;
-    let sender = || sender(&stand).with("WEBHOOK_TIMEOUT_SECONDS", "20").start();
+    completed(&environment, &[silent.url("/")]).await;
+    let sender = || sender(&environment).with("WEBHOOK_TIMEOUT_SECONDS", "20").start();
     let (mut one, mut other) = (sender().await, sender().await);
     tokio::select! {
         outcome = invoke(&mut one) => panic!("it did not wait for a receiver that does not respond: {outcome:?}"),
@@ -574,7 +581,7 @@ async fn concurrent_senders_send_each_delivery_once() {
     drop(one);
 
     let receiver = Webhooks::start(&[]).await;
-    completed(&stand, &vec![receiver.url("/"); 30]).await;
+    completed(&environment, &vec![receiver.url("/"); 30]).await;
     let mut one = sender().await;
     tokio::join!(run(&mut one), run(&mut other));
     let ids: BTreeSet<String> = receiver.calls().iter().map(id).collect();

@@ -72,7 +72,7 @@ pub struct Function {
 
 /// The response of a function behind the API.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: u64,
     headers: BTreeMap<String, String>,
@@ -82,10 +82,10 @@ pub struct Answer {
 
 impl Function {
     /// Sends it an API Gateway event (see [`harness::events`]) and returns the response.
-    pub async fn call(&mut self, event: &Value) -> Answer {
+    pub async fn call(&mut self, event: &Value) -> Response {
         let response = self.invoke(event).await;
         let response = response.unwrap_or_else(|error| panic!("{} failed: {error}", self.name));
-        Answer::of(&response)
+        Response::of(&response)
     }
 
     /// Sends it an event and returns its response or its error.
@@ -93,7 +93,7 @@ impl Function {
         let outcome = timeout(PATIENCE, self.function.outcome(event)).await;
         let outcome = outcome.unwrap_or_else(|_| panic!("{} does not respond", self.name));
         let outcome = outcome.unwrap_or_else(|error| panic!("{error:#}"));
-        outcome.map(|answer| answer.body).map_err(|failure| failure.error)
+        outcome.map(|response| response.body).map_err(|failure| failure.error)
     }
 
     /// The JSON lines that it has printed so far: its log and its metrics.
@@ -143,7 +143,7 @@ fn values(metric: &Value) -> Vec<f64> {
         .collect()
 }
 
-impl Answer {
+impl Response {
     fn of(response: &Value) -> Self {
         let single = response["headers"].as_object().into_iter().flatten();
         let single = single.filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())));
@@ -180,18 +180,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_is_a_number_or_a_distribution() {
+    fn metric_is_number_or_distribution() {
         assert_eq!(values(&json!(3)), [3.0]);
         assert_eq!(values(&json!({"Values": [1.5, 2], "Counts": [2, 1]})), [1.5, 1.5, 2.0]);
         assert!(values(&Value::Null).is_empty());
     }
 
     #[test]
-    fn a_header_is_found_in_whatever_case_and_form() {
-        let answer = Answer::of(&json!({
+    fn header_lookup_ignores_case_and_form() {
+        let response = Response::of(&json!({
             "statusCode": 200, "body": "{}", "headers": {"ETag": "1"}, "multiValueHeaders": {"vary": ["a", "b"]},
         }));
-        assert_eq!((answer.header("etag"), answer.header("Vary")), ("1", "a, b"));
-        assert_eq!((answer.status, answer.header("x"), answer.json()), (200, "", json!({})));
+        assert_eq!((response.header("etag"), response.header("Vary")), ("1", "a, b"));
+        assert_eq!(
+            (response.status, response.header("x"), response.json()),
+            (200, "", json!({}))
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The stand's queues, and a stand-in for Lambda's event source mapping.
+//! The test environment's queues, and what Lambda's event source mapping does.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use aws_sdk_sqs::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Function, Stand, Template};
+use crate::{Function, Template, TestEnvironment};
 
 /// The queue that triggers the task-processor, by its name in template.yaml.
 pub const TASK_QUEUE: &str = "TaskQueue";
@@ -52,7 +52,7 @@ pub struct Delivered {
     /// The batch's messages.
     pub messages: Vec<Message>,
     /// The bodies of those that Lambda would leave in the queue. All others are deleted.
-    pub came_back: Vec<String>,
+    pub redelivered: Vec<String>,
     /// The error that the function returned, if any.
     pub error: Option<String>,
 }
@@ -98,7 +98,7 @@ pub async fn create(sqs: &Client, template: &Template, prefix: &str) -> BTreeMap
     urls
 }
 
-impl Stand {
+impl TestEnvironment {
     /// The URL of a queue, by its name in template.yaml.
     pub fn queue_url(&self, queue: &str) -> &str {
         let url = self.queues.get(queue);
@@ -126,8 +126,11 @@ impl Stand {
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
         let request = self.sqs.get_queue_attributes().queue_url(self.queue_url(queue));
-        let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
-        let attributes = answer.expect("the queue has attributes").attributes.unwrap_or_default();
+        let response = request.set_attribute_names(Some(names.to_vec())).send().await;
+        let attributes = response
+            .expect("the queue has attributes")
+            .attributes
+            .unwrap_or_default();
         let [visible, in_flight, delayed] = names.map(|name| {
             let count = attributes.get(&name).and_then(|count| count.parse().ok());
             count.unwrap_or_default()
@@ -190,42 +193,42 @@ impl Stand {
     /// The same with messages of the task queue that were already received.
     pub async fn hand_over(&self, function: &mut Function, messages: Vec<Message>) -> Delivered {
         let records = messages.iter().map(Message::record).collect();
-        let answer = function.invoke(&harness::events::batch(records)).await;
+        let response = function.invoke(&harness::events::batch(records)).await;
         let trigger = self.template.trigger(TASK_QUEUE, &function.name);
         let partial = trigger["FunctionResponseTypes"]
             .as_array()
             .is_some_and(|types| types.contains(&json!("ReportBatchItemFailures")));
         let ids = messages.iter().map(|message| message.id.as_str()).collect();
-        let came_back = match &answer {
-            Ok(answer) if partial => failures(answer, ids),
+        let redelivered = match &response {
+            Ok(response) if partial => failures(response, ids),
             Ok(_) => Vec::new(),
             Err(_) => ids,
         };
         let url = self.queue_url(TASK_QUEUE);
         for message in &messages {
-            if !came_back.contains(&message.id.as_str()) {
+            if !redelivered.contains(&message.id.as_str()) {
                 let request = self.sqs.delete_message().queue_url(url);
                 let deleted = request.receipt_handle(&message.receipt_handle).send().await;
                 deleted.expect("the message is deleted");
             }
         }
-        let came_back = messages
+        let redelivered = messages
             .iter()
-            .filter(|message| came_back.contains(&message.id.as_str()));
+            .filter(|message| redelivered.contains(&message.id.as_str()));
         Delivered {
-            came_back: came_back.map(|message| message.body.clone()).collect(),
+            redelivered: redelivered.map(|message| message.body.clone()).collect(),
             messages,
-            error: answer.err(),
+            error: response.err(),
         }
     }
 }
 
 /// The messages that a response reports as failed; all of them if the response is invalid (AWS
 /// Lambda Developer Guide, "Implementing partial batch responses").
-fn failures<'a>(answer: &Value, ids: Vec<&'a str>) -> Vec<&'a str> {
-    let failures = match answer {
+fn failures<'a>(response: &Value, ids: Vec<&'a str>) -> Vec<&'a str> {
+    let failures = match response {
         Value::Null => return Vec::new(),
-        answer => answer.get("batchItemFailures"),
+        response => response.get("batchItemFailures"),
     };
     let failures = match failures {
         None | Some(Value::Null) => return Vec::new(),
@@ -278,8 +281,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_as_lambda_reads_it() {
-        let failures = |answer: Value| failures(&answer, vec!["a", "b"]);
+    fn response_is_read_as_lambda_reads_it() {
+        let failures = |response: Value| failures(&response, vec!["a", "b"]);
         let item = |id: &str| json!({"itemIdentifier": id});
         assert_eq!(failures(json!(null)), [""; 0]);
         assert_eq!(failures(json!({})), [""; 0]);

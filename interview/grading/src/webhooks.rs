@@ -67,7 +67,7 @@ impl Webhooks {
             while let Ok((stream, _)) = listener.accept().await {
                 let (noted, replies) = (Arc::clone(&noted), Arc::clone(&replies));
                 tokio::spawn(async move {
-                    let service = service_fn(|request| answer(request, &noted, &replies));
+                    let service = service_fn(|request| respond(request, &noted, &replies));
                     // Ends with the client.
                     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                     let _ = served.await;
@@ -88,7 +88,7 @@ impl Webhooks {
     }
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     noted: &Mutex<Vec<Call>>,
     replies: &[Reply],

@@ -1,4 +1,4 @@
-//! The stand: a test environment with its own database and queues, and the functions.
+//! The test environment: a database and queues of its own, and the functions.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use sqlx::{
 use crate::{Starting, Template, env, queues};
 
 /// A check's test environment. It is exclusive to the check, and deleted when the check ends.
-pub struct Stand {
+pub struct TestEnvironment {
     /// Its database: migrated and empty.
     pub pool: PgPool,
     /// template.yaml for the environment `local`.
@@ -30,7 +30,7 @@ pub struct Stand {
     pub(crate) queues: BTreeMap<String, String>,
 }
 
-impl Stand {
+impl TestEnvironment {
     /// Sets it up.
     pub async fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -52,18 +52,18 @@ impl Stand {
         let template = Template::of("local");
         let queues = queues::create(&sqs, &template, &name).await;
         // Before the migrations, so that the database is dropped if they fail.
-        let stand = Self {
+        let environment = Self {
             database_url,
             pool,
             template,
             sqs,
             queues,
         };
-        let migrated = MIGRATIONS.run(&stand.pool).await;
+        let migrated = MIGRATIONS.run(&environment.pool).await;
         migrated.unwrap_or_else(|error| panic!("the migrations fail: {error}"));
-        let roles = sqlx::raw_sql(ROLES).execute(&stand.pool).await;
+        let roles = sqlx::raw_sql(ROLES).execute(&environment.pool).await;
         roles.unwrap_or_else(|error| panic!("roles.sql fails: {error}"));
-        stand
+        environment
     }
 
     /// A function, ready to be started with the template's environment, this database and these
@@ -111,7 +111,7 @@ impl Stand {
     }
 }
 
-impl Drop for Stand {
+impl Drop for TestEnvironment {
     fn drop(&mut self) {
         let url = std::mem::take(&mut self.database_url);
         // In a thread with its own runtime: drop cannot await.
