@@ -1,7 +1,8 @@
 """Operations on the AWS account of a sandbox beyond `sam deploy`. Run by the SAM CLI's Python, which has botocore.
 
     account.py region              print the region of the caller's profile, if any
-    account.py inspect REGION      print the caller's identity and the account's API Gateway log role, as JSON
+    account.py inspect REGION      print the caller's identity, the account's API Gateway log role and its unreserved
+                                   concurrency of Lambda, as JSON
     account.py destroy STACK REGION
                                    delete the stack and all that CloudFormation leaves behind
 """
@@ -24,10 +25,12 @@ def region():
 
 def inspect(region_name):
     identity = SESSION.create_client("sts", region_name).get_caller_identity()
+    limits = SESSION.create_client("lambda", region_name).get_account_settings()["AccountLimit"]
     found = {
         "account": identity["Account"],
         "arn": identity["Arn"],
         "api_log_role": api_log_role(region_name),
+        "concurrency": limits["UnreservedConcurrentExecutions"],
     }
     print(json.dumps(found))
 

@@ -1,8 +1,9 @@
-"""Translates the SAM template to CloudFormation, for each environment: translate.py TEMPLATE FOLDER
+"""Translates the SAM template to CloudFormation, for each environment and some variants: translate.py TEMPLATE FOLDER
 
-<environment>.json is the output of the SAM transform, which CloudFormation runs on `sam deploy`; linters do not expand SAM.
-<environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that would exist.
-References between resources stay as they are.
+<environment>.json is the output of the SAM transform, which CloudFormation runs on `sam deploy`; linters do not
+expand SAM. <environment>.resolved.json has its conditions, parameters and mappings resolved: only the resources that
+would exist. References between resources stay as they are. bootstrap.json is bootstrap.yaml, which is beside the
+template.
 """
 
 import json
@@ -18,6 +19,18 @@ PARAMETERS = {
     "local": {"Auth": "open"},
     "sandbox": {"JwtIssuer": "https://issuer.example.com", "AlarmEmail": "alarms@example.com"},
     "prod": {"JwtIssuer": "https://issuer.example.com", "AlarmEmail": "alarms@example.com", "DatabaseProxy": "true"},
+}
+# Other parameters of prod, by the name of the variant.
+VARIANTS = {
+    "prod-at-once": {"Rollout": "at-once"},
+    "prod-without-proxy": {"DatabaseProxy": "false"},
+    "prod-with-options": {
+        "PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary",
+        "DomainName": "tasks.example.com",
+        "HostedZoneId": "Z0123456789ABCDEFGHIJ",
+        "BasePath": "v1",
+        "RequestsPerAddress": "1000",
+    },
 }
 
 NOTHING = {"Ref": "AWS::NoValue"}
@@ -93,14 +106,17 @@ class Resolver:
 def main(template_file, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for environment, parameters in PARAMETERS.items():
-        parameters = {"Environment": environment, **parameters}
+    sets = {name: {"Environment": name, **parameters} for name, parameters in PARAMETERS.items()}
+    sets |= {name: sets["prod"] | parameters for name, parameters in VARIANTS.items()}
+    for name, parameters in sets.items():
         translated = translate(template_file, parameters)
         resolver = Resolver(translated, parameters)
-        resolved = {name: resolver.section(name) for name in ("Resources", "Outputs")}
+        resolved = {section: resolver.section(section) for section in ("Resources", "Outputs")}
         resolved = {"AWSTemplateFormatVersion": "2010-09-09", **resolved}
-        for name, template in ((environment, translated), (f"{environment}.resolved", resolved)):
-            (folder / f"{name}.json").write_text(json.dumps(template, indent=2), encoding="utf-8")
+        for file, template in ((name, translated), (f"{name}.resolved", resolved)):
+            (folder / f"{file}.json").write_text(json.dumps(template, indent=2), encoding="utf-8")
+    bootstrap = yaml_parse(Path(template_file).with_name("bootstrap.yaml").read_text(encoding="utf-8"))
+    (folder / "bootstrap.json").write_text(json.dumps(bootstrap, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,16 @@ print(json.dumps([client(service)._make_api_call(*call) for service, *call in ca
 const TEMPLATE: &str = r#"{"Resources":{"Logs":{
     "Type":"AWS::Logs::LogGroup","DeletionPolicy":"Retain","Properties":{"LogGroupName":{"Ref":"AWS::StackName"}}}}}"#;
 
+/// Runs `call`, and prints its error.
+const PRINT_ERROR: &str = "from botocore.exceptions import ClientError
+try: exec(call)
+except ClientError as error: print(error)";
+
+/// A database as protected as prod's.
+const PROTECTED: &str = r#"{"Resources":{"Database":{"Type":"AWS::RDS::DBCluster","Properties":{
+    "DBClusterIdentifier":{"Ref":"AWS::StackName"},"Engine":"aurora-postgresql","MasterUsername":"postgres",
+    "MasterUserPassword":"a password","DeletionProtection":true}}}}"#;
+
 const EVERYTHING: [&str; 4] = ["stack", "log group", "snapshot", "upload"];
 
 #[tokio::test]
@@ -44,16 +54,54 @@ async fn destroy_removes_only_named_stack() {
     assert_eq!(leftovers(&other, &bucket), [""; 0]);
 }
 
+/// docs/operations.md, "Delete prod".
+#[tokio::test]
+async fn protected_stack_is_deleted_as_runbook_says() {
+    let stack = format!("prod-{:x}", fastrand::u64(..));
+    let name = json!({"StackName": stack});
+    let cluster = json!({"DBClusterIdentifier": stack});
+    let create = json!({"StackName": stack, "TemplateBody": PROTECTED, "EnableTerminationProtection": true});
+    aws(&json!([["cloudformation", "CreateStack", create]]));
+    let status = async |expected: &str| {
+        eventually(30, expected, async || {
+            let found = aws(&json!([["cloudformation", "ListStacks", {}]]));
+            let stacks = found[0]["StackSummaries"].as_array().expect("stacks").iter();
+            let mut stacks = stacks.filter(|found| found["StackName"] == stack);
+            stacks.any(|found| found["StackStatus"] == expected).then_some(())
+        })
+        .await;
+    };
+    status("CREATE_COMPLETE").await;
+
+    let refused = error(&json!(["cloudformation", "DeleteStack", name]));
+    assert!(refused.contains("TerminationProtection is enabled"), "{refused}");
+    let unprotected = json!({"StackName": stack, "EnableTerminationProtection": false});
+    aws(&json!([["cloudformation", "UpdateTerminationProtection", unprotected]]));
+    let refused = error(&json!(["rds", "DeleteDBCluster", {"DBClusterIdentifier": stack, "SkipFinalSnapshot": true}]));
+    assert!(refused.contains("DeletionProtection is enabled"), "{refused}");
+    let unprotected = json!({"DBClusterIdentifier": stack, "DeletionProtection": false, "ApplyImmediately": true});
+    aws(&json!([
+        ["rds", "ModifyDBCluster", unprotected],
+        ["cloudformation", "DeleteStack", name]
+    ]));
+    status("DELETE_COMPLETE").await;
+    let gone = error(&json!(["rds", "DescribeDBClusters", cluster]));
+    assert!(gone.contains("DBClusterNotFound"), "{gone}");
+}
+
 #[test]
-fn look_reports_identity_and_api_log_role() {
+fn inspect_reports_identity_and_settings_of_account() {
     let found: Value = serde_json::from_str(&account(&["inspect", "us-east-1"])).expect("JSON");
     let role = found["api_log_role"].as_str().expect("a value of ApiLogRole");
     // The role is a setting of the account: another stack may have set it.
     assert!(["create", "existing"].contains(&role), "{role}");
     let arn = "arn:aws:iam::000000000000:root";
+    let settings = aws(&json!([["lambda", "GetAccountSettings", {}]]));
+    let concurrency = &settings[0]["AccountLimit"]["UnreservedConcurrentExecutions"];
+    assert!(concurrency.is_u64(), "{settings}");
     assert_eq!(
         found,
-        json!({"account": "000000000000", "arn": arn, "api_log_role": role})
+        json!({"account": "000000000000", "arn": arn, "api_log_role": role, "concurrency": concurrency})
     );
 }
 
@@ -121,6 +169,12 @@ fn sam_bucket() -> String {
 
 fn aws(calls: &Value) -> Value {
     serde_json::from_str(&python(&["-c", CALL, &calls.to_string()])).expect("JSON")
+}
+
+/// The error of an AWS API call.
+fn error(call: &Value) -> String {
+    let calls = json!([call]).to_string();
+    python(&["-c", &format!("call = {CALL:?}\n{PRINT_ERROR}"), &calls])
 }
 
 /// Runs dev/tools/account.py as xtask does; returns its output.

@@ -1,6 +1,7 @@
-//! The documents: their links, targets and commands exist. `operations` checks the runbook, `terms`
-//! the vocabulary of all texts.
+//! The documents: their links, targets and commands exist. `operations` checks the runbook, `costs`
+//! the tables of costs, `terms` the vocabulary of all texts.
 
+mod costs;
 mod operations;
 mod terms;
 

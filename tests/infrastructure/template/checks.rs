@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{function_name, of_type, one_or_more, operations, public_routes};
+use super::{filter_pattern, function_name, log_lines, of_type, one_or_more, operations, public_routes};
 use crate::support::functions::FUNCTIONS;
 
 /// Defines a test for each check, and the list of all checks that the mutation tests run.
@@ -26,23 +26,39 @@ checks! {
     queues_are_encrypted_and_have_dead_letter_queue,
     queue_times_fit_processor_timeout,
     event_source_mapping_is_partial_and_bounded,
-    database_has_enough_connections,
+    capacity_fits_every_limit,
     roles_allow_only_known_actions,
+    roles_have_no_further_managed_policies,
+    every_role_has_boundary,
+    boundary_allows_roles_and_no_iam,
+    deployment_creates_only_bounded_roles,
+    deployment_trusts_one_environment_of_repository,
+    log_role_of_account_outlives_stack,
     functions_log_in_as_their_database_role,
+    previous_version_keeps_its_server_while_proxy_is_switched,
     public_routes_are_known,
     other_routes_require_authorizer,
+    regions_without_database_certificate_are_refused,
+    api_refuses_old_tls_versions,
+    domain_is_optional_and_leads_to_api,
+    firewall_limits_requests_per_address,
     cloud_api_is_closed_and_has_no_passwords,
     gateway_responses_are_problems,
     functions_time_out_before_api_gateway,
     functions_are_reachable_only_through_api,
     api_is_throttled_logged_and_traced,
     functions_have_expiring_logs_and_alarm,
+    log_lines_reach_functions_filter,
+    metric_filters_count_recorded_lines,
     every_alarm_reaches_topic,
     network_has_no_route_to_internet,
     database_is_private_encrypted_and_backed_up,
     sandbox_pauses_and_prod_does_not,
     functions_depend_on_migrations,
     prod_is_deployed_gradually,
+    failing_route_stops_canary,
+    fix_is_deployed_at_once_despite_alarm,
+    prod_requires_alarm_email,
     local_stack_has_only_local_resources,
     every_parameter_is_in_a_group,
 }
@@ -146,15 +162,47 @@ fn event_source_mapping_is_partial_and_bounded(templates: &Value) {
     }
 }
 
-/// Each execution environment has one connection: see the comment at `Capacity`.
-fn database_has_enough_connections(templates: &Value) {
+/// Lambda's default limit of concurrent executions in an account and region.
+const CONCURRENT_EXECUTIONS: u64 = 1000;
+
+/// Logins a second up to which IAM authentication is recommended.
+const IAM_LOGINS: u64 = 200;
+
+/// See the comment at `Capacity`.
+fn capacity_fits_every_limit(templates: &Value) {
     for environment in CLOUD {
         let capacity = &templates["translated"]["Mappings"]["Capacity"][environment];
         let limits = &properties(templates, environment, "ApiStage")["MethodSettings"][0];
         let (rate, burst) = (&limits["ThrottlingRateLimit"], &limits["ThrottlingBurstLimit"]);
         let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
         let processors = number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
-        let connections = number(burst) + 6 * number(rate) + processors + 2;
+        let (rate, burst) = (number(rate), number(burst));
+        let (mut longest, mut authorizer) = (0, 0);
+        for (name, function) in functions(templates, environment) {
+            let seconds = number(&function["Timeout"]);
+            match name.as_str() {
+                "authorizer" => authorizer = seconds,
+                // Not behind the API; or for single requests of operators, without a connection.
+                "task-processor" | "task-reconciler" | "migrator" | "admin-redrive" => {}
+                _ => longest = longest.max(seconds),
+            }
+        }
+        let (reconciler, migrator) = (1, 1);
+
+        let executions = burst + (authorizer + longest) * rate + processors + reconciler + migrator;
+        assert!(
+            executions <= CONCURRENT_EXECUTIONS,
+            "{environment}: {executions} concurrent executions"
+        );
+        assert_eq!(number(&capacity["Concurrency"]), executions, "{environment}");
+
+        // AWS Lambda Developer Guide, "Using Lambda with Amazon SQS": Lambda starts with five
+        // batches and adds up to 300 a minute.
+        let pollers = 5 + 300 / 60;
+        let logins = burst + rate + pollers.min(processors) + reconciler + migrator;
+        assert!(logins <= IAM_LOGINS, "{environment}: {logins} logins in a second");
+
+        let connections = burst + longest * rate + processors + reconciler + migrator;
         let available = number(&capacity["MaxConnections"]);
         assert!(
             connections <= available,
@@ -235,6 +283,180 @@ fn roles_allow_only_known_actions(templates: &Value) {
     }
 }
 
+/// A role can have ten; each is a grant on all resources that AWS may extend.
+fn roles_have_no_further_managed_policies(templates: &Value) {
+    for environment in ["sandbox", "prod", "prod-with-options"] {
+        for (name, role) in of_type(&templates[environment], "AWS::IAM::Role") {
+            let policies = role["Properties"]["ManagedPolicyArns"].as_array().into_iter().flatten();
+            let policies = policies.map(|policy| policy["Fn::Sub"].as_str().or(policy.as_str()).expect("an ARN"));
+            let policies: BTreeSet<&str> = policies.filter_map(|arn| arn.rsplit('/').next()).collect();
+            let expected: &[&str] = match name.as_str() {
+                "DatabaseProxyRole" => &[],
+                "TrafficShiftRole" => &["AWSCodeDeployRoleForLambda"],
+                "ApiAccountRole" => &["AmazonAPIGatewayPushToCloudWatchLogs"],
+                "AuthorizerFunctionRole" => &["AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"],
+                _ => &[
+                    "AWSLambdaBasicExecutionRole",
+                    "AWSLambdaVPCAccessExecutionRole",
+                    "AWSXrayWriteOnlyAccess",
+                ],
+            };
+            assert_eq!(policies, expected.iter().copied().collect(), "{environment}: {name}");
+        }
+    }
+}
+
+/// A role's own policies and those attached to it by AWS::IAM::Policy.
+fn own_actions(template: &Value) -> BTreeSet<&str> {
+    let roles = of_type(template, "AWS::IAM::Role");
+    let inline = roles.flat_map(|(_, role)| role["Properties"]["Policies"].as_array().into_iter().flatten());
+    let inline = inline.map(|policy| &policy["PolicyDocument"]);
+    let attached = of_type(template, "AWS::IAM::Policy").map(|(_, policy)| &policy["Properties"]["PolicyDocument"]);
+    let statements = inline
+        .chain(attached)
+        .flat_map(|document| one_or_more(&document["Statement"]));
+    let actions = statements.flat_map(|statement| one_or_more(&statement["Action"]));
+    actions.filter_map(Value::as_str).collect()
+}
+
+fn statements<'a>(templates: &'a Value, policy: &str) -> Vec<&'a Value> {
+    one_or_more(&properties(templates, "bootstrap", policy)["PolicyDocument"]["Statement"])
+}
+
+/// bootstrap.yaml's role may create only such roles.
+fn every_role_has_boundary(templates: &Value) {
+    let roles: Vec<_> = of_type(&templates["prod-with-options"], "AWS::IAM::Role").collect();
+    assert_eq!(
+        roles.len(),
+        FUNCTIONS.len() + 3,
+        "CodeDeploy's, the proxy's and API Gateway's"
+    );
+    for (name, role) in roles {
+        let boundary = &role["Properties"]["PermissionsBoundary"];
+        assert_eq!(*boundary, "arn:aws:iam::123456789012:policy/boundary", "{name}");
+    }
+    for environment in EVERYWHERE {
+        for (name, role) in of_type(&templates[environment], "AWS::IAM::Role") {
+            assert!(role["Properties"].get("PermissionsBoundary").is_none(), "{name}");
+        }
+    }
+}
+
+fn boundary_allows_roles_and_no_iam(templates: &Value) {
+    let statements = statements(templates, "Boundary");
+    let allowed = statements.iter().flat_map(|statement| {
+        assert_eq!(statement["Effect"], "Allow");
+        one_or_more(&statement["Action"])
+    });
+    let allowed: BTreeSet<&str> = allowed.map(|action| action.as_str().expect("an action")).collect();
+    for action in &allowed {
+        let (service, _) = action.split_once(':').expect("a service");
+        assert!(!["iam", "sts", "organizations"].contains(&service), "{action}");
+        assert!(!action.contains('*'), "{action}");
+    }
+    for environment in ["prod", "prod-with-options"] {
+        for action in own_actions(&templates[environment]) {
+            assert!(allowed.contains(action), "the boundary denies {action}");
+        }
+    }
+}
+
+fn deployment_creates_only_bounded_roles(templates: &Value) {
+    let boundary = json!({"StringEquals": {"iam:PermissionsBoundary": {"Ref": "Boundary"}}});
+    // Those of its own stack, which excludes this one and the boundary.
+    let own = json!({"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/task-api-${Environment}-*"});
+    let with_boundary = [
+        "iam:AttachRolePolicy",
+        "iam:CreateRole",
+        "iam:DeleteRolePolicy",
+        "iam:DetachRolePolicy",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+    ];
+    let without = [
+        "iam:DeleteRole",
+        "iam:GetRole",
+        "iam:GetRolePolicy",
+        "iam:ListAttachedRolePolicies",
+        "iam:ListRolePolicies",
+        "iam:TagRole",
+        "iam:UntagRole",
+        "iam:UpdateAssumeRolePolicy",
+    ];
+    for statement in statements(templates, "Deployment") {
+        assert_eq!(statement["Effect"], "Allow");
+        let actions = one_or_more(&statement["Action"]).into_iter();
+        for action in actions.map(|action| action.as_str().expect("an action")) {
+            let (service, name) = action.split_once(':').expect("a service");
+            assert!(!service.contains('*'), "{action}");
+            match action {
+                _ if with_boundary.contains(&action) => {
+                    assert_eq!(
+                        (&statement["Condition"], &statement["Resource"]),
+                        (&boundary, &own),
+                        "{action}"
+                    );
+                }
+                _ if without.contains(&action) => assert_eq!(statement["Resource"], own, "{action}"),
+                "iam:PassRole" => {
+                    assert_eq!(statement["Resource"], own);
+                    let to = &statement["Condition"]["StringEquals"]["iam:PassedToService"];
+                    assert!(to.as_array().is_some_and(|services| services.len() == 3), "{to}");
+                }
+                "iam:CreateServiceLinkedRole" => {
+                    assert!(statement["Condition"]["StringEquals"]["iam:AWSServiceName"].is_array());
+                }
+                _ => assert!(
+                    !["iam", "sts", "organizations", "account"].contains(&service),
+                    "{action}"
+                ),
+            }
+            if statement["Resource"] == "*" {
+                let region = json!({"StringEquals": {"aws:RequestedRegion": {"Ref": "AWS::Region"}}});
+                assert_eq!(statement["Condition"], region, "{action}");
+            }
+            assert!(service != "kms" || !name.contains('*'), "{action}");
+        }
+    }
+    let role = properties(templates, "bootstrap", "DeployRole");
+    assert_eq!(role["ManagedPolicyArns"], json!([{"Ref": "Deployment"}]));
+    assert!(role.get("Policies").is_none());
+}
+
+fn deployment_trusts_one_environment_of_repository(templates: &Value) {
+    let role = properties(templates, "bootstrap", "DeployRole");
+    assert_eq!(role["MaxSessionDuration"], 3600);
+    let provider = "arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/token.actions.githubusercontent.com";
+    let issuer = "token.actions.githubusercontent.com";
+    let statement = json!({
+        "Effect": "Allow",
+        "Principal": {"Federated": {"Fn::Sub": provider}},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {
+            format!("{issuer}:aud"): "sts.amazonaws.com",
+            format!("{issuer}:sub"): {"Fn::Sub": "repo:${Repository}:environment:${Environment}"},
+        }},
+    });
+    assert_eq!(role["AssumeRolePolicyDocument"]["Statement"], statement);
+    // StringEquals takes no wildcards, but a subject with one would still look as if it did.
+    let pattern = &templates["bootstrap"]["Parameters"]["Repository"]["AllowedPattern"];
+    assert_eq!(*pattern, "[^/:*?]+/[^/:*?]+");
+    let client = &properties(templates, "bootstrap", "GitHub")["ClientIdList"];
+    assert_eq!(*client, json!(["sts.amazonaws.com"]));
+}
+
+/// API Gateway has one log role for all APIs of an account and region.
+fn log_role_of_account_outlives_stack(templates: &Value) {
+    for environment in ["sandbox", "prod", "bootstrap"] {
+        for name in ["ApiAccount", "ApiAccountRole"] {
+            let resource = &templates[environment]["Resources"][name];
+            for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+                assert_eq!(resource[policy], "Retain", "{environment}: {policy} of {name}");
+            }
+        }
+    }
+}
+
 fn functions_log_in_as_their_database_role(templates: &Value) {
     let mut expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for function in &FUNCTIONS {
@@ -276,6 +498,78 @@ fn functions_log_in_as_their_database_role(templates: &Value) {
             .into_iter()
             .map(|(role, functions)| (role.to_owned(), functions));
         assert_eq!(granted, expected.collect(), "{environment}");
+    }
+}
+
+/// The server that a function connects to.
+fn server(function: &Value) -> &str {
+    let url = &function["Environment"]["Variables"]["DATABASE_URL"]["Fn::Sub"];
+    url[1]["Host"]["Fn::GetAtt"][0].as_str().expect("a server")
+}
+
+/// During a gradual deployment the previous version runs beside the new one. CloudFormation deletes
+/// what the new template lacks only afterwards, but changes the rest before.
+fn previous_version_keeps_its_server_while_proxy_is_switched(templates: &Value) {
+    let (with, without) = ("prod", "prod-without-proxy");
+    for (old, new) in [(without, with), (with, without), (with, with), (without, without)] {
+        let resources = |environment: &str| {
+            templates[environment]["Resources"]
+                .as_object()
+                .expect("resources")
+                .clone()
+        };
+        let mut during = resources(old);
+        during.extend(resources(new));
+        let during = json!({"Resources": during});
+        for version in [old, new] {
+            for (name, function) in functions(templates, version) {
+                let role = function["Environment"]["Variables"]["DATABASE_ROLE"].as_str();
+                let Some(role) = role.filter(|role| *role != "migrator") else {
+                    continue;
+                };
+                let server = server(function);
+                let expected = if version == with {
+                    "DatabaseProxyServer"
+                } else {
+                    "Database"
+                };
+                assert_eq!(server, expected, "{version}: {name}");
+                let id = match server {
+                    "Database" => "${Database.DBClusterResourceId}",
+                    _ => r#"{"Fn::GetAtt":["DatabaseProxyServer","DBProxyArn"]}"#,
+                };
+                let allows = |policy: &Value| {
+                    let statement = &policy["Properties"]["PolicyDocument"]["Statement"];
+                    let resource = statement["Resource"].to_string();
+                    let roles = policy["Properties"]["Roles"].as_array().expect("roles").iter();
+                    let mut roles = roles.filter_map(|role| role["Ref"].as_str());
+                    roles.any(|role| function_name(role.trim_end_matches("Role")) == name)
+                        && resource.contains(id)
+                        && resource.contains(&format!("/{role}\""))
+                };
+                assert!(
+                    of_type(&during, "AWS::IAM::Policy").any(|(_, policy)| allows(policy)),
+                    "from {old} to {new}: {name} of {version} may not log in at {server}"
+                );
+            }
+        }
+        // Both servers take connections from the same group.
+        for server in ["Database", "DatabaseProxyServer"] {
+            if let Some(server) = during["Resources"].get(server) {
+                let groups = &server["Properties"]["VpcSecurityGroupIds"];
+                assert_eq!(*groups, json!([{"Ref": "DatabaseSecurityGroup"}]));
+            }
+        }
+    }
+    // The functions depend on the migrations, and through them on a proxy that is ready.
+    let ready = templates[with]["Resources"]["Migrations"]["Properties"]["Proxy"].to_string();
+    for needed in [
+        "DatabaseProxyTargets",
+        "ReaderProxyLogin",
+        "WriterProxyLogin",
+        "ProcessorProxyLogin",
+    ] {
+        assert!(ready.contains(&format!("${{{needed}}}")), "{needed}: {ready}");
     }
 }
 
@@ -364,6 +658,114 @@ fn cloud_api_is_closed_and_has_no_passwords(templates: &Value) {
             );
         }
     }
+}
+
+/// The bundle in shared/core/rds-ca has no root of these regions: nothing could log in there.
+fn regions_without_database_certificate_are_refused(templates: &Value) {
+    let rule = &templates["translated"]["Rules"]["RegionIsAccepted"];
+    assert_eq!(
+        rule["RuleCondition"],
+        json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "Environment"}, "local"]}]})
+    );
+    let contains = &rule["Assertions"][0]["Assert"]["Fn::Contains"];
+    assert_eq!(contains[1], json!({"Ref": "AWS::Region"}));
+    let accepted = contains[0].as_array().expect("regions").iter();
+    let bundle = include_str!("../../../shared/core/rds-ca/rds-ca.pem");
+    for region in accepted.map(|region| region.as_str().expect("a region")) {
+        let root = format!("# Amazon RDS {region} Root CA RSA2048 G1\n");
+        assert!(bundle.contains(&root), "{region} has no root certificate");
+    }
+}
+
+/// TLS 1.2 and 1.3. Without a policy API Gateway also accepts 1.0.
+const TLS: &str = "SecurityPolicy_TLS13_1_2_2021_06";
+
+fn api_refuses_old_tls_versions(templates: &Value) {
+    for environment in ["sandbox", "prod", "prod-with-options"] {
+        let template = &templates[environment];
+        for kind in ["AWS::ApiGateway::RestApi", "AWS::ApiGateway::DomainName"] {
+            for (name, endpoint) in of_type(template, kind) {
+                let endpoint = &endpoint["Properties"];
+                assert_eq!(
+                    (&endpoint["SecurityPolicy"], &endpoint["EndpointAccessMode"]),
+                    (&json!(TLS), &json!("STRICT")),
+                    "{environment}: {name}"
+                );
+            }
+        }
+    }
+    // The emulators offer no TLS.
+    assert!(properties(templates, "local", "Api").get("SecurityPolicy").is_none());
+}
+
+fn domain_is_optional_and_leads_to_api(templates: &Value) {
+    let names = ["ApiAddress", "ApiCertificate", "ApiDomain", "ApiDomainMapping"];
+    for environment in EVERYWHERE {
+        for name in names {
+            assert!(
+                templates[environment]["Resources"].get(name).is_none(),
+                "{environment}: {name}"
+            );
+        }
+    }
+    let of = |name| properties(templates, "prod-with-options", name);
+    let (domain, zone) = (json!("tasks.example.com"), json!("Z0123456789ABCDEFGHIJ"));
+    let validation = json!([{"DomainName": domain, "HostedZoneId": zone}]);
+    assert_eq!(
+        *of("ApiCertificate"),
+        json!({"DomainName": domain, "ValidationMethod": "DNS", "DomainValidationOptions": validation})
+    );
+    assert_eq!(of("ApiDomain")["DomainName"], domain);
+    assert_eq!(
+        of("ApiDomain")["RegionalCertificateArn"],
+        json!({"Ref": "ApiCertificate"})
+    );
+    assert_eq!(
+        *of("ApiDomainMapping"),
+        json!({"DomainName": {"Ref": "ApiDomain"}, "BasePath": "v1", "RestApiId": {"Ref": "Api"}, "Stage": "prod"})
+    );
+    let target = json!({"DNSName": {"Fn::GetAtt": ["ApiDomain", "RegionalDomainName"]},
+        "HostedZoneId": {"Fn::GetAtt": ["ApiDomain", "RegionalHostedZoneId"]}});
+    assert_eq!(
+        *of("ApiAddress"),
+        json!({"HostedZoneId": zone, "Name": domain, "Type": "A", "AliasTarget": target})
+    );
+    let url = |environment: &str| templates[environment]["Outputs"]["ApiUrl"]["Value"]["Fn::Sub"].clone();
+    assert_eq!(url("prod-with-options"), "https://${DomainName}/${BasePath}");
+    let default = "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}/${Environment}";
+    assert_eq!(url("prod"), default);
+    // A name without a zone would wait for its certificate until the deployment times out.
+    let assertions = templates["translated"]["Rules"]["DomainIsComplete"]["Assertions"].as_array();
+    let assertions = assertions.expect("assertions").iter();
+    let not = |parameter, value| json!({"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, value]}]});
+    assert_eq!(
+        assertions.map(|assertion| &assertion["Assert"]).collect::<Vec<_>>(),
+        [
+            &not("DomainName", ""),
+            &not("HostedZoneId", ""),
+            &not("Environment", "local")
+        ]
+    );
+}
+
+fn firewall_limits_requests_per_address(templates: &Value) {
+    for environment in EVERYWHERE {
+        assert_eq!(of_type(&templates[environment], "AWS::WAFv2::WebACL").count(), 0);
+    }
+    let firewall = properties(templates, "prod-with-options", "Firewall");
+    assert_eq!(firewall["DefaultAction"], json!({"Allow": {}}));
+    let rules = firewall["Rules"].as_array().expect("rules");
+    assert_eq!(rules.len(), 1);
+    assert_eq!(rules[0]["Action"], json!({"Block": {}}));
+    let limit = json!({"AggregateKeyType": "IP", "EvaluationWindowSec": 300, "Limit": "1000"});
+    assert_eq!(rules[0]["Statement"], json!({"RateBasedStatement": limit}));
+    let association = properties(templates, "prod-with-options", "FirewallOfApi");
+    assert_eq!(association["WebACLArn"], json!({"Fn::GetAtt": ["Firewall", "Arn"]}));
+    let stage = association["ResourceArn"]["Fn::Sub"].as_str().expect("an ARN");
+    assert!(
+        stage.ends_with(":apigateway:${AWS::Region}::/restapis/${Api}/stages/${Environment}"),
+        "{stage}"
+    );
 }
 
 fn gateway_responses_are_problems(templates: &Value) {
@@ -466,28 +868,49 @@ fn functions_have_expiring_logs_and_alarm(templates: &Value) {
         }
         let group = json!({"Ref": "FunctionLogs"});
         for (name, function) in functions(templates, environment) {
-            assert_eq!(
-                function["LoggingConfig"],
-                json!({"LogFormat": "JSON", "LogGroup": group}),
-                "{name}"
-            );
+            assert_eq!(function["LoggingConfig"]["LogGroup"], group, "{name}");
         }
         let filter = properties(templates, environment, "FunctionErrorsFilter");
         assert_eq!(filter["LogGroupName"], group);
-        let pattern = filter["FilterPattern"].as_str().expect("a pattern");
-        // Any client can send a token that the authorizer refuses, which it does with an error.
-        for status in ["success", "error"] {
-            assert!(
-                pattern.contains(&format!("$.record.status != \"{status}\"")),
-                "{pattern}"
-            );
-        }
         let metric = &filter["MetricTransformations"][0];
         let alarm = properties(templates, environment, "FunctionErrorsAlarm");
         assert_eq!(
             (&alarm["Namespace"], &alarm["MetricName"]),
             (&metric["MetricNamespace"], &metric["MetricName"])
         );
+    }
+}
+
+/// With JSON logs, Lambda drops a function's lines below ApplicationLogLevel (INFO by default),
+/// whatever RUST_LOG says.
+fn log_lines_reach_functions_filter(templates: &Value) {
+    for environment in EVERYWHERE {
+        for (name, function) in functions(templates, environment) {
+            let config = &function["LoggingConfig"];
+            assert_eq!(
+                (&config["LogFormat"], &config["ApplicationLogLevel"]),
+                (&json!("JSON"), &json!("TRACE")),
+                "{environment}: {name}"
+            );
+        }
+    }
+}
+
+/// Each line of log_lines.toml is counted by exactly the filters that it names.
+fn metric_filters_count_recorded_lines(templates: &Value) {
+    for environment in CLOUD {
+        let filters = of_type(&templates[environment], "AWS::Logs::MetricFilter");
+        let filters: Vec<_> = filters.map(|(name, one)| (name, &one["Properties"])).collect();
+        for line in log_lines::read() {
+            let counting = filters.iter().filter(|(_, filter)| {
+                let pattern = filter["FilterPattern"].as_str().expect("a pattern");
+                filter["LogGroupName"]["Ref"] == line.log.as_str() && filter_pattern::matches(pattern, &line.content)
+            });
+            let counting: BTreeSet<&str> = counting.map(|(name, _)| name.as_str()).collect();
+            let exists = |name: &&String| filters.iter().any(|(filter, _)| filter == name);
+            let expected = line.counted_by.iter().filter(exists).map(String::as_str);
+            assert_eq!(counting, expected.collect(), "{environment}: {}", line.name);
+        }
     }
 }
 
@@ -502,19 +925,25 @@ fn every_alarm_reaches_topic(templates: &Value) {
         "FunctionErrorsAlarm",
         "FunctionThrottlesAlarm",
         "QueueAgeAlarm",
+        "RouteErrorsAlarm",
     ];
     for environment in CLOUD {
         let template = &templates[environment];
         let mut alarms: Vec<&str> = Vec::new();
         for (name, alarm) in of_type(template, "AWS::CloudWatch::Alarm") {
             let alarm = &alarm["Properties"];
-            assert_eq!(alarm["AlarmActions"], json!([{"Ref": "AlarmTopic"}]), "{name}");
+            for actions in ["AlarmActions", "OKActions"] {
+                assert_eq!(alarm[actions], json!([{"Ref": "AlarmTopic"}]), "{name}: {actions}");
+            }
             assert_eq!(alarm["TreatMissingData"], "notBreaching", "{name}");
             assert!(alarm["AlarmDescription"].is_string(), "{name}");
             alarms.push(name);
         }
         alarms.sort_unstable();
-        assert_eq!(alarms, expected);
+        let expected = expected
+            .into_iter()
+            .filter(|alarm| environment == "prod" || *alarm != "RouteErrorsAlarm");
+        assert_eq!(alarms, expected.collect::<Vec<_>>());
         let body = properties(templates, environment, "Dashboard")["DashboardBody"].to_string();
         for alarm in alarms {
             assert!(
@@ -559,7 +988,12 @@ fn network_has_no_route_to_internet(templates: &Value) {
         }
         for (name, function) in functions(templates, environment) {
             // The authorizer fetches the issuer's keys from the internet.
-            assert_eq!(function.get("VpcConfig").is_none(), name == "authorizer", "{name}");
+            let is_outside = name == "authorizer";
+            assert_eq!(function.get("VpcConfig").is_none(), is_outside, "{name}");
+            let role = function["Role"]["Fn::GetAtt"][0].as_str().expect("a role");
+            let policies = properties(templates, environment, role)["ManagedPolicyArns"].to_string();
+            let manages_interfaces = policies.contains("AWSLambdaVPCAccessExecutionRole");
+            assert_eq!(manages_interfaces, !is_outside, "{role}: {policies}");
         }
         for (name, group) in of_type(template, "AWS::EC2::SecurityGroup") {
             let group = &group["Properties"];
@@ -612,7 +1046,18 @@ fn database_is_private_encrypted_and_backed_up(templates: &Value) {
             assert!(database.get(password).is_none(), "{password}");
         }
         assert_eq!(database["MasterUserAuthenticationType"], "iam-db-auth");
-        assert_eq!(database["EnableCloudwatchLogsExports"], json!(["postgresql"]));
+        let logs = ["postgresql", "iam-db-auth-error"];
+        assert_eq!(database["EnableCloudwatchLogsExports"], json!(logs));
+        for log in logs {
+            // RDS would create the group, without expiry.
+            let name = json!({"Fn::Sub": format!("/aws/rds/cluster/${{AWS::StackName}}/{log}")});
+            let mut groups = of_type(template, "AWS::Logs::LogGroup");
+            let group = groups.find(|(_, group)| group["Properties"]["LogGroupName"] == name);
+            let (group, _) = group.unwrap_or_else(|| panic!("{log} has no log group"));
+            let dependencies = cluster["DependsOn"].as_array().expect("dependencies");
+            assert!(dependencies.contains(&json!(group)), "{group}");
+        }
+        assert_eq!(database["DatabaseInsightsMode"], "standard");
         assert!(number(&database["BackupRetentionPeriod"]) >= if environment == "prod" { 35 } else { 1 });
         let parameters = properties(templates, environment, "DatabaseParameters");
         assert_eq!(parameters["Parameters"]["rds.force_ssl"], "1");
@@ -708,10 +1153,14 @@ fn prod_is_deployed_gradually(templates: &Value) {
         }
         let group = &template["Resources"][group.as_str().expect("a name")]["Properties"];
         let canary = &group["DeploymentConfigName"]["Fn::Sub"][1]["ConfigName"];
-        assert_eq!(*canary, "Canary10Percent5Minutes", "{name}");
-        let alarms = json!([
-            {"Name": {"Ref": "ApiErrorsAlarm"}}, {"Name": {"Ref": "ApiLatencyAlarm"}}, {"Name": {"Ref": "FunctionErrorsAlarm"}}
-        ]);
+        assert_eq!(*canary, "Canary10Percent10Minutes", "{name}");
+        let alarms = [
+            "ApiErrorsAlarm",
+            "ApiLatencyAlarm",
+            "FunctionErrorsAlarm",
+            "RouteErrorsAlarm",
+        ];
+        let alarms = alarms.map(|alarm| json!({"Name": {"Ref": alarm}}));
         assert_eq!(
             group["AlarmConfiguration"],
             json!({"Enabled": true, "Alarms": alarms}),
@@ -723,6 +1172,105 @@ fn prod_is_deployed_gradually(templates: &Value) {
             "{name}: {rollback}"
         );
     }
+}
+
+/// A route with 1% of the traffic fails wholly in a new version, which gets a tenth of it.
+fn failing_route_stops_canary(templates: &Value) {
+    let request = |method: &str, status: u16| json!({"method": method, "route": "/tasks/{id}", "status": status});
+    let mut requests = vec![request("GET", 200); 9900];
+    requests.extend(vec![request("DELETE", 204); 90]);
+    requests.extend(vec![request("DELETE", 500); 10]);
+
+    let alarm = properties(templates, "prod", "RouteErrorsAlarm");
+    let query = alarm["Metrics"][0]["Expression"]["Fn::Sub"].as_str().expect("a query");
+    let metric = "RouteErrors";
+    let expected = format!(
+        "SELECT AVG({metric}) FROM SCHEMA(\"${{AWS::StackName}}\", method, route) \
+         GROUP BY method, route ORDER BY AVG() DESC LIMIT 1"
+    );
+    assert_eq!(query, expected);
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, filter) in of_type(&templates["prod"], "AWS::Logs::MetricFilter") {
+        let filter = &filter["Properties"];
+        let transformation = &filter["MetricTransformations"][0];
+        if transformation["MetricName"] != metric {
+            continue;
+        }
+        assert_eq!(filter["LogGroupName"], json!({"Ref": "ApiLogs"}), "{name}");
+        let namespace = &transformation["MetricNamespace"];
+        assert_eq!(*namespace, json!({"Ref": "AWS::StackName"}), "{name}");
+        let value: f64 = transformation["MetricValue"]
+            .as_str()
+            .expect("text")
+            .parse()
+            .expect("a number");
+        let pattern = filter["FilterPattern"].as_str().expect("a pattern");
+        let dimensions = transformation["Dimensions"].as_array().expect("dimensions");
+        let keys: Vec<&Value> = dimensions.iter().map(|dimension| &dimension["Key"]).collect();
+        assert_eq!(keys, ["method", "route"], "{name}");
+        for request in requests
+            .iter()
+            .filter(|request| filter_pattern::matches(pattern, request))
+        {
+            let selected = dimensions.iter().map(|dimension| {
+                let selector = dimension["Value"].as_str().expect("a selector");
+                request[selector.trim_start_matches("$.")].to_string()
+            });
+            let series = selected.collect::<Vec<_>>().join(" ");
+            values.entry(series).or_default().push(value);
+        }
+    }
+    assert_eq!(values.values().map(Vec::len).sum::<usize>(), requests.len());
+    let rates = values
+        .values()
+        .map(|series| series.iter().sum::<f64>() / series.len() as f64);
+    let worst = rates.fold(0.0, f64::max);
+    assert_eq!(alarm["ComparisonOperator"], "GreaterThanThreshold");
+    assert!(worst > alarm["Threshold"].as_f64().expect("a number"), "{worst}");
+    // A wholly failing route must be seen before the rest of the traffic follows.
+    let period = number(&alarm["Metrics"][0]["Period"]);
+    assert!(number(&alarm["EvaluationPeriods"]) * period <= 600);
+    // All members that the filters select are in the access log.
+    let format = &properties(templates, "prod", "ApiStage")["AccessLogSetting"]["Format"];
+    for member in ["\"method\":", "\"route\":", "\"status\":"] {
+        assert!(format.as_str().expect("a format").contains(member), "{member}");
+    }
+}
+
+fn prod_requires_alarm_email(templates: &Value) {
+    let rule = &templates["translated"]["Rules"]["ProdHasAlarmEmail"];
+    assert_eq!(
+        *rule,
+        json!({
+            "RuleCondition": {"Fn::Equals": [{"Ref": "Environment"}, "prod"]},
+            "Assertions": [{
+                "Assert": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
+                "AssertDescription": rule["Assertions"][0]["AssertDescription"],
+            }],
+        })
+    );
+}
+
+/// CodeDeploy refuses a deployment while one of its alarms is in ALARM, also the one with the fix.
+fn fix_is_deployed_at_once_despite_alarm(templates: &Value) {
+    let template = &templates["prod-at-once"];
+    for kind in ["AWS::CodeDeploy::DeploymentGroup", "AWS::CodeDeploy::Application"] {
+        assert_eq!(of_type(template, kind).count(), 0, "{kind}");
+    }
+    let aliases: Vec<_> = of_type(template, "AWS::Lambda::Alias").collect();
+    assert_eq!(aliases.len(), FUNCTIONS.len() - 1, "all except the authorizer's");
+    for (name, alias) in aliases {
+        assert!(alias.get("UpdatePolicy").is_none(), "{name}");
+    }
+    // The alarms themselves remain.
+    let alarms = |template| {
+        let alarms = of_type(template, "AWS::CloudWatch::Alarm");
+        alarms.map(|(name, alarm)| (name.clone(), alarm.clone())).collect()
+    };
+    let (gradual, at_once): (Vec<_>, Vec<_>) = (alarms(&templates["prod"]), alarms(template));
+    assert_eq!(at_once, gradual);
+    let parameter = &templates["translated"]["Parameters"]["Rollout"];
+    assert_eq!(parameter["Default"], "gradual");
 }
 
 fn local_stack_has_only_local_resources(templates: &Value) {

@@ -1,11 +1,15 @@
 //! template.yaml as CloudFormation receives it: properties that no linter checks. This module
 //! compares it with the code; `checks` has the requirements on the template itself, `mutations`
 //! tests that the checks detect mistakes, and `permissions` compares the roles with the calls that
-//! the code makes.
+//! the code makes. `filter_pattern` and `log_lines` are for the checks of metric filters; `tools`
+//! tests the scripts of `make lint`.
 
 mod checks;
+mod filter_pattern;
+mod log_lines;
 mod mutations;
 mod permissions;
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +21,7 @@ use crate::support::{App, env, functions::FUNCTIONS, routes::ROUTES};
 type Route = String;
 
 /// All templates of `make lint` (see dev/tools/translate.py): the resources of each environment,
-/// and under `translated` also the conditions, parameters and mappings.
+/// under `translated` also the conditions, parameters and mappings, and bootstrap.yaml.
 pub fn templates() -> Value {
     let folder = env("TEMPLATES");
     let read = |name: &str| -> Value {
@@ -30,10 +34,14 @@ pub fn templates() -> Value {
         "local": read("local.resolved"),
         "sandbox": read("sandbox.resolved"),
         "prod": read("prod.resolved"),
+        "prod-at-once": read("prod-at-once.resolved"),
+        "prod-without-proxy": read("prod-without-proxy.resolved"),
+        "prod-with-options": read("prod-with-options.resolved"),
+        "bootstrap": read("bootstrap"),
     })
 }
 
-fn of_type<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+pub fn of_type<'a>(template: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
     let all = template["Resources"].as_object().expect("resources").iter();
     all.filter(move |(_, resource)| resource["Type"] == kind)
 }

@@ -10,11 +10,12 @@ use crate::{
         Stack,
         aws::REGION,
         deploy::{sam, templates},
+        regions,
     },
     tools::{process, python::Tool, terminal::Step},
 };
 
-/// Lints template.yaml, its translation for each environment, and openapi.json.
+/// Lints template.yaml, its translation for each environment, bootstrap.yaml, and openapi.json.
 pub fn run(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Checkov, Tool::Sam])?;
@@ -33,16 +34,44 @@ pub fn run(stack: &Stack) -> Result<()> {
         .arg(&templates))?;
 
     step.show("cfn-lint");
-    let file = |name: &str| templates.join(name).with_extension("json");
+    let file = |name: &str| templates.join(format!("{name}.json"));
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
-    run(cfn_lint
-        .arg("template.yaml")
-        .args(["local", "sandbox", "prod"].map(file)))?;
+    run(cfn_lint.args(["template.yaml", "bootstrap.yaml"]))?;
+    // SAM has resolved a parameter and its mapping.
+    let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
+    cfn_lint.args(["--ignore-checks", "W2001,W7001", "--template"]);
+    run(cfn_lint.args(["local", "sandbox", "prod"].map(file)))?;
 
     step.show("checkov");
     let mut checkov = Command::new(tools.bin(Tool::Checkov).join("checkov"));
     checkov.args(["--config-file", ".checkov.yaml", "--file"]);
-    run(checkov.args(["sandbox.resolved", "prod.resolved"].map(|name| templates.join(format!("{name}.json")))))?;
-    step.done("template.yaml passes SAM, cfn-lint and checkov");
+    run(checkov.args(["sandbox.resolved", "prod-with-options.resolved", "bootstrap"].map(file)))?;
+    step.show("policies");
+    // checkov's, because it has a copy of the Service Authorization Reference.
+    let mut policies = Command::new(tools.bin(Tool::Checkov).join("python"));
+    policies.arg("dev/tools/policies.py");
+    run(policies.args(
+        [
+            "local.resolved",
+            "sandbox.resolved",
+            "prod-with-options.resolved",
+            "bootstrap",
+        ]
+        .map(file),
+    ))?;
+    step.done("template.yaml and bootstrap.yaml pass SAM, cfn-lint and checkov");
     openapi::lint(tools, root, &log)
+}
+
+/// Lints prod for every region that template.yaml accepts. It translates nothing: after [`run`].
+pub fn regions(stack: &Stack) -> Result<()> {
+    let regions = regions::accepted(&stack.root)?;
+    let step = Step::start("lint", &format!("cfn-lint for {} regions", regions.len()));
+    let mut cfn_lint = Command::new(stack.tools.bin(Tool::Sam).join("cfn-lint"));
+    cfn_lint.current_dir(&stack.root).arg("--regions").args(&regions);
+    cfn_lint.args(["--ignore-checks", "W2001,W7001", "--template"]);
+    cfn_lint.arg(templates(stack).join("prod.json"));
+    process::run(&mut cfn_lint, &stack.log("lint-regions"), |_| {})?;
+    step.done(&format!("template.yaml passes cfn-lint in {} regions", regions.len()));
+    Ok(())
 }

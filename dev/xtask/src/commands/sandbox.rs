@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    stack::{Stack, deploy, functions, package, parameters, settings::Settings},
+    stack::{Stack, deploy, functions, package, parameters, regions, settings::Settings},
     tools::{
         process,
         python::{Tool, Tools},
@@ -41,13 +41,15 @@ pub fn deploy(settings: &Settings) -> Result<()> {
     let file = choices_file(&settings.root);
     let choices = match read_choices(&file)? {
         Some(choices) => {
+            regions::ensure_accepted(&stack.root, region(&choices)?)?;
             let identity = identity(&stack.tools, region(&choices)?)?;
             print_identity(&identity, region(&choices)?);
             ensure_same_account(&choices, &identity)?;
+            print_concurrency(&identity, &stack.root)?;
             choices
         }
         None => {
-            let choices = first_time(&stack.tools)?;
+            let choices = first_time(&stack)?;
             write_choices(&file, &choices)?;
             println!(
                 "\nSaved in {}; to change these settings, edit the file.",
@@ -95,7 +97,13 @@ pub fn destroy(settings: &Settings) -> Result<()> {
     let choices = read_choices(&file)?;
     let region = match &choices {
         Some(choices) => region(choices)?.to_owned(),
-        None => ask_for_region(&tools)?,
+        None => ask_for_region(&tools, |region| {
+            let ends_with_a_number = region.ends_with(|last: char| last.is_ascii_digit());
+            error_unless(
+                region.split('-').count() >= 3 && ends_with_a_number,
+                "A region looks like eu-central-1.",
+            )
+        })?,
     };
     let identity = identity(&tools, &region)?;
     print_identity(&identity, &region);
@@ -122,7 +130,7 @@ pub fn destroy(settings: &Settings) -> Result<()> {
 {STACK_NAME} is deleted. What remains costs nothing:
 
   KMS           the key of the alarm topic, \"pending deletion\" for 7 days
-  API Gateway   the account's log role setting, if the sandbox had set it; it names a deleted role
+  API Gateway   the account's log role, if the sandbox had created it; all APIs of the region use it
   CloudWatch    metrics (they expire after 15 months) and traces (30 days)
 "
     );
@@ -163,11 +171,19 @@ fn region(choices: &Choices) -> Result<&str> {
 }
 
 /// Asks the questions of the first deployment.
-fn first_time(tools: &Tools) -> Result<Choices> {
+fn first_time(stack: &Stack) -> Result<Choices> {
+    let tools = &stack.tools;
+    let accepted = regions::accepted(&stack.root)?;
     println!("\nThe first deployment from this clone: four questions. Enter accepts the default in [brackets].\n");
-    let region = ask_for_region(tools)?;
+    let region = ask_for_region(tools, |region| {
+        error_unless(
+            accepted.iter().any(|one| one == region),
+            "template.yaml does not accept this region: docs/deploy.md, \"Regions\".",
+        )
+    })?;
     let identity = identity(tools, &region)?;
     print_identity(&identity, &region);
+    print_concurrency(&identity, &stack.root)?;
     let issuer = terminal::ask(
         "Token issuer (`iss`), such as https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc",
         "",
@@ -190,15 +206,9 @@ fn first_time(tools: &Tools) -> Result<Choices> {
     ]))
 }
 
-fn ask_for_region(tools: &Tools) -> Result<String> {
+fn ask_for_region(tools: &Tools, validate: impl Fn(&str) -> Option<&'static str>) -> Result<String> {
     let configured = process::output(Command::new(python(tools)).arg(script(tools)).arg("region"))?;
-    terminal::ask("AWS region", configured.trim(), |region| {
-        let ends_with_a_number = region.ends_with(|last: char| last.is_ascii_digit());
-        error_unless(
-            region.split('-').count() >= 3 && ends_with_a_number,
-            "A region looks like eu-central-1.",
-        )
-    })
+    terminal::ask("AWS region", configured.trim(), validate)
 }
 
 /// The table of costs in docs/deploy.md.
@@ -244,6 +254,8 @@ struct Identity {
     arn: String,
     /// The right value for the parameter ApiLogRole.
     api_log_role: String,
+    /// The concurrent executions of the account and region that no function has reserved.
+    concurrency: u64,
 }
 
 fn identity(tools: &Tools, region: &str) -> Result<Identity> {
@@ -261,6 +273,9 @@ fn identity(tools: &Tools, region: &str) -> Result<Identity> {
         account: text("account")?,
         arn: text("arn")?,
         api_log_role: text("api_log_role")?,
+        concurrency: found["concurrency"]
+            .as_u64()
+            .context("dev/tools/account.py printed no concurrency")?,
     })
 }
 
@@ -269,6 +284,38 @@ fn print_identity(identity: &Identity, region: &str) {
     if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") {
         println!("AWS_ENDPOINT_URL is set: this is {endpoint}, not AWS");
     }
+}
+
+fn print_concurrency(identity: &Identity, root: &Path) -> Result<()> {
+    let template = fs::read_to_string(root.join("template.yaml")).context("cannot read template.yaml")?;
+    println!(
+        "{}",
+        compare_concurrency(identity.concurrency, needed_concurrency(&template)?)
+    );
+    Ok(())
+}
+
+/// The concurrent executions of a sandbox in the worst case, from the mapping `Capacity`.
+fn needed_concurrency(template: &str) -> Result<u64> {
+    let sandbox = template
+        .lines()
+        .find(|line| line.starts_with("    sandbox: {") && line.contains(" Burst: "));
+    let number = sandbox
+        .and_then(|line| line.split_once(" Concurrency: ")?.1.split(',').next()?.parse().ok())
+        .context("template.yaml has no Concurrency of the sandbox in Capacity")?;
+    Ok(number)
+}
+
+fn compare_concurrency(available: u64, needed: u64) -> String {
+    let numbers = format!("Lambda runs {available} functions of this account and region at a time");
+    if available >= needed {
+        return format!("{numbers}; the sandbox needs {needed} at most.");
+    }
+    format!(
+        "Warning: {numbers}, and the sandbox can need {needed}. Beyond that Lambda rejects requests (5xx) and \
+         messages, which then reach the dead-letter queue sooner. Request more (Service Quotas, AWS Lambda, \
+         \"Concurrent executions\"), or lower RequestsPerSecond and Burst in template.yaml."
+    )
 }
 
 fn ensure_same_account(choices: &Choices, identity: &Identity) -> Result<()> {
@@ -333,11 +380,31 @@ mod tests {
             account: "111111111111".to_owned(),
             arn: "arn:aws:iam::111111111111:user/developer".to_owned(),
             api_log_role: "create".to_owned(),
+            concurrency: 1000,
         };
         let choices = |account: &str| Choices::from([(ACCOUNT.to_owned(), account.to_owned())]);
         ensure_same_account(&choices("111111111111"), &identity).expect("the same");
         let error = ensure_same_account(&choices("222222222222"), &identity).expect_err("another");
         assert!(error.to_string().contains("222222222222"), "{error}");
+    }
+
+    #[test]
+    fn too_small_concurrency_is_reported() {
+        let template = fs::read_to_string(root().join("template.yaml")).expect("a template");
+        let needed = needed_concurrency(&template).expect("a number");
+        assert!((11..1000).contains(&needed), "{needed}");
+        assert!(needed_concurrency("    sandbox: { Burst: 40 }").is_err());
+        // The concurrency of many new accounts.
+        let report = compare_concurrency(10, needed);
+        assert!(report.starts_with("Warning: Lambda runs 10 functions"), "{report}");
+        assert!(report.contains(&format!("can need {needed}")), "{report}");
+        for enough in [needed, 1000] {
+            let report = compare_concurrency(enough, needed);
+            assert!(
+                report.starts_with(&format!("Lambda runs {enough} functions")),
+                "{report}"
+            );
+        }
     }
 
     #[test]

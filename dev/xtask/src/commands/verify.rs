@@ -47,7 +47,8 @@ pub fn run(settings: &Settings) -> Result<()> {
         side_by_side([&mut || start::postgres_and_aws(stack).map(drop), &mut || {
             tests = suite::build(root, &TARGETS, &stack.log("tests-build"))?;
             programs = functions::build(&stack.tools, root, Profile::Release, &stack.log("build"))?;
-            lint::run(stack)
+            lint::run(stack)?;
+            lint::regions(stack)
         }])?;
         queries::check(root, &start::database(stack)?, &stack.log("queries"))?;
 

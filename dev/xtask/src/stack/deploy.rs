@@ -98,8 +98,9 @@ pub fn template(stack: &Stack, deployment: &Deployment) -> Result<bool> {
     let sandbox = deployment.emulated_sandbox.as_ref();
     let at_once = sandbox.map(|sandbox| ("migrator", sandbox.migrator));
     let mut template = package::prepare(&folder, &stack.root, &functions, at_once)?;
-    if let Some(sandbox) = sandbox {
-        template = emulated_sandbox(stack, &template, sandbox.database_url)?;
+    match sandbox {
+        Some(sandbox) => template = emulated_sandbox(stack, &template, sandbox.database_url)?,
+        None => package::omit_tls_policy(&template)?,
     }
     sam_deploy(stack, deployment, &template, |doing| step.show(doing))?;
     let there = aws.stack(deployment.name)?;

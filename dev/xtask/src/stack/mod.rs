@@ -9,6 +9,7 @@ pub mod migrations;
 pub mod package;
 pub mod parameters;
 pub mod postgres;
+pub mod regions;
 pub mod settings;
 pub mod start;
 

@@ -42,6 +42,21 @@ pub fn prepare(folder: &Path, root: &Path, functions: &[String], at_once: Option
     Ok(template)
 }
 
+/// Removes the API's TLS policy, which a local stack does not have: SAM translators before March
+/// 2026, such as that of LocalStack 4.14.0, reject a template that names it at all.
+pub fn omit_tls_policy(template: &Path) -> Result<()> {
+    let text = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
+    let policy = [
+        "      SecurityPolicy: !If [IsCloud,",
+        "      EndpointAccessMode: !If [IsCloud,",
+    ];
+    let kept = text
+        .lines()
+        .filter(|line| !policy.iter().any(|start| line.starts_with(start)));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    fs::write(template, kept).with_context(|| format!("cannot write {}", template.display()))
+}
+
 /// A function's package for Lambda. Its symbols are stripped, as in the profile `release`, which
 /// halves it.
 pub fn zip_program(program: &Path) -> Result<Vec<u8>> {
@@ -111,15 +126,51 @@ pub fn mark_all(packages: &Path, mark: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use zip::ZipArchive;
 
     use super::*;
+    use crate::stack::parameters;
 
     fn bootstrap(zip: Vec<u8>) -> (Option<u32>, String) {
         let mut zip = ZipArchive::new(Cursor::new(zip)).expect("a zip file");
         let mut file = zip.by_name("bootstrap").expect("a program");
         let mode = file.unix_mode().map(|mode| mode & 0o777);
         (mode, std::io::read_to_string(&mut file).expect("text"))
+    }
+
+    #[test]
+    fn local_template_has_no_tls_policy() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = root.join("target/xtask-tests/tls-policy");
+        fs::create_dir_all(&folder).expect("a folder");
+        let template = folder.join("template.yaml");
+        fs::copy(root.join("template.yaml"), &template).expect("copied");
+        let before = fs::read_to_string(&template).expect("a template");
+        omit_tls_policy(&template).expect("omitted");
+        let after = fs::read_to_string(&template).expect("a template");
+        let mut removed: Vec<&str> = before.lines().collect();
+        for line in after.lines() {
+            let at = removed.iter().position(|other| *other == line).expect("no line is new");
+            removed.remove(at);
+        }
+        let names = removed.iter().filter_map(|line| line.trim().split(':').next());
+        assert_eq!(names.collect::<Vec<_>>(), ["SecurityPolicy", "EndpointAccessMode"]);
+    }
+
+    /// SAM does not publish a version for another value of a parameter: the mark does.
+    #[test]
+    fn every_parameter_changes_mark() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mark = |choices: BTreeMap<String, String>| {
+            digest_of_parameters(&root, &parameters::sandbox(&choices)).expect("a digest")
+        };
+        let mut marks = BTreeSet::from([mark(BTreeMap::new())]);
+        for (name, _) in parameters::SANDBOX {
+            let changed = BTreeMap::from([(name.to_owned(), "another".to_owned())]);
+            assert!(marks.insert(mark(changed)), "{name}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
 /// override. All are passed in each deployment: an omitted parameter would keep its previous value.
-pub const SANDBOX: [(&str, &str); 16] = [
+pub const SANDBOX: [(&str, &str); 22] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
     ("Auth", "closed"),
@@ -21,13 +21,19 @@ pub const SANDBOX: [(&str, &str); 16] = [
     ("AdminScope", "admin"),
     ("LocalJwks", ""),
     ("CorsAllowOrigins", ""),
+    ("DomainName", ""),
+    ("HostedZoneId", ""),
+    ("BasePath", ""),
+    ("RequestsPerAddress", "0"),
     ("DatabaseUrl", ""),
     ("DatabaseProxy", "false"),
     ("AlarmEmail", ""),
     ("ApiLogRole", "create"),
+    ("PermissionsBoundary", ""),
     ("LogLevel", "info"),
     ("ReconcilerSchedule", ""),
     ("IdempotencyKeySeconds", "86400"),
+    ("Rollout", "gradual"),
 ];
 
 /// The settings of a local deployment.
@@ -125,6 +131,31 @@ mod tests {
             .filter_map(|line| Some(line.trim().strip_prefix('"')?.split_once("=\\\"")?.0))
             .collect();
         assert_eq!(passed, SANDBOX.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn workflow_can_be_started_with_rollout_at_once() {
+        let workflow = fs::read_to_string(root().join(".github/workflows/deploy.yml")).expect("a workflow");
+        let (_, inputs) = workflow
+            .split_once("\n  workflow_dispatch:\n    inputs:\n      rollout:\n")
+            .expect("an input");
+        let (inputs, jobs) = inputs.split_once("\njobs:\n").expect("jobs");
+        assert!(
+            inputs.contains("\n        options: [gradual, at-once]\n        default: gradual\n"),
+            "{inputs}"
+        );
+        // A push has no inputs.
+        let passed = "\n      rollout: ${{ inputs.rollout || 'gradual' }}\n";
+        assert_eq!(jobs.matches(passed).count(), 2, "{jobs}");
+    }
+
+    #[test]
+    fn workflow_protects_prod_from_deletion() {
+        let workflow = fs::read_to_string(root().join(".github/workflows/deploy-to.yml")).expect("a workflow");
+        let (_, after_deployment) = workflow.split_once("          sam deploy ").expect("a deployment");
+        let step = "if: inputs.environment == 'prod'\n        run: aws cloudformation update-termination-protection \
+                    --stack-name task-api-prod --enable-termination-protection\n";
+        assert!(after_deployment.contains(step), "{after_deployment}");
     }
 
     #[test]
