@@ -28,12 +28,32 @@ use crate::domain::TaskId;
 
 /// A response with a JSON body.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    let body = serde_json::to_string(body).expect("our types have string keys and infallible serializers");
+    json_text(status, to_json(body))
+}
+
+/// Serializes one of our types.
+pub fn to_json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).expect("our types have string keys and infallible serializers")
+}
+
+/// A response with JSON text as body.
+pub fn json_text(status: StatusCode, body: String) -> Response<Body> {
     let mut response = Response::new(Body::Text(body));
     *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+/// The most bytes that a response may have: Lambda's limit of 6,291,556 bytes for all of it
+/// ("Invocation payload", "Lambda quotas"), without the headers.
+pub const MAX_RESPONSE: usize = 6_000_000;
+
+/// The bytes that a JSON body has in a response, in which it is a string: its quotes and backslashes
+/// are escaped.
+pub fn bytes_in_response(body: &str) -> usize {
+    let escaped = body.bytes().filter(|byte| matches!(byte, b'"' | b'\\'));
+    body.len() + escaped.count()
 }
 
 /// Confirms a request that was carried out or queued.
