@@ -8,6 +8,7 @@ mod context;
 pub mod cors;
 mod error;
 mod etag;
+mod event;
 pub mod problem;
 mod request;
 mod serve;
@@ -15,6 +16,7 @@ mod serve;
 pub use context::{Caller, Context};
 pub use error::ApiError;
 pub use etag::{if_match, task, task_or_not_modified};
+pub use event::{Received, receive};
 pub use request::{idempotency_key, json_body, query, task_id};
 pub use serve::{respond, serve};
 
