@@ -49,7 +49,7 @@ pub(super) fn find(method: &str, path: &str) -> Route {
     let anything_else = || match path {
         "/" => ("/", Map::new()),
         _ => {
-            let proxy = path.trim_start_matches('/').into();
+            let proxy = path.strip_prefix('/').unwrap_or(path).into();
             ("/{proxy+}", Map::from_iter([("proxy".to_owned(), proxy)]))
         }
     };
