@@ -25,6 +25,7 @@ struct Endpoints {
     task: &'static str,
     process: &'static str,
     health: &'static str,
+    ready: &'static str,
     status: &'static str,
     dashboard: &'static str,
     docs: &'static str,
@@ -40,6 +41,7 @@ const INFO: Info = Info {
         task: "/tasks/{id}",
         process: "/tasks/{id}/process",
         health: "/health",
+        ready: "/ready",
         status: "/admin/status",
         dashboard: "/admin/dashboard",
         docs: "/docs",
@@ -48,7 +50,7 @@ const INFO: Info = Info {
     },
 };
 
-/// 200 for `GET /`; 404 for an unknown path, 405 for a known one with another method.
+/// 200 for `GET /` and `HEAD /`; 404 for an unknown path, 405 for a known one with another method.
 #[utoipa::path(
     get,
     path = "/",
@@ -59,11 +61,11 @@ const INFO: Info = Info {
     responses((status = 200, description = "The version and the entry points.", body = Info))
 )]
 pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
-    let path = context.request.raw_http_path();
+    let (method, path) = (context.request.method(), context.request.raw_http_path());
     match allowed_methods(path) {
-        Some(_) if path == "/" && context.request.method() == Method::GET => Ok(http::json(StatusCode::OK, &INFO)),
+        Some(_) if path == "/" && [Method::GET, Method::HEAD].contains(method) => Ok(http::json(StatusCode::OK, &INFO)),
         Some(allow) => Err(ApiError::MethodNotAllowed {
-            method: context.request.method().to_string(),
+            method: method.to_string(),
             allow,
         }),
         None => Err(ApiError::NoSuchRoute(path.to_owned())),
@@ -72,16 +74,15 @@ pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
 
 /// The methods of each path, for the `Allow` header. A test compares it with template.yaml.
 fn allowed_methods(path: &str) -> Option<&'static str> {
-    let below = path.strip_prefix('/')?;
-    let segments: Vec<&str> = below.strip_suffix('/').unwrap_or(below).split('/').collect();
+    let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     match segments[..] {
-        [""] if below.is_empty() => Some("GET"),
+        [""] => Some("GET, HEAD"),
         _ if segments.contains(&"") => None,
-        ["health" | "docs" | "redoc" | "openapi.json"] | ["docs", _] => Some("GET"),
-        ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET"),
+        ["health" | "ready" | "docs" | "redoc" | "openapi.json"] | ["docs", _] => Some("GET, HEAD"),
+        ["admin", "status" | "dashboard"] | ["admin", "tasks", _] => Some("GET, HEAD"),
         ["admin", "redrive"] => Some("POST"),
-        ["tasks"] => Some("GET, POST"),
-        ["tasks", _] => Some("DELETE, GET, PATCH, PUT"),
+        ["tasks"] => Some("GET, HEAD, POST"),
+        ["tasks", _] => Some("DELETE, GET, HEAD, PATCH, PUT"),
         ["tasks", _, "process"] => Some("POST"),
         _ => None,
     }
