@@ -3,10 +3,22 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shared::domain::Status;
 use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{App, Gateway, Proxy, Response, execute, hanging_sqs, refusing_sqs, task};
+
+/// The expected counts: these, and 0 for every other status. Without the age of the oldest task.
+fn counts(expected: &[(Status, i64)]) -> Value {
+    let total: i64 = expected.iter().map(|(_, count)| count).sum();
+    let mut counts = json!({"total": total, "oldest_pending_seconds": null});
+    for status in Status::ALL {
+        let found = expected.iter().find(|(other, _)| *other == status);
+        counts[status.as_str()] = json!(found.map_or(0, |(_, count)| *count));
+    }
+    counts
+}
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn status_without_tasks_is_complete(pool: PgPool) {
@@ -26,10 +38,7 @@ async fn status_without_tasks_is_complete(pool: PgPool) {
         status,
         json!({
             "generated_at": null,
-            "tasks": {
-                "total": 0, "pending": 0, "processing": 0, "completed": 0, "failed": 0,
-                "oldest_pending_seconds": null,
-            },
+            "tasks": counts(&[]),
             "throughput": null,
             "queue": empty,
             "dead_letter_queue": empty,
@@ -107,12 +116,13 @@ async fn status_counts_tasks_and_messages(pool: PgPool) {
     let mut tasks = status["tasks"].clone();
     let oldest = tasks["oldest_pending_seconds"].take().as_f64().expect("a number");
     assert!((90.0..120.0).contains(&oldest), "{oldest}");
-    assert_eq!(
-        tasks,
-        json!({
-            "total": 8, "pending": 1, "processing": 1, "completed": 5, "failed": 1, "oldest_pending_seconds": null,
-        })
-    );
+    let expected = [
+        (Status::Pending, 1),
+        (Status::Processing, 1),
+        (Status::Completed, 5),
+        (Status::Failed, 1),
+    ];
+    assert_eq!(tasks, counts(&expected));
     assert_eq!(status["queue"], json!({"visible": 2, "in_flight": 1, "delayed": 0}));
     assert_eq!(status["dead_letter_queue"]["visible"], 1);
     let throughput = status["throughput"].as_array().expect("a list");
@@ -136,6 +146,28 @@ async fn status_counts_tasks_and_messages(pool: PgPool) {
         assert_eq!(*task, response.json());
     }
     assert!(recent.is_sorted_by_key(|task| -task["id"].as_i64().expect("an id")));
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn every_status_is_counted_and_filterable(pool: PgPool) {
+    let app = App::new(&pool);
+    // Another number of tasks for each status.
+    let expected: Vec<(Status, i64)> = Status::ALL.into_iter().zip(1..).collect();
+    for (status, count) in &expected {
+        for _ in 0..*count {
+            let path = format!("/tasks/{}", task(&pool, "t").await);
+            let response = app.patch(path, json!({"status": status})).await;
+            assert_eq!(response.status(), 200, "{status:?}");
+        }
+    }
+    for (status, count) in &expected {
+        let path = format!("/tasks?count=true&status={}", status.as_str());
+        let response = app.get(path).await;
+        assert_eq!(response.header("x-total-count"), count.to_string(), "{status:?}");
+    }
+    let mut tasks = app.get("/admin/status").await.json()["tasks"].take();
+    tasks["oldest_pending_seconds"].take();
+    assert_eq!(tasks, counts(&expected));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -262,6 +294,22 @@ async fn redrive_without_sqs_is_503() {
     let response = app.post("/admin/redrive", None).await;
     response.assert_problem(503, "Service Unavailable");
     assert_eq!(response.json()["detail"], "The queue is unavailable. Please try again.");
+}
+
+#[tokio::test]
+async fn dashboard_shows_every_status() {
+    let response = App::without_database().get("/admin/dashboard").await;
+    for status in Status::ALL.map(Status::as_str) {
+        for part in [
+            format!("<symbol id=\"icon-{status}\""),
+            format!("data-status=\"{status}\""),
+            format!("data-count=\"{status}\""),
+            format!("<option value=\"{status}\">"),
+            format!(".status.{status} {{"),
+        ] {
+            assert!(response.text().contains(&part), "{part}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -38,6 +38,30 @@ async fn response_shows_all_members(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn members_are_returned_as_clients_set_them(pool: PgPool) {
+    let app = App::new(&pool);
+    // Each member of `POST` and `PATCH`, with a value for each.
+    for (member, first, second) in [
+        ("title", json!("a"), json!("b")),
+        ("description", json!("a"), json!("b")),
+    ] {
+        let mut body = json!({"title": "t"});
+        body[member] = first.clone();
+        let post = app.post("/tasks", body);
+        // With a key, another statement stores the task.
+        for post in [post.clone(), post.header("idempotency-key", member)] {
+            let created = post.await;
+            let path = format!("/tasks/{}", created.id());
+            assert_eq!(created.json()[member], first);
+            assert_eq!(app.get(&path).await.json(), created.json());
+            let changed = app.patch(&path, json!({member: second})).await;
+            assert_eq!(changed.json()[member], second);
+            assert_eq!(app.get(&path).await.json(), changed.json());
+        }
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn id_may_be_percent_encoded_once(pool: PgPool) {
     let app = App::new(&pool);
     let id = task(&pool, "t").await;

@@ -5,7 +5,7 @@ use shared::domain::{Cursor, TaskId};
 use sqlx::PgPool;
 
 use super::list_tasks::{ids, link};
-use crate::support::{App, Gateway, Proxy, Request, Response, count, execute, row, task};
+use crate::support::{App, Gateway, Proxy, Request, Response, count, execute, routes::ROUTES, row, task};
 
 /// The app as seen by this user, or by an admin if there is no subject.
 fn app_as(app: &App, subject: Option<&str>) -> App {
@@ -15,11 +15,13 @@ fn app_as(app: &App, subject: Option<&str>) -> App {
 /// Every request about a task, with conditions that are met and conditions that are not.
 fn requests(app: &App, id: i64) -> Vec<Request> {
     let path = format!("/tasks/{id}");
-    let mut requests = vec![
-        app.get(&path),
-        app.delete(&path),
-        app.post(format!("{path}/process"), None),
-    ];
+    let routes = ROUTES.keys().filter_map(|route| route.split_once(' '));
+    let without_body =
+        routes.filter(|(method, path)| ["GET", "DELETE"].contains(method) && path.starts_with("/tasks/{id}"));
+    let mut requests: Vec<Request> = without_body
+        .map(|(method, path)| app.request(method, path.replace("{id}", &id.to_string())))
+        .collect();
+    requests.push(app.post(format!("{path}/process"), None));
     for tags in ["*", "\"1\"", "\"2\""] {
         requests.push(app.get(&path).header("if-none-match", tags));
         requests.push(app.delete(&path).header("if-match", tags));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use regex::Regex;
 use serde_json::{Value, json};
-use shared::domain::{Description, IdempotencyKey, Page, Title};
+use shared::domain::{Description, IdempotencyKey, Page, Status, Title};
 
 use crate::template::{public_routes, template_routes, templates};
 
@@ -138,6 +138,23 @@ fn bodies_refuse_undocumented_members() {
     for name in ["NewTask", "TaskPatch"] {
         let schema = &document["components"]["schemas"][name];
         assert_eq!(schema["additionalProperties"], json!(false), "{name}");
+    }
+}
+
+#[test]
+fn api_page_names_routes_members_and_statuses() {
+    let (document, page) = (committed(), include_str!("../../docs/api.md"));
+    let keys = |pointer: &str| {
+        let object = document.pointer(pointer).and_then(Value::as_object);
+        object.expect("an object").keys()
+    };
+    for path in keys("/paths").filter(|path| *path != "/docs/{asset}") {
+        let spellings = [format!("`{path}`"), format!(" {path}`")];
+        assert!(spellings.iter().any(|name| page.contains(name)), "{path}");
+    }
+    let statuses = Status::ALL.map(|status| status.as_str().to_owned());
+    for name in keys("/components/schemas/Task/properties").chain(&statuses) {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
     }
 }
 

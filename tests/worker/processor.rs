@@ -124,6 +124,26 @@ async fn batch_is_completed_and_acknowledged(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn words_are_counted_unless_description_requests_failure(pool: PgPool) {
+    let app = App::new(&pool);
+    let outcome = async |description: &str| {
+        let body = json!({"title": "t", "description": description});
+        let created = app.post("/tasks", body).await.json();
+        perform(&serde_json::from_value(created).expect("a task")).await
+    };
+    let counted = Ok("Processed \"t\": 3 words, 13 characters".to_owned());
+    assert_eq!(outcome("fail or retry").await, counted);
+    assert_eq!(
+        outcome("fail: no user").await,
+        Err(TaskError::Permanent("no user".to_owned()))
+    );
+    assert_eq!(
+        outcome("retry: later").await,
+        Err(TaskError::Transient("later".to_owned()))
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn empty_batch_succeeds(pool: PgPool) {
     assert_eq!(run(&pool, &[], perform).await.expect("done"), [""; 0]);
 }
@@ -179,6 +199,21 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
     assert_eq!(status(&pool, ids[4]).await, is("completed", "r"));
     assert_eq!(status(&pool, ids[5]).await.0, "processing");
     assert_eq!(status(&pool, ids[6]).await, is("completed", "also good"));
+}
+
+/// In every status except those of an open task.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn late_message_about_settled_task_is_acknowledged(pool: PgPool) {
+    let app = App::new(&pool);
+    let is_settled = |status: &Status| !matches!(status, Status::Pending | Status::Processing);
+    for status in Status::ALL.into_iter().filter(is_settled) {
+        let id = task(&pool, "t").await;
+        app.patch(format!("/tasks/{id}"), json!({"status": status})).await;
+        let before = row(&pool, id).await;
+        let failed = run(&pool, &[message(id)], perform).await;
+        assert_eq!(failed.expect("done"), [""; 0], "{status:?}");
+        assert_eq!(row(&pool, id).await, before, "{status:?}");
+    }
 }
 
 /// Sends messages to the queue and receives them, with a visibility timeout of 30 s.

@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use aws_lambda_events::sqs::SqsEvent;
-use create_task::Settings;
 use harness::{Proxy, events};
 use lambda_http::{Context, LambdaEvent};
 use nix::{
@@ -13,12 +12,13 @@ use nix::{
 };
 use serde_json::{Value, value::to_raw_value};
 use shared::{
-    config::{self, Auth},
+    config::Auth,
     domain::{Access, Cursor, TaskId},
     http::{self, respond},
     store::{Database, Statement, tasks::Find},
 };
 use sqlx::{PgConnection, PgPool};
+use support::settings;
 use task_metrics::Metrics;
 use task_processor::{perform, process};
 
@@ -160,11 +160,10 @@ async fn round_trips(fixture: &Fixture, event: &Value) -> Result<usize> {
 
 async fn create_task(fixture: &mut Fixture) -> Result<Row> {
     let (queue, metrics) = (fixture.queue()?, Metrics::none());
-    let settings: Settings = config::from_env()?;
     let event = new_task();
     let handler = async || {
         let request = request(&event)?;
-        let created = create_task::handle(&fixture.database, &queue, &metrics, &settings, request);
+        let created = create_task::handle(&fixture.database, &queue, &metrics, &settings::CREATE_TASK, request);
         let (took, response) = time(created).await;
         ensure!(response?.status() == 201, "not a success");
         Ok(took)
@@ -190,16 +189,12 @@ async fn create_task(fixture: &mut Fixture) -> Result<Row> {
 }
 
 async fn batches(fixture: &mut Fixture, size: i64) -> Result<Row> {
-    let settings = task_processor::Settings {
-        max_receive_count: 5,
-        retry_delay_seconds: 20,
-    };
     let (options, database) = (&fixture.options, &fixture.database);
     let pool = &PgPool::connect_lazy_with(options.clone());
     let processor = async || {
         let event: SqsEvent = serde_json::from_value(events::sqs(&insert(pool, size).await?))?;
         let deadline = SystemTime::now() + Duration::from_secs(30);
-        let (took, processed) = time(process(database, event, deadline, settings, perform)).await;
+        let (took, processed) = time(process(database, event, deadline, settings::TASK_PROCESSOR, perform)).await;
         ensure!(processed?.retries.is_empty(), "every task is completed");
         Ok(took)
     };

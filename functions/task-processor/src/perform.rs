@@ -35,32 +35,3 @@ pub async fn perform(task: &Task) -> Result<String, TaskError> {
         text.chars().count(),
     ))
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    async fn outcome(description: &str) -> Result<String, TaskError> {
-        let task = json!({
-            "id": 7, "title": "t", "description": description, "status": "processing", "result": null, "attempts": 1,
-            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
-        });
-        perform(&serde_json::from_value(task).expect("a task")).await
-    }
-
-    #[tokio::test]
-    async fn words_are_counted_unless_description_requests_failure() {
-        let counted = Ok("Processed \"t\": 3 words, 13 characters".to_owned());
-        assert_eq!(outcome("fail or retry").await, counted);
-        assert_eq!(
-            outcome("fail: no user").await,
-            Err(TaskError::Permanent("no user".to_owned()))
-        );
-        assert_eq!(
-            outcome("retry: later").await,
-            Err(TaskError::Transient("later".to_owned()))
-        );
-    }
-}
