@@ -1,7 +1,6 @@
 //! The checks of the exercise task-priorities.
 
-// functions: admin-status, admin-task, create-task, get-task, list-tasks, process-task,
-// task-processor, task-reconciler, update-task
+// functions: admin-status, admin-task, create-task, get-task, list-tasks, process-task, task-processor, task-reconciler, update-task
 
 use std::path::Path;
 
