@@ -49,6 +49,39 @@ async fn status_without_tasks_is_complete(pool: PgPool) {
     );
 }
 
+/// In the response, each of these characters has 7 bytes.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn status_with_longest_tasks_fits_into_response(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, description, status, result, settled_at)
+         select repeat(chr(1), 255), repeat(chr(1), 10000), 'failed', repeat(chr(1), 10000), now()
+         from generate_series(1, 20)",
+    )
+    .await;
+    let response = App::new(&pool).get("/admin/status").await;
+    let listed = |name: &str| response.json()[name].as_array().map(Vec::len);
+    assert_eq!(
+        (listed("recent_tasks"), listed("recent_failures")),
+        (Some(10), Some(10))
+    );
+    let bytes = json!({"body": response.text()}).to_string().len();
+    assert!(bytes < 6_000_000, "{bytes}");
+}
+
+/// The rules for titles were different once.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn stored_invisible_title_is_shown(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "\u{200b}").await;
+    let status = app.get("/admin/status").await;
+    assert_eq!(
+        (status.status(), &status.json()["recent_tasks"][0]["title"]),
+        (200, &json!("\u{200b}"))
+    );
+    assert_eq!(app.get(format!("/tasks/{id}")).await.json()["title"], "\u{200b}");
+}
+
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn status_counts_tasks_and_messages(pool: PgPool) {
     let app = App::new(&pool);

@@ -20,6 +20,7 @@ async fn route_without_authorizer_is_401(pool: PgPool) {
         caller.delete(&path),
         caller.post(format!("{path}/process"), None),
         caller.get(format!("/admin/tasks/{id}")),
+        caller.get("/ready"),
     ] {
         let response = request.await;
         response.assert_problem(401, "Unauthorized");

@@ -73,6 +73,8 @@ async fn every_json_media_type_is_accepted(pool: PgPool) {
         "application/json; charset=utf-8",
         "APPLICATION/JSON",
         "application/vnd.task+json",
+        "application/json;charset=UTF8",
+        "application/json ; profile=x; Charset = \"Utf-8\"",
     ];
     // The type that `curl -d` sends by default.
     let typed = typed.into_iter().chain(["application/x-www-form-urlencoded"]);
@@ -138,7 +140,7 @@ async fn malformed_base64_is_400(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn invalid_task_is_422_with_every_error(pool: PgPool) {
     let app = App::new(&pool);
-    let cases: [(Value, &[&str]); 16] = [
+    let cases: [(Value, &[&str]); 18] = [
         (json!(null), &["#"]),
         (json!([]), &["#"]),
         (json!(7), &["#"]),
@@ -148,6 +150,8 @@ async fn invalid_task_is_422_with_every_error(pool: PgPool) {
         (json!({"title": {"a": 1}}), &["#/title"]),
         (json!({"title": ""}), &["#/title"]),
         (json!({"title": " \t\n"}), &["#/title"]),
+        (json!({"title": "\u{200b}\u{2800}\u{3164}\u{e0020}"}), &["#/title"]),
+        (json!({"title": "t", "ö %": 1}), &["#/%C3%B6%20%25"]),
         (json!({"title": "a\0b"}), &["#/title"]),
         (json!({"title": "é".repeat(256)}), &["#/title"]),
         (json!({"title": "t", "description": 7}), &["#/description"]),
@@ -203,6 +207,10 @@ async fn unsupported_media_type_is_415(pool: PgPool) {
         "multipart/form-data",
         "text/json+x",
         "",
+        "application/json; charset=iso-8859-1",
+        "application/json;charset=\"UTF-16\"",
+        "application/json; charset=utf-8; charset=latin1",
+        "application/json; charset=",
     ] {
         let call = app
             .request("POST", "/tasks")
@@ -212,6 +220,68 @@ async fn unsupported_media_type_is_415(pool: PgPool) {
             .await
             .assert_problem(415, "Unsupported Media Type");
     }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn every_content_type_line_must_be_json(pool: PgPool) {
+    let app = App::new(&pool);
+    for lines in [["application/json", "text/plain"], ["text/plain", "application/json"]] {
+        let call = post(&app, r#"{"title":"t"}"#).header_lines("content-type", &lines);
+        refused(&app, &pool, call)
+            .await
+            .assert_problem(415, "Unsupported Media Type");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn repeated_member_is_422_and_reported_once(pool: PgPool) {
+    let app = App::new(&pool);
+    for (body, pointers) in [
+        (r#"{"title":"a","title":"b"}"#, &["#/title"][..]),
+        (r#"{"title":"a","title":"a","title":"a"}"#, &["#/title"]),
+        (r#"{"title":"a","t\u0069tle":"b"}"#, &["#/title"]),
+        (r#"{"title":"","title":""}"#, &["#/title"]),
+        (r#"{"title":"a","x/y":1,"x/y":2}"#, &["#/x~1y"]),
+        (
+            r#"{"description":1,"title":"a","z":1,"title":"b"}"#,
+            &["#/title", "#/description", "#/z"],
+        ),
+    ] {
+        let response = refused(&app, &pool, post(&app, body)).await;
+        response.assert_problem(422, "Unprocessable Entity");
+        assert_eq!(response.pointers(), pointers, "{body}");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn byte_order_mark_is_ignored(pool: PgPool) {
+    let app = App::new(&pool);
+    let response = post(&app, "\u{feff}{\"title\":\"\u{feff}t\"}").await;
+    assert_eq!(
+        (response.status(), &response.json()["title"]),
+        (201, &json!("\u{feff}t"))
+    );
+    let twice = post(&app, "\u{feff}\u{feff}{}").await;
+    twice.assert_problem(400, "Bad Request");
+}
+
+/// API Gateway decompresses bodies, and may keep the header.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn compressed_body_is_415(pool: PgPool) {
+    let app = App::new(&pool);
+    // The first bytes of a gzip file.
+    let compressed = post(&app, "H4sIAAAAAAAA").base64();
+    for coding in ["gzip", "deflate", "identity, gzip", "br"] {
+        let call = compressed.clone().header("content-encoding", coding);
+        refused(&app, &pool, call)
+            .await
+            .assert_problem(415, "Unsupported Media Type");
+    }
+    refused(&app, &pool, compressed.header("content-encoding", "identity"))
+        .await
+        .assert_problem(400, "Bad Request");
+    let decompressed = post(&app, r#"{"title":"t"}"#).header("content-encoding", "gzip");
+    assert_eq!(decompressed.await.status(), 201);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -309,6 +379,28 @@ async fn malformed_key_is_422(pool: PgPool) {
         response.assert_problem(422, "Unprocessable Entity");
         assert_eq!(response.pointers(), ["#/header/idempotency-key"], "{key:?}");
     }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn repeated_key_lines_must_agree(pool: PgPool) {
+    let app = App::new(&pool);
+    let body = r#"{"title":"t"}"#;
+    for lines in [
+        &["a", "b"][..],
+        &["a", "a", "b"],
+        &["a", "\"b\""],
+        &["a", ""],
+        &["", "a"],
+    ] {
+        let call = post(&app, body).header_lines("Idempotency-Key", lines);
+        let response = refused(&app, &pool, call).await;
+        response.assert_problem(422, "Unprocessable Entity");
+        assert_eq!(response.pointers(), ["#/header/idempotency-key"], "{lines:?}");
+    }
+    let same = post(&app, body).header_lines("Idempotency-Key", &["a", "\"a\""]).await;
+    assert_eq!((same.status(), same.header("idempotent-replayed")), (201, ""));
+    let again = post(&app, body).header("Idempotency-Key", "a").await;
+    assert_eq!((again.id(), again.header("idempotent-replayed")), (same.id(), "true"));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

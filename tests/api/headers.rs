@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Response, task};
+use crate::support::{App, Gateway, Response, routes::ROUTES, task};
 
 fn assert_has_security_headers(response: &Response) {
     for (name, value) in [
@@ -33,6 +33,49 @@ async fn every_response_has_security_headers(pool: PgPool) {
         "no-store",
         "a handler's own header is overwritten"
     );
+}
+
+/// RFC 9110, section 9.3.2.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn head_is_get_without_body(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "t").await.to_string();
+    let routes: Vec<&str> = ROUTES.keys().filter_map(|route| route.strip_prefix("GET ")).collect();
+    assert!(routes.len() > 10, "{routes:?}");
+    for route in routes {
+        assert_eq!(
+            ROUTES.get(&format!("HEAD {route}")),
+            ROUTES.get(&format!("GET {route}"))
+        );
+        let path = route.replace("{id}", &id).replace("{asset}", "style.css");
+        for gateway in [Gateway::Rest, Gateway::Http] {
+            let (get, head) = (app.get(&path).await, app.request("HEAD", &path).via(gateway).await);
+            assert_eq!((get.status(), head.status(), head.text()), (200, 200, ""), "{path}");
+            for name in [
+                "content-type",
+                "etag",
+                "link",
+                "cache-control",
+                "content-security-policy",
+            ] {
+                assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+            }
+        }
+    }
+    let head = async |app: &App, path: &str| {
+        let response = app.request("HEAD", path).await;
+        (response.status(), response.text().to_owned())
+    };
+    let missing = format!("/tasks/{}", i64::MAX);
+    assert_eq!(head(&app, &missing).await, (404, String::new()));
+    assert_eq!(head(&app, "/tasks/x").await, (422, String::new()));
+    assert_eq!(head(&app, "/nope").await, (404, String::new()));
+    assert_eq!(head(&app, "/tasks/7/process").await, (405, String::new()));
+    assert_eq!(head(&app.without_authorizer(), "/tasks").await, (401, String::new()));
+    let known = app
+        .request("HEAD", format!("/tasks/{id}"))
+        .header("if-none-match", "\"1\"");
+    assert_eq!(known.await.status(), 304);
 }
 
 async fn get_from(origin: &str, allowed: &'static str) -> Response {

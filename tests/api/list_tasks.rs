@@ -74,6 +74,9 @@ async fn invalid_parameters_are_422(pool: PgPool) {
         ("limit", "0"),
         ("limit", "101"),
         ("limit", "1e2"),
+        ("limit", "+5"),
+        ("limit", "007"),
+        ("skip", "-0"),
         ("offset", "1"),
         ("after", ""),
         ("after", "1"),
@@ -87,6 +90,8 @@ async fn invalid_parameters_are_422(pool: PgPool) {
         response.assert_problem(422, "Unprocessable Entity");
         assert_eq!(response.pointers(), [format!("#/query/{name}")], "{value}");
     }
+    let escaped = list(&pool, &[("a/b~ ö", "1")]).await.pointers();
+    assert_eq!(escaped, ["#/query/a~1b~0%20%C3%B6"]);
     let mut twice = list(&pool, &[("limit", "1"), ("limit", "2"), ("skip", "x")])
         .await
         .pointers();
@@ -194,6 +199,86 @@ async fn filters_apply_and_stay_in_links(pool: PgPool) {
         list(&pool, &[]).await.header("x-total-count"),
         "",
         "counted without `count=true`"
+    );
+}
+
+/// Lambda's limit for a response.
+const MAX_RESPONSE: usize = 6_291_556;
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn page_is_shortened_to_response_limit(pool: PgPool) {
+    // In the response, each of these characters has 7 bytes.
+    execute(
+        &pool,
+        "insert into tasks (title, description)
+         select 't', repeat(chr(1), case when n % 10 = 0 then 1 else 10000 end) from generate_series(1, 250) as n",
+    )
+    .await;
+    // Stored before results were shortened: 80 KB each.
+    execute(
+        &pool,
+        "update tasks set result = repeat('😀', 10000), description = repeat('😀', 10000) where id > 150",
+    )
+    .await;
+    let get = async |query: &[(&str, &str)]| {
+        let response = list(&pool, query).await;
+        assert_eq!(response.status(), 200);
+        let bytes = json!({"body": response.text()}).to_string().len();
+        assert!(bytes < MAX_RESPONSE, "{bytes}");
+        (bytes, response)
+    };
+    for (sort, all) in [
+        ("id", (1..=250).collect()),
+        ("-id", (1..=250).rev().collect::<Vec<_>>()),
+    ] {
+        let (bytes, first) = get(&[("sort", sort), ("count", "true")]).await;
+        assert!(bytes > MAX_RESPONSE * 9 / 10, "the first page is too short: {bytes}");
+        assert_eq!(first.header("x-total-count"), "250");
+        let (mut read, mut last) = (ids(&first), first);
+        while let Some(next) = link(&last, "next") {
+            let next: Vec<(&str, &str)> = next.iter().map(|(name, value)| (&**name, &**value)).collect();
+            last = get(&next).await.1;
+            read.extend(ids(&last));
+        }
+        assert_eq!(read, all, "{sort}");
+        // And back.
+        let mut read = ids(&last);
+        while let Some(previous) = link(&last, "prev") {
+            let previous: Vec<(&str, &str)> = previous.iter().map(|(name, value)| (&**name, &**value)).collect();
+            last = get(&previous).await.1;
+            read.splice(0..0, ids(&last));
+        }
+        assert_eq!(read, all, "{sort}");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn search_ignores_normalization_form(pool: PgPool) {
+    let (composed, decomposed) = ("Sch\u{f6}n \u{c5}", "Sch\u{6f}\u{308}n \u{41}\u{30a}");
+    for title in [composed, decomposed, "Schon A"] {
+        task(&pool, title).await;
+    }
+    for query in [
+        "\u{f6}n",
+        "o\u{308}n",
+        "SCH\u{d6}N",
+        "scho\u{308}n a\u{30a}",
+        "\u{212b}",
+        "\u{f6}",
+    ] {
+        let response = list(&pool, &[("q", query), ("count", "true")]).await;
+        assert_eq!(
+            (ids(&response), response.header("x-total-count")),
+            (vec![1, 2], "2"),
+            "{query:?}"
+        );
+    }
+    assert_eq!(ids(&list(&pool, &[("q", "on a")]).await), [3]);
+    // Stored and returned as sent.
+    let titles: Vec<Value> = list(&pool, &[]).await.json().as_array().expect("tasks").clone();
+    assert_eq!(
+        (&titles[0]["title"], &titles[1]["title"]),
+        (&json!(composed), &json!(decomposed))
     );
 }
 

@@ -8,6 +8,7 @@ mod authorizer;
 mod create_task;
 mod database_failures;
 mod delete_task;
+mod events;
 mod get_task;
 mod headers;
 mod health;

@@ -128,6 +128,16 @@ async fn malformed_bodies_and_ids_are_refused(pool: PgPool) {
     send(plain).await.assert_problem(415, "Unsupported Media Type");
     let large = app.put(format!("/tasks/{id}"), json!({"title": "x".repeat(1 << 20)}));
     send(large).await.assert_problem(413, "Payload Too Large");
+    let latin = app.put(format!("/tasks/{id}"), json!({"title": "x"}));
+    let latin = latin.header("content-type", "application/json; charset=iso-8859-1");
+    send(latin).await.assert_problem(415, "Unsupported Media Type");
+    let repeated = app.request("PUT", format!("/tasks/{id}"));
+    let repeated = send(repeated.body(r#"{"status":"failed","title":"a","title":"b"}"#)).await;
+    assert_eq!(
+        (repeated.status(), repeated.pointers()),
+        (422, vec!["#/title".to_owned()])
+    );
+    assert_eq!(row(&pool, id).await["title"], "t");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -170,6 +180,27 @@ async fn if_match_changes_only_that_version(pool: PgPool) {
         .assert_problem(412, "Precondition Failed");
     let response = put("*", json!({"title": "newest"})).await;
     assert_eq!((response.status(), response.header("etag")), (200, "\"3\""));
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn etag_may_be_in_any_if_match_line(pool: PgPool) {
+    let app = App::new(&pool);
+    for gateway in [Gateway::Rest, Gateway::Http] {
+        for (lines, status) in [
+            (["\"1\"", "\"2\""], 200),
+            (["\"2\"", "\"1\""], 200),
+            (["\"2\", \"1\"", "\"3\""], 200),
+            (["\"2\"", "W/\"1\""], 412),
+            (["\"2\"", "\"3\""], 412),
+        ] {
+            let id = task(&pool, "t").await;
+            let request = app.patch(format!("/tasks/{id}"), json!({"title": "new"}));
+            let response = request.header_lines("If-Match", &lines).via(gateway).await;
+            assert_eq!(response.status(), status, "{gateway:?} {lines:?}");
+            let title = if status == 200 { "new" } else { "t" };
+            assert_eq!(row(&pool, id).await["title"], title, "{gateway:?} {lines:?}");
+        }
+    }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

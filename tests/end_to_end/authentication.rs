@@ -45,13 +45,16 @@ async fn only_public_routes_work_without_token() {
         "/openapi.json",
         "/admin/dashboard",
     ] {
-        assert_eq!(call(Method::GET, path, None).await.status(), 200, "{path}");
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(call(method, path, None).await.status(), 200, "{path}");
+        }
     }
     assert_problem(call(Method::GET, "/nope", None).await, 404, "Not Found").await;
     let foreign = LocalIssuer::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign.key")).expect("a key");
     let foreign = foreign.token("mallory", "admin", MINUTE);
     for token in [None, Some("nonsense"), Some(foreign.as_str())] {
         for (method, path) in [
+            (Method::GET, "/ready"),
             (Method::GET, "/tasks"),
             (Method::POST, "/tasks"),
             (Method::GET, "/tasks/1"),
@@ -63,6 +66,7 @@ async fn only_public_routes_work_without_token() {
             assert_eq!(response.headers()["www-authenticate"], "Bearer", "{path}");
             assert_problem(response, 401, "Unauthorized").await;
         }
+        assert_eq!(call(Method::HEAD, "/tasks", token).await.status(), 401);
     }
 }
 

@@ -111,6 +111,7 @@ async fn every_route_is_deployed_and_follows_contract() {
     assert_eq!((status, &root["version"]), (StatusCode::OK, &json!("1.0.0")));
     let (status, health) = get("/health").await;
     assert_eq!((status, &health["status"]), (StatusCode::OK, &json!("healthy")));
+    assert_eq!(get("/ready").await, (StatusCode::OK, json!({"status": "ready"})));
     let (status, page) = get("/tasks?skip=0&limit=1").await;
     assert_eq!((status, page.is_array()), (StatusCode::OK, true));
     assert_eq!(

@@ -37,9 +37,9 @@ fn document_has_routes_of_template() {
     let document = committed();
     let documented: BTreeSet<String> = operations(&document).into_iter().map(|(route, _)| route).collect();
     let mut deployed: BTreeSet<String> = template_routes().into_keys().collect();
-    // The catch-all routes are api-info's 404 and 405; its only documented route is GET /.
+    // The catch-all routes are api-info's 404 and 405; it documents only GET / and HEAD /.
     assert!(deployed.remove("ANY /{proxy+}") && deployed.remove("ANY /"));
-    deployed.insert("GET /".to_owned());
+    deployed.extend(["GET /", "HEAD /"].map(str::to_owned));
     assert_eq!(documented, deployed);
 }
 
@@ -52,7 +52,7 @@ fn public_operations_match_template() {
         .map(|(route, _)| route);
     let mut open = public_routes(&templates()["prod"]);
     assert!(open.remove("ANY /{proxy+}") && open.remove("ANY /"));
-    open.insert("GET /".to_owned());
+    open.extend(["GET /", "HEAD /"].map(str::to_owned));
     assert_eq!(public.collect::<BTreeSet<_>>(), open);
 }
 
@@ -168,6 +168,7 @@ fn texts() -> impl Strategy<Value = String> {
     let letters = prop_oneof![
         4 => any::<char>(),
         4 => prop::sample::select(vec!['"', ' ', '\t', '\0', '\u{85}', '\u{a0}', '\u{feff}', '\u{2028}', '\u{1c}']),
+        2 => prop::sample::select(vec!['\u{200b}', '\u{2800}', '\u{3164}', '\u{fffb}', '\u{1d173}', '\u{e0fff}']),
         1 => Just('k'),
     ];
     let lengths = prop_oneof![0..4_usize, 253..259_usize];

@@ -11,7 +11,7 @@ use std::{
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::config::Builder;
 use harness::events;
-use lambda_http::{Context, LambdaEvent, request::LambdaRequest};
+use lambda_http::{Context, LambdaEvent};
 use queue::{DeadLetterQueue, TaskQueue};
 use serde_json::{Map, Value, json};
 use shared::{
@@ -187,10 +187,15 @@ impl App {
     pub fn request(&self, method: &str, path: impl Into<String>) -> Request {
         let path = path.into();
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-        let (function, parameters) = routes::find(method, path);
+        let routes::Route {
+            function,
+            resource,
+            parameters,
+        } = routes::find(method, path);
         Request {
             app: self.clone(),
             function,
+            resource,
             parameters,
             method: method.to_owned(),
             path: path.to_owned(),
@@ -237,10 +242,12 @@ pub enum Gateway {
 pub struct Request {
     app: App,
     function: String,
+    resource: String,
     parameters: Map<String, Value>,
     method: String,
     path: String,
     query: Vec<(String, String)>,
+    /// The lines of each header.
     headers: Map<String, Value>,
     body: Option<String>,
     base64: bool,
@@ -253,6 +260,7 @@ impl Request {
     /// Sends it to this function with this path parameter, regardless of the routes.
     pub fn routed_to(mut self, function: &str, name: &str, value: &str) -> Self {
         self.function = function.to_owned();
+        self.resource = String::new();
         self.parameters = Map::from_iter([(name.to_owned(), value.into())]);
         self
     }
@@ -262,8 +270,13 @@ impl Request {
         self
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.insert(name.to_owned(), value.into());
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.header_lines(name, &[value])
+    }
+
+    /// A header that is sent in several lines.
+    pub fn header_lines(mut self, name: &str, lines: &[&str]) -> Self {
+        self.headers.insert(name.to_owned(), json!(lines));
         self
     }
 
@@ -302,13 +315,16 @@ impl Request {
     }
 
     async fn send(self) -> Response {
-        let event: LambdaRequest = serde_json::from_value(self.event()).expect("an API Gateway event");
-        let is_rest = matches!(event, LambdaRequest::ApiGatewayV1(_));
-        assert_eq!(
-            is_rest,
-            matches!(self.gateway, Gateway::Rest),
-            "the event was parsed as the other payload version"
-        );
+        self.send_as(&self.event()).await
+    }
+
+    /// Sends this event instead of the one that API Gateway would send.
+    pub async fn send_as(&self, event: &Value) -> Response {
+        self.send_text(&event.to_string()).await
+    }
+
+    /// Sends the event with this text.
+    pub async fn send_text(&self, event: &str) -> Response {
         let cors = cors::layer(self.allow_origins);
         // `cargo lambda watch` has no authorizer.
         let auth = match self.gateway {
@@ -318,11 +334,13 @@ impl Request {
         let mut context = Context::default();
         context.xray_trace_id = self.trace.map(str::to_owned);
         let handler = |context| functions::handle(&self.app.functions, &self.function, context);
-        let response = respond(&handler, auth, cors.as_ref(), LambdaEvent::new(event, context)).await;
+        let event = LambdaEvent::new(serde_json::from_str(event).expect("JSON"), context);
+        let response = respond(&handler, auth, cors.as_ref(), event).await;
         Response::of(serde_json::to_value(response.expect("handlers do not fail")).expect("serializable"))
     }
 
-    fn event(&self) -> Value {
+    /// The event that API Gateway sends.
+    pub fn event(&self) -> Value {
         let mut event = match self.gateway {
             Gateway::Rest => self.rest_event(),
             Gateway::Http => self.http_event(),
@@ -341,6 +359,8 @@ impl Request {
         let mut event = events::rest_sample();
         event["httpMethod"] = json!(self.method);
         event["path"] = json!(self.path);
+        event["resource"] = json!(self.resource);
+        event["requestContext"]["resourcePath"] = json!(self.resource);
         event["requestContext"]["httpMethod"] = json!(self.method);
         event["requestContext"]["authorizer"] = self.app.authorizer.clone();
         event["requestContext"]["path"] = json!(format!("/sandbox{}", self.path));
@@ -352,9 +372,10 @@ impl Request {
                 _ => *all = json!([value]),
             }
         }
-        for (name, value) in &self.headers {
-            event["headers"][name] = value.clone();
-            event["multiValueHeaders"][name] = json!([value]);
+        for (name, lines) in &self.headers {
+            let last = lines.as_array().and_then(|lines| lines.last());
+            event["headers"][name] = json!(last);
+            event["multiValueHeaders"][name] = lines.clone();
         }
         event["body"] = Value::Null;
         event
@@ -371,8 +392,9 @@ impl Request {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         event["rawQueryString"] = json!(pairs.join("&"));
-        for (name, value) in &self.headers {
-            event["headers"][name] = value.clone();
+        for (name, lines) in &self.headers {
+            let lines = lines.as_array().expect("lines").iter().filter_map(Value::as_str);
+            event["headers"][name] = json!(lines.collect::<Vec<_>>().join(","));
         }
         event
     }

@@ -94,7 +94,7 @@ pub const FUNCTIONS: [FunctionSpec; 17] = [
         ..reading("delete-task", &[("DELETE /tasks/{id}", 1)], "DELETE /tasks/{id}")
     },
     reading("get-task", &[("GET /tasks/{id}", 1)], "GET /tasks/{id}"),
-    reading("health", &[("GET /health", 1)], "GET /health"),
+    reading("health", &[("GET /health", 0), ("GET /ready", 1)], "GET /health"),
     reading(
         "list-tasks",
         &[("GET /tasks?q=new&limit=2", 1), ("GET /tasks?count=true", 2)],
@@ -188,6 +188,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     api_docs::docs,
     api_docs::redoc,
     api_docs::asset,
-    health::handle,
+    health::health,
+    health::ready,
 ))]
 pub struct Routes;

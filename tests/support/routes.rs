@@ -28,14 +28,39 @@ pub static ROUTES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     routes
 });
 
-/// The function for a request, or else the catch-all, and the path parameters.
-pub(super) fn find(method: &str, path: &str) -> (String, Map<String, Value>) {
+/// Where API Gateway sends a request.
+pub(super) struct Route {
+    pub function: String,
+    /// The path in the template.
+    pub resource: String,
+    pub parameters: Map<String, Value>,
+}
+
+/// The route of a request, or else the catch-all.
+pub(super) fn find(method: &str, path: &str) -> Route {
     let matches = |(route, function): (&String, &String)| {
-        let pattern = route.strip_prefix(method)?.strip_prefix(' ')?;
-        Some((function.clone(), parameters(pattern, path)?))
+        let resource = route.strip_prefix(method)?.strip_prefix(' ')?;
+        Some(Route {
+            function: function.clone(),
+            resource: resource.to_owned(),
+            parameters: parameters(resource, path)?,
+        })
     };
-    let found = ROUTES.iter().find_map(matches);
-    found.unwrap_or_else(|| (ROUTES["ANY /{proxy+}"].clone(), Map::new()))
+    let anything_else = || match path {
+        "/" => ("/", Map::new()),
+        _ => {
+            let proxy = path.strip_prefix('/').unwrap_or(path).into();
+            ("/{proxy+}", Map::from_iter([("proxy".to_owned(), proxy)]))
+        }
+    };
+    ROUTES.iter().find_map(matches).unwrap_or_else(|| {
+        let (resource, parameters) = anything_else();
+        Route {
+            function: ROUTES["ANY /{proxy+}"].clone(),
+            resource: resource.to_owned(),
+            parameters,
+        }
+    })
 }
 
 /// The path parameters, if the path matches the pattern.

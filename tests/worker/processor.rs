@@ -94,6 +94,20 @@ fn is(status: &str, result: &str) -> (String, Value) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn long_result_is_shortened(pool: PgPool) {
+    let (failed, completed) = (task(&pool, "t").await, task(&pool, "t").await);
+    let fail = format!("update tasks set description = 'fail: ' || repeat('😀', 9990) where id = {failed}");
+    execute(&pool, &fail).await;
+    run(&pool, &[message(failed)], perform).await.expect("done");
+    run(&pool, &[message(completed)], async |_| Ok("é".repeat(1001)))
+        .await
+        .expect("done");
+    let (reason, result) = (format!("{}…", "😀".repeat(999)), format!("{}…", "é".repeat(999)));
+    assert_eq!(status(&pool, failed).await, is("failed", &reason));
+    assert_eq!(status(&pool, completed).await, is("completed", &result));
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn batch_is_completed_and_acknowledged(pool: PgPool) {
     let (one, two) = (task(&pool, "Process user data").await, task(&pool, "t").await);
     execute(&pool, "update tasks set description = 'Count the words' where id = 1").await;

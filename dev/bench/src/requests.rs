@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, ensure};
 use aws_lambda_events::sqs::SqsEvent;
 use harness::{Proxy, events};
-use lambda_http::{Context, LambdaEvent, request::LambdaRequest};
+use lambda_http::{Context, LambdaEvent};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, value::to_raw_value};
 use shared::{
     config::Auth,
     domain::{Access, Cursor, TaskId},
@@ -69,12 +69,9 @@ pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn parse(event: &Value) -> Result<LambdaRequest> {
-    Ok(serde_json::from_value(event.clone())?)
-}
-
 fn request(event: &Value) -> Result<http::Context> {
-    Ok(http::Context::new(parse(event)?.into(), Auth::Closed))
+    let received = http::receive(&to_raw_value(event)?);
+    Ok(http::Context::new(received.request, Auth::Closed))
 }
 
 async fn get_task(fixture: &mut Fixture) -> Result<Vec<Row>> {

@@ -1,13 +1,14 @@
 //! The OpenAPI 3.1 document of the API, generated from the annotations of the serialized types and
 //! of the handlers.
 
-use shared::http::problem;
+use shared::http::{StatusCode, problem};
 use support::functions::Routes;
 use utoipa::{
     OpenApi,
     openapi::{
         Ref, RefOr, Response, Schema,
         extensions::Extensions,
+        path::Operation,
         schema::AdditionalProperties,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
@@ -103,9 +104,50 @@ pub fn document() -> String {
             .flat_map(|operation| operation.responses.responses.values_mut())
             .for_each(describe_headers);
     }
+    for path in document.paths.paths.values_mut() {
+        path.head = path.get.as_ref().map(head_of);
+    }
     let mut text = document.to_pretty_json().expect("its keys are strings");
     text.push('\n');
-    text
+    escape_beyond_ascii(&text)
+}
+
+/// HEAD beside GET: the same responses without their bodies.
+fn head_of(get: &Operation) -> Operation {
+    let mut head = get.clone();
+    let id = get.operation_id.as_deref().expect("every operation has an id");
+    head.operation_id = Some(id.replacen("get", "head", 1).replacen("list", "head", 1));
+    head.summary = get.summary.as_ref().map(|summary| format!("{summary} (headers only)"));
+    for (status, response) in &mut head.responses.responses {
+        // The responses that operations share have bodies.
+        let described = match &*response {
+            RefOr::T(described) => described.clone(),
+            RefOr::Ref(_) => {
+                let code: u16 = status.parse().expect("a status code");
+                let reason = StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason());
+                Response::new(reason.expect("a known status code"))
+            }
+        };
+        let mut without_body = Response::new(described.description);
+        without_body.headers = described.headers;
+        *response = RefOr::T(without_body);
+    }
+    head
+}
+
+/// Escapes characters that are invisible in an editor, like those of the pattern of titles.
+fn escape_beyond_ascii(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            escaped.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    escaped
 }
 
 fn describe_headers(response: &mut RefOr<Response>) {

@@ -25,6 +25,7 @@ struct Endpoints {
     task: &'static str,
     process: &'static str,
     health: &'static str,
+    ready: &'static str,
     status: &'static str,
     dashboard: &'static str,
     docs: &'static str,
@@ -40,6 +41,7 @@ const INFO: Info = Info {
         task: "/tasks/{id}",
         process: "/tasks/{id}/process",
         health: "/health",
+        ready: "/ready",
         status: "/admin/status",
         dashboard: "/admin/dashboard",
         docs: "/docs",
@@ -48,7 +50,7 @@ const INFO: Info = Info {
     },
 };
 
-/// 200 for `GET /`; 404 for an unknown path, 405 for a known one with another method.
+/// 200 for `GET /` and `HEAD /`; 404 for an unknown path, 405 for a known one with another method.
 #[utoipa::path(
     get,
     path = "/",
@@ -59,11 +61,11 @@ const INFO: Info = Info {
     responses((status = 200, description = "The version and the entry points.", body = Info))
 )]
 pub async fn handle(context: Context) -> Result<Response<Body>, ApiError> {
-    let path = context.request.raw_http_path();
+    let (method, path) = (context.request.method(), context.request.raw_http_path());
     match allowed_methods(path) {
-        Some(_) if path == "/" && context.request.method() == Method::GET => Ok(http::json(StatusCode::OK, &INFO)),
+        Some(_) if path == "/" && [Method::GET, Method::HEAD].contains(method) => Ok(http::json(StatusCode::OK, &INFO)),
         Some(allow) => Err(ApiError::MethodNotAllowed {
-            method: context.request.method().to_string(),
+            method: method.to_string(),
             allow,
         }),
         None => Err(ApiError::NoSuchRoute(path.to_owned())),
@@ -75,10 +77,9 @@ const ROUTES: &[(&[&str], &str)] = include!(concat!(env!("OUT_DIR"), "/routes.rs
 
 /// The methods of a path, for the `Allow` header. A test compares it with template.yaml.
 fn allowed_methods(path: &str) -> Option<&'static str> {
-    let below = path.strip_prefix('/')?;
-    let segments: Vec<&str> = below.strip_suffix('/').unwrap_or(below).split('/').collect();
+    let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     // Only the root has an empty segment; no parameter is empty.
-    if segments.contains(&"") && !below.is_empty() {
+    if segments.len() > 1 && segments.contains(&"") {
         return None;
     }
     let is_match = |route: &[&str]| {

@@ -1,6 +1,6 @@
 //! The request from API Gateway.
 
-use std::{collections::HashMap, slice};
+use std::collections::HashMap;
 
 use serde::Deserialize;
 
@@ -19,9 +19,9 @@ pub struct Event {
     /// `arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/tasks/7`.
     pub method_arn: String,
     /// Each header's last value.
-    pub headers: Option<HashMap<String, String>>,
+    pub headers: Option<HashMap<String, Option<String>>>,
     /// Each header's values.
-    pub multi_value_headers: Option<HashMap<String, Vec<String>>>,
+    pub multi_value_headers: Option<HashMap<String, Option<Vec<Option<String>>>>>,
 }
 
 impl Event {
@@ -46,13 +46,11 @@ impl Event {
     /// The values of all `Authorization` headers, whose names are case-insensitive.
     fn authorization(&self) -> impl Iterator<Item = &str> {
         let multi = self.multi_value_headers.iter().flatten();
-        let multi = multi.map(|(name, values)| (name, values.as_slice()));
+        let multi = multi.flat_map(|(name, values)| values.iter().flatten().map(move |value| (name, value)));
         let single = self.headers.iter().filter(|_| self.multi_value_headers.is_none());
-        let single = single.flatten().map(|(name, value)| (name, slice::from_ref(value)));
         multi
-            .chain(single)
+            .chain(single.flatten())
             .filter(|(name, _)| name.eq_ignore_ascii_case("authorization"))
-            .flat_map(|(_, values)| values)
-            .map(String::as_str)
+            .filter_map(|(_, value)| value.as_deref())
     }
 }

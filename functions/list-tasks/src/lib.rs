@@ -7,7 +7,10 @@ use lambda_http::{
 use shared::{
     domain::{Cursor, Page, Sort, Start, Status, Task},
     http::{self, ApiError, Context, problem},
-    store::{Database, tasks},
+    store::{
+        Database,
+        tasks::{self, Listed},
+    },
 };
 
 /// 200 with a bare array, `Link`s to the neighboring pages and, for `?count=true`, `X-Total-Count`; 422.
@@ -18,7 +21,8 @@ use shared::{
     tag = "tasks",
     summary = "List tasks",
     description = "A page of the caller's tasks; admins see the tasks of all users. Follow the `Link` header: \
-                   pages stay stable while tasks are created and deleted.",
+                   pages stay stable while tasks are created and deleted. A page of very long tasks may have \
+                   fewer than `limit`.",
     params(
         ("after" = Option<String>, Query, format = "cursor",
             description = "Start after this cursor, taken from a `Link` header. Cannot be combined with `before`."),
@@ -54,9 +58,15 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
         page: &page,
         access: caller.access(),
     };
-    let listed = database.run(&list).await?;
+    let mut listed = database.run(&list).await?;
+    let mut body = http::to_json(&listed.tasks);
+    // The first comparison is enough for nearly all pages.
+    if body.len() > http::MAX_RESPONSE / 2 && http::bytes_in_response(&body) > http::MAX_RESPONSE {
+        shorten(&mut listed, page.start);
+        body = http::to_json(&listed.tasks);
+    }
 
-    let mut response = http::json(StatusCode::OK, &listed.tasks);
+    let mut response = http::json_text(StatusCode::OK, body);
     let headers = response.headers_mut();
     if let Some(links) = links(&page, listed.previous, listed.next) {
         headers.insert(header::LINK, links);
@@ -65,6 +75,30 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
         headers.insert("x-total-count", HeaderValue::from(total));
     }
     Ok(response)
+}
+
+/// Drops the tasks that do not fit into a response; the neighboring page begins with them. One task
+/// always fits.
+fn shorten(listed: &mut Listed, start: Start) {
+    let mut left = http::MAX_RESPONSE;
+    let mut fits = |task: &Task| {
+        // With its comma, or a bracket.
+        let bytes = http::bytes_in_response(&http::to_json(task)) + 1;
+        let fits = bytes < left;
+        left = left.saturating_sub(bytes);
+        fits
+    };
+    let tasks = &mut listed.tasks;
+    if let Start::Before(_) = start {
+        // This page ends at the cursor.
+        let kept = tasks.iter().rev().take_while(|task| fits(task)).count();
+        tasks.drain(..tasks.len() - kept.max(1));
+        listed.previous = tasks.first().map(|task| Cursor(task.id));
+    } else {
+        let kept = tasks.iter().take_while(|task| fits(task)).count();
+        tasks.truncate(kept.max(1));
+        listed.next = tasks.last().map(|task| Cursor(task.id));
+    }
 }
 
 /// Links to the first, previous and next page (RFC 8288), with the same order and filter.

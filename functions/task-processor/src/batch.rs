@@ -36,6 +36,10 @@ const DEFAULT_TIME: Duration = Duration::from_secs(30);
 /// The longest invocation that Lambda allows ("Lambda quotas").
 const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
+/// The longest stored result, in characters. Each task of a list shows its result, and a permanent
+/// failure quotes the task's description, of up to 10,000 characters.
+const MAX_RESULT_CHARS: usize = 1000;
+
 /// Why the batch as a whole failed: every record is redelivered, and Lambda polls more slowly.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
@@ -221,9 +225,19 @@ async fn work(
         id: task.id,
         fencing_token,
         status,
-        result,
+        result: result.map(shortened),
     };
     (outcome, delivery)
+}
+
+/// The text, with an ellipsis in place of what is too long.
+fn shortened(mut text: String) -> String {
+    if text.chars().count() > MAX_RESULT_CHARS {
+        let kept = text.char_indices().nth(MAX_RESULT_CHARS - 1);
+        text.truncate(kept.map_or(0, |(end, _)| end));
+        text.push('…');
+    }
+    text
 }
 
 /// Stores the outcomes and returns the tasks whose outcome was stored. An outcome is discarded if
@@ -242,4 +256,22 @@ pub fn time_until(deadline: SystemTime) -> Duration {
         .ok()
         .filter(|time| *time <= MAX_TIME)
         .unwrap_or(DEFAULT_TIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_result_ends_with_ellipsis() {
+        for character in ["x", "ü", "😀", "\u{1}"] {
+            let longest = character.repeat(MAX_RESULT_CHARS);
+            assert_eq!(shortened(longest.clone()), longest);
+            let cut = format!("{}…", character.repeat(MAX_RESULT_CHARS - 1));
+            for more in [1, 9000] {
+                assert_eq!(shortened(character.repeat(MAX_RESULT_CHARS + more)), cut);
+            }
+        }
+        assert_eq!(shortened(String::new()), "");
+    }
 }

@@ -1,8 +1,11 @@
 //! How functions derive the caller from the authorizer's context.
 
 use confique::Config;
-use lambda_http::{Body, LambdaEvent, Response, http::StatusCode, request::LambdaRequest};
-use serde_json::{Value, json};
+use lambda_http::{Body, LambdaEvent, Response, http::StatusCode};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 use shared::{
     config::{Auth, AuthConfig},
     http::{ApiError, Context, respond},
@@ -23,14 +26,10 @@ async fn responses(auth: Auth, event: &Value) -> [(u64, Value); 2] {
         let caller = context.admin()?;
         Ok::<_, ApiError>(Response::new(Body::Text(caller.subject.clone())))
     };
-    let event = || {
-        let event: LambdaRequest = serde_json::from_value(event.clone()).expect("an event");
-        LambdaEvent::new(event, lambda_http::Context::default())
-    };
-    let any_caller = respond(&any_caller, auth, None, event())
+    let any_caller = respond(&any_caller, auth, None, lambda_event(event))
         .await
         .expect("handlers do not fail");
-    let admin_only = respond(&admin_only, auth, None, event())
+    let admin_only = respond(&admin_only, auth, None, lambda_event(event))
         .await
         .expect("handlers do not fail");
     [json!(any_caller), json!(admin_only)].map(|response| {
@@ -39,6 +38,10 @@ async fn responses(auth: Auth, event: &Value) -> [(u64, Value); 2] {
             response["body"].clone(),
         )
     })
+}
+
+fn lambda_event(event: &Value) -> LambdaEvent<Box<RawValue>> {
+    LambdaEvent::new(to_raw_value(event).expect("JSON"), lambda_http::Context::default())
 }
 
 fn rest(authorizer: Value) -> Value {
@@ -103,10 +106,8 @@ async fn missing_authorizer_context_is_401() {
 #[tokio::test]
 async fn unauthorized_response_names_bearer_scheme() {
     let handler = |_| async { Err(ApiError::Unauthorized) };
-    let event: LambdaRequest = serde_json::from_value(http()).expect("an event");
-    let event = LambdaEvent::new(event, lambda_http::Context::default());
     let response = json!(
-        respond(&handler, Auth::Closed, None, event)
+        respond(&handler, Auth::Closed, None, lambda_event(&http()))
             .await
             .expect("handlers do not fail")
     );

@@ -30,6 +30,11 @@ async fn bearer_scheme_is_case_insensitive() {
                 ),
                 event_with(json!({ name: value }), Value::Null),
                 event_with(Value::Null, json!({ name: [value] })),
+                event_with(json!({ name: value, "X-Null": null }), Value::Null),
+                event_with(
+                    Value::Null,
+                    json!({ name: [value, null], "X-Null": null, "X-Nulls": [null] }),
+                ),
             ] {
                 handle(&authorizer, &event, NOW).await.expect("valid");
             }

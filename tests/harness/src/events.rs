@@ -19,11 +19,15 @@ pub fn sqs_sample() -> Value {
     serde_json::from_str(include_str!("../events/sqs.json")).expect("JSON")
 }
 
-/// A request by an admin to the REST API, with the path parameter `id`.
+/// A request by an admin to the REST API, with the path parameter `id`, for which the path has this
+/// number.
 pub fn rest(method: &str, path: &str, id: Option<i64>) -> Value {
     let mut event = rest_sample();
     event["httpMethod"] = json!(method);
     event["path"] = json!(path);
+    let resource = id.map(|id| path.replace(&id.to_string(), "{id}"));
+    event["resource"] = json!(resource.as_deref().unwrap_or(path));
+    event["requestContext"]["resourcePath"] = event["resource"].clone();
     event["requestContext"]["httpMethod"] = json!(method);
     event["requestContext"]["path"] = json!(format!("/sandbox{path}"));
     event["requestContext"]["authorizer"] = json!({"sub": "bench", "admin": "true"});

@@ -145,6 +145,63 @@ async fn missing_database_is_created(pool: PgPool) {
     execute(&pool, &drop).await;
 }
 
+/// Search ignores case, and normalizes.
+#[sqlx::test(migrations = false)]
+async fn database_with_only_ascii_letters_is_refused(pool: PgPool) {
+    for (encoding, reported) in [
+        ("UTF8", "the encoding UTF8 and the locale C,"),
+        ("SQL_ASCII", "the encoding SQL_ASCII and"),
+    ] {
+        let mut stack = CloudFormation::start(&[200]).await;
+        let name = format!("ascii_{}_{}", encoding.to_lowercase(), std::process::id());
+        let create = format!("create database {name} template template0 encoding '{encoding}' locale 'C'");
+        execute(&pool, &create).await;
+        let login = login(&pool).to_database(&name);
+        let response = stack.send("Create", async || migrate(login, SECOND).await).await;
+        execute(&pool, &format!("drop database {name} with (force)")).await;
+        let reason = response["Reason"].as_str().expect("a reason");
+        assert_eq!(response["Status"], "FAILED");
+        for part in [reported, "create it with encoding UTF8 and a locale like C.UTF-8"] {
+            assert!(reason.contains(part), "{reason}");
+        }
+    }
+}
+
+/// The search index of titles that were stored before.
+#[sqlx::test(migrations = false)]
+async fn decomposed_title_is_indexed_by_migration(pool: PgPool) {
+    let before = sqlx::migrate::Migrator {
+        migrations: MIGRATIONS
+            .iter()
+            .filter(|migration| migration.version < 12)
+            .cloned()
+            .collect(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    before.run(&pool).await.expect("an older schema");
+    let (decomposed, composed) = ("o\u{308}n", "\u{f6}n");
+    for title in [decomposed, composed, "on"] {
+        task(&pool, title).await;
+    }
+    let rows = "select jsonb_agg(to_jsonb(tasks) order by id) from tasks";
+    let old: Value = sqlx::query_scalar(rows).fetch_one(&pool).await.expect("rows");
+    migrate(login(&pool), SECOND).await.expect("migrated");
+    let new: Value = sqlx::query_scalar(rows).fetch_one(&pool).await.expect("rows");
+    assert_eq!(new, old);
+    let mut connection = pool.acquire().await.expect("a connection");
+    let by_index = "set enable_seqscan = off";
+    sqlx::raw_sql(by_index).execute(&mut *connection).await.expect("set");
+    for query in [decomposed, composed] {
+        let found = "select array_agg(id order by id) from tasks where bigrams(title) @> bigrams($1)";
+        let found: Vec<i64> = sqlx::query_scalar(found)
+            .bind(query)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("ids");
+        assert_eq!(found, [1, 2], "{query:?}");
+    }
+}
+
 #[sqlx::test(migrations = false)]
 async fn failed_migration_is_rolled_back_with_reason(pool: PgPool) {
     let mut stack = CloudFormation::start(&[200]).await;

@@ -103,9 +103,9 @@ pub fn public_routes(template: &Value) -> BTreeSet<Route> {
 #[test]
 fn router_has_routes_of_template() {
     let mut template = template_routes();
-    // Without a catch-all for "/" itself, `cargo lambda watch` needs the method.
+    // Without a catch-all for "/" itself, `cargo lambda watch` needs the methods.
     let root = template.remove("ANY /").expect("a root");
-    template.insert("GET /".to_owned(), root);
+    template.extend(["GET /", "HEAD /"].map(|route| (route.to_owned(), root.clone())));
     assert_eq!(*ROUTES, template);
 }
 

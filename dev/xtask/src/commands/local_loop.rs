@@ -134,7 +134,7 @@ fn measure(clone: &Clone, rows: &mut Vec<Row>) -> Result<()> {
 /// A file of `shared`, and a line in it.
 const SHARED: (&str, &str) = (
     "shared/core/src/http/serve.rs",
-    "    let service = service_fn(move |request| async move {",
+    "    let service = service_fn(move |request| {",
 );
 
 /// A file of a function, and a line in it.

@@ -233,7 +233,8 @@ fn announce(outputs: &BTreeMap<String, String>, choices: &Choices) -> Result<()>
     }
     println!(
         "
-It is public and requires a token of your issuer. The first request takes about 15 s, because it resumes the database:
+It is public and requires a token of your issuer. The first request for tasks takes about 15 s, because it resumes the
+database:
 
   curl -i {api_url}/health
   curl -i {api_url}/tasks -H \"authorization: Bearer $TOKEN\"

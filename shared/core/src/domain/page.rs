@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{FieldError, Status, TaskId, text::check};
+use super::{FieldError, Status, TaskId, pointer, text::check};
 
 /// A keyset pagination cursor: the position next to a task in the list. Opaque to clients.
 ///
@@ -149,7 +149,7 @@ impl Page {
             };
             seen.push(name);
             if let Err(detail) = outcome {
-                errors.push(FieldError::new(format!("#/query/{name}"), detail));
+                errors.push(FieldError::new(pointer(&["query", name]), detail));
             }
         }
         if seen.contains(&"after") && seen.contains(&"before") {
@@ -188,9 +188,10 @@ impl Page {
     }
 }
 
+/// Each number has one spelling, so `+5`, `007` and `-0` are invalid.
 fn integer(text: &str, min: i64, max: i64) -> Result<i64, String> {
-    match text.parse() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
+    match text.parse::<i64>() {
+        Ok(number) if (min..=max).contains(&number) && number.to_string() == text => Ok(number),
         _ => Err(format!("must be an integer from {min} to {max}")),
     }
 }
@@ -279,9 +280,22 @@ mod tests {
         for (name, bads) in [
             (
                 "limit",
-                &["0", "101", "-1", "abc", "", "1.5", "9223372036854775808"][..],
+                &[
+                    "0",
+                    "101",
+                    "-1",
+                    "abc",
+                    "",
+                    "1.5",
+                    "9223372036854775808",
+                    "+5",
+                    "007",
+                    " 5",
+                    "٥",
+                    "1_0",
+                ][..],
             ),
-            ("skip", &["-1", "abc", "", "9223372036854775808"]),
+            ("skip", &["-1", "abc", "", "9223372036854775808", "-0", "+0", "00"]),
             ("sort", &["", "ID", "title", "+id"]),
             ("status", &["", "Failed", "done"]),
             ("count", &["", "1", "TRUE"]),
@@ -298,6 +312,10 @@ mod tests {
         assert_eq!(
             pointers(&[("skip", "x"), ("limit", "0"), ("offset", "3"), ("limit", "5")]),
             ["#/query/skip", "#/query/limit", "#/query/offset", "#/query/limit"]
+        );
+        assert_eq!(
+            pointers(&[("a/b~ö", "1"), ("", "2")]),
+            ["#/query/a~1b~0%C3%B6", "#/query/"]
         );
     }
 }

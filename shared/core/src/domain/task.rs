@@ -7,7 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Description, FieldError, Input, Title, input::Members};
+use super::{Description, FieldError, Input, Title, input::Members, text::stored_title};
 
 /// A task id: a positive integer, assigned in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -90,13 +90,15 @@ pub struct Task {
     /// The task's id.
     pub id: TaskId,
     /// The title.
+    #[serde(deserialize_with = "stored_title")]
     pub title: Title,
     /// The description.
     #[schema(required)]
     pub description: Option<Description>,
     /// The status.
     pub status: Status,
-    /// The output, or the reason for the failure; null until the task is settled.
+    /// The output, or the reason for the failure, of up to 1,000 characters; null until the task is
+    /// settled.
     #[schema(required, example = "Processed \"Process user data\": 5 words, 23 characters")]
     pub result: Option<String>,
     /// How many attempts were started since the task was last queued.

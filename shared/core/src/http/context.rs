@@ -1,6 +1,6 @@
 //! The context of a request: the request, its caller and its trace.
 
-use lambda_http::{Request, RequestExt, request::RequestContext};
+use lambda_http::{Request, RequestExt};
 
 use super::ApiError;
 use crate::{config::Auth, domain::Access, trace::TraceHeader};
@@ -22,22 +22,15 @@ pub struct Caller {
 }
 
 impl Context {
-    /// The context of a request from Lambda.
+    /// The context of a request, received by [`receive`](super::receive).
     ///
     /// The caller is the one identified by the authorizer. With `AUTH=open` and no authorizer
     /// (`cargo lambda watch`, `sam local start-api --disable-authorizer`), it is an anonymous
     /// admin.
     pub fn new(request: Request, auth: Auth) -> Self {
-        let fields = match request.request_context_ref() {
-            Some(RequestContext::ApiGatewayV1(context)) => Some(&context.authorizer.fields),
-            _ => None,
-        };
-        let text = |name| fields.and_then(|fields| fields.get(name)?.as_str());
-        let caller = match (text("sub"), auth) {
-            (Some(subject), _) => Some(Caller {
-                subject: subject.to_owned(),
-                is_admin: text("admin") == Some("true"),
-            }),
+        let authorized = request.extensions().get::<Caller>().cloned();
+        let caller = match (authorized, auth) {
+            (Some(caller), _) => Some(caller),
             (None, Auth::Open) => Some(Caller {
                 subject: "anonymous".to_owned(),
                 is_admin: true,

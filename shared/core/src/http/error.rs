@@ -20,6 +20,9 @@ pub enum ApiError {
     /// 400: the body is not JSON.
     #[error("The body is not valid JSON: {0}")]
     NotJson(String),
+    /// 400: the request is not one that HTTP allows.
+    #[error("The request is malformed: {0}.")]
+    Malformed(String),
     /// 401: the request is unauthenticated.
     #[error("Authentication is required: send a bearer token, as in `Authorization: Bearer <token>`.")]
     Unauthorized,
@@ -58,9 +61,12 @@ pub enum ApiError {
         /// The limit, in bytes.
         max: usize,
     },
-    /// 415: the `Content-Type` is not JSON.
-    #[error("Content-Type must be application/json, not {0}.")]
+    /// 415: the `Content-Type` is not JSON in UTF-8.
+    #[error("Content-Type must be application/json in UTF-8, not {0}.")]
     UnsupportedMediaType(String),
+    /// 415: the body is compressed. API Gateway decompresses those that it can.
+    #[error("Content-Encoding must be identity, not {0}.")]
+    UnsupportedCoding(String),
     /// 422: the request is well-formed but not valid. The response lists every mistake.
     #[error("The request is well-formed but not valid; see `errors`.")]
     Invalid(Vec<FieldError>),
@@ -88,7 +94,7 @@ impl ApiError {
     /// The status code of the response.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotJson(_) => StatusCode::BAD_REQUEST,
+            Self::NotJson(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
@@ -96,7 +102,7 @@ impl ApiError {
             Self::Processing(_) | Self::InProgress => StatusCode::CONFLICT,
             Self::Stale(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType(_) | Self::UnsupportedCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unavailable(_) | Self::QueueUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -30,7 +30,7 @@ pub struct Problem {
 /// 400 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The body is not JSON.",
+    description = "The body is not JSON, or the request is malformed.",
     content_type = "application/problem+json",
     example = json!({
         "type": "about:blank", "status": 400, "title": "Bad Request",
@@ -137,11 +137,11 @@ pub struct TooLarge(pub Problem);
 /// 415 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The request's `Content-Type` is not JSON.",
+    description = "The request's `Content-Type` is not JSON in UTF-8, or its body is compressed with an unsupported coding.",
     content_type = "application/problem+json",
     example = json!({
         "type": "about:blank", "status": 415, "title": "Unsupported Media Type",
-        "detail": "Content-Type must be application/json, not text/csv.",
+        "detail": "Content-Type must be application/json in UTF-8, not text/csv.",
     })
 )]
 pub struct UnsupportedMediaType(pub Problem);

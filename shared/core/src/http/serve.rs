@@ -1,23 +1,22 @@
 //! Runs a handler under the Lambda runtime.
 
-use std::{
-    future::{Future, ready},
-    pin::Pin,
-};
+use std::{future::Future, pin::Pin};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
-    Adapter, Body, Error, IntoResponse, LambdaEvent, RequestExt, Response,
-    http::{HeaderMap, HeaderValue, header},
-    request::LambdaRequest,
+    Body, Error, LambdaEvent, RequestExt, Response,
+    http::{HeaderMap, HeaderValue, Method, header},
     service_fn,
     tower::{Layer, ServiceExt},
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument, field::Empty};
 
-use super::{ApiError, Context, cors};
+use super::{
+    ApiError, Context, cors,
+    event::{self, ProxyResponse, Received},
+};
 use crate::{
     config::{self, Auth, AuthConfig},
     telemetry::chain,
@@ -44,13 +43,13 @@ async fn run(handler: &Handler<'_>) -> Result<(), Error> {
     lambda_http::lambda_runtime::run(service_fn(|event| respond_to(handler, auth, cors.as_ref(), event))).await
 }
 
-/// Handles one API Gateway event. The return value serializes to the response format of API
+/// Handles one event of API Gateway. The return value serializes to the response format of API
 /// Gateway.
 pub async fn respond<'a, H, F>(
     handler: &'a H,
     auth: Auth,
     cors: Option<&CorsLayer>,
-    event: LambdaEvent<LambdaRequest>,
+    event: LambdaEvent<Box<RawValue>>,
 ) -> Result<impl Serialize, Error>
 where
     H: Fn(Context) -> F + Sync,
@@ -59,54 +58,35 @@ where
     respond_to(&|context| Box::pin(handler(context)), auth, cors, event).await
 }
 
+/// Takes the event as it is: one that cannot be parsed would be an error of the function.
 async fn respond_to(
     handler: &Handler<'_>,
     auth: Auth,
     cors: Option<&CorsLayer>,
-    mut event: LambdaEvent<LambdaRequest>,
-) -> Result<impl Serialize + use<>, Error> {
-    if let Some(reason) = take_malformed_base64(&mut event.payload) {
-        let refuse = |_| -> BoxFuture<'_> { Box::pin(ready(Err(ApiError::NotJson(reason.clone())))) };
-        return adapt(&refuse, auth, cors, event).await;
-    }
-    adapt(handler, auth, cors, event).await
-}
-
-/// Converts the event to a request, calls the handler and converts its response.
-async fn adapt(
-    handler: &Handler<'_>,
-    auth: Auth,
-    cors: Option<&CorsLayer>,
-    event: LambdaEvent<LambdaRequest>,
-) -> Result<impl Serialize + use<>, Error> {
-    let service = service_fn(move |request| async move {
-        let response = serve_request(handler, Context::new(request, auth)).await;
-        Ok::<_, Error>(response)
-    });
-    match cors {
-        Some(cors) => {
-            Adapter::from(cors.layer(service).map_response(Ready))
-                .oneshot(event)
-                .await
+    event: LambdaEvent<Box<RawValue>>,
+) -> Result<ProxyResponse, Error> {
+    let Received {
+        request,
+        mut refusal,
+        format,
+    } = event::receive(&event.payload);
+    let request = request.with_lambda_context(event.context);
+    let service = service_fn(move |request| {
+        let refusal = refusal.take();
+        async move {
+            let response = serve_request(handler, Context::new(request, auth), refusal).await;
+            Ok::<_, Error>(response)
         }
-        None => Adapter::from(service.map_response(Ready)).oneshot(event).await,
-    }
+    });
+    let response = match cors {
+        Some(cors) => cors.layer(service).oneshot(request).await?,
+        None => service.oneshot(request).await?,
+    };
+    Ok(ProxyResponse::new(format, response))
 }
 
-/// A response whose body is already text or bytes. For other types `lambda_http` guesses which from
-/// the content type and decodes the body with the character set tables of the web: 154 KB of each
-/// function, unzipped.
-struct Ready(Response<Body>);
-
-impl IntoResponse for Ready {
-    fn into_response(self) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
-        Box::pin(ready(self.0))
-    }
-}
-
-async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body> {
-    // The path as the client sent it: the URI may begin with the stage. Without the query, which
-    // may contain sensitive data.
+async fn serve_request(handler: &Handler<'_>, context: Context, refusal: Option<ApiError>) -> Response<Body> {
+    // The path without the stage, and without the query, which may contain sensitive data.
     let span = tracing::info_span!(
         "request",
         method = %context.request.method(),
@@ -115,7 +95,11 @@ async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body
         traceId = context.trace().map(TraceHeader::trace_id),
     );
     async move {
-        let outcome = handler(context).await;
+        let is_head = context.request.method() == Method::HEAD;
+        let outcome = match refusal {
+            Some(refusal) => Err(refusal),
+            None => handler(context).await,
+        };
         let mut response = outcome.unwrap_or_else(|error| {
             if error.status().is_server_error() {
                 tracing::error!(error = chain(&error), "the request failed");
@@ -123,6 +107,10 @@ async fn serve_request(handler: &Handler<'_>, context: Context) -> Response<Body
             error.into_response()
         });
         add_security_headers(response.headers_mut());
+        // As for GET, but without the body (RFC 9110, section 9.3.2).
+        if is_head {
+            *response.body_mut() = Body::Empty;
+        }
         tracing::info!(status = response.status().as_u16(), "request served");
         response
     }
@@ -146,17 +134,4 @@ fn add_security_headers(headers: &mut HeaderMap) {
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-}
-
-/// Removes a body that is marked as base64 but is malformed, and returns the reason: `lambda_http`
-/// would panic on it.
-fn take_malformed_base64(event: &mut LambdaRequest) -> Option<String> {
-    let body = match event {
-        LambdaRequest::ApiGatewayV1(event) if event.is_base64_encoded => &mut event.body,
-        LambdaRequest::ApiGatewayV2(event) if event.is_base64_encoded => &mut event.body,
-        _ => return None,
-    };
-    let reason = STANDARD.decode(body.as_deref()?).err()?;
-    *body = None;
-    Some(format!("not valid base64: {reason}"))
 }

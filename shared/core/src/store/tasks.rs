@@ -145,7 +145,7 @@ impl List<'_> {
             ($from:literal, $order:literal, $order_of_own:literal) => {
                 query_page!(
                     (page, from, connection) ["$4" "$5" "$6"] [$from] []
-                    [title = title, " and bigrams(title) @> bigrams(" * ") and position(lower(" * ") in lower(title)) > 0",
+                    [title = title, " and bigrams(title) @> bigrams(" * ") and position(folded(" * ") in folded(title)) > 0",
                         title, else ""]
                     [status = status, " and status = " * "", *status as Status, else ""]
                     [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner, else $order]
@@ -172,7 +172,7 @@ impl List<'_> {
                        from tasks
                        where ($1::task_status is null or status = $1)
                          and ($2::text is null
-                              or bigrams(title) @> bigrams($2) and position(lower($2) in lower(title)) > 0)"#,
+                              or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
                     filter.status as Option<Status>,
                     filter.title,
                 );
@@ -185,7 +185,7 @@ impl List<'_> {
                        where created_by = $3
                          and ($1::task_status is null or status = $1)
                          and ($2::text is null
-                              or bigrams(title) @> bigrams($2) and position(lower($2) in lower(title)) > 0)"#,
+                              or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
                     filter.status as Option<Status>,
                     filter.title,
                     owner,
