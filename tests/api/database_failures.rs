@@ -3,11 +3,17 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use shared::store::{Database, Statement};
+use shared::{
+    domain::{Access, TaskId},
+    store::{
+        Database, Statement,
+        tasks::{Find, MarkEnqueued},
+    },
+};
 use sqlx::{PgConnection, PgPool};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
-use crate::support::{App, Proxy, Response, count, database, execute, task};
+use crate::support::{App, Proxy, Response, count, database, execute, row, task};
 
 async fn get(app: &App, id: i64) -> Response {
     app.get(format!("/tasks/{id}")).await
@@ -261,6 +267,99 @@ async fn too_many_connections_are_503(pool: PgPool) {
     })
     .await;
     drop(second);
+    execute(&pool, &format!("drop owned by {role}")).await;
+    execute(&pool, &format!("drop role {role}")).await;
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn changed_column_type_does_not_fail_warm_functions(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let types = ["varchar", "text"].into_iter().cycle();
+    for (request, column_type) in (0..5).zip(types) {
+        let app = App::new(&pool);
+        for is_warm in [false, true] {
+            if is_warm {
+                for column in ["result", "description"] {
+                    let alter = format!("alter table tasks alter column {column} type {column_type}");
+                    execute(&pool, &alter).await;
+                }
+            }
+            let response = match request {
+                0 => get(&app, id).await,
+                1 => put(&app, id).await,
+                // Not repeatable, but Postgres has not run it.
+                2 => post(&app).await,
+                3 => app.get("/tasks").await,
+                _ => app.get(format!("/admin/tasks/{id}")).await,
+            };
+            assert!(response.status() < 300, "{request}: {response:?}");
+        }
+    }
+    assert_eq!((count(&pool).await, &row(&pool, id).await["version"]), (3, &json!(3)));
+}
+
+/// Statements that change the session.
+struct Sql(&'static [&'static str]);
+
+impl Statement for Sql {
+    type Output = ();
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        for statement in self.0 {
+            sqlx::query(statement).execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn mixed_up_prepared_statements_are_replaced(pool: PgPool) {
+    let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
+    let find = Find {
+        id,
+        access: Access::All,
+    };
+    // As behind a proxy that has switched the session: it does not know the statement (26000); the
+    // name is taken (42P05), or belongs to a statement with other parameters (08P01).
+    for (mix_up, reason) in [
+        (&["deallocate all"][..], "26000"),
+        (
+            &["do $$ begin
+                 for n in 2..99 loop
+                     begin execute format('prepare sqlx_s_%s as select 1', n);
+                     exception when duplicate_prepared_statement then null; end;
+                 end loop;
+             end $$"],
+            "42P05",
+        ),
+        (&["deallocate all", "prepare sqlx_s_1 as select 1"], "08P01"),
+    ] {
+        let database = database(&pool);
+        database.run(&find).await.expect("found");
+        database.run(&Sql(mix_up)).await.expect("mixed up");
+        database.run(&MarkEnqueued(id)).await.expect(reason);
+        assert!(database.run(&find).await.expect(reason).is_some(), "{reason}");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn refused_login_is_retried_and_then_503(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let role = format!("refused_{}", std::process::id());
+    execute(&pool, &format!("create role {role} nologin")).await;
+    execute(&pool, &format!("grant all on all tables in schema public to {role}")).await;
+    let options = (*pool.connect_options()).clone().username(&role);
+    let app = || App::with_database(Database::new(options.clone()));
+    assert_unavailable(get(&app(), id)).await;
+
+    let allow = async {
+        sleep(Duration::from_millis(200)).await;
+        execute(&pool, &format!("alter role {role} login")).await;
+    };
+    let admitted = app();
+    let (response, ()) = tokio::join!(get(&admitted, id), allow);
+    assert_eq!(response.status(), 200);
+    drop(admitted);
     execute(&pool, &format!("drop owned by {role}")).await;
     execute(&pool, &format!("drop role {role}")).await;
 }

@@ -147,12 +147,18 @@ fn identity() -> AwsCredentials {
 /// Makes the token of the next second the password, as if IAM accepted only that one, and waits for
 /// that second.
 async fn expect_next_token(server: &TlsServer, administrator: &mut PgConnection, role: &str) {
+    let next = accept_next_token(server, administrator, role).await;
+    sleep((next - OffsetDateTime::now_utc()).unsigned_abs()).await;
+}
+
+/// Makes the token of the next second the password, and returns that second.
+async fn accept_next_token(server: &TlsServer, administrator: &mut PgConnection, role: &str) -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     let next = now.replace_nanosecond(0).expect("a time") + Duration::from_secs(1);
     let token = auth_token(&identity(), "localhost", server.port, role, next);
     let alter = format!("alter role {role} password '{token}'");
     sqlx::raw_sql(&alter).execute(administrator).await.expect("a role");
-    sleep((next - OffsetDateTime::now_utc()).unsigned_abs()).await;
+    next
 }
 
 fn refusal<T>(outcome: Result<T, sqlx::Error>) -> String {
@@ -204,6 +210,12 @@ async fn each_connection_signs_token_for_verified_server(pool: PgPool) {
         .ping()
         .await
         .expect("the database is reachable");
+    // A refused token is replaced by a new one, within the same call.
+    accept_next_token(&server, &mut administrator, "reader").await;
+    Database::new(login.clone())
+        .ping()
+        .await
+        .expect("a later attempt has the right token");
 
     // The server would still accept the old token: a refusal proves that each connection signs a
     // new one.
@@ -211,7 +223,7 @@ async fn each_connection_signs_token_for_verified_server(pool: PgPool) {
     let refused = refusal(login.connect().await);
     assert!(refused.contains("password authentication failed"), "{refused}");
     let outcome = Database::new(login).ping().await;
-    assert!(matches!(outcome, Err(StoreError::Unexpected(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
 
     // A certificate that no authority of RDS has signed; then one for another host name.
     let refused = refusal(server.login("localhost", "reader").connect().await);

@@ -8,7 +8,11 @@
 use std::time::{Duration, SystemTime};
 
 use sqlx::{Connection, PgConnection};
-use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::Mutex,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::{Login, StoreError, error::sqlstate};
 use crate::{config::ConfigError, telemetry::chain};
@@ -23,7 +27,16 @@ const PING_AFTER: Duration = Duration::from_secs(60);
 /// The timeout of that ping. A dead peer may never respond, and time must remain to reconnect.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One round trip to Postgres.
+/// The times between attempts to log in, in total less than [`DEADLINE`].
+const LOGIN_RETRY_DELAYS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+
+/// One round trip to Postgres. If it takes several, only the last may have an effect: an error of
+/// Postgres means that there was none.
 pub trait Statement: Sync {
     /// What the statement returns.
     type Output: Send;
@@ -140,9 +153,9 @@ impl Database {
 
     /// Runs a statement and returns its output, connecting first if necessary.
     ///
-    /// If the cached connection turns out to be dead, the statement is retried once on a new one. A
-    /// statement that may have run and is not repeatable fails with [`StoreError::Unavailable`]
-    /// instead.
+    /// If the cached connection turns out to be dead or stale, the statement is retried once on a
+    /// new one. A statement that may have run and is not repeatable fails with
+    /// [`StoreError::Unavailable`] instead.
     pub async fn run<S: Statement>(&self, statement: &S) -> Result<S::Output, StoreError> {
         timeout(DEADLINE, async {
             let mut cached = self.cached.lock().await;
@@ -159,13 +172,28 @@ impl Database {
                     }
                 }
             }
-            let mut connection = self.login.connect().await?;
+            let mut connection = self.connect().await?;
             let outcome = statement.run(&mut connection).await;
             keep(&mut cached, connection, &outcome);
             outcome.map_err(StoreError::from)
         })
         .await
         .unwrap_or(Err(StoreError::TimedOut))
+    }
+
+    /// Opens a connection. A refused login is retried: IAM refuses valid tokens now and then, above
+    /// 200 logins a second for instance. Each attempt signs a new token.
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        for delay in LOGIN_RETRY_DELAYS {
+            match self.login.connect().await {
+                Err(error) if is_refused_login(&error) => {
+                    tracing::warn!(error = chain(&error), "login to the database refused, retrying");
+                }
+                outcome => return outcome,
+            }
+            sleep(delay).await;
+        }
+        self.login.connect().await
     }
 
     /// The cached connection, unless it failed to open, or has been idle for long and does not
@@ -201,7 +229,7 @@ impl Database {
 fn keep<T>(cached: &mut Option<CachedConnection>, connection: PgConnection, outcome: &Result<T, sqlx::Error>) {
     if !outcome
         .as_ref()
-        .is_err_and(|error| is_lost(error) || is_read_only(error))
+        .is_err_and(|error| is_lost(error) || is_read_only(error) || is_stale(error))
     {
         *cached = Some(CachedConnection::new(State::Ready(connection)));
     }
@@ -221,9 +249,35 @@ fn is_read_only(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("25006")
 }
 
+/// True if the session's prepared statements do not match the database: a migration has changed the
+/// type of a column, or a proxy has put another session behind the connection. Postgres reports
+/// this before it runs the statement.
+fn is_stale(error: &sqlx::Error) -> bool {
+    matches!(
+        sqlstate(error).as_deref(),
+        Some(
+            // feature_not_supported: "cached plan must not change result type". The text depends on
+            // the server's language, and no statement has another reason for this code.
+            "0A000"
+            // invalid_sql_statement_name: the session does not know the statement
+            | "26000"
+            // duplicate_prepared_statement
+            | "42P05"
+            // protocol_violation: the name belongs to a statement with other parameters
+            | "08P01"
+        )
+    )
+}
+
+/// 28000: invalid_authorization_specification; 28P01: invalid_password.
+fn is_refused_login(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| code.starts_with("28"))
+}
+
 /// True if it is safe and useful to retry the statement on a new connection.
 fn may_repeat(statement: &impl Statement, error: &sqlx::Error) -> bool {
     // admin_shutdown and idle_session_timeout roll back the statement, so it had no effect.
-    let no_effect = matches!(sqlstate(error).as_deref(), Some("57P01" | "57P05")) || is_read_only(error);
+    let is_ended = matches!(sqlstate(error).as_deref(), Some("57P01" | "57P05"));
+    let no_effect = is_ended || is_read_only(error) || is_stale(error);
     no_effect || (statement.is_repeatable() && is_lost(error))
 }

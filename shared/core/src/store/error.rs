@@ -40,10 +40,22 @@ pub(super) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(DatabaseError::code)
 }
 
+impl StoreError {
+    /// True if another session held the lock of a row for longer than `lock_timeout`. The statement
+    /// had no effect.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Unavailable(error) if sqlstate(error).as_deref() == Some(LOCK_NOT_AVAILABLE))
+    }
+}
+
+/// lock_not_available: `lock_timeout` has passed.
+pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
+
 /// True for SQLSTATEs that resolve without intervention.
 fn is_transient(code: &str) -> bool {
-    const CLASSES: [&str; 3] = [
+    const CLASSES: [&str; 4] = [
         "08", // connection exception
+        "28", // invalid authorization: IAM refuses a valid token now and then
         "53", // insufficient resources: too many connections, disk full
         "57", // operator intervention: shutting down, starting up, statement timeout
     ];
@@ -51,7 +63,7 @@ fn is_transient(code: &str) -> bool {
         "25006", // read_only_sql_transaction: a failover is under way
         "40001", // serialization_failure
         "40P01", // deadlock_detected
-        "55P03", // lock_not_available
+        LOCK_NOT_AVAILABLE,
     ];
     CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code)
 }
@@ -72,10 +84,12 @@ mod tests {
 
     #[test]
     fn only_transient_sqlstates_are_unavailable() {
-        for code in ["08006", "53300", "57P01", "57P03", "57014", "25006", "40P01"] {
+        for code in [
+            "08006", "28000", "28P01", "53300", "57P01", "57P03", "57014", "25006", "40P01", "55P03",
+        ] {
             assert!(is_transient(code), "{code}");
         }
-        for code in ["23514", "42703", "22001", "25P02", "28P01", "3D000"] {
+        for code in ["23514", "42703", "22001", "25P02", "0A000", "3D000"] {
             assert!(!is_transient(code), "{code}");
         }
     }
