@@ -17,7 +17,7 @@ use serde::Deserialize;
 use shared::telemetry;
 use tokio::time::timeout;
 
-pub use migrate::{CONNECT_TIMEOUT, MIGRATIONS, MigratorError, ROLES, migrate};
+pub use migrate::{CONNECT_TIMEOUT, MIGRATIONS, MigratorError, ROLES, migrate, migrate_with};
 pub use response::ResponseError;
 
 /// Reserved at the end of the invocation for the response to CloudFormation.

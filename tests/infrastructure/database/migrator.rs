@@ -6,18 +6,21 @@ use std::{
 };
 
 use harness::{Bytes, HttpResponse, Request as HttpRequest, serve};
-use migrator::MIGRATIONS;
-use migrator::{MigratorError, Request, ResponseError, handle, migrate};
+use migrator::{MIGRATIONS, MigratorError, Request, ResponseError, handle, migrate, migrate_with};
 use serde_json::{Value, json};
 use shared::store::Login;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    migrate::{Migration, MigrationType, Migrator},
+    postgres::PgConnectOptions,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::sleep,
 };
 
-use crate::support::{count, execute, task};
+use crate::support::{count, eventually, execute, task};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -265,6 +268,73 @@ async fn concurrent_migrators_migrate_once(pool: PgPool) {
     let (first, second) = tokio::join!(migrate(login(&pool), SECOND), migrate(login(&pool), SECOND));
     assert_eq!(first.expect("the first succeeds"), second.expect("the second succeeds"));
     assert_eq!(migrations(&pool).await, MIGRATIONS.iter().count());
+}
+
+/// All migrations, and one more, which runs without a transaction.
+fn followed_by(statement: &str) -> Migrator {
+    let sql = format!("-- no-transaction\n{statement}");
+    let last = Migration::new(9999, "an index".into(), MigrationType::Simple, sql.into(), true);
+    Migrator {
+        migrations: MIGRATIONS.iter().cloned().chain([last]).collect(),
+        ..Migrator::DEFAULT
+    }
+}
+
+/// For each index of this name, whether it is valid.
+async fn is_valid(pool: &PgPool, index: &str) -> Vec<bool> {
+    let sql = "select indisvalid from pg_index join pg_class on pg_class.oid = indexrelid where relname = $1";
+    let valid = sqlx::query_scalar(sql).bind(index).fetch_all(pool).await;
+    valid.expect("the query is valid")
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn concurrent_migrators_build_one_valid_index(pool: PgPool) {
+    let migrations = followed_by("create index concurrently tasks_title on tasks (title)");
+    // The build waits for this transaction: by its end, the other migrator is waiting as well.
+    let mut writer = pool.begin().await.expect("a transaction");
+    let insert = sqlx::query("insert into tasks (title) values ('t')");
+    insert.execute(&mut *writer).await.expect("inserted");
+    let finish = async {
+        eventually(10, "one migrator builds, the other waits", async || {
+            let both = "select exists (select from pg_stat_progress_create_index where datname = current_database())
+                           and exists (select from pg_stat_activity
+                                       where datname = current_database() and query like 'SELECT pg_advisory_lock%')";
+            let both: bool = sqlx::query_scalar(both).fetch_one(&pool).await.expect("valid");
+            both.then_some(())
+        })
+        .await;
+        writer.commit().await.expect("committed");
+    };
+    let (one, two, ()) = tokio::join!(
+        migrate_with(&migrations, login(&pool), SECOND),
+        migrate_with(&migrations, login(&pool), SECOND),
+        finish
+    );
+    assert_eq!(one.expect("migrated"), two.expect("waited, and found nothing to do"));
+    assert_eq!(is_valid(&pool, "tasks_title").await, [true]);
+    assert_eq!(self::migrations(&pool).await, MIGRATIONS.iter().count() + 1);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn failed_build_leaves_no_invalid_index(pool: PgPool) {
+    for _ in 0..2 {
+        task(&pool, "same").await;
+    }
+    let build = "create unique index concurrently tasks_title on tasks (title)";
+    let failed = migrate_with(&followed_by(build), login(&pool), SECOND).await;
+    let error = failed.expect_err("the titles are not unique").to_string();
+    assert!(error.contains("could not create unique index"), "{error}");
+    assert_eq!(is_valid(&pool, "tasks_title").await, [false; 0]);
+
+    // As if the migrator had been terminated during the build.
+    let killed = sqlx::raw_sql(build).execute(&pool).await;
+    killed.expect_err("the titles are not unique");
+    assert_eq!(is_valid(&pool, "tasks_title").await, [false]);
+    execute(&pool, "delete from tasks where id = 1").await;
+    let idempotent = "create unique index concurrently if not exists tasks_title on tasks (title)";
+    let built = migrate_with(&followed_by(idempotent), login(&pool), SECOND).await;
+    built.expect("the index is built anew");
+    assert_eq!(is_valid(&pool, "tasks_title").await, [true]);
 }
 
 /// As on RDS, where the master user is not a superuser.
