@@ -50,7 +50,8 @@ pub fn response(stage: &str, identity: &Identity) -> Value {
         statements.push(statement("Deny", admin_routes));
     }
     json!({
-        "principalId": identity.subject,
+        // Only for the access log, into whose lines API Gateway inserts it without escaping.
+        "principalId": without_json_syntax(&identity.subject),
         "policyDocument": { "Version": "2012-10-17", "Statement": statements },
         // The functions find it in `requestContext.authorizer`. API Gateway passes only strings.
         "context": {
@@ -59,4 +60,11 @@ pub fn response(stage: &str, identity: &Identity) -> Value {
             "admin": identity.is_admin.to_string(),
         },
     })
+}
+
+/// The printable ASCII text with the characters percent-encoded that have a meaning in a JSON
+/// string.
+fn without_json_syntax(text: &str) -> String {
+    // The percent sign as well, so that no two texts become the same.
+    text.replace('%', "%25").replace('"', "%22").replace('\\', "%5C")
 }

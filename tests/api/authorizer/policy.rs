@@ -1,6 +1,9 @@
 //! The policy and context that the authorizer returns to API Gateway.
 
+use std::fs;
+
 use authorizer::{AuthError, Authorizer, Event, handle};
+use regex::{Captures, Regex};
 use serde_json::{Value, json};
 
 use super::{
@@ -75,6 +78,77 @@ async fn non_admin_may_call_all_but_admin_routes() {
             "context": { "sub": "alice", "scope": "read", "admin": "false" },
         })
     );
+}
+
+/// The format of API Gateway's access log.
+fn access_log_format() -> String {
+    let template = fs::read_to_string("../template.yaml").expect("the template");
+    let (_, format) = template.split_once("Format: >-\n").expect("a folded format");
+    let indentation = format.len() - format.trim_start().len();
+    let is_inside = |line: &&str| line.len() - line.trim_start().len() == indentation;
+    let lines: Vec<&str> = format.lines().take_while(is_inside).map(str::trim).collect();
+    lines.join(" ")
+}
+
+/// A value of a variable of the access log, as awkward as clients can make it.
+fn logged_value<'a>(variable: &str, principal: &'a str) -> &'a str {
+    match variable {
+        "authorizer.principalId" => principal,
+        // A method is a token (RFC 9110, section 5.6.2).
+        "httpMethod" => "!#$%&'*+-.^_`|~a1",
+        // Clients can choose it, but it is a UUID, or becomes one with this suffix (Amazon API
+        // Gateway Developer Guide, "Access logging for REST APIs").
+        "requestId" => "5f0a7c1e-0a4e-4b7c-9a53-1b6f9f3f0c11_REPLACED_INVALID_REQUEST_ID",
+        // Chosen by API Gateway or by the template.
+        "extendedRequestId" => "dK3mTHdjliAFkAA=",
+        "xrayTraceId" => "1-5759e988-bd862e3fe1be46a994272793",
+        "identity.sourceIp" => "2001:db8::7",
+        "resourcePath" => "/{proxy+}",
+        "requestTimeEpoch" | "status" | "responseLength" | "responseLatency" => "200",
+        // Missing, if the authorizer refuses the request.
+        "integration.status" | "integration.latency" | "authorizer.latency" | "error.responseType" => "-",
+        _ => panic!("can a client put a quote into $context.{variable}?"),
+    }
+}
+
+#[tokio::test]
+async fn hostile_subject_does_not_break_access_log() {
+    let key = Key::es256();
+    let variable = Regex::new(r"\$context\.([A-Za-z.]+)").expect("a pattern");
+    let mut logged = Vec::new();
+    let subjects = [
+        "alice",
+        r#"","status":200,"subject":"admin"#,
+        r#"""#,
+        r"\",
+        r"a\n\u0022",
+        "%22",
+        "100% {$context.status}",
+        "a|b<c>'d`",
+    ];
+    for sub in subjects {
+        let token = key.token_with("k", json!({ "sub": sub }));
+        let response = present(&with_keys(&jwks(&[key.jwk("k")])), &token, NOW).await;
+        let response = response.expect("valid");
+        assert_eq!(response["context"]["sub"], sub, "the functions' value");
+        let principal = response["principalId"].as_str().expect("text");
+        let format = access_log_format();
+        let line = variable.replace_all(&format, |found: &Captures| {
+            logged_value(&found[1], principal).to_owned()
+        });
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!(
+            line.as_object().map(|members| members.len()),
+            Some(format.matches("\":").count())
+        );
+        let subject = line["subject"].as_str().expect("text");
+        let decoded = subject.replace("%22", "\"").replace("%5C", "\\").replace("%25", "%");
+        assert_eq!(decoded, sub, "{subject}");
+        logged.push(subject.to_owned());
+    }
+    logged.sort_unstable();
+    logged.dedup();
+    assert_eq!(logged.len(), subjects.len(), "two subjects look the same: {logged:?}");
 }
 
 #[tokio::test]
