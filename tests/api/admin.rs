@@ -1,5 +1,7 @@
 //! `GET /admin/status`, `GET /admin/tasks/{id}`, `POST /admin/redrive`, `GET /admin/dashboard`
 
+use std::time::{Duration, Instant};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -7,7 +9,9 @@ use shared::domain::Status;
 use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::support::{App, Gateway, Proxy, Response, execute, hanging_sqs, refusing_sqs, task};
+use crate::support::{
+    App, Gateway, Proxy, Response, client_config, execute, hanging_sqs, refusing_sqs, scripted_sqs, task,
+};
 
 /// The expected counts: these, and 0 for every other status. Without the age of the oldest task.
 fn counts(expected: &[(Status, i64)]) -> Value {
@@ -288,12 +292,71 @@ async fn redrive_moves_messages() {
     assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (2, 0));
 }
 
+/// Functions whose SQS refuses to start a redrive, with a last one in this state.
+async fn with_last_redrive(database: App, status: &'static str) -> App {
+    let (url, _) = scripted_sqs(move |action, _| match action {
+        "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+        "ListMessageMoveTasks" => json!({"Results": [
+            {"Status": status, "ApproximateNumberOfMessagesMoved": 7, "FailureReason": "AccessDenied"},
+        ]}),
+        _ => json!({"__type": "com.amazonaws.sqs#UnsupportedOperation", "message": "already running"}),
+    })
+    .await;
+    database.with_sqs(client_config().endpoint_url(url))
+}
+
 #[tokio::test]
-async fn redrive_without_sqs_is_503() {
-    let app = App::without_database().with_sqs(refusing_sqs().await);
+async fn redrive_while_one_is_running_is_409() {
+    let app = with_last_redrive(App::without_database(), "RUNNING").await;
+    let response = app.post("/admin/redrive", None).await;
+    response.assert_problem(409, "Conflict");
+    let detail = "A redrive is already running. Wait until it has moved its messages.";
+    assert_eq!(response.json()["detail"], detail);
+    // The list of redrives is unavailable, but the refusal is clear.
+    let (url, _) = scripted_sqs(|action, _| match action {
+        "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+        _ => {
+            json!({"__type": "com.amazonaws.sqs#InvalidParameterValue", "message": "There is already a task running."})
+        }
+    })
+    .await;
+    let app = App::without_database().with_sqs(client_config().endpoint_url(url));
+    app.post("/admin/redrive", None).await.assert_problem(409, "Conflict");
+
+    let app = with_last_redrive(App::without_database(), "COMPLETED").await;
     let response = app.post("/admin/redrive", None).await;
     response.assert_problem(503, "Service Unavailable");
-    assert_eq!(response.json()["detail"], "The queue is unavailable. Please try again.");
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn failed_redrive_is_in_status(pool: PgPool) {
+    let failure = json!(["The last redrive failed after 7 messages: AccessDenied."]);
+    for (state, problems) in [
+        ("FAILED", failure),
+        ("COMPLETED", json!([])),
+        ("RUNNING", json!([])),
+        ("CANCELLED", json!([])),
+    ] {
+        let app = with_last_redrive(App::new(&pool), state).await;
+        let response = app.get("/admin/status").await;
+        assert_eq!(
+            (response.status(), &response.json()["problems"]),
+            (200, &problems),
+            "{state}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn redrive_without_sqs_is_503() {
+    for sqs in [hanging_sqs().await, refusing_sqs().await] {
+        let app = App::without_database().with_sqs(sqs);
+        let started = Instant::now();
+        let response = app.post("/admin/redrive", None).await;
+        response.assert_problem(503, "Service Unavailable");
+        assert_eq!(response.json()["detail"], "The queue is unavailable. Please try again.");
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    }
 }
 
 #[tokio::test]

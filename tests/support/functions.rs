@@ -55,6 +55,7 @@ pub const FUNCTIONS: [FunctionSpec; 17] = [
         sqs: &[
             "DeleteMessage",
             "GetQueueAttributes",
+            "ListMessageMoveTasks",
             "ReceiveMessage",
             "SendMessage",
             "StartMessageMoveTask",
@@ -64,7 +65,7 @@ pub const FUNCTIONS: [FunctionSpec; 17] = [
         sample_event: None,
     },
     FunctionSpec {
-        sqs: &["GetQueueAttributes"],
+        sqs: &["GetQueueAttributes", "ListMessageMoveTasks"],
         size_budget: WITH_SQS,
         ..reading("admin-status", &[("GET /admin/status", 1)], "GET /admin/status")
     },

@@ -91,7 +91,8 @@ async fn refused_or_failed_redrive_is_an_error() {
     })
     .await;
     assert!(refused.is_err_and(|error| error.contains("no such source")));
-    assert_eq!(actions.len(), 2, "{actions:?}");
+    let requested = ["GetQueueAttributes", "StartMessageMoveTask", "ListMessageMoveTasks"];
+    assert_eq!(actions, requested);
 
     let (failed, _) = redrive(|action, _| match action {
         "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
@@ -100,4 +101,50 @@ async fn refused_or_failed_redrive_is_an_error() {
     })
     .await;
     assert!(failed.is_err_and(|error| error.contains("7 messages: AccessDenied")));
+}
+
+/// SQS's refusals of a second move task (recorded by LocalStack's tests on AWS, and as documented
+/// in the Amazon SQS API Reference, "StartMessageMoveTask").
+const REFUSALS: [(&str, &str); 2] = [
+    (
+        "com.amazonaws.sqs#InvalidParameterValue",
+        "There is already a task running. Only one active task is allowed for a source queue arn at a given time.",
+    ),
+    ("com.amazonaws.sqs#UnsupportedOperation", "Unsupported operation."),
+];
+
+#[tokio::test]
+async fn running_redrive_is_followed_not_repeated() {
+    for (code, message) in REFUSALS {
+        for status in ["RUNNING", "CANCELLING"] {
+            let (moved, actions) = redrive(move |action, times| match (action, times) {
+                ("GetQueueAttributes", _) => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+                ("StartMessageMoveTask", _) => json!({"__type": code, "message": message}),
+                ("ListMessageMoveTasks", 1) => move_task(status),
+                _ => move_task("COMPLETED"),
+            })
+            .await;
+            assert_eq!(moved, Ok(7));
+            let follow = "ListMessageMoveTasks";
+            let expected = ["GetQueueAttributes", "StartMessageMoveTask", follow, follow];
+            assert_eq!(actions, expected, "{code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusal_without_running_redrive_drains_nothing() {
+    for (code, message) in REFUSALS {
+        for list in [json!({"Results": []}), move_task("COMPLETED"), move_task("FAILED")] {
+            let (moved, actions) = redrive(move |action, _| match action {
+                "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:1:dead"}}),
+                "StartMessageMoveTask" => json!({"__type": code, "message": message}),
+                _ => list.clone(),
+            })
+            .await;
+            assert!(moved.is_err_and(|error| error.contains(message)), "{code}");
+            let expected = ["GetQueueAttributes", "StartMessageMoveTask", "ListMessageMoveTasks"];
+            assert_eq!(actions, expected, "{code}");
+        }
+    }
 }

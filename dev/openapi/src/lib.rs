@@ -31,6 +31,7 @@ use utoipa::{
         problem::NoSuchRoute,
         problem::Processing,
         problem::InProgress,
+        problem::RedriveRunning,
         problem::Stale,
         problem::TooLarge,
         problem::UnsupportedMediaType,

@@ -14,8 +14,9 @@ pub struct Redriven {
     message: String,
 }
 
-/// 202 with a confirmation; 503 if SQS is unavailable. On AWS, SQS itself moves the messages, after
-/// the response.
+/// 202 with a confirmation; 409 if SQS is still moving the messages of an earlier request; 503 if
+/// SQS is unavailable. On AWS, SQS itself moves the messages, after the response; `GET
+/// /admin/status` reports if that fails.
 #[utoipa::path(
     post,
     path = "/admin/redrive",
@@ -24,6 +25,7 @@ pub struct Redriven {
     summary = "Redrive the dead-letter queue",
     responses(
         (status = 202, description = "The messages are moved back to the task queue.", body = Redriven),
+        (status = 409, response = problem::RedriveRunning),
         (status = 503, response = problem::Unavailable),
     )
 )]
@@ -32,6 +34,7 @@ pub async fn handle(queue: &DeadLetterQueue, context: Context) -> Result<Respons
     let redrive = queue.start_redrive(|_| ()).await;
     let message = match redrive.map_err(|error| ApiError::QueueUnavailable(error.into()))? {
         Redrive::Started { .. } => "SQS is moving the messages back to the task queue.".to_owned(),
+        Redrive::Running { .. } => return Err(ApiError::RedriveRunning),
         Redrive::Done(1) => "1 message was moved back to the task queue.".to_owned(),
         Redrive::Done(moved) => format!("{moved} messages were moved back to the task queue."),
     };

@@ -25,7 +25,7 @@ pub struct SystemStatus {
     /// The dead-letter queue; null if SQS is unavailable.
     #[schema(required)]
     dead_letter_queue: Option<Depth>,
-    /// Human-readable explanations of missing data.
+    /// Human-readable explanations of missing data, and the failure of the last redrive.
     problems: Vec<String>,
     /// When the status was determined (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
@@ -33,7 +33,7 @@ pub struct SystemStatus {
 }
 
 /// 200 with the status. If SQS is unavailable, the queue depths are null and `problems` explains
-/// why.
+/// why. A redrive that failed after it was accepted is in `problems` as well.
 #[utoipa::path(
     get,
     path = "/admin/status",
@@ -53,8 +53,18 @@ pub async fn handle(
     context: Context,
 ) -> Result<Response<Body>, ApiError> {
     context.admin()?;
-    let (overview, depth, dead) = tokio::join!(database.run(&ReadOverview), queue.depth(), dead_letter_queue.depth());
+    let (overview, depth, dead, failed_redrive) = tokio::join!(
+        database.run(&ReadOverview),
+        queue.depth(),
+        dead_letter_queue.depth(),
+        dead_letter_queue.failed_redrive(),
+    );
     let mut problems = Vec::new();
+    match failed_redrive {
+        Ok(None) => {}
+        Ok(Some(reason)) => problems.push(format!("The last redrive failed {reason}.")),
+        Err(error) => telemetry::log_error(&error, "state of the last redrive unavailable"),
+    }
     let status = SystemStatus {
         overview: overview?,
         queue: depth_or_problem(depth, "the task queue", &mut problems),

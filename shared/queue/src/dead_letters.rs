@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
-    config::Builder,
-    error::ProvideErrorMetadata,
-    types::{Message, MessageSystemAttributeName, QueueAttributeName},
+    config::{Builder, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::list_message_move_tasks::ListMessageMoveTasksError,
+    types::{ListMessageMoveTasksResultEntry, Message, MessageSystemAttributeName, QueueAttributeName},
 };
 use shared::config::ConfigError;
 use time::OffsetDateTime;
@@ -18,6 +19,10 @@ const VISIBILITY_SECONDS: i32 = 20;
 
 /// How often to poll the progress of a redrive on AWS.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The timeouts of an attempt and of a call, which may wait a second for messages.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message of the dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,11 @@ pub enum Redrive {
         /// The dead-letter queue.
         arn: String,
     },
+    /// AWS is already moving messages, as requested earlier, and allows one such task at a time.
+    Running {
+        /// The dead-letter queue.
+        arn: String,
+    },
     /// This many messages were moved.
     Done(usize),
 }
@@ -49,7 +59,11 @@ pub struct DeadLetterQueue {
 impl DeadLetterQueue {
     /// The queues at these URLs.
     pub fn new(config: Builder, url: String, source_url: String) -> Self {
-        let client = Client::from_conf(config.build());
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let client = Client::from_conf(config.timeout_config(timeouts).build());
         Self {
             client,
             url,
@@ -95,44 +109,54 @@ impl DeadLetterQueue {
 
     /// Starts moving all messages back to the source queue.
     ///
-    /// On AWS, SQS moves them (StartMessageMoveTask). If that is not implemented, as in the
+    /// On AWS, SQS moves them (StartMessageMoveTask). If move tasks are not implemented, as in the
     /// emulator, this function receives, sends and only then deletes each message, since a
     /// duplicate is harmless and a lost message is not, and reports its progress.
     pub async fn start_redrive(&self, progress: impl Fn(usize)) -> Result<Redrive, QueueError> {
-        let arn = self.arn().await?;
+        let arn = arn(&self.client, &self.url).await?;
         let started = self.client.start_message_move_task().source_arn(&arn).send().await;
-        match started {
-            Ok(_) => Ok(Redrive::Started { arn }),
-            Err(error) if is_not_implemented(&error) => Ok(Redrive::Done(self.move_messages(progress).await?)),
-            Err(error) => Err(QueueError::new(error)),
+        let Err(error) = started else {
+            return Ok(Redrive::Started { arn });
+        };
+        // SQS refuses a second task with InvalidParameterValue, which has many causes, and may
+        // refuse any with UnsupportedOperation: only the list tells whether one is running, and
+        // whether there are move tasks at all.
+        match last_move(&self.client, &arn).await {
+            Ok(Some(task)) if is_running(&task) => Ok(Redrive::Running { arn }),
+            Err(unlisted) if is_not_implemented(&unlisted) && is_not_implemented(&error) => {
+                Ok(Redrive::Done(self.move_messages(progress).await?))
+            }
+            // The list is unavailable: the message decides.
+            Err(_)
+                if error
+                    .message()
+                    .is_some_and(|text| text.contains("already a task running")) =>
+            {
+                Ok(Redrive::Running { arn })
+            }
+            _ => Err(QueueError::new(error)),
         }
     }
 
     /// Moves all messages back to the source queue, waits for the end and returns their number.
     pub async fn redrive(&self, progress: impl Fn(usize)) -> Result<usize, QueueError> {
         match self.start_redrive(&progress).await? {
-            Redrive::Started { arn } => self.follow(&arn, progress).await,
+            Redrive::Started { arn } | Redrive::Running { arn } => self.follow(&arn, progress).await,
             Redrive::Done(moved) => Ok(moved),
         }
     }
 
     async fn follow(&self, arn: &str, progress: impl Fn(usize)) -> Result<usize, QueueError> {
         loop {
-            let tasks = self.client.list_message_move_tasks().source_arn(arn).max_results(1);
-            let tasks = tasks.send().await.map_err(QueueError::new)?;
-            let Some(task) = tasks.results().first() else {
+            let Some(task) = last_move(&self.client, arn).await.map_err(QueueError::new)? else {
                 return Ok(0);
             };
-            let moved = usize::try_from(task.approximate_number_of_messages_moved()).unwrap_or_default();
-            match task.status() {
-                Some("RUNNING") => progress(moved),
-                Some("COMPLETED") => return Ok(moved),
-                status => {
-                    let reason = task.failure_reason().or(status).unwrap_or("no reason given");
-                    return Err(QueueError::new(format!(
-                        "the redrive stopped after {moved} messages: {reason}"
-                    )));
-                }
+            if is_running(&task) {
+                progress(moved(&task));
+            } else if task.status() == Some("COMPLETED") {
+                return Ok(moved(&task));
+            } else {
+                return Err(QueueError::new(format!("the redrive stopped {}", reason(&task))));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -170,15 +194,54 @@ impl DeadLetterQueue {
         let received = request.send().await.map_err(QueueError::new)?;
         Ok(received.messages.unwrap_or_default())
     }
+}
 
-    async fn arn(&self) -> Result<String, QueueError> {
-        let request = self.client.get_queue_attributes().queue_url(&self.url);
-        let attributes = request.attribute_names(QueueAttributeName::QueueArn).send().await;
-        let attributes = attributes.map_err(QueueError::new)?;
-        let arn = attributes
-            .attributes()
-            .and_then(|all| all.get(&QueueAttributeName::QueueArn));
-        arn.cloned().ok_or_else(|| QueueError::new("the queue has no ARN"))
+/// Why the last redrive of this dead-letter queue stopped, if it failed.
+pub(crate) async fn failed_redrive(client: &Client, url: &str) -> Result<Option<String>, QueueError> {
+    let arn = arn(client, url).await?;
+    match last_move(client, &arn).await {
+        Ok(task) => Ok(task
+            .filter(|task| task.status() == Some("FAILED"))
+            .map(|task| reason(&task))),
+        Err(error) if is_not_implemented(&error) => Ok(None),
+        Err(error) => Err(QueueError::new(error)),
+    }
+}
+
+async fn arn(client: &Client, url: &str) -> Result<String, QueueError> {
+    let request = client.get_queue_attributes().queue_url(url);
+    let attributes = request.attribute_names(QueueAttributeName::QueueArn).send().await;
+    let attributes = attributes.map_err(QueueError::new)?;
+    let arn = attributes
+        .attributes()
+        .and_then(|all| all.get(&QueueAttributeName::QueueArn));
+    arn.cloned().ok_or_else(|| QueueError::new("the queue has no ARN"))
+}
+
+/// The latest move task of a dead-letter queue.
+async fn last_move(
+    client: &Client,
+    arn: &str,
+) -> Result<Option<ListMessageMoveTasksResultEntry>, SdkError<ListMessageMoveTasksError>> {
+    let tasks = client.list_message_move_tasks().source_arn(arn).max_results(1);
+    Ok(tasks.send().await?.results.and_then(|tasks| tasks.into_iter().next()))
+}
+
+/// True until the task has ended. (The other states: COMPLETED, CANCELLED, FAILED.)
+fn is_running(task: &ListMessageMoveTasksResultEntry) -> bool {
+    matches!(task.status(), Some("RUNNING" | "CANCELLING"))
+}
+
+fn moved(task: &ListMessageMoveTasksResultEntry) -> usize {
+    usize::try_from(task.approximate_number_of_messages_moved()).unwrap_or_default()
+}
+
+/// "after 7 messages: AccessDenied"
+fn reason(task: &ListMessageMoveTasksResultEntry) -> String {
+    let reason = task.failure_reason().or(task.status()).unwrap_or("no reason given");
+    match moved(task) {
+        1 => format!("after 1 message: {reason}"),
+        moved => format!("after {moved} messages: {reason}"),
     }
 }
 

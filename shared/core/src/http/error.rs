@@ -50,6 +50,9 @@ pub enum ApiError {
     /// 409: another request with the same `Idempotency-Key` is in progress. Clients may retry.
     #[error("A request with this Idempotency-Key is still in progress. Please try again.")]
     InProgress,
+    /// 409: SQS is still moving the messages of an earlier redrive.
+    #[error("A redrive is already running. Wait until it has moved its messages.")]
+    RedriveRunning,
     /// 412: the task's version is not one of those in `If-Match`.
     #[error("Task {0} has changed: its ETag does not match If-Match. Fetch the task again, then retry.")]
     Stale(TaskId),
@@ -99,7 +102,7 @@ impl ApiError {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Processing(_) | Self::InProgress => StatusCode::CONFLICT,
+            Self::Processing(_) | Self::InProgress | Self::RedriveRunning => StatusCode::CONFLICT,
             Self::Stale(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) | Self::UnsupportedCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -110,6 +110,18 @@ pub struct Processing(pub Problem);
 )]
 pub struct InProgress(pub Problem);
 
+/// 409 of a redrive in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "SQS is still moving the messages of an earlier redrive.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 409, "title": "Conflict",
+        "detail": "A redrive is already running. Wait until it has moved its messages.",
+    })
+)]
+pub struct RedriveRunning(pub Problem);
+
 /// 412 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
