@@ -6,4 +6,5 @@ mod processor;
 mod properties;
 mod queue_over_tls;
 mod reconciler;
+mod silent_sqs;
 mod trace;

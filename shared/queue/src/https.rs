@@ -5,7 +5,10 @@
 //! the machine, which is 90% of the instructions of a cold start. This client also uses hyper, with
 //! HTTP/1 and Amazon's authorities only.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use aws_smithy_runtime_api::{
     client::{
@@ -30,6 +33,11 @@ use rustls::{
 /// The certificate authorities of AWS; see amazon-roots/README.md for their origin.
 const AMAZON_ROOTS: &[u8] = include_bytes!("../amazon-roots/amazon-roots.pem");
 
+/// How long a connection may be idle before it is replaced. One that was idle for longer may have
+/// died while the execution environment was frozen, without a trace: a request on it gets no
+/// response.
+const REUSE_WITHIN: Duration = Duration::from_secs(5);
+
 /// A client that trusts only AWS over HTTPS, and uses plain HTTP if the endpoint's URL does, as in
 /// the local stack. Created by its first request, so that it does not slow down init.
 pub fn client() -> SharedHttpClient {
@@ -38,25 +46,32 @@ pub fn client() -> SharedHttpClient {
 
 /// A client with other authorities, in PEM; tests use their own.
 pub fn client_trusting(authorities: &'static [u8]) -> SharedHttpClient {
-    let connector = OnceLock::new();
-    http_client_fn(move |_, _| connector.get_or_init(|| connector_trusting(authorities)).clone()).into_shared()
+    client_reusing(authorities, REUSE_WITHIN)
 }
 
-fn connector_trusting(authorities: &[u8]) -> SharedHttpConnector {
+/// A client that replaces connections after another idle time; tests cannot wait.
+pub fn client_reusing(authorities: &'static [u8], within: Duration) -> SharedHttpClient {
+    let connector = OnceLock::new();
+    let create = move || {
+        SharedHttpConnector::new(Connector(Arc::new(Connections {
+            https: https(authorities),
+            reuse_within: within,
+            idle: Mutex::new(None),
+        })))
+    };
+    http_client_fn(move |_, _| connector.get_or_init(create).clone()).into_shared()
+}
+
+fn https(authorities: &[u8]) -> HttpsConnector<connect::HttpConnector> {
     let mut tcp = connect::HttpConnector::new();
     tcp.enforce_http(false);
     // Otherwise a request in two segments waits for the acknowledgment of the first.
     tcp.set_nodelay(true);
-    let https = HttpsConnectorBuilder::new()
+    HttpsConnectorBuilder::new()
         .with_tls_config(tls(authorities))
         .https_or_http()
         .enable_http1()
-        .wrap_connector(tcp);
-    // If a pooled connection has died, it is replaced and the request is sent on the new one.
-    let client = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .build(https);
-    SharedHttpConnector::new(Connector(client))
+        .wrap_connector(tcp)
 }
 
 fn tls(authorities: &[u8]) -> ClientConfig {
@@ -72,20 +87,55 @@ fn tls(authorities: &[u8]) -> ClientConfig {
         .with_no_client_auth()
 }
 
+/// A client of hyper with its connection.
+type Connection = Client<HttpsConnector<connect::HttpConnector>, SdkBody>;
+
 /// Passes the SDK's requests to hyper. The SDK enforces timeouts, configured in
 /// [`crate::TaskQueue`].
 #[derive(Debug)]
-struct Connector(Client<HttpsConnector<connect::HttpConnector>, SdkBody>);
+struct Connector(Arc<Connections>);
+
+/// The idle connection, if any. A request takes it out, and puts it back once it has a response: so
+/// a retry after a timeout, which drops the request, connects anew. hyper itself replaces only
+/// connections that were closed.
+#[derive(Debug)]
+struct Connections {
+    https: HttpsConnector<connect::HttpConnector>,
+    reuse_within: Duration,
+    /// With the time of its last response. Wall-clock time: a monotonic clock may stop while the
+    /// environment is frozen.
+    idle: Mutex<Option<(Connection, SystemTime)>>,
+}
+
+impl Connections {
+    fn take(&self) -> Connection {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_fresh = |since: &SystemTime| since.elapsed().is_ok_and(|idle| idle < self.reuse_within);
+        match idle {
+            Some((connection, since)) if is_fresh(&since) => connection,
+            _ => Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .build(self.https.clone()),
+        }
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        *idle = Some((connection, SystemTime::now()));
+    }
+}
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
+        let connections = Arc::clone(&self.0);
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x();
             let request = request.map_err(|error| ConnectorError::user(error.into()))?;
+            let connection = connections.take();
             // As an I/O error, so that the SDK retries it.
-            let response = client.request(request).await;
+            let response = connection.request(request).await;
             let response = response.map_err(|error| ConnectorError::io(error.into()))?;
+            connections.put_back(connection);
             let response = HttpResponse::try_from(response.map(SdkBody::from_body_1_x));
             response.map_err(|error| ConnectorError::other(error.into(), None))
         })
