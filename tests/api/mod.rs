@@ -13,6 +13,7 @@ mod get_task;
 mod headers;
 mod health;
 mod list_tasks;
+mod newer_version;
 mod ownership;
 mod process_task;
 mod round_trips;

@@ -260,14 +260,17 @@ async fn manual_pending_restarts_request_time(pool: PgPool) {
     let id = task(&pool, "t").await;
     let settle = "update tasks set status = 'completed', settled_at = now(), requested_at = now() - interval '1 day'";
     execute(&pool, settle).await;
+    execute(&pool, "update tasks set attempts = 10").await;
     let before = row(&pool, id).await;
     assert_eq!(update(&pool, id, &json!({"title": "new"})).await.status(), 200);
     assert_eq!(row(&pool, id).await["requested_at"], before["requested_at"]);
 
+    assert_eq!(before["attempts"], row(&pool, id).await["attempts"]);
+
     assert_eq!(update(&pool, id, &json!({"status": "pending"})).await.status(), 200);
     let row = row(&pool, id).await;
     assert_eq!(
-        (&row["requested_at"], &row["settled_at"]),
-        (&row["updated_at"], &Value::Null)
+        (&row["requested_at"], &row["settled_at"], &row["attempts"]),
+        (&row["updated_at"], &Value::Null, &json!(0))
     );
 }

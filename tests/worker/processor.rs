@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
@@ -11,8 +11,8 @@ use shared::{
     domain::{Status, Task, TaskId},
     store::processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
 };
-use sqlx::PgPool;
-use task_processor::{BatchError, Processed, Retry, Settings, TaskError, perform, process};
+use sqlx::{PgPool, Postgres, Transaction};
+use task_processor::{BatchError, Event, Processed, Retry, Settings, TaskError, perform, process};
 use tokio::sync::Barrier;
 
 use crate::support::{
@@ -247,13 +247,164 @@ async fn failed_message_is_redelivered_after_retry_delay(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn failed_batch_is_an_error_and_redelivered_after_delay(pool: PgPool) {
+async fn failed_batch_lists_all_records_and_is_redelivered(pool: PgPool) {
     let app = App::new(&pool);
     let queue = app.queue().await;
-    let event = received(queue, &["{}".to_owned()]).await;
-    let outcome = handled(&app, event).await;
-    assert!(matches!(outcome, Err(BatchError::AllFailed(1))), "{outcome:?}");
-    eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
+    let event = received(queue, &["{}".to_owned(), "[]".to_owned()]).await;
+    let message_ids: Vec<_> = event.records.iter().map(|record| record.message_id.clone()).collect();
+    let response = handled(&app, event).await.expect("not an error of the function");
+    let failures = response.batch_item_failures.into_iter();
+    let failures: Vec<_> = failures.map(|failure| Some(failure.item_identifier)).collect();
+    assert_eq!(failures, message_ids);
+    for _ in 0..2 {
+        eventually(10, "the message is visible again", async || queue.bodies().await.pop()).await;
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn unusual_message_attribute_fails_no_record(pool: PgPool) {
+    let (one, two) = (task(&pool, "one").await, task(&pool, "two").await);
+    let mut event = serde_json::to_value(event(&[message(one), message(two)])).expect("serializable");
+    event["Records"][1]["messageAttributes"] = json!({
+        "note": {"binaryValue": "%%%", "stringListValues": null, "binaryListValues": null, "dataType": "Binary"},
+    });
+    let Event(event) = serde_json::from_value(event).expect("an event");
+    let response = App::new(&pool).process(event).await.expect("processed");
+    assert!(response.batch_item_failures.is_empty(), "{response:?}");
+    for id in [one, two] {
+        assert_eq!(status(&pool, id).await.0, "completed");
+    }
+}
+
+/// Locks a task's row until the transaction ends.
+async fn lock(pool: &PgPool, id: i64) -> Transaction<'static, Postgres> {
+    let mut transaction = pool.begin().await.expect("a transaction");
+    let lock = sqlx::query("select from tasks where id = $1 for update").bind(id);
+    lock.execute(&mut *transaction).await.expect("the row is locked");
+    transaction
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn locked_row_fails_only_its_record(pool: PgPool) {
+    let ids = [
+        task(&pool, "one").await,
+        task(&pool, "locked").await,
+        task(&pool, "failed").await,
+        task(&pool, "four").await,
+    ];
+    // A redriven message about a failed task must not be acknowledged while the row is locked.
+    execute(
+        &pool,
+        "update tasks set status = 'failed', settled_at = now() - interval '1 h' where title = 'failed'",
+    )
+    .await;
+    let before = [row(&pool, ids[1]).await, row(&pool, ids[2]).await];
+    let locks = [lock(&pool, ids[1]).await, lock(&pool, ids[2]).await];
+    let started = Instant::now();
+    let failed = run(&pool, &ids.map(message), perform).await;
+    assert_eq!(failed.expect("a partial success"), ["m1", "m2"]);
+    assert!(
+        started.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!([row(&pool, ids[1]).await, row(&pool, ids[2]).await], before);
+    for id in [ids[0], ids[3]] {
+        assert_eq!(status(&pool, id).await.0, "completed");
+    }
+
+    for lock in locks {
+        lock.rollback().await.expect("released");
+    }
+    assert_eq!(run(&pool, &ids.map(message), perform).await.expect("done"), [""; 0]);
+    for id in ids {
+        assert_eq!(status(&pool, id).await.0, "completed");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn briefly_locked_row_costs_no_retry(pool: PgPool) {
+    let (one, locked) = (task(&pool, "one").await, task(&pool, "locked").await);
+    let proxy = Proxy::start(&pool).await;
+    let database = proxy.database(&pool);
+    database.ping().await.expect("connected");
+    let lock = lock(&pool, locked).await;
+    let before = proxy.round_trips();
+    let release = async {
+        // Preparing the claim is a round trip, running it the next.
+        while proxy.round_trips() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        lock.rollback().await.expect("released");
+    };
+    let bodies = [message(one), message(locked)];
+    let batch = process(&database, event(&bodies), in_30_s(), settings::TASK_PROCESSOR, perform);
+    let (processed, ()) = tokio::join!(batch, release);
+    assert_eq!(processed.expect("processed").retries, []);
+    for id in [one, locked] {
+        assert_eq!(
+            (status(&pool, id).await.0.as_str(), &row(&pool, id).await["attempts"]),
+            ("completed", &json!(1))
+        );
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn row_locked_at_settling_fails_only_its_record(pool: PgPool) {
+    let (one, locked) = (task(&pool, "one").await, task(&pool, "locked").await);
+    let held = std::sync::Mutex::new(None);
+    let work = async |task: &Task| {
+        if task.title.as_str() == "locked" {
+            let transaction = lock(&pool, task.id.get()).await;
+            *held.lock().expect("not poisoned") = Some(transaction);
+        }
+        Ok("done".to_owned())
+    };
+    let failed = run(&pool, &[message(one), message(locked)], work).await;
+    assert_eq!(failed.expect("a partial success"), ["m1"]);
+    drop(held);
+    assert_eq!(status(&pool, one).await, is("completed", "done"));
+    assert_eq!(status(&pool, locked).await, is("processing", ""));
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn unknown_status_is_left_alone_and_neighbors_run(pool: PgPool) {
+    let (one, newer) = (task(&pool, "one").await, task(&pool, "newer").await);
+    execute(&pool, "alter type task_status add value 'archived'").await;
+    execute(&pool, "update tasks set status = 'archived' where title = 'newer'").await;
+    let before = row(&pool, newer).await;
+    let failed = run(&pool, &[message(one), message(newer)], perform).await;
+    assert_eq!(failed.expect("a partial success"), ["m1"]);
+    assert_eq!(status(&pool, one).await.0, "completed");
+    assert_eq!(row(&pool, newer).await, before);
+    let report = App::new(&pool).sweep(None).await.expect("swept");
+    assert_eq!((report.sent, report.given_up, report.left), (0, 0, 0));
+    assert_eq!(row(&pool, newer).await, before);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn past_deadline_fails_batch_before_claim(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let before = row(&pool, id).await;
+    for seconds in [0, 1, 60, 86_400] {
+        let deadline = SystemTime::now() - Duration::from_secs(seconds);
+        let event = event(&[message(id)]);
+        let outcome = process(&database(&pool), event, deadline, settings::TASK_PROCESSOR, perform).await;
+        assert!(matches!(outcome, Err(BatchError::NoTimeLeft)), "{seconds}: {outcome:?}");
+        assert_eq!(row(&pool, id).await, before);
+    }
+    // `cargo lambda watch` reports ten minutes as the time since 1970.
+    let unknown = SystemTime::UNIX_EPOCH + Duration::from_secs(600);
+    let done = process(
+        &database(&pool),
+        event(&[message(id)]),
+        unknown,
+        settings::TASK_PROCESSOR,
+        perform,
+    )
+    .await;
+    assert_eq!(done.expect("processed").retries, []);
+    assert_eq!(status(&pool, id).await.0, "completed");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

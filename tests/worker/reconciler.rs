@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use task_reconciler::{Settings, SweepReport, sweep};
 
-use crate::support::{TestQueue, database, execute, refusing_queue, row, settings};
+use crate::support::{App, TestQueue, database, execute, refusing_queue, row, settings};
 
 /// Settings with this sweep limit; a message counts as lost after an hour.
 fn with_sweep_limit(sweep_limit: i64) -> Settings {
@@ -176,6 +176,39 @@ async fn task_is_discarded_after_ten_lost_attempts(pool: PgPool) {
         )
     );
     assert_eq!(row(&pool, 3).await["status"], "pending");
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn discarded_task_that_is_reopened_is_tried_again(pool: PgPool) {
+    let app = App::new(&pool);
+    let sweep = async || {
+        let report = app.sweep(None).await.expect("swept");
+        (report.sent, report.given_up)
+    };
+    let columns = "status, enqueued_at, lease_expires_at, attempts";
+    let lost = "'processing', now() - interval '61 min', now() - interval '1 s', 10";
+    for reopen in [
+        // As an operator may do it in SQL, and with the API.
+        "update tasks set status = 'pending', settled_at = null",
+        r#"{"status": "pending"}"#,
+        r#"{"status": "processing"}"#,
+    ] {
+        execute(&pool, "truncate tasks restart identity").await;
+        insert(&pool, columns, lost).await;
+        assert_eq!(sweep().await, (0, 1));
+        assert_eq!(row(&pool, 1).await["status"], "failed");
+        assert_eq!(app.messages().await, [""; 0]);
+
+        match serde_json::from_str::<Value>(reopen) {
+            Ok(patch) => assert_eq!(app.patch("/tasks/1", patch).await.status(), 200),
+            Err(_) => execute(&pool, reopen).await,
+        }
+        assert_eq!(sweep().await, (1, 0), "{reopen}");
+        let event = app.queue().await.receive_as_event(1).await;
+        let response = app.process(event).await.expect("processed");
+        assert!(response.batch_item_failures.is_empty());
+        assert_eq!(row(&pool, 1).await["status"], "completed", "{reopen}");
+    }
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

@@ -103,9 +103,10 @@ async fn reason(letter: &DeadLetter, database: Option<&Database>) -> String {
                 1 => "1 attempt".to_owned(),
                 many => format!("{many} attempts"),
             };
-            match task.status {
-                Status::Failed => format!("task {task_id} failed after {attempts}: {result}"),
-                status => format!("task {task_id} is {} after {attempts}", status.as_str()),
+            if task.status == Status::Failed {
+                format!("task {task_id} failed after {attempts}: {result}")
+            } else {
+                format!("task {task_id} is {} after {attempts}", task.status.as_str())
             }
         }
         Ok(None) => format!("task {task_id} was deleted: nothing to process"),

@@ -3,7 +3,7 @@
 use lambda_http::{Body, Response, http::StatusCode};
 use serde::Serialize;
 use shared::{
-    domain::{Status, Task, TaskId},
+    domain::{Status, StoredStatus, Task, TaskId},
     http::{self, ApiError, Context, problem},
     store::{
         Database,
@@ -84,19 +84,21 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
 fn timeline(history: &History) -> Vec<TimelineEntry> {
     let created_at = history.task.created_at;
     let settled = match history.task.status {
-        Status::Failed => Event::Failed,
-        _ => Event::Completed,
+        StoredStatus::Known(Status::Failed) => Some(Event::Failed),
+        StoredStatus::Known(_) => Some(Event::Completed),
+        // This version does not know in which way the task was settled.
+        StoredStatus::Unknown(_) => None,
     };
     let again = (history.requested_at > created_at).then_some(history.requested_at);
     let mut timeline: Vec<TimelineEntry> = [
-        (Some(created_at), Event::Created),
-        (again, Event::Requested),
-        (history.enqueued_at, Event::Enqueued),
-        (history.started_at, Event::Claimed),
+        (Some(created_at), Some(Event::Created)),
+        (again, Some(Event::Requested)),
+        (history.enqueued_at, Some(Event::Enqueued)),
+        (history.started_at, Some(Event::Claimed)),
         (history.settled_at, settled),
     ]
     .into_iter()
-    .filter_map(|(at, event)| Some(TimelineEntry { at: at?, event }))
+    .filter_map(|(at, event)| Some(TimelineEntry { at: at?, event: event? }))
     .collect();
     timeline.sort_by_key(|entry| entry.at);
     timeline

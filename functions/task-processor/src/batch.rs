@@ -1,7 +1,9 @@
 //! One invocation: a batch of SQS records.
 
 use std::{
+    collections::HashMap,
     panic::AssertUnwindSafe,
+    slice,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -19,7 +21,7 @@ use shared::{
 };
 use task_metrics::Batch;
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{Instrument, info, warn};
 
 use crate::{
@@ -40,18 +42,22 @@ const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 /// failure quotes the task's description, of up to 10,000 characters.
 const MAX_RESULT_CHARS: usize = 1000;
 
-/// Why the batch as a whole failed: every record is redelivered, and Lambda polls more slowly.
+/// How long to wait before claiming tasks again whose rows were locked: create-task marks a task as
+/// enqueued while its message is already on its way, which takes milliseconds.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the batch as a whole failed: every record is redelivered after the visibility timeout.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
+    /// The invocation's deadline has passed: nothing was claimed.
+    #[error("no time is left")]
+    NoTimeLeft,
     /// Without a message id a record cannot be reported as failed: Lambda would delete the message.
     #[error("a record has no message id")]
     NoMessageId,
     /// The database is unavailable: nothing was claimed, or the outcomes could not be stored.
     #[error("the batch could not be claimed or settled")]
     Store(#[from] StoreError),
-    /// Every record failed. Reported as an error so that Lambda backs off.
-    #[error("all {0} records failed")]
-    AllFailed(usize),
 }
 
 impl From<BatchError> for Diagnostic {
@@ -101,13 +107,12 @@ pub async fn process(
     perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
 ) -> Result<Processed, BatchError> {
     let time = time_until(deadline);
+    if time.is_zero() {
+        return Err(BatchError::NoTimeLeft);
+    }
     let (retries, jobs) = job::read(event, settings.retry_delay_seconds)?;
     let requests: Vec<ClaimRequest> = jobs.iter().map(Job::request).collect();
-    let claim = Claim {
-        requests: &requests,
-        lease: time,
-    };
-    let mut claims = database.run(&claim).await?;
+    let mut claims = claim(database, &requests, time).await?;
     let started = OffsetDateTime::now_utc();
     let mut attempts = join_all(jobs.into_iter().map(|job| {
         let claim = claims.remove(&job.id).expect("one outcome for each request");
@@ -121,9 +126,14 @@ pub async fn process(
         .iter_mut()
         .filter_map(|attempt| attempt.outcome.take())
         .collect();
-    let settled = settle(database, &outcomes).await?;
+    let Settled { settled, locked } = settle(database, &outcomes).await?;
+    for attempt in attempts.iter_mut().filter(|attempt| locked.contains(&attempt.job.id)) {
+        // The task is processed again after its lease has expired.
+        attempt.delivery = Delivery::Retry;
+    }
     let claimed = || attempts.iter().filter(|attempt| attempt.elapsed.is_some());
-    for Attempt { job, .. } in claimed().filter(|attempt| !settled.contains(&attempt.job.id)) {
+    let is_lost = |attempt: &&Attempt| !settled.contains(&attempt.job.id) && !locked.contains(&attempt.job.id);
+    for Attempt { job, .. } in claimed().filter(is_lost) {
         warn!(
             taskId = job.id.get(),
             traceId = job.trace_id(),
@@ -156,6 +166,31 @@ pub async fn process(
     })
 }
 
+/// Claims the tasks of a batch. A task whose row is locked is claimed once more after a pause: only
+/// a row that stays locked fails its records, and only those.
+async fn claim(
+    database: &Database,
+    requests: &[ClaimRequest],
+    lease: Duration,
+) -> Result<HashMap<TaskId, ClaimOutcome>, StoreError> {
+    let mut claims = database.run(&Claim { requests, lease }).await?;
+    let is_locked = |request: &&ClaimRequest| claims[&request.id] == ClaimOutcome::Locked;
+    let locked: Vec<ClaimRequest> = requests.iter().filter(is_locked).copied().collect();
+    if !locked.is_empty() {
+        sleep(LOCK_PAUSE).await;
+        let again = Claim {
+            requests: &locked,
+            lease,
+        };
+        match database.run(&again).await {
+            Ok(again) => claims.extend(again),
+            // The other tasks are claimed: they continue.
+            Err(error) => telemetry::log_error(&error, "claiming locked tasks again failed"),
+        }
+    }
+    Ok(claims)
+}
+
 /// Processes a job, if its task was claimed.
 async fn attempt(
     job: Job,
@@ -172,6 +207,17 @@ async fn attempt(
         }
         ClaimOutcome::Busy => {
             info!("another worker holds the lease");
+            (Delivery::Retry, None)
+        }
+        ClaimOutcome::Locked => {
+            warn!("the task's row is locked by another session");
+            (Delivery::Retry, None)
+        }
+        ClaimOutcome::Unknown(status) => {
+            warn!(
+                taskStatus = status,
+                "the task has a status that this version does not know"
+            );
             (Delivery::Retry, None)
         }
         ClaimOutcome::Settled => {
@@ -240,22 +286,52 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Stores the outcomes and returns the tasks whose outcome was stored. An outcome is discarded if
-/// the lease was lost: the task was deleted, changed by a client or claimed by another worker.
-async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Vec<TaskId>, StoreError> {
-    if outcomes.is_empty() {
-        return Ok(Vec::new());
-    }
-    database.run(&Settle(outcomes)).await
+/// What became of the outcomes of a batch. All others are discarded, because the lease was lost:
+/// the task was deleted, changed by a client or claimed by another worker.
+#[derive(Default)]
+struct Settled {
+    /// The tasks whose outcome was stored.
+    settled: Vec<TaskId>,
+    /// The tasks whose row was locked by another session.
+    locked: Vec<TaskId>,
 }
 
-/// The remaining time of the invocation.
+/// Stores the outcomes: in one statement, and one by one if that waited too long for a locked row.
+async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Settled, StoreError> {
+    let mut all = Settled::default();
+    if outcomes.is_empty() {
+        return Ok(all);
+    }
+    match database.run(&Settle(outcomes)).await {
+        Err(error) if error.is_lock_timeout() => {}
+        outcome => {
+            all.settled = outcome?;
+            return Ok(all);
+        }
+    }
+    for outcome in outcomes {
+        match database.run(&Settle(slice::from_ref(outcome))).await {
+            Ok(settled) => all.settled.extend(settled),
+            Err(error) if error.is_lock_timeout() => {
+                warn!(taskId = outcome.id.get(), "outcome discarded: the task's row is locked");
+                all.locked.push(outcome.id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+/// The remaining time of the invocation; zero if the deadline has passed.
 pub fn time_until(deadline: SystemTime) -> Duration {
-    deadline
-        .duration_since(SystemTime::now())
-        .ok()
-        .filter(|time| *time <= MAX_TIME)
-        .unwrap_or(DEFAULT_TIME)
+    // `cargo lambda watch` reports ten minutes as the time since 1970.
+    let is_reported = deadline > SystemTime::UNIX_EPOCH + MAX_TIME;
+    let time = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+    if is_reported && time <= MAX_TIME {
+        time
+    } else {
+        DEFAULT_TIME
+    }
 }
 
 #[cfg(test)]

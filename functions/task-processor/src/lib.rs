@@ -5,9 +5,11 @@
 //! Guide, "At-least-once delivery"). The claim makes this harmless: it gives each task to one
 //! worker at a time. Each record succeeds or fails individually (`ReportBatchItemFailures`):
 //! successes are acknowledged, failures are retried with exponential backoff, and end in the
-//! dead-letter queue when retries are exhausted.
+//! dead-letter queue when retries are exhausted. That all of them failed is not an error of the
+//! function (docs/decisions/0044-failed-batch-is-no-error.md).
 
 mod batch;
+mod event;
 mod job;
 mod perform;
 
@@ -22,6 +24,7 @@ use tokio::time::timeout;
 
 use batch::time_until;
 pub use batch::{BatchError, Processed, process};
+pub use event::Event;
 pub use perform::{TaskError, perform};
 pub use queue::Retry;
 
@@ -57,40 +60,8 @@ pub async fn handle(
     {
         tracing::warn!("no time left to set the retry delays");
     }
-    respond(records, retries)
-}
-
-/// The partial batch response; an error if all records failed.
-fn respond(records: usize, retries: Vec<Retry>) -> Result<SqsBatchResponse, BatchError> {
     tracing::info!(records, failed = retries.len(), "batch processed");
-    if records > 0 && retries.len() == records {
-        return Err(BatchError::AllFailed(records));
-    }
     let mut response = SqsBatchResponse::default();
     response.set_failures(retries.into_iter().map(|retry| retry.message_id));
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn retry(message_id: &str) -> Retry {
-        Retry {
-            message_id: message_id.to_owned(),
-            receipt_handle: None,
-            seconds: 1,
-        }
-    }
-
-    #[test]
-    fn only_failures_are_reported_unless_whole_batch_failed() {
-        let response = respond(2, vec![retry("m1")]).expect("a partial success");
-        let failures = response.batch_item_failures;
-        assert_eq!((failures.len(), failures[0].item_identifier.as_str()), (1, "m1"));
-        assert!(respond(1, vec![]).expect("a success").batch_item_failures.is_empty());
-        assert!(respond(0, vec![]).is_ok());
-        let all = respond(2, vec![retry("m1"), retry("m2")]);
-        assert!(matches!(all, Err(BatchError::AllFailed(2))), "{all:?}");
-    }
 }

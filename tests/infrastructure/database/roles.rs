@@ -227,7 +227,8 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     let taken = allowed(&writer, take_due()).await;
     assert!(taken.to_send.contains(&id), "{taken:?}");
     allowed(&writer, ClearEnqueued(&[id])).await;
-    execute(&pool, "update tasks set attempts = 10").await;
+    let lost = "update tasks set attempts = 10, status = 'processing', lease_expires_at = now()";
+    execute(&pool, lost).await;
     let taken = allowed(&writer, take_due()).await;
     assert!(taken.discarded.contains(&id), "{taken:?}");
     allowed(&writer, CountDue(NONE_DUE)).await;

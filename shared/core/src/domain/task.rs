@@ -2,10 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use sqlx::{Decode, Postgres, error::BoxDynError, postgres::PgValueRef};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, Ref, RefOr, Schema, Type, schema::AnyOfBuilder},
+};
 
 use super::{Description, FieldError, Input, Title, input::Members, text::stored_title};
 
@@ -55,9 +59,10 @@ impl fmt::Display for TaskId {
 
 /// A task's status: `pending -> processing -> completed | failed`.
 /// `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+// Not `sqlx::Type`: statements pass it as text and cast it, so that no connection has to look up
+// the enum `task_status` in the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "task_status", rename_all = "lowercase")]
 pub enum Status {
     /// Waiting for a worker.
     Pending,
@@ -84,6 +89,76 @@ impl Status {
     }
 }
 
+/// The status of a stored task: one of [`Status`], or one that only a newer version of the code
+/// knows.
+///
+/// During a deployment, and after a rollback, the previous version reads what the newer one has
+/// stored (migrations/README.md). It shows such a status as it is and leaves such a task alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredStatus {
+    Known(Status),
+    Unknown(String),
+}
+
+impl StoredStatus {
+    /// The name in JSON and in Postgres.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Known(status) => status.as_str(),
+            Self::Unknown(name) => name,
+        }
+    }
+}
+
+impl From<&str> for StoredStatus {
+    fn from(name: &str) -> Self {
+        let known = Status::ALL.into_iter().find(|status| status.as_str() == name);
+        known.map_or_else(|| Self::Unknown(name.to_owned()), Self::Known)
+    }
+}
+
+impl PartialEq<Status> for StoredStatus {
+    fn eq(&self, status: &Status) -> bool {
+        matches!(self, Self::Known(known) if known == status)
+    }
+}
+
+impl Serialize for StoredStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for StoredStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|name| Self::from(name.as_str()))
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for StoredStatus {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        <&str as Decode<Postgres>>::decode(value).map(Self::from)
+    }
+}
+
+impl PartialSchema for StoredStatus {
+    fn schema() -> RefOr<Schema> {
+        AnyOfBuilder::new()
+            .item(Ref::from_schema_name(Status::name()))
+            .item(ObjectBuilder::new().schema_type(Type::String))
+            .description(Some(
+                "The status of a task. A later version of the API may add values: clients must accept them.",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for StoredStatus {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Status::name().into_owned(), Status::schema()));
+    }
+}
+
 /// A task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
@@ -96,7 +171,7 @@ pub struct Task {
     #[schema(required)]
     pub description: Option<Description>,
     /// The status.
-    pub status: Status,
+    pub status: StoredStatus,
     /// The output, or the reason for the failure, of up to 1,000 characters; null until the task is
     /// settled.
     #[schema(required, example = "Processed \"Process user data\": 5 words, 23 characters")]
@@ -203,6 +278,19 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<TaskId>(), Err(InvalidTaskId), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn stored_status_keeps_names_of_newer_versions() {
+        for status in Status::ALL {
+            assert_eq!(StoredStatus::from(status.as_str()), StoredStatus::Known(status));
+        }
+        let newer: StoredStatus = serde_json::from_value(json!("archived")).expect("a name");
+        assert_eq!(newer, StoredStatus::Unknown("archived".to_owned()));
+        assert_eq!(json!(newer), "archived");
+        assert!(serde_json::from_value::<StoredStatus>(json!(7)).is_err());
+        // Clients cannot set it.
+        assert_eq!(pointers::<TaskPatch>(json!({"status": "archived"})), ["#/status"]);
     }
 
     #[test]

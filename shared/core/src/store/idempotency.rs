@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Statement, error::sqlstate};
-use crate::domain::{Description, IdempotencyKey, NewTask, Status, Task, TaskId};
+use super::{
+    Statement,
+    error::{LOCK_NOT_AVAILABLE, sqlstate},
+};
+use crate::domain::{Description, IdempotencyKey, NewTask, Status, StoredStatus, Task, TaskId};
 
 /// The outcome of creating a task once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +42,6 @@ pub struct CreateOnce<'a> {
 
 /// The constraint violated by the second of two concurrent requests with a new key.
 const KEY_IS_UNIQUE: &str = "idempotency_keys_pkey";
-
-/// lock_not_available (PostgreSQL documentation, appendix A): `lock_timeout` has passed.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl Statement for CreateOnce<'_> {
     type Output = CreateOnceOutcome;
@@ -113,7 +113,7 @@ impl CreateOnce<'_> {
             id: row.task_id,
             title: title.clone(),
             description: description.clone(),
-            status: Status::Pending,
+            status: StoredStatus::Known(Status::Pending),
             result: None,
             attempts: 0,
             created_at: row.created_at,

@@ -9,7 +9,7 @@ use super::{
     Statement,
     columns::{query_tasks_and_more, task_of},
 };
-use crate::domain::{Description, Status, Task, TaskId, Title};
+use crate::domain::{Description, StoredStatus, Task, TaskId, Title};
 
 /// Statistics of the tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

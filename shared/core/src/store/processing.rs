@@ -10,7 +10,7 @@ use super::{
     Statement,
     columns::{query_tasks_and_more, task_of},
 };
-use crate::domain::{Description, Status, Task, TaskId, Title};
+use crate::domain::{Description, Status, StoredStatus, Task, TaskId, Title};
 
 /// The outcome of a claim, for one task of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +19,15 @@ pub enum ClaimOutcome {
     Claimed(ClaimedTask),
     /// Another worker has the lease. If that worker dies, a later claim succeeds.
     Busy,
+    /// Another session has locked the row: a worker that claims the task, or a client that changes
+    /// it.
+    Locked,
     /// The task was completed, failed or deleted after the message was sent: the message is a
     /// duplicate or late, and requires no work.
     Settled,
+    /// The task has a status that this version does not know, and is left alone: a later version
+    /// has stored it, and processes the message or acknowledges it.
+    Unknown(String),
 }
 
 /// A claimed task and its fencing token.
@@ -47,7 +53,8 @@ pub struct ClaimRequest {
 /// message was sent, which requests another run.
 ///
 /// Returns an outcome for every requested task. Two claims of a task never both succeed: the second
-/// waits for the row lock of the first and then finds a valid lease.
+/// finds a row lock or a valid lease. It does not wait for the lock, because a single locked row
+/// would delay and then fail the whole batch.
 pub struct Claim<'a> {
     /// The tasks of the batch, without duplicates.
     pub requests: &'a [ClaimRequest],
@@ -67,9 +74,8 @@ impl Statement for Claim<'_> {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let ids: Vec<i64> = self.requests.iter().map(|request| request.id.get()).collect();
         let sent_at: Vec<Option<OffsetDateTime>> = self.requests.iter().map(|request| request.sent_at).collect();
-        // `tasks` shows the tasks as of the start of the statement. A task that is claimable there
-        // but was not claimed was claimed by another worker while this statement waited for the row
-        // lock: it is busy.
+        // `found` shows the tasks as of the start of the statement. A task that is claimable there
+        // but was not claimed was locked, or claimed since.
         let rows = query_tasks_and_more!(
             "with requested as (
                    select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
@@ -77,11 +83,9 @@ impl Statement for Claim<'_> {
                    select tasks.id
                    from tasks join requested using (id)
                    where status = 'pending'
-                      or lease_expires_at <= now()
+                      or status = 'processing' and lease_expires_at <= now()
                       or status = 'failed' and settled_at < sent_at
-                   -- All statements lock in the order of id, so that overlapping batches cannot deadlock.
-                   order by tasks.id
-                   for update of tasks
+                   for update of tasks skip locked
                ), claimed as (
                    update tasks
                    set status = 'processing',
@@ -99,11 +103,18 @@ impl Statement for Claim<'_> {
                    returning tasks.*
                )
                select",
-            r#", fencing_token as "fencing_token!", is_claimed as "is_claimed!"
+            r#", fencing_token as "fencing_token!", is_claimed as "is_claimed!", is_claimable as "is_claimable!"
                from (
-                   select claimed.*, true as is_claimed from claimed
+                   select claimed.*, true as is_claimed, false as is_claimable from claimed
                    union all
-                   select tasks.*, false from tasks where id = any ($1) and id not in (select id from claimed)
+                   select tasks.*, false, coalesce(
+                       status = 'pending'
+                       or status = 'processing' and lease_expires_at <= now()
+                       or status = 'failed' and settled_at < sent_at,
+                       false
+                   )
+                   from tasks join requested using (id)
+                   where id not in (select id from claimed)
                ) as found"#,
             &ids,
             &sent_at as &[Option<OffsetDateTime>],
@@ -122,8 +133,10 @@ impl Statement for Claim<'_> {
                     fencing_token: row.fencing_token,
                     task: task_of!(row),
                 }),
-                Status::Completed | Status::Failed => ClaimOutcome::Settled,
-                Status::Pending | Status::Processing => ClaimOutcome::Busy,
+                _ if row.is_claimable => ClaimOutcome::Locked,
+                StoredStatus::Known(Status::Completed | Status::Failed) => ClaimOutcome::Settled,
+                StoredStatus::Known(Status::Pending | Status::Processing) => ClaimOutcome::Busy,
+                StoredStatus::Unknown(status) => ClaimOutcome::Unknown(status),
             };
             claims.insert(id, claim);
         }
@@ -167,7 +180,8 @@ impl Statement for Settle<'_> {
                    select *
                    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
                         as outcome (id, fencing_token, status, result)
-                   -- In the lock order of claims.
+                   -- All statements that wait for rows lock them in this order, so that overlapping batches
+                   -- cannot deadlock.
                    order by id
                ), current as (
                    select task.id, outcome.status, outcome.result

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::Statement;
-use crate::domain::{Status, TaskId};
+use crate::domain::TaskId;
 
 /// The condition for a task to be due, because its message is missing.
 ///
@@ -50,6 +50,10 @@ pub struct Taken {
 
 /// Takes tasks that are due, starting with those that have waited longest.
 ///
+/// Only a task whose last attempt reported no outcome (its lease has expired) is discarded. A
+/// pending one is sent once more, however many attempts it had: its last one reported a transient
+/// failure, or an operator has made it pending.
+///
 /// Concurrent sweeps never take the same task: each skips rows that the other has locked, and a
 /// task that was taken is no longer due.
 pub struct TakeDue {
@@ -66,7 +70,7 @@ impl Statement for TakeDue {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let rows = query_due!(
             r#"with due as (
-                   select id, attempts >= $4 as discarded
+                   select id, status = 'processing' and attempts >= $4 as discarded
                    from tasks
                    where "#,
             r#"    order by enqueued_at nulls first, id
@@ -77,7 +81,7 @@ impl Statement for TakeDue {
                    set enqueued_at = now()
                    from due
                    where tasks.id = due.id and not discarded
-                   returning tasks.id, status
+                   returning tasks.id
                ), discarded as (
                    update tasks
                    set status = 'failed',
@@ -88,11 +92,11 @@ impl Statement for TakeDue {
                        updated_at = now()
                    from due
                    where tasks.id = due.id and discarded
-                   returning tasks.id, status
+                   returning tasks.id
                )
-               select id as "id!: TaskId", status as "status!: Status" from sent
+               select id as "id!: TaskId", false as "is_discarded!" from sent
                union all
-               select id, status from discarded"#,
+               select id, true from discarded"#,
             self.due,
             self.limit,
             self.max_attempts,
@@ -101,9 +105,9 @@ impl Statement for TakeDue {
         .await?;
         let mut taken = Taken::default();
         for row in rows {
-            match row.status {
-                Status::Failed => taken.discarded.push(row.id),
-                _ => taken.to_send.push(row.id),
+            match row.is_discarded {
+                true => taken.discarded.push(row.id),
+                false => taken.to_send.push(row.id),
             }
         }
         Ok(taken)

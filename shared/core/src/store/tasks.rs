@@ -7,7 +7,8 @@ use sqlx::PgConnection;
 
 use super::{Statement, columns::query_tasks};
 use crate::domain::{
-    Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, Task, TaskId, TaskPatch, Title,
+    Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, StoredStatus, Task, TaskId, TaskPatch,
+    Title,
 };
 
 /// Stores a new task, pending and not yet enqueued.
@@ -147,7 +148,7 @@ impl List<'_> {
                     (page, from, connection) ["$4" "$5" "$6"] [$from] []
                     [title = title, " and bigrams(title) @> bigrams(" * ") and position(folded(" * ") in folded(title)) > 0",
                         title, else ""]
-                    [status = status, " and status = " * "", *status as Status, else ""]
+                    [status = status, " and status = " * "::text::task_status", status.as_str(), else ""]
                     [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner, else $order]
                 )
             };
@@ -170,10 +171,10 @@ impl List<'_> {
                 let total = sqlx::query_scalar!(
                     r#"select count(*) as "count!"
                        from tasks
-                       where ($1::task_status is null or status = $1)
+                       where ($1::text is null or status = $1::text::task_status)
                          and ($2::text is null
                               or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
-                    filter.status as Option<Status>,
+                    filter.status.map(Status::as_str),
                     filter.title,
                 );
                 total.fetch_one(connection).await
@@ -183,10 +184,10 @@ impl List<'_> {
                     r#"select count(*) as "count!"
                        from tasks
                        where created_by = $3
-                         and ($1::task_status is null or status = $1)
+                         and ($1::text is null or status = $1::text::task_status)
                          and ($2::text is null
                               or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
-                    filter.status as Option<Status>,
+                    filter.status.map(Status::as_str),
                     filter.title,
                     owner,
                 );
@@ -267,7 +268,8 @@ impl<T> Change<T> {
 ///
 /// Setting a status other than `processing` revokes a worker's lease, so its outcome is discarded.
 /// Setting `processing` preserves an existing lease; a task without a lease becomes claimable,
-/// since no worker is working on it.
+/// since no worker is working on it. A task that is opened in this way has all its attempts ahead,
+/// so that the reconciler does not discard it untried.
 pub struct Update<'a> {
     pub id: TaskId,
     pub patch: &'a TaskPatch,
@@ -301,6 +303,11 @@ impl Statement for Update<'_> {
                 title = coalesce($2, title),
                 description = case when $3 then $4 else description end,
                 status = coalesce($5::text::task_status, status),
+                attempts = case
+                    when $5::text = 'pending' then 0
+                    when $5::text = 'processing' and lease_expires_at is null then 0
+                    else attempts
+                end,
                 lease_expires_at = case
                     when $5::text is null then lease_expires_at
                     when $5::text = 'processing' then coalesce(lease_expires_at, now())
