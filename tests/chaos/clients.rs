@@ -86,6 +86,11 @@ impl Clients {
         self.changed.notify_waiters();
     }
 
+    /// Lets the clients create a few more tasks, because a fault finds no work to disturb.
+    pub fn allow_more(&self) {
+        self.allow(self.allowed.load(Ordering::SeqCst) + 5);
+    }
+
     /// Waits until that many tasks have been created. The clients may continue a little further, so
     /// that there is work when the fault is injected.
     pub async fn reach(&self, count: usize) {

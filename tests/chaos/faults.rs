@@ -17,7 +17,7 @@ use nix::{
 use queue::{DeadLetterQueue, TaskQueue};
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
-use crate::{audit::Audit, plan::Fault};
+use crate::{audit::Audit, clients::Clients, plan::Fault};
 
 /// How long injecting a fault may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -92,19 +92,19 @@ impl Stack {
     }
 
     /// Injects a fault and returns the evidence that it happened.
-    pub async fn inject(&self, fault: Fault, audit: &Audit) -> Result<String> {
+    pub async fn inject(&self, fault: Fault, audit: &Audit, clients: &Clients) -> Result<String> {
         match fault {
-            Fault::KillProcessors => self.kill_processors(audit).await,
+            Fault::KillProcessors => self.kill_processors(audit, clients).await,
             Fault::RestartPostgres => self.restart_postgres("restart").await,
             Fault::CrashPostgres => self.restart_postgres("crash").await,
             Fault::PausePostgres => self.pause_postgres().await,
-            Fault::LoseQueue => self.lose_queue(audit).await,
+            Fault::LoseQueue => self.lose_queue(audit, clients).await,
         }
     }
 
     /// Kills workers in the middle of a batch: while a claim waits for a lock, which Postgres then
     /// grants although its client is gone. Retries if there was no worker.
-    async fn kill_processors(&self, audit: &Audit) -> Result<String> {
+    async fn kill_processors(&self, audit: &Audit, clients: &Clients) -> Result<String> {
         let (mut look, mut lock) = (self.connect().await?, self.connect().await?);
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
@@ -121,6 +121,7 @@ impl Stack {
             let processors = if is_claiming { processors() } else { Vec::new() };
             if processors.is_empty() {
                 locked.rollback().await?;
+                clients.allow_more();
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -182,21 +183,34 @@ impl Stack {
     }
 
     /// Deletes the queue while it has messages, and recreates it.
-    async fn lose_queue(&self, audit: &Audit) -> Result<String> {
+    async fn lose_queue(&self, audit: &Audit, clients: &Clients) -> Result<String> {
         let begun = Instant::now();
         let mut settings = self.queue_attributes().await?;
+        let mut waiting = Instant::now();
         let lost = loop {
             let lost = self.messages_in_queue().await?;
             if lost > 0 {
                 break lost;
             }
             ensure!(begun.elapsed() < DEADLINE, "the queue had no message to lose");
+            if waiting.elapsed() > Duration::from_millis(200) {
+                clients.allow_more();
+                waiting = Instant::now();
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
         self.sqs.delete_queue().queue_url(&self.queue_url).send().await?;
         self.poison.lock().expect("not poisoned").clear();
         tokio::time::sleep(OUTAGE).await;
-        let unsent = audit.count("enqueued_at is null").await?;
+        let begun = Instant::now();
+        let unsent = loop {
+            let unsent = audit.count("enqueued_at is null").await?;
+            if unsent > 0 || begun.elapsed() > DEADLINE {
+                break unsent;
+            }
+            clients.allow_more();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
 
         settings.retain(|name, _| {
             let configured = [

@@ -12,6 +12,7 @@ mod plan;
 
 use std::{
     env,
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -29,7 +30,18 @@ const DRAIN_TIME: Duration = Duration::from_secs(6 * 60);
 const MIN_TASKS: usize = 100;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not as `Debug`, whose backtrace would hide the cause.
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let tasks = number("CHAOS_TASKS")?.unwrap_or(200) as usize;
     let seed = match number("CHAOS_SEED")? {
         Some(seed) => seed,
@@ -54,7 +66,7 @@ async fn main() -> Result<()> {
             // The clients end early only if one of them failed.
             ended = &mut load => bail!("the clients ended early: {:?}", ended?),
         }
-        let proof = stack.inject(step.fault, &audit).await;
+        let proof = stack.inject(step.fault, &audit, &clients).await;
         let proof =
             proof.with_context(|| format!("cannot confirm that the fault \"{}\" happened", step.fault.name()))?;
         println!("  at task {:>5}  {:<30} {proof}", clients.created(), step.fault.name());

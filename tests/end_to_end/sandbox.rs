@@ -2,15 +2,19 @@
 //! (dev/tools/emulated_sandbox.py): the migrator as a CloudFormation custom resource, roles,
 //! versions behind aliases, an issuer that publishes its keys.
 
-use std::path::Path;
+use std::{path::Path, time::SystemTime};
 
-use local_issuer::LocalIssuer;
+use local_issuer::{AUDIENCE, ISSUER, LocalIssuer};
 use migrator::MIGRATIONS;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{env, eventually, issuer::JwksServer, token};
+use crate::support::{
+    env, eventually,
+    issuer::{JwksServer, Key, KeysResponse},
+    token,
+};
 
 /// Starts the issuer at the address with which the stack was deployed.
 async fn issuer() -> JwksServer {
@@ -72,4 +76,67 @@ async fn task_created_with_issuer_token_is_processed() {
     assert_eq!(issuer.fetches(), 1, "the keys are cached");
     let (status, _) = json(call(Method::GET, "/admin/status").bearer_auth(&token)).await;
     assert_eq!(status, 403);
+
+    rotate_keys(&issuer).await;
+}
+
+/// "Rotate the issuer's keys" in docs/operations.md.
+async fn rotate_keys(issuer: &JwksServer) {
+    let list = async |token: &str| json(call(Method::GET, "/tasks?limit=1").bearer_auth(token)).await.0;
+    let old = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
+    let mut keys: Value = serde_json::from_str(&old.jwks()).expect("a key set");
+    let old = old.token("alice", "", std::time::Duration::from_secs(300));
+    let key = Key::es256();
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "nbf": now, "iat": now, "exp": now + 300});
+    let new = key.token_with("new", claims);
+    assert_eq!(list(&new).await, 401, "the issuer has not published the new key");
+
+    // Planned: the new key beside the old one.
+    keys["keys"].as_array_mut().expect("keys").push(key.jwk("new"));
+    issuer.respond_with(KeysResponse::Body(keys.to_string()));
+    eventually(30, "the new key is fetched", async || {
+        (list(&new).await == 200).then_some(())
+    })
+    .await;
+    assert_eq!(list(&old).await, 200);
+
+    // Stolen: the authorizer accepts the withdrawn key until its environments have been replaced.
+    issuer.publish(&[key.jwk("new")]);
+    assert_eq!(list(&old).await, 200);
+    replace_authorizer_environments().await;
+    eventually(30, "the withdrawn key is refused", async || {
+        (list(&old).await == 401).then_some(())
+    })
+    .await;
+    assert_eq!(list(&new).await, 200);
+}
+
+/// Calls UpdateFunctionConfiguration, as the runbook does with the AWS CLI.
+async fn replace_authorizer_environments() {
+    let functions = format!("{}/2015-03-31/functions", env("AWS_ENDPOINT_URL"));
+    let authorization = "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/lambda/aws4_request, \
+                         SignedHeaders=host, Signature=0";
+    let send = async |request: RequestBuilder| {
+        let (status, body) = json(request.header("authorization", authorization)).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    let client = reqwest::Client::new();
+    let listed = send(client.get(format!("{functions}/?MaxItems=1000"))).await;
+    let authorizer = listed["Functions"]
+        .as_array()
+        .expect("functions")
+        .iter()
+        .find(|function| function["Environment"]["Variables"]["JWKS_URL"] == json!(env("SANDBOX_JWKS_URL")));
+    let name = authorizer.expect("the authorizer")["FunctionName"]
+        .as_str()
+        .expect("a name");
+    let description = json!({"Description": "keys withdrawn"});
+    send(
+        client
+            .put(format!("{functions}/{name}/configuration"))
+            .json(&description),
+    )
+    .await;
 }
