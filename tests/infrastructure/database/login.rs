@@ -223,7 +223,11 @@ async fn each_connection_signs_token_for_verified_server(pool: PgPool) {
     let refused = refusal(login.connect().await);
     assert!(refused.contains("password authentication failed"), "{refused}");
     let outcome = Database::new(login).ping().await;
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    // On a busy machine the time is up before the last attempt. Both are a 503.
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable(_) | StoreError::TimedOut)),
+        "{outcome:?}"
+    );
 
     // A certificate that no authority of RDS has signed; then one for another host name.
     let refused = refusal(server.login("localhost", "reader").connect().await);
