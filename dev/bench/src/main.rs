@@ -1,12 +1,16 @@
-//! Benchmarks the functions. `make bench` builds them, starts a stack and passes its addresses in
-//! environment variables. docs/performance.md describes the method and receives the table.
+//! Benchmarks the functions. `make bench` and `make bench-peers` build them, start a stack and pass
+//! its addresses in environment variables. docs/performance.md describes the methods and receives
+//! the tables.
 
+mod cpu;
 mod fixture;
 mod journey;
 mod measure;
+mod peers;
 mod processes;
 mod report;
 mod requests;
+mod worker;
 
 use std::path::Path;
 
@@ -16,6 +20,16 @@ use fixture::Fixture;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first() {
+        None => run().await,
+        Some((first, [])) if first == "peers" => peers::run().await,
+        Some((first, rest)) if first == "worker" => worker::run(rest).await,
+        _ => anyhow::bail!("no such command: {arguments:?}"),
+    }
+}
+
+async fn run() -> Result<()> {
     let mut fixture = Fixture::from_env().await?;
     let mut rows = processes::measure(&mut fixture).await?;
     rows.extend(requests::measure(&mut fixture).await?);

@@ -91,6 +91,15 @@ enum Command {
             action = clap::ArgAction::Set)]
         local_loop: bool,
     },
+    /// Measure other task processors, and the API in Python, beside ours; update docs/performance.md
+    BenchPeers {
+        /// The number of tasks that each processes
+        #[arg(long, env = "TASKS", default_value_t = 20_000)]
+        tasks: u32,
+        /// The number of tasks that are waiting in one of the scenarios
+        #[arg(long, env = "WAITING", default_value_t = 100_000)]
+        waiting: u32,
+    },
     /// Update the instruction counts that `make verify` compares with
     BenchCounts,
     /// Run the tests with coverage: print a table, write HTML to coverage/
@@ -145,6 +154,7 @@ fn run(command: Command) -> Result<()> {
         Command::Chaos { tasks, seed } => chaos::run(&settings, tasks, seed),
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
+        Command::BenchPeers { tasks, waiting } => bench::run_peers(&settings, tasks, waiting),
         Command::BenchCounts => bench::write_counts(&settings),
         Command::FailPostgres { fault, stack } => Stack::separate(&settings, &stack)?.fail_postgres(fault),
         Command::Coverage => coverage::run(&settings),

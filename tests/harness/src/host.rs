@@ -229,7 +229,8 @@ impl Function {
         Ok(())
     }
 
-    fn id(&self) -> Result<u32> {
+    /// Its process id.
+    pub fn id(&self) -> Result<u32> {
         self.process.id().with_context(|| format!("{} has exited", self.name))
     }
 

@@ -1,5 +1,7 @@
-//! The tables of costs in docs/deploy.md, calculated from the template and docs/prices.toml.
+//! The tables of costs in docs/deploy.md, calculated from the template and docs/prices.toml; and the
+//! limits from which dev/scaling calculates those in docs/scaling.md.
 
+use scaling::Model;
 use serde_json::Value;
 use support::documents::file;
 
@@ -227,5 +229,20 @@ fn tables_of_costs_are_those_of_template() {
         prod(&templates["prod"], &prices),
     ] {
         assert!(document.contains(&table), "docs/deploy.md needs this table:\n\n{table}");
+    }
+}
+
+#[test]
+fn limits_of_scaling_are_those_of_template() {
+    let templates = templates();
+    let limits = Model::read().limits;
+    for (name, value) in [
+        ("RequestsPerSecond", limits.requests_per_second),
+        ("Processors", limits.processors),
+        ("MaxAcu", limits.acu),
+        ("MaxConnections", limits.connections),
+    ] {
+        let capacity = &templates["translated"]["Mappings"]["Capacity"]["prod"][name];
+        assert_eq!(capacity.as_f64(), Some(value), "{name}");
     }
 }

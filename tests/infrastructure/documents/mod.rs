@@ -1,8 +1,9 @@
 //! The documents: their links, targets and commands exist. `operations` checks the runbook, `costs`
-//! the tables of costs, `terms` the vocabulary of all texts.
+//! the tables of costs, `scaling` those of the model, `terms` the vocabulary of all texts.
 
 mod costs;
 mod operations;
+mod scaling;
 mod terms;
 
 use std::path::Path;

@@ -1,12 +1,12 @@
-//! `make bench` and `make bench-counts`; dev/bench measures.
+//! `make bench`, `make bench-peers` and `make bench-counts`; dev/bench measures.
 
-use std::{ffi::OsStr, path::PathBuf, process::Command};
+use std::{ffi::OsStr, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     commands::{
-        environment::{self, TEST, with_stack},
+        environment::{self, PEERS, TEST, with_durable_stack, with_stack},
         suite::{self, TestProgram},
     },
     stack::{
@@ -15,7 +15,12 @@ use crate::{
         settings::Settings,
         start,
     },
-    tools::{debian::VALGRIND, process, terminal::Step},
+    tools::{
+        debian::VALGRIND,
+        process,
+        python::{PYTHON_PEERS, Tool},
+        terminal::Step,
+    },
 };
 
 /// Measures against a separate stack.
@@ -23,7 +28,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     with_stack(settings, TEST, |stack| {
         let (deployed, _) = start::start_and_deploy(stack, Profile::Release)?;
         let references = build_references(stack)?;
-        let program = build(stack)?;
+        let program = build(stack, &[])?;
         let mut bench = Command::new(program);
         bench.current_dir(&stack.root);
         deploy::into_emulator(&mut bench, stack);
@@ -35,6 +40,53 @@ pub fn run(settings: &Settings) -> Result<()> {
         eprintln!("  … measuring for three minutes; keep the machine idle");
         let status = bench.status().context("cannot start the benchmark")?;
         ensure!(status.success(), "the benchmark failed ({status}): see above");
+        Ok(())
+    })
+}
+
+/// Measures other task processors and the API in Python beside ours, on a Postgres with the
+/// durability of production.
+pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
+    ensure!(
+        settings.database_url.is_none(),
+        "make bench-peers measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
+         make bench-peers DATABASE_URL="
+    );
+    with_durable_stack(settings, PEERS, |stack| {
+        let node_peers = stack.tools.install_peers()?;
+        let database_url = start::postgres_and_aws(stack)?;
+        // By this machine's linker: with the benchmark's dependencies, which are compiled anyway.
+        const FUNCTIONS: [&str; 3] = ["get-task", "list-tasks", "create-task"];
+        let program = build(stack, &FUNCTIONS)?;
+        let functions = stack.folder.join("functions");
+        for name in FUNCTIONS {
+            fs::create_dir_all(functions.join(name))?;
+            fs::copy(program.with_file_name(name), functions.join(name).join("bootstrap"))?;
+        }
+        let mut bench = Command::new(program);
+        bench.arg("peers").current_dir(&stack.root);
+        deploy::into_emulator(&mut bench, stack);
+        bench
+            .env("DATABASE_URL", database_url)
+            .env("FUNCTIONS", functions)
+            .env("NODE", stack.tools.bin(Tool::Node).join("node"))
+            .env("NODE_PEERS", node_peers)
+            .env("PEERS", stack.root.join("dev/bench/peers"))
+            .env("TASKS", tasks.to_string())
+            .env("WAITING", waiting.to_string());
+        for group in PYTHON_PEERS {
+            bench.env(
+                format!("PYTHON_{}", group.to_uppercase()),
+                stack.tools.python_of_peer(group),
+            );
+        }
+        eprintln!("  … measuring for ten minutes; keep the machine idle");
+        let status = bench.status().context("cannot start the benchmark")?;
+        ensure!(
+            status.success(),
+            "the benchmark failed ({status}): see above; Postgres's log: {}",
+            stack.log("postgres").display()
+        );
         Ok(())
     })
 }
@@ -66,11 +118,12 @@ fn build_references(stack: &Stack) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds the benchmark with the profile `release`, and returns its path.
-fn build(stack: &Stack) -> Result<PathBuf> {
+/// Builds the benchmark and other packages with the profile `release`, and returns its path.
+fn build(stack: &Stack, others: &[&str]) -> Result<PathBuf> {
     let step = Step::start("build", "compiling the benchmark (some minutes the first time)");
     let mut build = process::cargo("cargo", &stack.root);
     build.args(["build", "--release", "--package", "bench"]);
+    build.args(others.iter().flat_map(|name| ["--package", name]));
     process::run(&mut build, &stack.log("bench"), |line| {
         if line.trim_start().starts_with("Compiling") {
             step.show(line.trim_start());

@@ -22,13 +22,24 @@ use crate::{
 /// The name of the tests' stack.
 pub const TEST: &str = "test";
 
+/// The name of the stack of `make bench-peers`.
+pub const PEERS: &str = "peers";
+
 /// The name of the stack for tests that need one alone: first the documents' commands, then fault
 /// injection.
 pub const ALONE: &str = "alone";
 
 /// Passes an empty stack of this name to `work`, and stops it however this process ends.
 pub fn with_stack(settings: &Settings, name: &str, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
-    let stack = Stack::separate(settings, name)?;
+    with(Stack::separate(settings, name)?, name, work)
+}
+
+/// The same, with data that survives a crash of the machine.
+pub fn with_durable_stack(settings: &Settings, name: &str, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
+    with(Stack::separate(settings, name)?.durable(), name, work)
+}
+
+fn with(stack: Stack, name: &str, work: impl FnOnce(&Stack) -> Result<()>) -> Result<()> {
     let _lock = stack.lock()?;
     stack.clean()?;
     let guard = Guard::start(name)?;

@@ -47,9 +47,10 @@ pub struct Stack {
     pub emulator: Emulator,
     /// Its ports, database and authentication.
     pub settings: StackSettings,
-    /// True for the stack of `make up`: its settings are saved, and its data survives a crash of
-    /// the machine.
+    /// True for the stack of `make up`: its settings are saved.
     is_local: bool,
+    /// Whether its data survives a crash of the machine.
+    durable: bool,
     /// Its Postgres and LocalStack, if they are containers.
     containers: Option<Containers>,
 }
@@ -115,6 +116,7 @@ impl Stack {
             folder,
             settings,
             is_local,
+            durable: is_local,
             containers: None,
         }
     }
@@ -190,6 +192,11 @@ impl Stack {
         Ok(())
     }
 
+    /// The same stack, with data that survives a crash of the machine, as in production.
+    pub fn durable(self) -> Self {
+        Self { durable: true, ..self }
+    }
+
     /// Injects a fault into its Postgres.
     pub fn fail_postgres(&self, fault: PostgresFault) -> Result<()> {
         let postgres = self.postgres()?;
@@ -233,7 +240,7 @@ impl Stack {
     /// The Postgres that it starts itself.
     pub fn postgres(&self) -> Result<Postgres> {
         let (root, folder) = (&self.root, &self.folder);
-        Postgres::find(&self.tools, root, folder, self.settings.postgres_port, self.is_local)
+        Postgres::find(&self.tools, root, folder, self.settings.postgres_port, self.durable)
     }
 
     /// Stops everything and deletes the data.

@@ -23,7 +23,7 @@ pub enum Tool {
     Contract,
     /// ministack, the emulator
     Emulator,
-    /// Node.js, for [`Tools::install_redocly`]
+    /// Node.js, for [`Tools::install_redocly`] and [`Tools::install_peers`]
     Node,
     /// A PostgreSQL server, for machines that have none
     Postgres,
@@ -50,6 +50,9 @@ impl Tool {
         }
     }
 }
+
+/// The groups of dev/bench/peers/pyproject.toml.
+pub const PYTHON_PEERS: [&str; 3] = ["api", "pgqueuer", "procrastinate"];
 
 /// The installed tools of a project.
 #[derive(Clone)]
@@ -102,16 +105,10 @@ impl Tools {
             ]);
             self.logged(command.arg(self.lock("uv")))
         })?;
-        let uv = self.folder("uv").join("bin/uv");
         for name in &missing {
             step.show(&format!("installing {name}"));
             self.create(name, |environment| {
-                let mut command = Command::new(&uv);
-                command.args(["sync", "--quiet", "--frozen", "--no-python-downloads"]);
-                command
-                    .args(["--only-group", name, "--project"])
-                    .arg(self.lock_folder());
-                self.logged(command.env("UV_PROJECT_ENVIRONMENT", environment))
+                self.logged(&mut self.sync(name, &self.lock_folder(), environment))
             })?;
         }
         step.done(&format!("installed {} into .local/tools", missing.join(", ")));
@@ -138,17 +135,21 @@ impl Tools {
     /// Installs Redocly CLI, the linter of openapi.json, with its own Node.js; returns the path of
     /// its program.
     pub fn install_redocly(&self) -> Result<PathBuf> {
+        let folder = self.install_packages("redocly", &self.lock_folder().join("redocly"))?;
+        Ok(folder.join("node_modules/.bin/redocly"))
+    }
+
+    /// Installs the packages of a package-lock.json with npm, and Node.js; returns their folder.
+    fn install_packages(&self, name: &str, wanted: &Path) -> Result<PathBuf> {
         self.install(&[Tool::Node])?;
-        let folder = self.folder("redocly");
-        let program = folder.join("node_modules/.bin/redocly");
-        let wanted = self.lock_folder().join("redocly");
+        let folder = self.folder(name);
         let lock = |folder: &Path| fs::read(folder.join("package-lock.json"));
-        if program.exists()
-            && lock(&folder).is_ok_and(|installed| lock(&wanted).is_ok_and(|wanted| installed == wanted))
+        if folder.join("node_modules/.package-lock.json").exists()
+            && lock(&folder).is_ok_and(|installed| lock(wanted).is_ok_and(|wanted| installed == wanted))
         {
-            return Ok(program);
+            return Ok(folder);
         }
-        let step = Step::start("tools", "installing redocly (once)");
+        let step = Step::start("tools", &format!("installing {name} (once)"));
         fs::create_dir_all(&folder)?;
         for file in ["package.json", "package-lock.json"] {
             fs::copy(wanted.join(file), folder.join(file))?;
@@ -158,8 +159,55 @@ impl Tools {
             .env("PATH", self.path_with(Tool::Node)?)
             .env("npm_config_cache", folder.join("npm-cache"));
         self.logged(npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))?;
-        step.done("installed redocly into .local/tools");
-        Ok(program)
+        step.done(&format!("installed {name} into .local/tools"));
+        Ok(folder)
+    }
+
+    /// Installs what `make bench-peers` measures beside ours, from the lock files in
+    /// dev/bench/peers; returns the folder with the packages for Node.js.
+    pub fn install_peers(&self) -> Result<PathBuf> {
+        let wanted = self.root.join("dev/bench/peers");
+        let folder = self.install_packages("peers", &wanted)?;
+        // A module finds its packages in a folder above it.
+        for entry in fs::read_dir(&wanted)? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "mjs") {
+                fs::copy(&file, folder.join(file.file_name().unwrap_or_default()))?;
+            }
+        }
+        let step = Step::start("tools", "installing the peers in Python");
+        for group in PYTHON_PEERS {
+            self.logged(&mut self.sync(group, &wanted, &self.peer(group)))
+                .with_context(|| format!("cannot install {group}; to start anew: rm -r .local/tools/peers*"))?;
+        }
+        step.done("the peers in Python are in .local/tools");
+        Ok(folder)
+    }
+
+    /// The virtual environment of a group in dev/bench/peers/pyproject.toml.
+    fn peer(&self, group: &str) -> PathBuf {
+        self.folder(&format!("peers-{group}"))
+    }
+
+    /// The Python of a peer.
+    pub fn python_of_peer(&self, group: &str) -> PathBuf {
+        self.peer(group).join("bin/python")
+    }
+
+    /// The command that installs a group of a project in its own virtual environment.
+    fn sync(&self, group: &str, project: &Path, environment: &Path) -> Command {
+        let mut command = Command::new(self.folder("uv").join("bin/uv"));
+        command.args([
+            "sync",
+            "--quiet",
+            "--frozen",
+            "--no-python-downloads",
+            "--only-group",
+            group,
+        ]);
+        command.arg("--project").arg(project);
+        command.env("UV_PROJECT_ENVIRONMENT", environment);
+        command
     }
 
     /// True if the tool was installed from the current lock file.
@@ -271,13 +319,15 @@ mod tests {
 
     #[test]
     fn lock_file_names_public_hosts_and_fits_dependabot() {
-        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/uv.lock");
-        let lock = fs::read_to_string(lock).expect("a lock file");
-        for url in lock.split('"').filter(|text| text.contains("://")) {
-            let hosts = ["https://files.pythonhosted.org/", "https://pypi.org/"];
-            assert!(hosts.iter().any(|host| url.starts_with(host)), "{url}");
+        for lock in ["../tools/uv.lock", "../bench/peers/uv.lock"] {
+            let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(lock);
+            let lock = fs::read_to_string(lock).expect("a lock file");
+            for url in lock.split('"').filter(|text| text.contains("://")) {
+                let hosts = ["https://files.pythonhosted.org/", "https://pypi.org/"];
+                assert!(hosts.iter().any(|host| url.starts_with(host)), "{url}");
+            }
+            // It skips larger files, and would update pyproject.toml alone.
+            assert!(lock.len() <= 500_000, "{} bytes", lock.len());
         }
-        // It skips larger files, and would update pyproject.toml alone.
-        assert!(lock.len() <= 500_000, "{} bytes", lock.len());
     }
 }

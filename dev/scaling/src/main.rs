@@ -1,0 +1,5 @@
+//! Prints the tables of docs/scaling.md.
+
+fn main() {
+    print!("{}", scaling::tables());
+}
