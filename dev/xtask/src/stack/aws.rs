@@ -68,6 +68,18 @@ impl Aws {
         parse_stack(&stacks, &resources).map(Some)
     }
 
+    /// Deletes the stack of this name and waits until it is gone.
+    pub fn delete_stack(&self, name: &str, at_most: Duration) -> Result<()> {
+        let (status, response) = self.cloudformation("DeleteStack", name)?;
+        ensure!(status == 200, "DeleteStack failed: {status} {response}");
+        let is_gone = || match self.stack(name) {
+            Ok(Some(there)) => there.status == "DELETE_COMPLETE",
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        process::wait_until(at_most, is_gone).with_context(|| format!("the stack {name} was not deleted"))
+    }
+
     /// Lambda's digest of the code that a function's callers get; none if the function does not
     /// exist.
     pub fn code(&self, function: &str) -> Result<Option<String>> {
