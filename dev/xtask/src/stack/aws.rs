@@ -46,7 +46,8 @@ impl Aws {
     /// The emulator at this URL.
     pub fn new(url: String) -> Self {
         let config = Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(30)))
+            // LocalStack loads each service at its first call: 40 s on a busy machine.
+            .timeout_global(Some(Duration::from_secs(120)))
             .http_status_as_error(false)
             .build();
         Self {

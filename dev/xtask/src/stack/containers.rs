@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Result, bail, ensure};
@@ -55,6 +56,10 @@ impl Containers {
                 Service::LocalStack => process::ensure_free(self.aws_port, "AWS_PORT", "LocalStack")?,
             }
         }
+        // One after the other: parallel steps would each create the network, or the container of
+        // Postgres, on which LocalStack depends.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _turn = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         process::run(
             self.compose().args(["up", "--detach", "--wait", service.name()]),
             log,

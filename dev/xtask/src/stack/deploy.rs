@@ -35,9 +35,9 @@ use crate::{
 /// The name of the CloudFormation stack, as in samconfig.toml.
 pub const STACK_NAME: &str = "task-api";
 
-/// The time limit of a deployment. The first one to LocalStack takes 40 s. SAM itself waits for
-/// half an hour, even if the stack was rolled back.
-const DEPLOY_LIMIT: Duration = Duration::from_secs(300);
+/// The time limit of a deployment. One to LocalStack takes 40 s, and 155 s on a busy machine. SAM
+/// itself waits for half an hour, even if the stack was rolled back.
+const DEPLOY_LIMIT: Duration = Duration::from_secs(600);
 
 /// The time limit of deleting a stack, which takes seconds.
 const DELETE_LIMIT: Duration = Duration::from_secs(120);
