@@ -8,13 +8,13 @@ BUILD = test -x $(XTASK) || echo "  … runner     compiling dev/xtask (once; ta
 # is one.
 AT_ONCE = down help logs token url
 
-.PHONY: $(AT_ONCE) bench bench-counts chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq \
+.PHONY: $(AT_ONCE) bench bench-counts build chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq \
   fmt lint openapi redrive sam-local sqlx test up verify
 
 $(AT_ONCE)::
 	@test -x $(XTASK) || { $(BUILD); }; $(XTASK) $@
 
-bench bench-counts chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq fmt lint openapi redrive \
+bench bench-counts build chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq fmt lint openapi redrive \
 sam-local sqlx test up verify::
 	@$(BUILD) && $(XTASK) $@
 
