@@ -126,7 +126,7 @@ impl Containers {
         // LocalStack can be started and stopped only with its profile.
         command.args(["--profile", LocalAws::LocalStack.as_str()]);
         command
-            .env("AWS_PORT", self.aws_port.to_string())
+            .env("LOCALSTACK_PORT", self.aws_port.to_string())
             .env("POSTGRES_PORT", self.postgres_port.to_string());
         command
     }
