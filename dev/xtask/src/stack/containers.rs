@@ -194,6 +194,39 @@ mod tests {
     }
 
     #[test]
+    fn containers_are_pinned_and_published_on_loopback_only() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a file");
+        let compose = read("docker-compose.yml");
+        let lines = |key: &str| -> Vec<&str> {
+            compose
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix(key))
+                .collect()
+        };
+        let ports = lines("ports: ");
+        assert_eq!(ports.len(), 3, "{ports:?}");
+        assert!(
+            ports
+                .iter()
+                .all(|ports| ports.starts_with("[\"127.0.0.1:") && !ports.contains(',')),
+            "{ports:?}"
+        );
+        let images = lines("image: ");
+        let is_pinned = |image: &&&str| image.contains("@sha256:") || ["task-api", "task-api-dev"].contains(*image);
+        assert_eq!(images.len(), 4, "{images:?}");
+        assert_eq!(images.iter().filter(is_pinned).count(), 4, "{images:?}");
+        // Docker's socket for LocalStack alone, the last service.
+        let (others, localstack) = compose.split_once("\n  localstack:\n").expect("a service");
+        assert!(!others.contains("docker.sock") && localstack.contains("docker.sock"));
+
+        let toolchain: toml::Table = read("rust-toolchain.toml").parse().expect("TOML");
+        let version = toolchain["toolchain"]["channel"].as_str().expect("a version");
+        let image = format!("\nARG RUST=rust:{version}-slim-bookworm@sha256:");
+        assert!(read("localstack/Dockerfile").contains(&image), "{image}");
+    }
+
+    #[test]
     fn compose_containers_are_not_removed() {
         let containers = "0a6a3b94ee08 task-api\n96ac84bec19c \nfe628e54e24b \n";
         assert_eq!(
