@@ -8,14 +8,15 @@ BUILD = test -x $(XTASK) || echo "  … runner     compiling dev/xtask (once; ta
 # is one.
 AT_ONCE = down help logs token url
 
-.PHONY: $(AT_ONCE) bench bench-counts bench-peers chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq \
-  fmt lint openapi redrive sam-local sqlx test up verify
+OTHERS = bench bench-counts bench-peers build chaos check clean-data contract coverage deploy-sandbox \
+  destroy-sandbox dev dlq fmt lint openapi redrive sam-local sqlx test up verify
+
+.PHONY: $(AT_ONCE) $(OTHERS)
 
 $(AT_ONCE)::
 	@test -x $(XTASK) || { $(BUILD); }; $(XTASK) $@
 
-bench bench-counts bench-peers chaos check clean-data contract coverage deploy-sandbox destroy-sandbox dev dlq fmt lint \
-openapi redrive sam-local sqlx test up verify::
+$(OTHERS)::
 	@$(BUILD) && $(XTASK) $@
 
 -include interview/Makefile

@@ -83,6 +83,30 @@ async fn aws_redrive_is_started_and_followed() {
     assert_eq!(actions, ["GetQueueAttributes", "StartMessageMoveTask", follow, follow]);
 }
 
+/// Without a destination, SQS cannot move messages that were sent to the dead-letter queue directly.
+#[tokio::test]
+async fn redrive_names_source_and_destination() {
+    let (url, received) = scripted_sqs(|action, _| match action {
+        "GetQueueAttributes" => json!({"Attributes": {"QueueArn": "arn:aws:sqs:eu-west-1:123:dead"}}),
+        "StartMessageMoveTask" => json!({"TaskHandle": "t"}),
+        _ => move_task("COMPLETED"),
+    })
+    .await;
+    let (dead, source) = (format!("{url}/123/dead"), format!("{url}/123/source"));
+    let letters = DeadLetterQueue::new(client_config().endpoint_url(&url), dead, source);
+    assert_eq!(letters.redrive(|_| ()).await.expect("moved"), 7);
+    let received = received.lock().expect("not poisoned");
+    let (source, destination) = ("arn:aws:sqs:eu-west-1:123:dead", "arn:aws:sqs:eu-west-1:123:source");
+    assert_eq!(
+        received[1],
+        (
+            "StartMessageMoveTask".to_owned(),
+            json!({"SourceArn": source, "DestinationArn": destination})
+        )
+    );
+    assert_eq!(received.len(), 3, "{received:?}");
+}
+
 #[tokio::test]
 async fn refused_or_failed_redrive_is_an_error() {
     let (refused, actions) = redrive(|action, _| match action {

@@ -6,10 +6,6 @@ use anyhow::{Result, ensure};
 use aws_lambda_events::sqs::SqsEvent;
 use harness::{Proxy, events};
 use lambda_http::{Context, LambdaEvent};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
-};
 use serde_json::{Value, value::to_raw_value};
 use shared::{
     config::Auth,
@@ -48,20 +44,64 @@ impl Statement for BackendPid {
     }
 }
 
+/// Keeps this process and its backends on one CPU: otherwise the scheduler may or may not wake the
+/// other process on another CPU, which doubles the time.
+#[cfg(target_os = "linux")]
+struct OnOneCpu {
+    everywhere: nix::sched::CpuSet,
+}
+
+#[cfg(target_os = "linux")]
+impl OnOneCpu {
+    fn begin(backends: &[i32]) -> Result<Self> {
+        use nix::{
+            sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+            unistd::Pid,
+        };
+
+        let everywhere = sched_getaffinity(Pid::this())?;
+        let mut one = CpuSet::new();
+        one.set(0)?;
+        for pid in backends {
+            sched_setaffinity(Pid::from_raw(*pid), &one)?;
+        }
+        sched_setaffinity(Pid::this(), &one)?;
+        Ok(Self { everywhere })
+    }
+
+    fn end(self) -> Result<()> {
+        Ok(nix::sched::sched_setaffinity(
+            nix::unistd::Pid::this(),
+            &self.everywhere,
+        )?)
+    }
+}
+
+/// macOS cannot bind a process to a CPU: its figures vary more.
+#[cfg(not(target_os = "linux"))]
+struct OnOneCpu;
+
+#[cfg(not(target_os = "linux"))]
+impl OnOneCpu {
+    fn begin(_backends: &[i32]) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn end(self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Measures warm requests, batches and pages.
 pub async fn measure(fixture: &mut Fixture) -> Result<Vec<Row>> {
-    // On one CPU: otherwise the scheduler may or may not wake the other process on another CPU,
-    // which doubles the time.
-    let everywhere = sched_getaffinity(Pid::this())?;
-    let mut one = CpuSet::new();
-    one.set(0)?;
-    let backend = |pid: i32| sched_setaffinity(Pid::from_raw(pid), &one);
-    backend(fixture.database.run(&BackendPid).await?)?;
-    backend(BackendPid.run(&mut fixture.connection).await?)?;
-    sched_setaffinity(Pid::this(), &one)?;
+    let backends = [
+        fixture.database.run(&BackendPid).await?,
+        BackendPid.run(&mut fixture.connection).await?,
+    ];
+    let on_one_cpu = OnOneCpu::begin(&backends)?;
     let mut rows = get_task(fixture).await?;
     rows.push(create_task(fixture).await?);
-    sched_setaffinity(Pid::this(), &everywhere)?;
+    on_one_cpu.end()?;
     for size in [10, 1000] {
         rows.push(batches(fixture, size).await?);
     }

@@ -42,6 +42,8 @@ enum Command {
     Logs,
     /// Start the stack, then rebuild and swap functions on each change
     Dev,
+    /// Build the functions for AWS's Lambda image on this machine, into target/lambda
+    Build,
     /// Serve the routes on http://127.0.0.1:3000 in AWS's Lambda image (needs Docker)
     SamLocal,
     /// Show the costs, ask for confirmation, and deploy to the AWS account that you are logged in
@@ -142,6 +144,7 @@ fn run(command: Command) -> Result<()> {
         Command::Url => up::url(&Stack::started(&settings)?),
         Command::Logs => up::logs(&Stack::started(&settings)?),
         Command::Dev => dev::run(&Stack::local(&settings)?),
+        Command::Build => up::build(&settings.root),
         Command::SamLocal => sam_local::serve(&settings),
         Command::DeploySandbox => sandbox::deploy(&settings),
         Command::DestroySandbox => sandbox::destroy(&settings),

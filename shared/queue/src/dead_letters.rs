@@ -114,7 +114,11 @@ impl DeadLetterQueue {
     /// duplicate is harmless and a lost message is not, and reports its progress.
     pub async fn start_redrive(&self, progress: impl Fn(usize)) -> Result<Redrive, QueueError> {
         let arn = arn(&self.client, &self.url).await?;
-        let started = self.client.start_message_move_task().source_arn(&arn).send().await;
+        // Without a destination, SQS refuses messages that were sent to the dead-letter queue
+        // directly (CouldNotDetermineMessageSource), and LocalStack crashes.
+        let start = self.client.start_message_move_task().source_arn(&arn);
+        let destination = sibling_arn(&arn, &self.source_url);
+        let started = start.destination_arn(destination).send().await;
         let Err(error) = started else {
             return Ok(Redrive::Started { arn });
         };
@@ -216,6 +220,13 @@ async fn arn(client: &Client, url: &str) -> Result<String, QueueError> {
         .attributes()
         .and_then(|all| all.get(&QueueAttributeName::QueueArn));
     arn.cloned().ok_or_else(|| QueueError::new("the queue has no ARN"))
+}
+
+/// The ARN of the queue at this URL, from that of another queue of the same account and region.
+fn sibling_arn(arn: &str, url: &str) -> String {
+    let (account, _) = arn.rsplit_once(':').unwrap_or_default();
+    let (_, name) = url.rsplit_once('/').unwrap_or_default();
+    format!("{account}:{name}")
 }
 
 /// The latest move task of a dead-letter queue.

@@ -1,9 +1,6 @@
 //! `make sam-local`: the routes in containers of AWS's Lambda image, behind `sam local start-api`.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
-use serde_json::json;
 
 use crate::{
     stack::{
@@ -39,17 +36,14 @@ There is no queue: created tasks stay pending. Postgres keeps running afterwards
 "
     );
     let mut command = deploy::sam(&stack.tools, &stack.root, "local")?;
-    command.args(["start-api", "--template-file", "template.yaml"]);
+    // Not the default environment, whose `disable_authorizer` no option can revert.
+    command.args(["start-api", "--config-env", "local", "--template-file", "template.yaml"]);
     command.args(["--host", "127.0.0.1", "--port", &port]);
     command.args(["--docker-network", NETWORK, "--warm-containers", "EAGER"]);
-    // SAM can set only the variables in template.yaml, so the SQS client would try to reach AWS.
-    // This directs it to its own container, where nothing listens.
-    command.args(["--add-host", &format!("sqs.{}.amazonaws.com:127.0.0.1", REGION)]);
+    // See samconfig.toml.
+    command.args(["--add-host", &format!("sqs.{REGION}.amazonaws.com:127.0.0.1")]);
     // Variables whose values in template.yaml SAM cannot resolve.
-    let variables = stack.folder.join("sam-local.json");
-    let values = json!({"DATABASE_URL": containers::DATABASE_URL, "METRICS_NAMESPACE": deploy::STACK_NAME});
-    fs::write(&variables, json!({"Parameters": values}).to_string())?;
-    command.arg("--env-vars").arg(&variables);
+    command.args(["--env-vars", "localstack/sam-local.json"]);
     if stack.settings.auth == Auth::Open {
         // With an authorizer, SAM responds with 401 to requests without a token.
         command.arg("--disable-authorizer");

@@ -1,6 +1,6 @@
 //! The local stack: `make up`, `down`, `clean-data`, `url`, `logs`, `token`.
 
-use std::process::Stdio;
+use std::{path::Path, process::Stdio};
 
 use anyhow::Result;
 
@@ -8,10 +8,10 @@ use crate::{
     stack::{
         Stack, TOKEN_LIFETIME,
         deploy::{STACK_NAME, into_emulator, sam},
-        functions::Profile,
+        functions::{self, Profile},
         start::{self, Deployed, start_and_deploy},
     },
-    tools::terminal::Step,
+    tools::{python::Tools, terminal::Step},
 };
 
 /// `make up`
@@ -21,6 +21,12 @@ pub fn up(stack: &Stack, profile: Profile) -> Result<()> {
     drop(lock);
     announce(&deployed);
     Ok(())
+}
+
+/// `make build`
+pub fn build(root: &Path) -> Result<()> {
+    let log = root.join(".local/logs/build.log");
+    functions::build(&Tools::new(root), root, Profile::Release, &log).map(drop)
 }
 
 /// Prints the URLs and the next commands.

@@ -46,7 +46,8 @@ impl Aws {
     /// The emulator at this URL.
     pub fn new(url: String) -> Self {
         let config = Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(30)))
+            // LocalStack loads each service at its first call: 40 s on a busy machine.
+            .timeout_global(Some(Duration::from_secs(120)))
             .http_status_as_error(false)
             .build();
         Self {
@@ -66,6 +67,18 @@ impl Aws {
         let (status, resources) = self.cloudformation("DescribeStackResources", name)?;
         ensure!(status == 200, "DescribeStackResources failed: {status} {resources}");
         parse_stack(&stacks, &resources).map(Some)
+    }
+
+    /// Deletes the stack of this name and waits until it is gone.
+    pub fn delete_stack(&self, name: &str, at_most: Duration) -> Result<()> {
+        let (status, response) = self.cloudformation("DeleteStack", name)?;
+        ensure!(status == 200, "DeleteStack failed: {status} {response}");
+        let is_gone = || match self.stack(name) {
+            Ok(Some(there)) => there.status == "DELETE_COMPLETE",
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        process::wait_until(at_most, is_gone).with_context(|| format!("the stack {name} was not deleted"))
     }
 
     /// Lambda's digest of the code that a function's callers get; none if the function does not

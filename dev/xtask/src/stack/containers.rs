@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Result, bail, ensure};
@@ -55,6 +56,10 @@ impl Containers {
                 Service::LocalStack => process::ensure_free(self.aws_port, "AWS_PORT", "LocalStack")?,
             }
         }
+        // One after the other: parallel steps would each create the network, or the container of
+        // Postgres, on which LocalStack depends.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _turn = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         process::run(
             self.compose().args(["up", "--detach", "--wait", service.name()]),
             log,
@@ -121,7 +126,7 @@ impl Containers {
         // LocalStack can be started and stopped only with its profile.
         command.args(["--profile", LocalAws::LocalStack.as_str()]);
         command
-            .env("AWS_PORT", self.aws_port.to_string())
+            .env("LOCALSTACK_PORT", self.aws_port.to_string())
             .env("POSTGRES_PORT", self.postgres_port.to_string());
         command
     }
@@ -186,6 +191,39 @@ mod tests {
         let ports = "127.0.0.1:55433->5432/tcp, 4510-4559/tcp, [::1]:4566->4566/tcp";
         assert!(publishes(ports, 55433) && publishes(ports, 4566));
         assert!(!publishes(ports, 5432) && !publishes(ports, 5433) && !publishes("", 4566));
+    }
+
+    #[test]
+    fn containers_are_pinned_and_published_on_loopback_only() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a file");
+        let compose = read("docker-compose.yml");
+        let lines = |key: &str| -> Vec<&str> {
+            compose
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix(key))
+                .collect()
+        };
+        let ports = lines("ports: ");
+        assert_eq!(ports.len(), 3, "{ports:?}");
+        assert!(
+            ports
+                .iter()
+                .all(|ports| ports.starts_with("[\"127.0.0.1:") && !ports.contains(',')),
+            "{ports:?}"
+        );
+        let images = lines("image: ");
+        let is_pinned = |image: &&&str| image.contains("@sha256:") || ["task-api", "task-api-dev"].contains(*image);
+        assert_eq!(images.len(), 4, "{images:?}");
+        assert_eq!(images.iter().filter(is_pinned).count(), 4, "{images:?}");
+        // Docker's socket for LocalStack alone, the last service.
+        let (others, localstack) = compose.split_once("\n  localstack:\n").expect("a service");
+        assert!(!others.contains("docker.sock") && localstack.contains("docker.sock"));
+
+        let toolchain: toml::Table = read("rust-toolchain.toml").parse().expect("TOML");
+        let version = toolchain["toolchain"]["channel"].as_str().expect("a version");
+        let image = format!("\nARG RUST=rust:{version}-slim-bookworm@sha256:");
+        assert!(read("localstack/Dockerfile").contains(&image), "{image}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +23,7 @@ use crate::{
         aws::{Aws, CloudFormationStack, REGION},
         functions::{self, Programs},
         package,
+        settings::LocalAws,
     },
     tools::{
         files, parallel, process,
@@ -32,6 +34,13 @@ use crate::{
 
 /// The name of the CloudFormation stack, as in samconfig.toml.
 pub const STACK_NAME: &str = "task-api";
+
+/// The time limit of a deployment. One to LocalStack takes 40 s, and 155 s on a busy machine. SAM
+/// itself waits for half an hour, even if the stack was rolled back.
+const DEPLOY_LIMIT: Duration = Duration::from_secs(600);
+
+/// The time limit of deleting a stack, which takes seconds.
+const DELETE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A deployment of template.yaml.
 pub struct Deployment<'a> {
@@ -102,7 +111,24 @@ pub fn template(stack: &Stack, deployment: &Deployment) -> Result<bool> {
         Some(sandbox) => template = emulated_sandbox(stack, &template, sandbox.database_url)?,
         None => package::omit_tls_policy(&template)?,
     }
-    sam_deploy(stack, deployment, &template, |doing| step.show(doing))?;
+    if there.is_some() && stack.settings.aws == LocalAws::LocalStack {
+        // LocalStack cannot update AWS::Lambda::Alias: the update would be rolled back, and leave
+        // functions without their alias. Deploying again is also the way out of a failed state.
+        step.show(&format!(
+            "deleting the previous stack, which LocalStack cannot update (at most {} s)",
+            DELETE_LIMIT.as_secs()
+        ));
+        aws.delete_stack(deployment.name, DELETE_LIMIT)
+            .with_context(|| start_afresh(stack))?;
+    }
+    sam_deploy(stack, deployment, &template, |doing| step.show(doing)).with_context(|| {
+        let status = match aws.stack(deployment.name) {
+            Ok(Some(there)) => format!("the stack {} is {}", deployment.name, there.status),
+            Ok(None) => format!("there is no stack {}", deployment.name),
+            Err(error) => format!("{error:#}"),
+        };
+        format!("template.yaml was not deployed; {status}. {}", start_afresh(stack))
+    })?;
     let there = aws.stack(deployment.name)?;
     let there = there.with_context(|| format!("SAM succeeded, but there is no stack {}", deployment.name))?;
     Record::of(inputs, there, &functions).write(&file)?;
@@ -160,11 +186,27 @@ fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, show: imp
     command.args(&deployment.parameters);
     into_emulator(&mut command, stack);
     let log = stack.log(&format!("deploy-{}", deployment.name));
-    process::run(&mut command, &log, |line| {
-        if line.starts_with("Uploading") || line.starts_with("Waiting") {
+    process::run_within(Some(DEPLOY_LIMIT), &mut command, &log, |line| {
+        if line.starts_with("Uploading") {
             show(line);
+        } else if line.starts_with("Waiting") {
+            show(&format!("{line} (at most {} s)", DEPLOY_LIMIT.as_secs()));
         }
     })
+}
+
+/// What to do if a deployment failed for a reason that is not in the template.
+fn start_afresh(stack: &Stack) -> &'static str {
+    match stack.settings.aws {
+        LocalAws::LocalStack => {
+            "To deploy to an empty LocalStack (Postgres keeps the tasks): make down AWS=localstack, \
+             then make up AWS=localstack"
+        }
+        LocalAws::Ministack => {
+            "If the template is not the reason: make down, then make up; or, if the data may be deleted, \
+             make clean-data, then make up"
+        }
+    }
 }
 
 impl Record {

@@ -69,8 +69,12 @@ impl Emulator {
             }
         }
         command
-            // The default is all interfaces.
-            .env("BIND_HOST", "127.0.0.1")
+            // The emulator's default is all interfaces. docker-compose.yml sets them in its
+            // container, and publishes the port on the loopback interface only.
+            .env(
+                "BIND_HOST",
+                std::env::var("BIND_HOST").unwrap_or_else(|_| "127.0.0.1".to_owned()),
+            )
             .env("GATEWAY_PORT", self.port.to_string())
             // For the SDK in the functions.
             .env("AWS_ENDPOINT_URL", self.url())

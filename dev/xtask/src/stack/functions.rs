@@ -10,11 +10,18 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::tools::{
-    process,
-    python::{Tool, Tools},
-    terminal::Step,
+use crate::{
+    stack::parameters,
+    tools::{
+        files, process,
+        python::{Tool, Tools},
+        terminal::Step,
+    },
 };
+
+/// The parameters of template.yaml for the programs in target/lambda, which samconfig.toml names for
+/// a bare `sam local start-api`. SAM's error without it is this name.
+const SAM_LOCAL_PARAMETERS: &str = "target/lambda/made-by-make-build.yaml";
 
 /// A build profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +120,21 @@ pub fn build_release(tools: &Tools, root: &Path, options: &[impl AsRef<OsStr>], 
         command.env("HOME", root.join(".local"));
     }
     command.args(["lambda", "build", "--release"]).args(options);
+    let parameters = root.join(SAM_LOCAL_PARAMETERS);
+    files::remove_if_exists(fs::remove_file(&parameters))?;
     process::run(&mut command, log, |line| {
         let line = line.trim_start();
         if line.starts_with("Compiling") {
             step.show(line);
         }
     })?;
+    let is_for_arm64 = options.iter().any(|option| option.as_ref() == "--arm64");
+    let architecture = match is_for_arm64 {
+        true => "arm64",
+        false => parameters::architecture(),
+    };
+    fs::write(&parameters, parameters::sam_local(architecture))
+        .with_context(|| format!("cannot write {}", parameters.display()))?;
     step.done("compiled for AWS: target/lambda");
     Ok(())
 }
@@ -195,6 +211,7 @@ fn crates(line: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stack::containers;
 
     #[test]
     fn cargo_progress_is_parsed() {
@@ -206,6 +223,24 @@ mod tests {
         for other in ["   Compiling syn v2.0.119", "Building [", "    Building [=>] x/2", ""] {
             assert_eq!(crates(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn bare_sam_local_uses_parameters_of_build() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let config = fs::read_to_string(root.join("samconfig.toml")).expect("a file");
+        let config: toml::Table = config.parse().expect("TOML");
+        let bare = &config["default"]["local_start_api"]["parameters"];
+        assert_eq!(
+            bare["parameter_overrides"].as_str(),
+            Some(format!("file://{SAM_LOCAL_PARAMETERS}").as_str())
+        );
+        // As in `make sam-local`.
+        assert_eq!(bare["docker_network"].as_str(), Some(containers::NETWORK));
+        let variables = bare["env_vars"].as_str().expect("a file");
+        let variables = fs::read_to_string(root.join(variables)).expect("a file");
+        let variables: serde_json::Value = serde_json::from_str(&variables).expect("JSON");
+        assert_eq!(variables["Parameters"]["DATABASE_URL"], containers::DATABASE_URL);
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub fn local(stack: &Stack, local: &Local) -> Result<Vec<String>> {
     ])
 }
 
+/// The parameters of a bare `sam local start-api`, in YAML: those of [`local`] that matter to an
+/// open API.
+pub fn sam_local(architecture: &str) -> String {
+    format!("Environment: local\nArchitecture: {architecture}\nAuth: open\nCorsAllowOrigins: \"{LOCAL_ORIGINS}\"\n")
+}
+
 /// The sandbox's parameters, as SAM takes them; in quotes, because it rejects empty values
 /// otherwise.
 pub fn sandbox(choices: &BTreeMap<String, String>) -> Vec<String> {

@@ -11,10 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::{
-    sys::{
-        signal::{Signal, kill},
-        statvfs::statvfs,
-    },
+    sys::signal::{Signal, kill},
     unistd::{Pid, User, geteuid},
 };
 use sqlx::{Connection, PgConnection};
@@ -270,7 +267,10 @@ fn in_memory(folder: &Path) -> PathBuf {
 
 /// True if there is enough memory for the tests' data (one or two GB) and for compiling at the same
 /// time.
+#[cfg(target_os = "linux")]
 fn memory_is_roomy() -> bool {
+    use nix::sys::statvfs::statvfs;
+
     const GIB: u64 = 1 << 30;
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -278,6 +278,12 @@ fn memory_is_roomy() -> bool {
     });
     let free = statvfs("/dev/shm").map_or(0, |shm| shm.blocks_available() * shm.fragment_size());
     available.is_some_and(|kib| kib * 1024 >= 8 * GIB) && free >= 4 * GIB
+}
+
+/// Other systems have no folder in memory.
+#[cfg(not(target_os = "linux"))]
+fn memory_is_roomy() -> bool {
+    false
 }
 
 fn short_hash(path: &Path) -> String {

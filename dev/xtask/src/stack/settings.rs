@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{stack::functions::Profile, tools::files};
@@ -160,6 +160,19 @@ impl StackSettings {
         })
     }
 
+    /// Fails if a stack with these settings would not work. Commands that stop or inspect a stack do
+    /// not check this.
+    pub fn ensure_deployable(&self) -> Result<()> {
+        ensure!(
+            (self.aws, self.auth) != (LocalAws::LocalStack, Auth::Closed),
+            "AWS=localstack cannot serve the closed API: LocalStack's free image runs no authorizer, so every request \
+             would get a 401, even with a valid token.\n\
+             Deploy the open API there: make up AWS=localstack AUTH=open. Or the closed one to the emulator: \
+             make up AWS=ministack AUTH=closed"
+        );
+        Ok(())
+    }
+
     /// The settings that `make up` has saved; none before the first one and after
     /// `make clean-data`.
     pub fn saved(root: &Path) -> Result<Option<Self>> {
@@ -240,6 +253,27 @@ mod tests {
         assert_eq!(StackSettings::saved(&root).expect("read"), Some(settings));
         let mode = fs::metadata(StackSettings::file(&root)).expect("a file").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn closed_api_on_localstack_is_refused_with_reason() {
+        for aws in [LocalAws::Ministack, LocalAws::LocalStack] {
+            for auth in [Auth::Open, Auth::Closed] {
+                let settings = StackSettings {
+                    aws,
+                    auth,
+                    ..StackSettings::default()
+                };
+                let refused = settings.ensure_deployable().err().map(|error| error.to_string());
+                match (aws, auth) {
+                    (LocalAws::LocalStack, Auth::Closed) => {
+                        let text = refused.expect("it is refused");
+                        assert!(text.contains("authorizer") && text.contains("AUTH=open"), "{text}");
+                    }
+                    _ => assert_eq!(refused, None),
+                }
+            }
+        }
     }
 
     #[test]

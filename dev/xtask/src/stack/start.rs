@@ -64,6 +64,7 @@ pub fn deployed(stack: &Stack) -> Result<Deployed> {
 /// Starts Postgres and the emulator, deploys template.yaml and builds the functions, in parallel;
 /// then migrates the database and deploys the functions' code. Skips what is running or up to date.
 pub fn start_and_deploy(stack: &Stack, profile: Profile) -> Result<(Deployed, Programs)> {
+    stack.settings.ensure_deployable()?;
     let mut programs = Programs::new();
     let database_url = stack.database_url()?;
     let deployment = local_deployment(stack, deploy::STACK_NAME, &database_url, stack.settings.auth)?;

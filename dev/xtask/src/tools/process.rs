@@ -9,7 +9,11 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -64,7 +68,17 @@ pub fn are_terminated() -> bool {
 /// Runs a program to completion. Its output goes to `log` and, line by line, to `on_line`; if it
 /// fails, the last lines are part of the error. Lines that the program overwrites (progress) go to
 /// `on_line` only.
-pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
+pub fn run(command: &mut Command, log: &Path, on_line: impl FnMut(&str)) -> Result<()> {
+    run_within(None, command, log, on_line)
+}
+
+/// The same with a time limit, after which the program is killed.
+pub fn run_within(
+    limit: Option<Duration>,
+    command: &mut Command,
+    log: &Path,
+    mut on_line: impl FnMut(&str),
+) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     fs::create_dir_all(log.parent().context("the log has no parent folder")?)?;
     let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -89,21 +103,39 @@ pub fn run(command: &mut Command, log: &Path, mut on_line: impl FnMut(&str)) -> 
 
     let mut lines = Vec::new();
     let mut reader = BufReader::new(reader);
-    while let Some((line, is_whole)) = next_line(&mut reader)? {
-        on_line(&line);
-        if is_whole {
-            writeln!(file, "{line}")?;
-            lines.push(line);
+    let is_late = AtomicBool::new(false);
+    let status = thread::scope(|scope| -> Result<_> {
+        // Dropped at the end of this closure, which ends the thread.
+        let (_running, ended) = mpsc::channel::<()>();
+        let is_late = &is_late;
+        if let Some(limit) = limit {
+            scope.spawn(move || {
+                if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    is_late.store(true, Ordering::Relaxed);
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+            });
         }
-    }
-    let status = child.wait()?;
+        while let Some((line, is_whole)) = next_line(&mut reader)? {
+            on_line(&line);
+            if is_whole {
+                writeln!(file, "{line}")?;
+                lines.push(line);
+            }
+        }
+        Ok(child.wait()?)
+    })?;
     if let Some(running) = running().as_mut() {
         running.retain(|running| *running != pid);
     }
     if !status.success() {
         let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
+        let failed = match limit {
+            Some(limit) if is_late.into_inner() => format!("did not end within {} s", limit.as_secs()),
+            _ => format!("failed ({status})"),
+        };
         bail!(
-            "{name} failed ({status}). Its last lines (full output: {}):\n    {tail}",
+            "{name} {failed}. Its last lines (full output: {}):\n    {tail}",
             log.display()
         );
     }
@@ -296,6 +328,28 @@ mod tests {
             text.contains(&log.display().to_string()) && !text.contains("\n    70\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn program_beyond_its_time_limit_is_killed() {
+        let log = folder("limit").join("log");
+        let limit = Duration::from_secs(1);
+        let started = Instant::now();
+        let error = run_within(Some(limit), &mut sh("echo waiting; exec sleep 60"), &log, |_| {})
+            .expect_err("it is killed")
+            .to_string();
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(
+            error.contains("did not end within 1 s") && error.ends_with("waiting"),
+            "{error}"
+        );
+
+        let started = Instant::now();
+        let limit = Some(Duration::from_secs(60));
+        run_within(limit, &mut sh("echo done"), &log, |_| {}).expect("it succeeds");
+        let error = run_within(limit, &mut sh("exit 3"), &log, |_| {}).expect_err("it fails");
+        assert!(error.to_string().contains("failed (exit status: 3)"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(30), "it waits for the limit");
     }
 
     #[test]
