@@ -55,8 +55,9 @@ impl Audit {
             -- As its owner: the functions' roles have no privileges on this table.
             create or replace function chaos_log() returns trigger language plpgsql security definer as $$
             begin
-                insert into chaos_log (task_id, status, fencing_token) values (new.id, new.status, new.fencing_token);
-                if new.status = 'processing' then
+                insert into chaos_log (task_id, status, fencing_token)
+                values (new.id, shown_status(new.status, new.lease_expires_at)::task_status, new.fencing_token);
+                if new.lease_expires_at is not null then
                     perform pg_sleep(0.01);
                 end if;
                 return null;
@@ -65,7 +66,7 @@ impl Audit {
                 after update on tasks for each row
                 when (new.title like 'chaos %'
                       and (old.status <> new.status or old.fencing_token <> new.fencing_token)
-                      and new.status <> 'pending')
+                      and shown_status(new.status, new.lease_expires_at) <> 'pending')
                 execute function chaos_log()";
         sqlx::raw_sql(install).execute(&mut stack.connect().await?).await?;
         Ok(Self {

@@ -67,14 +67,17 @@ pub async fn task(pool: &PgPool, title: &str) -> i64 {
         .expect("the task is inserted")
 }
 
-/// The task's row as JSON, or null.
+/// The task's row as JSON, with the status that clients see, or null.
 pub async fn row(pool: &PgPool, id: i64) -> Value {
-    sqlx::query_scalar::<_, Value>("select to_jsonb(tasks) from tasks where id = $1")
-        .bind(id)
-        .fetch_optional(pool)
-        .await
-        .expect("the query is valid")
-        .unwrap_or_default()
+    sqlx::query_scalar::<_, Value>(
+        "select to_jsonb(tasks) || jsonb_build_object('status', shown_status(status, lease_expires_at))
+         from tasks where id = $1",
+    )
+    .bind(id)
+    .fetch_optional(pool)
+    .await
+    .expect("the query is valid")
+    .unwrap_or_default()
 }
 
 /// The number of tasks.

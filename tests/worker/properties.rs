@@ -55,8 +55,10 @@ impl Case {
     }
 
     async fn row(&mut self, id: TaskId) -> Value {
-        let row =
-            "select to_jsonb(tasks) || jsonb_build_object('leased', lease_expires_at > now()) from tasks where id = $1";
+        let row = "select to_jsonb(tasks) || jsonb_build_object(
+                       'leased', lease_expires_at > now(), 'status', shown_status(status, lease_expires_at)
+                   )
+                   from tasks where id = $1";
         let row: Option<Value> = sqlx::query_scalar(row)
             .bind(id.get())
             .fetch_optional(&mut self.inspect)

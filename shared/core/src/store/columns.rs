@@ -10,7 +10,7 @@ macro_rules! with_task_columns {
             id r#"id as "id!: TaskId""#,
             title r#"title as "title!: Title""#,
             description r#"description as "description?: Description""#,
-            status r#"status::text as "status!: StoredStatus""#,
+            status r#"shown_status(status, lease_expires_at) as "status!: StoredStatus""#,
             result r#"result as "result?""#,
             attempts r#"attempts as "attempts!""#,
             created_at r#"created_at as "created_at!""#,

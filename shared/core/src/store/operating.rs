@@ -102,10 +102,15 @@ impl Statement for ReadOverview {
                    from tasks
                    where settled_at >= date_trunc('minute', now()) - interval '29 minutes'
                    group by 1
+               ), leased as (
+                   select count(*) as tasks
+                   from tasks
+                   where status in ('pending', 'processing') and lease_expires_at is not null
                ), by_status as (
                    select coalesce(sum(tasks), 0) as total,
-                          coalesce(sum(tasks) filter (where status = 'pending'), 0) as pending,
-                          coalesce(sum(tasks) filter (where status = 'processing'), 0) as processing,
+                          coalesce(sum(tasks) filter (where status in ('pending', 'processing')), 0)
+                              - (select tasks from leased) as pending,
+                          (select tasks from leased) as processing,
                           coalesce(sum(tasks) filter (where status = 'completed'), 0) as completed,
                           coalesce(sum(tasks) filter (where status = 'failed'), 0) as failed
                    from (select status, count(*) as tasks from tasks group by status) as counted
@@ -116,7 +121,7 @@ impl Statement for ReadOverview {
                            'oldest_pending_seconds', (
                                select extract(epoch from now() - min(requested_at))
                                from tasks
-                               where status = 'pending'
+                               where status = 'pending' and lease_expires_at is null
                            )
                        )
                        from by_status

@@ -74,21 +74,32 @@ impl Statement for Claim<'_> {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let ids: Vec<i64> = self.requests.iter().map(|request| request.id.get()).collect();
         let sent_at: Vec<Option<OffsetDateTime>> = self.requests.iter().map(|request| request.sent_at).collect();
-        // `found` shows the tasks as of the start of the statement. A task that is claimable there
-        // but was not claimed was locked, or claimed since.
+        // Lateral forces one index lookup per task, whatever the statistics say: they are those of a
+        // moment without or with many waiting tasks. The update finds the rows that were just
+        // locked where they are (`ctid`), without another lookup. It leaves the stored status as it
+        // is (the lease makes a task `processing`) and so every indexed column: a HOT update.
+        //
+        // `found` shows the other tasks as of the start of the statement. A task that is claimable
+        // there but was not claimed was locked, or has changed since.
         let rows = query_tasks_and_more!(
             "with requested as (
-                   select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
+                   select *
+                   from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
+                   order by id
                ), claimable as (
-                   select tasks.id
-                   from tasks join requested using (id)
-                   where status = 'pending'
-                      or status = 'processing' and lease_expires_at <= now()
-                      or status = 'failed' and settled_at < sent_at
-                   for update of tasks skip locked
+                   select task.ctid
+                   from requested cross join lateral (
+                       select tasks.ctid
+                       from tasks
+                       where tasks.id = requested.id
+                         and (status in ('pending', 'processing')
+                                 and (lease_expires_at is null or lease_expires_at <= now())
+                              or status = 'failed' and settled_at < sent_at)
+                       for update skip locked
+                   ) as task
                ), claimed as (
                    update tasks
-                   set status = 'processing',
+                   set status = 'pending',
                        result = null,
                        attempts = case when status = 'failed' then 1 else attempts + 1 end,
                        fencing_token = fencing_token + 1,
@@ -99,7 +110,7 @@ impl Statement for Claim<'_> {
                        version = version + 1,
                        updated_at = now()
                    from claimable
-                   where tasks.id = claimable.id
+                   where tasks.ctid = claimable.ctid
                    returning tasks.*
                )
                select",
@@ -107,14 +118,21 @@ impl Statement for Claim<'_> {
                from (
                    select claimed.*, true as is_claimed, false as is_claimable from claimed
                    union all
-                   select tasks.*, false, coalesce(
-                       status = 'pending'
-                       or status = 'processing' and lease_expires_at <= now()
-                       or status = 'failed' and settled_at < sent_at,
-                       false
-                   )
-                   from tasks join requested using (id)
-                   where id not in (select id from claimed)
+                   select found.*
+                   from (
+                       select * from requested where id not in (select id from claimed)
+                   ) as rest cross join lateral (
+                       select tasks.*, false, coalesce(
+                           status in ('pending', 'processing')
+                               and (lease_expires_at is null or lease_expires_at <= now())
+                           or status = 'failed' and settled_at < sent_at,
+                           false
+                       )
+                       from tasks
+                       where tasks.id = rest.id
+                       -- Keeps the lookups lateral.
+                       offset 0
+                   ) as found
                ) as found"#,
             &ids,
             &sent_at as &[Option<OffsetDateTime>],
@@ -185,14 +203,13 @@ impl Statement for Settle<'_> {
                    order by id
                ), current as (
                    select task.id, outcome.status, outcome.result
-                   -- Lateral forces one index lookup per outcome. Statistics show almost no `processing` rows, so the
-                   -- planner would otherwise scan and join them all.
+                   -- Lateral forces one index lookup per outcome, whatever the statistics say.
                    from outcome cross join lateral (
                        select tasks.id
                        from tasks
                        where tasks.id = outcome.id
                          and tasks.fencing_token = outcome.fencing_token
-                         and tasks.status = 'processing'
+                         and tasks.lease_expires_at is not null
                        for update
                    ) as task
                )

@@ -70,7 +70,7 @@ impl Statement for TakeDue {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let rows = query_due!(
             r#"with due as (
-                   select id, status = 'processing' and attempts >= $4 as discarded
+                   select id, lease_expires_at is not null and attempts >= $4 as discarded
                    from tasks
                    where "#,
             r#"    order by enqueued_at nulls first, id

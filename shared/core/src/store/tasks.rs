@@ -5,7 +5,10 @@
 
 use sqlx::PgConnection;
 
-use super::{Statement, columns::query_tasks};
+use super::{
+    Statement,
+    columns::{query_tasks, query_tasks_and_more, task_of},
+};
 use crate::domain::{
     Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, StoredStatus, Task, TaskId, TaskPatch,
     Title,
@@ -78,7 +81,14 @@ impl Statement for Find<'_> {
     }
 }
 
-/// Lists one page of tasks. Takes a second round trip if the tasks are counted.
+/// Lists one page of tasks. Takes a second round trip if the tasks are counted, and up to two more
+/// for a text that few of the next titles contain.
+///
+/// A page costs no more in a larger table. Without a sparse filter it is a walk along an index. With
+/// one (a text, or `processing`: an index of leases would cost every claim), the walk examines at
+/// most [`WALK`] tasks. That fills the page with a frequent text; a rare one is looked up in the
+/// index of the titles. For a rare text of frequent parts that would read most of the index:
+/// such a page ends early, and the next one continues where it ended.
 pub struct List<'a> {
     pub page: &'a Page,
     /// The tasks that the caller can access.
@@ -97,66 +107,229 @@ pub struct Listed {
     pub total: Option<i64>,
 }
 
+/// How many tasks a page with a sparse filter examines at most (a millisecond per thousand).
+pub const WALK: i64 = 5000;
+
+/// How many titles may have all parts of a text that is looked up in the index, estimated (a
+/// millisecond or two per thousand).
+const MAX_CANDIDATES: i64 = 10_000;
+
+/// The result of a walk.
+struct Walked {
+    /// The matches in the order of the walk, one more than the page contains if another follows.
+    tasks: Vec<Task>,
+    /// The last examined task, if the walk ended because it had examined [`WALK`] tasks.
+    reached: Option<Cursor>,
+}
+
 /// A page of tasks along an index: one statement for each combination of filters, because a single
 /// statement ("status is null or ...") would need one plan that suits every combination. Macros
 /// generate them instead of `QueryBuilder`, so that sqlx checks each against the schema, and .sqlx
 /// contains the text for the tests of their plans.
 ///
 /// A filter consists of its value and the text with and without one; `*` is the next free argument.
-macro_rules! query_page {
+/// The last step hands the text and the arguments over to `$query`.
+macro_rules! filtered {
     (
-        $page:tt [$number:literal $($numbers:literal)*] [$($text:literal)+] [$($argument:expr),*]
+        $query:ident $fixed:tt [$number:literal $($numbers:literal)*] [$($text:literal)*] [$($argument:expr),*]
         [$value:ident = $filter:expr, $with:literal $(* $more:literal)+, $as:expr, else $without:literal]
         $($filters:tt)*
     ) => {
         match $filter {
-            Some($value) => query_page!(
-                $page [$($numbers)*] [$($text)+ $with $($number $more)+] [$($argument,)* $as] $($filters)*
+            Some($value) => filtered!(
+                $query $fixed [$($numbers)*] [$($text)* $with $($number $more)+] [$($argument,)* $as] $($filters)*
             ),
-            None => query_page!(
-                $page [$number $($numbers)*] [$($text)+ $without] [$($argument),*] $($filters)*
+            None => filtered!(
+                $query $fixed [$number $($numbers)*] [$($text)* $without] [$($argument),*] $($filters)*
             ),
         }
     };
-    (($page:expr, $from:expr, $connection:expr) [$($free:literal)*] [$($text:literal)+] [$($argument:expr),*]) => {
-        query_tasks!(
-            "select",
-            "from tasks where id " $($text)+ " offset $2 limit $3",
-            $from,
-            $page.skip,
-            // One more than the page contains, to detect whether another page follows.
-            $page.limit + 1
-            $(, $argument)*
-        )
-        .fetch_all($connection)
-        .await
+    ($query:ident $fixed:tt [$($free:literal)*] [$($text:literal)*] [$($argument:expr),*]) => {
+        $query!($fixed [$($text)*] [$($argument),*])
     };
 }
 
 impl List<'_> {
     /// The tasks from an id on, in descending or ascending order.
-    async fn walk(&self, down: bool, from: i64, connection: &mut PgConnection) -> Result<Vec<Task>, sqlx::Error> {
+    async fn walk(&self, down: bool, from: i64, connection: &mut PgConnection) -> Result<Walked, sqlx::Error> {
         let page = self.page;
         let Filter { status, title } = &page.filter;
-        // Not `created_by = ..` for the caller's own tasks: the order would then be by id alone,
-        // which the primary key also provides, and the planner walks the primary key past the tasks
-        // of all users if it expects the caller's own among the first. It is wrong if they are the
-        // last of a million.
+        // One more than the page contains, to detect whether another page follows.
+        let limit = page.limit + 1;
+        // A leased task is stored as pending.
+        let stored = status.map(|status| {
+            if status == Status::Processing {
+                Status::Pending
+            } else {
+                status
+            }
+        });
+        let is_sparse = title.is_some() || *status == Some(Status::Processing);
+        if !is_sparse {
+            macro_rules! query_page {
+                ([$from:literal] [$($text:literal)*] [$($argument:expr),*]) => {
+                    query_tasks!(
+                        "select",
+                        "from tasks where id " $from $($text)* " offset $2 limit $3",
+                        from,
+                        page.skip,
+                        limit
+                        $(, $argument)*
+                    )
+                    .fetch_all(connection)
+                    .await
+                };
+            }
+            // Not `created_by = ..` for the caller's own tasks: the order would then be by id alone,
+            // which the primary key also provides, and the planner walks the primary key past the
+            // tasks of all users if it expects the caller's own among the first. It is wrong if they
+            // are the last of a million.
+            macro_rules! walk {
+                ($from:literal, $order:literal, $order_of_own:literal) => {
+                    filtered!(
+                        query_page [$from] ["$4" "$5"] [] []
+                        [status = stored, " and status = " * "::text::task_status and lease_expires_at is null",
+                            status.as_str(), else ""]
+                        [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner,
+                            else $order]
+                    )
+                };
+            }
+            let tasks = if down {
+                walk!("< $1", " order by id desc", "]) order by created_by desc, id desc")
+            } else {
+                walk!("> $1", " order by id asc", "]) order by created_by asc, id asc")
+            };
+            return Ok(Walked {
+                tasks: tasks?,
+                reached: None,
+            });
+        }
+
+        let is_leased = status.map(|status| status == Status::Processing);
+        // The task that the walk ends with is always returned, whether it matches or not.
+        macro_rules! query_page {
+            ([$from:literal] [$($text:literal)*] [$($argument:expr),*]) => {
+                query_tasks_and_more!(
+                    "select",
+                    r#", is_match as "is_match!", is_last as "is_last!"
+                       from (
+                           select *,
+                                  ($4::text is null or position(folded($4) in folded(title)) > 0)
+                                  and ($5::boolean is null or (lease_expires_at is not null) = $5) as is_match,
+                                  row_number() over () = $3 as is_last
+                           from (select * from tasks where id "# $from $($text)* " limit $2",
+                    from,
+                    page.skip + limit,
+                    WALK,
+                    title.as_deref(),
+                    is_leased
+                    $(, $argument)*
+                )
+                .fetch_all(connection)
+                .await
+                .map(|rows| {
+                    let reached = rows.last().filter(|row| row.is_last).map(|row| Cursor(row.id));
+                    let skip = usize::try_from(page.skip).unwrap_or(usize::MAX);
+                    let matches = rows.into_iter().filter(|row| row.is_match).skip(skip);
+                    (matches.map(|row| task_of!(row)).collect(), reached)
+                })
+            };
+        }
         macro_rules! walk {
             ($from:literal, $order:literal, $order_of_own:literal) => {
-                query_page!(
-                    (page, from, connection) ["$4" "$5" "$6"] [$from] []
-                    [title = title, " and bigrams(title) @> bigrams(" * ") and position(folded(" * ") in folded(title)) > 0",
-                        title, else ""]
-                    [status = status, " and status = " * "::text::task_status", status.as_str(), else ""]
+                filtered!(
+                    query_page [$from] ["$6" "$7"] [] []
+                    [status = stored, " and status = " * "::text::task_status", status.as_str(), else ""]
                     [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner, else $order]
                 )
             };
         }
-        if down {
-            walk!("< $1", " order by id desc", "]) order by created_by desc, id desc")
+        let (tasks, reached) = if down {
+            walk!(
+                "< $1",
+                " order by id desc limit $3) as tasks) as tasks where is_match or is_last order by id desc",
+                "]) order by created_by desc, id desc limit $3) as tasks) as tasks
+                 where is_match or is_last order by created_by desc, id desc"
+            )
         } else {
-            walk!("> $1", " order by id asc", "]) order by created_by asc, id asc")
+            walk!(
+                "> $1",
+                " order by id asc limit $3) as tasks) as tasks where is_match or is_last order by id asc",
+                "]) order by created_by asc, id asc limit $3) as tasks) as tasks
+                 where is_match or is_last order by created_by asc, id asc"
+            )
+        }?;
+        Ok(Walked { tasks, reached })
+    }
+
+    /// True if the index of the titles finds few of them for a text. Estimated from titles that are
+    /// evenly distributed over all ids, because the statistics of the table may be old.
+    async fn is_selective(&self, title: &str, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"with sample as materialized (
+                   select folded(near.title) as title
+                   from (select coalesce(max(task_id), 0) as last from task_titles) as titles
+                        cross join generate_series(0, 127) as n
+                        cross join lateral (
+                            select title from task_titles where task_id > last * n / 128 order by task_id limit 16
+                        ) as near
+               )
+               -- The rarest part bounds what the index reads.
+               select min(titles) * (select coalesce(max(task_id), 0) from task_titles)
+                          <= $2 * (select count(*) from sample) as "is_selective!"
+               from unnest(search_parts($1)) as part
+                    cross join lateral (
+                        select count(*) as titles from sample where position(part in sample.title) > 0
+                    ) as counted"#,
+            title,
+            MAX_CANDIDATES,
+        )
+        .fetch_one(connection)
+        .await
+    }
+
+    /// The tasks whose title contains a text, from an id on, by the index of the titles.
+    async fn search(
+        &self,
+        title: &str,
+        down: bool,
+        from: i64,
+        connection: &mut PgConnection,
+    ) -> Result<Vec<Task>, sqlx::Error> {
+        let page = self.page;
+        let status = page.filter.status;
+        // Materialized and unordered, so that the planner cannot walk the list instead. The tasks are
+        // then looked up one by one, in order, until the page is full.
+        macro_rules! query_page {
+            ($from:literal, $order:literal) => {
+                query_tasks!(
+                    "with found as materialized (
+                         select task_id
+                         from task_titles
+                         where title_parts(title) collate \"C\" @> search_parts($4)
+                           and position(folded($4) in folded(title)) > 0
+                     )
+                     select",
+                    "from found cross join lateral (select * from tasks where id = task_id offset 0) as tasks
+                     where task_id " $from " and ($5::text is null or shown_status(status, lease_expires_at) = $5)
+                       and ($6::text is null or created_by = $6)
+                     order by task_id " $order " offset $2 limit $3",
+                    from,
+                    page.skip,
+                    page.limit + 1,
+                    title,
+                    status.map(Status::as_str),
+                    self.access.owner(),
+                )
+                .fetch_all(connection)
+                .await
+            };
+        }
+        if down {
+            query_page!("< $1", "desc")
+        } else {
+            query_page!("> $1", "asc")
         }
     }
 
@@ -171,9 +344,14 @@ impl List<'_> {
                 let total = sqlx::query_scalar!(
                     r#"select count(*) as "count!"
                        from tasks
-                       where ($1::text is null or status = $1::text::task_status)
+                       where ($1::text is null or shown_status(status, lease_expires_at) = $1)
                          and ($2::text is null
-                              or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
+                              or id in (
+                                  select task_id
+                                  from task_titles
+                                  where title_parts(title) collate "C" @> search_parts($2)
+                                    and position(folded($2) in folded(title)) > 0
+                              ))"#,
                     filter.status.map(Status::as_str),
                     filter.title,
                 );
@@ -184,9 +362,14 @@ impl List<'_> {
                     r#"select count(*) as "count!"
                        from tasks
                        where created_by = $3
-                         and ($1::text is null or status = $1::text::task_status)
+                         and ($1::text is null or shown_status(status, lease_expires_at) = $1)
                          and ($2::text is null
-                              or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
+                              or id in (
+                                  select task_id
+                                  from task_titles
+                                  where title_parts(title) collate "C" @> search_parts($2)
+                                    and position(folded($2) in folded(title)) > 0
+                              ))"#,
                     filter.status.map(Status::as_str),
                     filter.title,
                     owner,
@@ -216,9 +399,19 @@ impl Statement for List<'_> {
             Start::First => 0,
             Start::After(Cursor(id)) | Start::Before(Cursor(id)) => id.get(),
         };
-        let mut tasks = self.walk(down, from, connection).await?;
+        let Walked { mut tasks, mut reached } = self.walk(down, from, connection).await?;
         let limit = usize::try_from(*limit).expect("a page's limit is small and positive");
-        let is_more = tasks.len() > limit;
+        if let (Some(title), Some(_)) = (&self.page.filter.title, reached)
+            && tasks.len() <= limit
+            && self.is_selective(title, connection).await?
+        {
+            tasks = self.search(title, down, from, connection).await?;
+            reached = None;
+        }
+        // A walk that ended early has another page, which continues there.
+        let is_full = tasks.len() > limit;
+        let is_more = is_full || reached.is_some();
+        let reached = reached.filter(|_| !is_full);
         tasks.truncate(limit);
         if backwards {
             tasks.reverse();
@@ -230,8 +423,14 @@ impl Statement for List<'_> {
             Start::Before(_) => (is_more, true),
         };
         Ok(Listed {
-            previous: tasks.first().filter(|_| is_previous).map(|first| Cursor(first.id)),
-            next: tasks.last().filter(|_| is_next).map(|last| Cursor(last.id)),
+            previous: match reached {
+                Some(reached) if backwards => Some(reached),
+                _ => tasks.first().filter(|_| is_previous).map(|first| Cursor(first.id)),
+            },
+            next: match reached {
+                Some(reached) if !backwards => Some(reached),
+                _ => tasks.last().filter(|_| is_next).map(|last| Cursor(last.id)),
+            },
             tasks,
             total: self.total(connection).await?,
         })
@@ -302,7 +501,11 @@ impl Statement for Update<'_> {
             "update tasks set
                 title = coalesce($2, title),
                 description = case when $3 then $4 else description end,
-                status = coalesce($5::text::task_status, status),
+                status = case
+                    when $5::text is null then status
+                    when $5::text = 'processing' then 'pending'
+                    else $5::text::task_status
+                end,
                 attempts = case
                     when $5::text = 'pending' then 0
                     when $5::text = 'processing' and lease_expires_at is null then 0

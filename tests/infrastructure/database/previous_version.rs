@@ -1,0 +1,170 @@
+//! The statements of the version before migration 12, on the schema of this one: both versions run
+//! during a deployment, and the previous one alone after a rollback.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::{
+    domain::{Status, TaskId},
+    store::processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
+};
+use sqlx::{PgPool, Row};
+
+use crate::support::{App, database, execute, row, task};
+
+const CLAIM: &str = "
+    with requested as (
+    select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
+    ), claimable as (
+    select tasks.id from tasks join requested using (id)
+    where status = 'pending' or status = 'processing' and lease_expires_at <= now() or status = 'failed' and settled_at < sent_at
+    for update of tasks skip locked
+    ), claimed as (
+    update tasks set status = 'processing', result = null,
+    attempts = case when status = 'failed' then 1 else attempts + 1 end, fencing_token = fencing_token + 1,
+    lease_expires_at = now() + make_interval(secs => $3),
+    requested_at = case when status = 'failed' then now() else requested_at end,
+    started_at = now(), settled_at = null, version = version + 1, updated_at = now()
+    from claimable where tasks.id = claimable.id returning tasks.*
+    ) select id,title,description,status::text,result,attempts,created_at,updated_at,version, fencing_token, is_claimed, is_claimable
+    from (select claimed.*, true as is_claimed, false as is_claimable from claimed
+    union all
+    select tasks.*, false, coalesce(status = 'pending' or status = 'processing' and lease_expires_at <= now() or status = 'failed' and settled_at < sent_at, false)
+    from tasks join requested using (id) where id not in (select id from claimed)) as found";
+
+const SETTLE: &str = "
+    with outcome as (
+    select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) as outcome (id, fencing_token, status, result) order by id
+    ), current as (
+    select task.id, outcome.status, outcome.result from outcome cross join lateral (
+    select tasks.id from tasks where tasks.id = outcome.id and tasks.fencing_token = outcome.fencing_token and tasks.status = 'processing' for update) as task
+    ) update tasks set status = current.status::task_status, result = current.result, lease_expires_at = null,
+    settled_at = case when current.status in ('completed', 'failed') then now() end, version = version + 1, updated_at = now()
+    from current where tasks.id = current.id returning tasks.id";
+
+const SEARCH: &str = "select id from tasks
+    where bigrams(title) @> bigrams($1) and position(folded($1) in folded(title)) > 0 order by id";
+
+/// The previous version's claim: whether it has claimed the task, and the new token.
+async fn claim_before(pool: &PgPool, id: i64) -> Option<i64> {
+    let rows = sqlx::query(CLAIM)
+        .bind([id])
+        .bind([None::<time::OffsetDateTime>])
+        .bind(60.0)
+        .fetch_all(pool)
+        .await
+        .expect("the statement is valid");
+    assert_eq!(rows.len(), 1);
+    rows[0]
+        .get::<bool, _>("is_claimed")
+        .then(|| rows[0].get("fencing_token"))
+}
+
+async fn settle_before(pool: &PgPool, id: i64, token: i64) -> Vec<i64> {
+    sqlx::query_scalar(SETTLE)
+        .bind([id])
+        .bind([token])
+        .bind(["completed"])
+        .bind(["by the previous version"])
+        .fetch_all(pool)
+        .await
+        .expect("the statement is valid")
+}
+
+async fn claim(pool: &PgPool, id: i64) -> ClaimOutcome {
+    let id = TaskId::try_from(id).expect("an id");
+    let claim = Claim {
+        requests: &[ClaimRequest { id, sent_at: None }],
+        lease: Duration::from_secs(60),
+    };
+    let outcomes = database(pool).run(&claim).await.expect("run");
+    outcomes.into_values().next().expect("an outcome")
+}
+
+async fn settle(pool: &PgPool, id: i64, fencing_token: i64) -> usize {
+    let outcome = Outcome {
+        id: TaskId::try_from(id).expect("an id"),
+        fencing_token,
+        status: Status::Completed,
+        result: Some("by this version".to_owned()),
+    };
+    database(pool).run(&Settle(&[outcome])).await.expect("run").len()
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn previous_version_respects_lease_of_this_one(pool: PgPool) {
+    let id = task(&pool, "t").await;
+    let ClaimOutcome::Claimed(claimed) = claim(&pool, id).await else {
+        panic!("not claimed")
+    };
+    let before = row(&pool, id).await;
+    assert_eq!(claim_before(&pool, id).await, None);
+    assert_eq!(row(&pool, id).await, before);
+    assert_eq!(settle(&pool, id, claimed.fencing_token).await, 1);
+
+    // An expired lease can be taken over, and the outcome of the first worker no longer counts.
+    let id = task(&pool, "t").await;
+    let ClaimOutcome::Claimed(claimed) = claim(&pool, id).await else {
+        panic!("not claimed")
+    };
+    execute(
+        &pool,
+        "update tasks set lease_expires_at = now() where lease_expires_at is not null",
+    )
+    .await;
+    assert_eq!(claim_before(&pool, id).await, Some(claimed.fencing_token + 1));
+    assert_eq!(settle(&pool, id, claimed.fencing_token).await, 0);
+    assert_eq!(settle_before(&pool, id, claimed.fencing_token + 1).await, [id]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn this_version_respects_lease_of_previous_one(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "t").await;
+    let token = claim_before(&pool, id).await.expect("claimed");
+    assert_eq!(claim(&pool, id).await, ClaimOutcome::Busy);
+    assert_eq!(app.get(format!("/tasks/{id}")).await.json()["status"], "processing");
+    assert_eq!(app.get("/admin/status").await.json()["tasks"]["processing"], 1);
+    assert_eq!(app.post(format!("/tasks/{id}/process"), None).await.status(), 409);
+    assert_eq!(settle_before(&pool, id, token).await, [id]);
+    assert_eq!(row(&pool, id).await["result"], "by the previous version");
+
+    let id = task(&pool, "t").await;
+    let token = claim_before(&pool, id).await.expect("claimed");
+    execute(
+        &pool,
+        "update tasks set lease_expires_at = now() where lease_expires_at is not null",
+    )
+    .await;
+    let ClaimOutcome::Claimed(claimed) = claim(&pool, id).await else {
+        panic!("not claimed")
+    };
+    assert_eq!(settle_before(&pool, id, token).await, [0; 0]);
+    assert_eq!(settle(&pool, id, claimed.fencing_token).await, 1);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn title_written_by_previous_version_is_found(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "before").await;
+    let found = async |query: &str| app.get(format!("/tasks?q={query}")).await.json()[0]["id"].clone();
+    assert_eq!(found("before").await, id);
+    execute(&pool, "update tasks set title = 'after'").await;
+    let titles: Value = sqlx::query_scalar("select jsonb_agg(title) from task_titles")
+        .fetch_one(&pool)
+        .await
+        .expect("titles");
+    assert_eq!((titles, found("after").await), (json!(["after"]), json!(id)));
+    let by_previous: Vec<i64> = sqlx::query_scalar(SEARCH)
+        .bind("aft")
+        .fetch_all(&pool)
+        .await
+        .expect("ids");
+    assert_eq!(by_previous, [id]);
+    execute(&pool, "delete from tasks").await;
+    let left: i64 = sqlx::query_scalar("select count(*) from task_titles")
+        .fetch_one(&pool)
+        .await
+        .expect("a count");
+    assert_eq!(left, 0);
+}
