@@ -78,7 +78,8 @@ impl Statement for Find<'_> {
     }
 }
 
-/// Lists one page of tasks. Takes a second round trip if the tasks are counted.
+/// Lists one page of tasks. Takes a second round trip if the tasks are counted and do not all fit on
+/// the page.
 pub struct List<'a> {
     pub page: &'a Page,
     /// The tasks that the caller can access.
@@ -94,7 +95,20 @@ pub struct Listed {
     /// The cursor of the previous page, if there is one.
     pub previous: Option<Cursor>,
     /// The number of accessible tasks that match the filter, if counting was requested.
-    pub total: Option<i64>,
+    pub total: Option<Total>,
+}
+
+/// A number of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    pub count: i64,
+    /// False if there are more, or may be.
+    pub is_exact: bool,
+}
+
+impl Total {
+    /// The maximum number of tasks that are read to count them.
+    pub const MAX_COUNTED: i64 = 10_000;
 }
 
 /// A page of tasks along an index: one statement for each combination of filters, because a single
@@ -160,41 +174,47 @@ impl List<'_> {
         }
     }
 
-    async fn total(&self, connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
-        let Page { filter, count, .. } = self.page;
-        if !count {
-            return Ok(None);
+    /// Counts among the newest [`MAX_COUNTED`](Total::MAX_COUNTED) tasks that have the status.
+    async fn count(&self, connection: &mut PgConnection) -> Result<Total, sqlx::Error> {
+        let Filter { status, title } = &self.page.filter;
+        // Each walks along one index, whatever the statistics say, for the same reason as above.
+        macro_rules! count {
+            ($which:literal $(, $argument:expr)*) => {
+                sqlx::query!(
+                    r#"select count(*) as "examined!",
+                              count(*) filter (
+                                  where $2::text is null or position(folded($2) in folded(title)) > 0
+                              ) as "matching!"
+                       from (select title from tasks "# + $which + r#" limit $1) as newest"#,
+                    Total::MAX_COUNTED + 1,
+                    title.as_deref()
+                    $(, $argument)*
+                )
+                .fetch_one(connection)
+                .await
+                .map(|row| Total {
+                    count: row.matching.min(Total::MAX_COUNTED),
+                    is_exact: row.examined <= Total::MAX_COUNTED,
+                })
+            };
         }
-        // Two queries, for the same reason as above.
-        let total = match self.access {
-            Access::All => {
-                let total = sqlx::query_scalar!(
-                    r#"select count(*) as "count!"
-                       from tasks
-                       where ($1::text is null or status = $1::text::task_status)
-                         and ($2::text is null
-                              or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
-                    filter.status.map(Status::as_str),
-                    filter.title,
-                );
-                total.fetch_one(connection).await
-            }
-            Access::Own(owner) => {
-                let total = sqlx::query_scalar!(
-                    r#"select count(*) as "count!"
-                       from tasks
-                       where created_by = $3
-                         and ($1::text is null or status = $1::text::task_status)
-                         and ($2::text is null
-                              or bigrams(title) @> bigrams($2) and position(folded($2) in folded(title)) > 0)"#,
-                    filter.status.map(Status::as_str),
-                    filter.title,
-                    owner,
-                );
-                total.fetch_one(connection).await
-            }
-        };
-        total.map(Some)
+        match (self.access.owner(), status) {
+            (None, None) => count!("order by id desc"),
+            (None, Some(status)) => count!(
+                "where status = any (array[$3::text::task_status]) order by status desc, id desc",
+                status.as_str()
+            ),
+            (Some(owner), None) => count!(
+                "where created_by = any (array[$3]) order by created_by desc, id desc",
+                owner
+            ),
+            (Some(owner), Some(status)) => count!(
+                "where created_by = any (array[$3]) and status = $4::text::task_status
+                 order by created_by desc, id desc",
+                owner,
+                status.as_str()
+            ),
+        }
     }
 }
 
@@ -229,11 +249,30 @@ impl Statement for List<'_> {
             Start::After(_) => (true, is_more),
             Start::Before(_) => (is_more, true),
         };
+        // The tasks known from the page alone.
+        let known = self.page.skip + tasks.len() as i64;
+        let is_all = *start == Start::First && !is_more && (known == 0 || !tasks.is_empty());
+        let total = match self.page.count {
+            false => None,
+            true if is_all => Some(Total {
+                count: known,
+                is_exact: true,
+            }),
+            true => {
+                let total = self.count(connection).await?;
+                let count = match total.is_exact {
+                    true => total.count,
+                    // Matches of a rare text may all be older than those that were counted.
+                    false => total.count.max(tasks.len() as i64 + i64::from(is_more)),
+                };
+                Some(Total { count, ..total })
+            }
+        };
         Ok(Listed {
             previous: tasks.first().filter(|_| is_previous).map(|first| Cursor(first.id)),
             next: tasks.last().filter(|_| is_next).map(|last| Cursor(last.id)),
             tasks,
-            total: self.total(connection).await?,
+            total,
         })
     }
 }
