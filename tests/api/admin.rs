@@ -153,6 +153,75 @@ async fn status_counts_tasks_and_messages(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn large_counts_are_labeled_estimates(pool: PgPool) {
+    // Created in one minute, which is a full one.
+    execute(
+        &pool,
+        "insert into tasks (title, status, created_at, requested_at, started_at, settled_at)
+         select 't', case when n % 9 = 0 then 'failed'::task_status else 'completed' end, at, at, at, at + interval '2 s'
+         from generate_series(1, 20000) as n, (select date_trunc('minute', now()) - interval '3 minutes') as start (at)",
+    )
+    .await;
+    execute(
+        &pool,
+        "insert into tasks (title, requested_at, created_at)
+         select 't', now() - interval '1 h', now() - interval '1 h' from generate_series(1, 3000)",
+    )
+    .await;
+    let status = App::new(&pool).get("/admin/status").await.json();
+    assert_eq!(
+        status["estimates"],
+        json!(["tasks.completed", "tasks.total", "throughput"]),
+        "{status:#}"
+    );
+    let about = |value: &Value, expected: i64| {
+        let value = value.as_i64().expect("a number");
+        assert!((value - expected).abs() <= 1024, "{value} instead of {expected}");
+    };
+    let tasks = &status["tasks"];
+    assert_eq!((&tasks["pending"], &tasks["failed"]), (&json!(3000), &json!(2222)));
+    about(&tasks["completed"], 17_778);
+    about(&tasks["total"], 23_000);
+    let minutes = status["throughput"].as_array().expect("a list");
+    let busy: Vec<&Value> = minutes.iter().filter(|minute| minute["created"] != 0).collect();
+    assert_eq!((minutes.len(), busy.len()), (30, 1), "{minutes:?}");
+    about(&busy[0]["created"], 20_000);
+    about(&busy[0]["completed"], 17_778);
+    about(&busy[0]["failed"], 2_222);
+    assert_eq!(busy[0]["p50_seconds"], 2.0);
+}
+
+/// More tasks of a status than the sample is read for: their number follows the size of the table.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn millions_are_estimated_from_size_of_table(pool: PgPool) {
+    // Only the sample of so many.
+    execute(
+        &pool,
+        "insert into tasks (id, title, status, created_at, settled_at) overriding system value
+         select n * 512, 't', case when n <= 100 then 'failed'::task_status else 'completed' end, '2020-01-01', '2020-01-01'
+         from generate_series(1, 10100) as n",
+    )
+    .await;
+    execute(&pool, "analyze tasks").await;
+    let tasks = async || App::new(&pool).get("/admin/status").await.json()["tasks"].take();
+    let sampled = tasks().await;
+    assert_eq!(
+        (&sampled["failed"], &sampled["completed"]),
+        (&json!(51_200), &json!(5_120_000))
+    );
+    execute(
+        &pool,
+        "update pg_class set reltuples = 20000000 where relname = 'tasks'",
+    )
+    .await;
+    let tasks = tasks().await;
+    assert_eq!(
+        (&tasks["failed"], &tasks["completed"], &tasks["total"]),
+        (&json!(51_200), &json!(19_948_800), &json!(20_000_000))
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn every_status_is_counted_and_filterable(pool: PgPool) {
     let app = App::new(&pool);
     // Another number of tasks for each status.

@@ -51,7 +51,60 @@ async fn skip_and_limit_choose_page(pool: PgPool) {
     assert_eq!(ids(&list(&pool, &[("skip", "118")]).await), [119, 120]);
     assert_eq!(ids(&list(&pool, &[("skip", "1"), ("limit", "2")]).await), [2, 3]);
     assert_eq!(list(&pool, &[("skip", "120")]).await.json(), json!([]));
-    assert_eq!(list(&pool, &[("skip", "9223372036854775807")]).await.json(), json!([]));
+    assert_eq!(list(&pool, &[("skip", "10000")]).await.json(), json!([]));
+    for skip in ["10001", "1500000", "9223372036854775807"] {
+        let response = list(&pool, &[("skip", skip)]).await;
+        assert_eq!(
+            response.json()["errors"],
+            json!([{
+                "pointer": "#/query/skip",
+                "detail": "must be an integer from 0 to 10000; to go further, follow the Link header",
+            }])
+        );
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn count_is_exact_up_to_10000(pool: PgPool) {
+    let count = async |query: &[(&str, &str)]| {
+        let response = list(&pool, &[query, &[("count", "true"), ("limit", "2")]].concat()).await;
+        let header = |name| response.header(name).to_owned();
+        (header("x-total-count"), header("x-total-count-relation"))
+    };
+    let exactly = |count: i64| (count.to_string(), "eq".to_owned());
+    let at_least = |count: i64| (count.to_string(), "gte".to_owned());
+    let insert = async |count: i64, status: &str| {
+        let insert = format!(
+            "insert into tasks (title, status, settled_at, created_by)
+             select case when n % 4 = 0 then 'Café' else 'tea' end, '{status}',
+                    case '{status}' when 'failed' then now() end, 'tester'
+             from generate_series(1, {count}) as n"
+        );
+        execute(&pool, &insert).await;
+    };
+    insert(9_990, "pending").await;
+    insert(10, "failed").await;
+    execute(&pool, "update tasks set title = 'Rare one' where id in (3, 5, 7)").await;
+    let by_status = [("status", "pending")];
+    assert_eq!(count(&[]).await, exactly(10_000));
+    assert_eq!(count(&by_status).await, exactly(9_990));
+    assert_eq!(count(&[("q", "CAFE\u{301}")]).await, exactly(2_499));
+    assert_eq!(count(&[("q", "rare")]).await, exactly(3));
+    assert_eq!(count(&[("skip", "9999")]).await, exactly(10_000));
+
+    insert(1, "pending").await;
+    assert_eq!(count(&[]).await, at_least(10_000));
+    assert_eq!(count(&by_status).await, exactly(9_991));
+    assert_eq!(count(&[("status", "failed")]).await, exactly(10));
+    assert_eq!(count(&[("status", "completed")]).await, exactly(0));
+    assert_eq!(count(&[("q", "Café")]).await, at_least(2_499));
+    assert_eq!(count(&[("q", "nowhere")]).await, exactly(0));
+    insert(10, "pending").await;
+    assert_eq!(count(&by_status).await, at_least(10_000));
+    // Older than the newest 10,000: known from the page only.
+    assert_eq!(count(&[("q", "rare")]).await, at_least(3));
+    execute(&pool, "update tasks set title = 'tea' where id = 7").await;
+    assert_eq!(count(&[("q", "rare")]).await, exactly(2));
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -70,6 +123,7 @@ async fn invalid_parameters_are_422(pool: PgPool) {
         ("skip", "-1"),
         ("skip", "abc"),
         ("skip", ""),
+        ("skip", "10001"),
         ("skip", "9223372036854775808"),
         ("limit", "0"),
         ("limit", "101"),

@@ -114,10 +114,7 @@ async fn every_route_is_deployed_and_follows_contract() {
     assert_eq!(get("/ready").await, (StatusCode::OK, json!({"status": "ready"})));
     let (status, page) = get("/tasks?skip=0&limit=1").await;
     assert_eq!((status, page.is_array()), (StatusCode::OK, true));
-    assert_eq!(
-        get("/tasks?skip=9223372036854775807").await,
-        (StatusCode::OK, json!([]))
-    );
+    assert_eq!(get("/tasks?skip=10000").await, (StatusCode::OK, json!([])));
 
     let (status, system) = get("/admin/status").await;
     assert_eq!((status, &system["problems"]), (StatusCode::OK, &json!([])));
@@ -138,6 +135,7 @@ async fn every_route_is_deployed_and_follows_contract() {
         (Method::GET, "/tasks?limit=101", None, 422),
         (Method::GET, "/tasks?skip=-1", None, 422),
         (Method::GET, "/tasks?skip=%00", None, 422),
+        (Method::GET, "/tasks?skip=1500000", None, 422),
         (Method::POST, "/tasks", None, 400),
         (Method::POST, "/tasks", Some(json!([])), 422),
         (Method::POST, "/tasks", Some(json!({"title": " "})), 422),

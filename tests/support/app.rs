@@ -23,7 +23,7 @@ use shared::{
 use sqlx::PgPool;
 use task_metrics::Metrics;
 use task_processor::BatchError;
-use task_reconciler::{SweepError, SweepReport};
+use task_reconciler::{Progress, SweepError, SweepReport};
 use tokio::sync::OnceCell;
 
 use super::{Response, TestQueue, client_config, database, database_that_is_down, functions, routes, settings};
@@ -136,7 +136,18 @@ impl App {
     /// Runs a sweep of the task-reconciler.
     pub async fn sweep(&self, trace: Option<&TraceHeader>) -> Result<SweepReport, SweepError> {
         let queue = &self.functions.queues().await.task_queue;
-        task_reconciler::sweep(&self.functions.database, queue, &settings::TASK_RECONCILER, trace).await
+        let (settings, metrics) = (&settings::TASK_RECONCILER, &Metrics::none());
+        let (progress, time) = (&Progress::default(), Duration::from_secs(30));
+        task_reconciler::sweep(
+            &self.functions.database,
+            queue,
+            metrics,
+            settings,
+            progress,
+            time,
+            trace,
+        )
+        .await
     }
 
     /// Called by this subject, not an admin.

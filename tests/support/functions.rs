@@ -98,7 +98,7 @@ pub const FUNCTIONS: [FunctionSpec; 17] = [
     reading("health", &[("GET /health", 0), ("GET /ready", 1)], "GET /health"),
     reading(
         "list-tasks",
-        &[("GET /tasks?q=new&limit=2", 1), ("GET /tasks?count=true", 2)],
+        &[("GET /tasks?q=new&limit=2", 1), ("GET /tasks?count=true&limit=1", 2)],
         "GET /tasks?limit=10",
     ),
     FunctionSpec {
@@ -132,10 +132,10 @@ pub const FUNCTIONS: [FunctionSpec; 17] = [
     FunctionSpec {
         name: "task-reconciler",
         role: Some("writer"),
-        sqs: &["SendMessage"],
+        sqs: &["GetQueueAttributes", "SendMessage"],
         size_budget: WITH_SQS,
-        // Takes due tasks, counts the remaining ones, deletes expired keys.
-        round_trips: &[("sweep", 3)],
+        // Takes due tasks, deletes expired keys.
+        round_trips: &[("sweep", 2)],
         sample_event: None,
     },
     FunctionSpec {

@@ -22,7 +22,7 @@ pub use harness::{Proxy, events, eventually};
 pub use logs::LogLines;
 pub use metrics::MetricLines;
 pub use plans::{plan_nodes, statements};
-pub use queues::{TestQueue, client_config, hanging_sqs, refusing_queue, refusing_sqs, scripted_sqs, sqs};
+pub use queues::{TestQueue, client_config, hanging_sqs, refusing_queue, refusing_sqs, scripted_sqs, sqs, sqs_stub};
 pub use recorder::Recorder;
 pub use response::Response;
 

@@ -147,6 +147,20 @@ pub fn sqs() -> Client {
     Client::from_conf(client_config().build())
 }
 
+/// A stub of SQS. `respond` gets the action and the request's body.
+pub async fn sqs_stub(respond: impl Fn(&str, Value) -> Value + Send + Sync + 'static) -> String {
+    serve(move |request: Request<Bytes>| {
+        let target = request.headers()["x-amz-target"].to_str().expect("text");
+        let action = target.rsplit('.').next().unwrap_or_default();
+        let body = respond(action, serde_json::from_slice(request.body()).expect("JSON"));
+        let status = if body["__type"].is_null() { 200 } else { 400 };
+        let response = HttpResponse::builder().status(status);
+        let response = response.header("content-type", "application/x-amz-json-1.0");
+        response.body(body.to_string()).expect("a response")
+    })
+    .await
+}
+
 /// A stub of SQS with scripted responses, and the requests that it has recorded: for what the
 /// emulator lacks, message move tasks and the system attributes of a batch.
 ///
@@ -154,19 +168,13 @@ pub fn sqs() -> Client {
 pub async fn scripted_sqs(respond: impl Fn(&str, usize) -> Value + Send + Sync + 'static) -> (String, SqsLog) {
     let requests = SqsLog::default();
     let recorded = requests.clone();
-    let url = serve(move |request: Request<Bytes>| {
-        let target = request.headers()["x-amz-target"].to_str().expect("text");
-        let action = target.rsplit('.').next().unwrap_or_default().to_owned();
+    let url = sqs_stub(move |action, request| {
         let times = {
             let mut recorded = recorded.lock().expect("not poisoned");
-            recorded.push((action.clone(), serde_json::from_slice(request.body()).expect("JSON")));
+            recorded.push((action.to_owned(), request));
             recorded.iter().filter(|(earlier, _)| *earlier == action).count()
         };
-        let body = respond(&action, times);
-        let status = if body["__type"].is_null() { 200 } else { 400 };
-        let response = HttpResponse::builder().status(status);
-        let response = response.header("content-type", "application/x-amz-json-1.0");
-        response.body(body.to_string()).expect("a response")
+        respond(action, times)
     });
     (url.await, requests)
 }

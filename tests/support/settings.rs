@@ -12,7 +12,7 @@ pub const TASK_PROCESSOR: task_processor::Settings = task_processor::Settings {
 pub const TASK_RECONCILER: task_reconciler::Settings = task_reconciler::Settings {
     lost_after_seconds: 3600,
     max_attempts: 10,
-    sweep_limit: 10,
+    task_retention_days: 0,
 };
 
 /// Settings of functions that run as processes: those without a default.

@@ -250,7 +250,8 @@
     state.status = status;
     state.clockSkew = Date.parse(status.generated_at) - Date.now();
     for (const node of $("counters").querySelectorAll("[data-count]")) {
-      setText(node, number.format(tasks[node.dataset.count]));
+      const about = status.estimates?.includes(`tasks.${node.dataset.count}`) ? "≈ " : "";
+      setText(node, about + number.format(tasks[node.dataset.count]));
     }
     setText($("oldest"), tasks.oldest_pending_seconds === null ? "none" : formatSeconds(tasks.oldest_pending_seconds));
     renderDepths($("queue"), queue);

@@ -29,7 +29,8 @@ use shared::{
             description = "Start after this cursor, taken from a `Link` header. Cannot be combined with `before`."),
         ("before" = Option<String>, Query, format = "cursor",
             description = "End before this cursor, taken from a `Link` header. Cannot be combined with `after`."),
-        ("skip" = Option<i64>, Query, minimum = 0, description = "How many tasks to skip from there."),
+        ("skip" = Option<i64>, Query, minimum = 0, maximum = 10000,
+            description = "How many tasks to skip from there. To go further, follow the `Link` header."),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100,
             description = "How many tasks to return; 100 by default."),
         ("sort" = inline(Option<Sort>), Query,
@@ -37,14 +38,21 @@ use shared::{
         ("status" = inline(Option<Status>), Query, description = "Only tasks with this status."),
         ("q" = Option<String>, Query, max_length = 255, pattern = "^[^\\u0000]*$",
             description = "Only tasks whose title contains this text, ignoring case."),
-        ("count" = Option<bool>, Query, description = "`true`: return the number of all matching tasks in `X-Total-Count`."),
+        ("count" = Option<bool>, Query, 
+            description = "`true`: return the number of all matching tasks in `X-Total-Count`. At most the newest \
+                           10,000 tasks are counted: `X-Total-Count-Relation` tells whether there may be more."),
     ),
     responses(
         (status = 200, description = "A page of tasks.", body = Vec<Task>,
             headers(
                 ("Link" = String,
                     description = "The `first`, `prev` and `next` pages (RFC 8288), relative to this URL."),
-                ("X-Total-Count" = i64, description = "The number of all matching tasks; only with `count=true`."),
+                ("X-Total-Count" = i64,
+                    description = "The number of matching tasks; only with `count=true`."),
+                ("X-Total-Count-Relation" = String,
+                    description = "`eq` if `X-Total-Count` is exact, `gte` if there are at least as many tasks: the caller \
+                                   has more than 10,000 tasks (with that `status`), and only the newest 10,000 were \
+                                   counted. Only with `count=true`."),
             )),
         (status = 422, response = problem::Invalid),
         (status = 503, response = problem::Unavailable),
@@ -73,7 +81,9 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
         headers.insert(header::LINK, links);
     }
     if let Some(total) = listed.total {
-        headers.insert("x-total-count", HeaderValue::from(total));
+        headers.insert("x-total-count", HeaderValue::from(total.count));
+        let relation = if total.is_exact { "eq" } else { "gte" };
+        headers.insert("x-total-count-relation", HeaderValue::from_static(relation));
     }
     Ok(response)
 }

@@ -13,6 +13,7 @@ use lambda_runtime::Diagnostic;
 use queue::Retry;
 use shared::{
     domain::{Status, Task, TaskId},
+    invocation::time_until,
     store::{
         Database, StoreError,
         processing::{Claim, ClaimOutcome, ClaimRequest, ClaimedTask, Outcome, Settle},
@@ -31,12 +32,6 @@ use crate::{
 
 /// One tenth of the invocation is reserved at its end, to store the outcomes.
 const SETTLE_TIME_DIVISOR: u32 = 10;
-
-/// The invocation's length if the runtime does not report a deadline (`cargo lambda watch`).
-const DEFAULT_TIME: Duration = Duration::from_secs(30);
-
-/// The longest invocation that Lambda allows ("Lambda quotas").
-const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
 /// The longest stored result, in characters. Each task of a list shows its result, and a permanent
 /// failure quotes the task's description, of up to 10,000 characters.
@@ -320,18 +315,6 @@ async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Settled, St
         }
     }
     Ok(all)
-}
-
-/// The remaining time of the invocation; zero if the deadline has passed.
-pub fn time_until(deadline: SystemTime) -> Duration {
-    // `cargo lambda watch` reports ten minutes as the time since 1970.
-    let is_reported = deadline > SystemTime::UNIX_EPOCH + MAX_TIME;
-    let time = deadline.duration_since(SystemTime::now()).unwrap_or_default();
-    if is_reported && time <= MAX_TIME {
-        time
-    } else {
-        DEFAULT_TIME
-    }
 }
 
 #[cfg(test)]

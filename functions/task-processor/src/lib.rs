@@ -18,11 +18,10 @@ use std::time::SystemTime;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use confique::Config;
 use queue::TaskQueue;
-use shared::store::Database;
+use shared::{invocation::time_until, store::Database};
 use task_metrics::Metrics;
 use tokio::time::timeout;
 
-use batch::time_until;
 pub use batch::{BatchError, Processed, process};
 pub use event::Event;
 pub use perform::{TaskError, perform};

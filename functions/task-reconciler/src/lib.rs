@@ -7,26 +7,58 @@
 //! whose attempts never report an outcome is not re-sent indefinitely: after the maximum number of
 //! attempts it becomes `failed`.
 //!
-//! A sweep also deletes expired idempotency keys.
+//! A sweep also deletes expired idempotency keys and, if there is a retention period, old tasks.
+//!
+//! Everything is done in steps, each a statement of limited size, as long as the invocation has
+//! time. The report tells what is left for the next sweep.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use confique::Config;
 use lambda_runtime::Diagnostic;
 use queue::TaskQueue;
 use serde::Serialize;
 use shared::{
+    domain::TaskId,
     store::{
         Database, StoreError,
-        idempotency::DeleteExpired,
-        reconciling::{ClearEnqueued, CountDue, Due, TakeDue},
+        idempotency::{CountExpired, DeleteExpired},
+        reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Position, Range, TakeDue},
     },
     telemetry,
     trace::TraceHeader,
 };
+use task_metrics::{Metrics, Sweep};
+use tokio::time::Instant;
 
 /// The minimum age of a task without a message: longer than create-task may run.
 const UNSENT_AFTER: Duration = Duration::from_secs(10);
+
+/// How many open tasks a statement examines, and so how many messages are sent at a time.
+const TASKS_PER_STEP: i64 = 500;
+
+/// How many open tasks that are not due a sweep examines, about 0.1 s of Postgres's time. The next
+/// sweep continues.
+const MAX_NOT_DUE: i64 = 50_000;
+
+/// How many messages may be in the queue until old ones count as lost. While more are waiting, an
+/// old one is most likely among them.
+const MAX_WAITING: i64 = 50_000;
+
+/// How many idempotency keys, or old tasks, a statement deletes.
+const DELETED_PER_STEP: i64 = 1000;
+
+/// What is left is counted up to this number.
+const MAX_COUNTED: i64 = 50_000;
+
+/// The parts of the invocation's time after which no further step of each kind is started. The rest
+/// is for the last step.
+const MESSAGES_UNTIL: f64 = 0.6;
+const KEYS_UNTIL: f64 = 0.75;
+const OLD_TASKS_UNTIL: f64 = 0.85;
 
 /// The function's settings.
 #[derive(Config)]
@@ -39,10 +71,9 @@ pub struct Settings {
     /// the task-processor normally fails the task first, with a reason.
     #[config(env = "MAX_ATTEMPTS")]
     pub max_attempts: i32,
-    /// The maximum number of tasks, and of expired keys, that a sweep handles; the next sweep
-    /// continues.
-    #[config(env = "SWEEP_LIMIT", default = 1000)]
-    pub sweep_limit: i64,
+    /// How many days after its completion or failure a task is deleted; 0 for never.
+    #[config(env = "TASK_RETENTION_DAYS", default = 0)]
+    pub task_retention_days: u32,
 }
 
 /// The result of a sweep.
@@ -54,10 +85,16 @@ pub struct SweepReport {
     pub refused: usize,
     /// Tasks that became `failed` after the maximum number of attempts.
     pub given_up: usize,
-    /// Tasks that are due, but were not handled.
-    pub left: i64,
+    /// Tasks that are due, but were not handled. At least as many, if this is 50,000 or more.
+    pub left: usize,
     /// Expired idempotency keys that were deleted.
-    pub expired_keys: u64,
+    pub expired_keys: usize,
+    /// Expired idempotency keys that were not deleted. At least as many, if this is 50,000.
+    pub expired_keys_left: usize,
+    /// Tasks that were deleted after the retention period.
+    pub deleted_tasks: usize,
+    /// Tasks older than the retention period. At least as many, if this is 50,000.
+    pub old_tasks_left: usize,
 }
 
 /// The database was unavailable. Tasks that were taken before the failure are re-sent when they
@@ -72,49 +109,203 @@ impl From<SweepError> for Diagnostic {
     }
 }
 
-/// Sends the missing messages, in batches, until none is missing, the limit is reached, or SQS
-/// refuses.
+/// Where the next sweep of this execution environment continues among the open tasks. Without one,
+/// after a cold start, it begins with the oldest.
+#[derive(Default)]
+pub struct Progress(Mutex<Option<Position>>);
+
+impl Progress {
+    fn get(&self) -> Option<Position> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, position: Option<Position>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+}
+
+/// Runs a sweep and records its metrics, if it found anything.
 ///
 /// The messages belong to the trace of the sweep: that of the original request is not stored.
 #[tracing::instrument(name = "sweep", skip_all, fields(traceId = trace.map(TraceHeader::trace_id)))]
 pub async fn sweep(
     database: &Database,
     queue: &TaskQueue,
+    metrics: &Metrics,
     settings: &Settings,
+    progress: &Progress,
+    time: Duration,
     trace: Option<&TraceHeader>,
 ) -> Result<SweepReport, SweepError> {
+    let started_at = Instant::now();
+    let until = |part: f64| started_at + time.mul_f64(part);
+    let mut report = SweepReport::default();
     let due = Due {
         unsent_after: UNSENT_AFTER,
         lost_after: Duration::from_secs(settings.lost_after_seconds),
+        include_lost: false,
+        max_attempts: settings.max_attempts,
     };
-    let mut report = SweepReport::default();
-    let mut budget = settings.sweep_limit;
-    while budget > 0 && report.refused == 0 {
+    send_missing(
+        database,
+        queue,
+        due,
+        progress,
+        until(MESSAGES_UNTIL),
+        trace,
+        &mut report,
+    )
+    .await?;
+    delete_keys(database, until(KEYS_UNTIL), &mut report).await?;
+    if settings.task_retention_days > 0 {
+        let older_than = Duration::from_secs(u64::from(settings.task_retention_days) * 24 * 60 * 60);
+        delete_old_tasks(database, older_than, until(OLD_TASKS_UNTIL), &mut report).await?;
+    }
+    // Most sweeps find nothing. Metrics cost money in each hour in which they are written.
+    if report != SweepReport::default() {
+        metrics.sweep(&Sweep {
+            sent: report.sent,
+            missing: report.left,
+            discarded: report.given_up,
+            deleted_keys: report.expired_keys,
+            keys_left: report.expired_keys_left,
+            deleted_tasks: report.deleted_tasks,
+            old_tasks_left: report.old_tasks_left,
+        });
+    }
+    tracing::info!(?report, "sweep done");
+    Ok(report)
+}
+
+/// Sends the missing messages, until none is missing, the time is over, or SQS refuses.
+///
+/// The open tasks are taken alternately from both ends, so that after an outage the newest ones do
+/// not wait for all others.
+async fn send_missing(
+    database: &Database,
+    queue: &TaskQueue,
+    mut due: Due,
+    progress: &Progress,
+    until: Instant,
+    trace: Option<&TraceHeader>,
+    report: &mut SweepReport,
+) -> Result<(), SweepError> {
+    let mut may_be_lost = match queue.depth().await {
+        Ok(depth) => MAX_WAITING.saturating_sub_unsigned(depth.visible),
+        Err(error) => {
+            telemetry::log_error(&error, "queue depth unavailable: no message counts as lost");
+            0
+        }
+    };
+    let mut range = Range::all();
+    if let Some(position) = progress.get() {
+        range.after = position;
+    }
+    let (mut newest_first, mut not_due) = (false, 0);
+    let is_finished = loop {
+        if Instant::now() >= until || not_due >= MAX_NOT_DUE {
+            break false;
+        }
+        due.include_lost = may_be_lost > 0;
         let take = TakeDue {
             due,
-            max_attempts: settings.max_attempts,
-            limit: budget.min(TaskQueue::MAX_BATCH as i64),
+            range: &range,
+            newest_first,
+            limit: TASKS_PER_STEP,
         };
         let taken = database.run(&take).await?;
-        let count = taken.to_send.len() + taken.discarded.len();
-        if count == 0 {
-            break;
-        }
-        budget -= count as i64;
+        may_be_lost -= taken.lost;
+        not_due += taken.examined - (taken.to_send.len() + taken.discarded.len()) as i64;
         for id in &taken.discarded {
             tracing::warn!(taskId = id.get(), "task discarded: no attempt reported an outcome");
         }
         report.given_up += taken.discarded.len();
-        let refused = queue.send_batch(&taken.to_send, trace).await;
-        if !refused.is_empty() {
-            database.run(&ClearEnqueued(&refused)).await?;
+        let is_refusing = send(database, queue, &taken.to_send, trace, report).await?;
+        let is_last = taken.examined < TASKS_PER_STEP;
+        if let Some(position) = taken.last {
+            match newest_first {
+                true => range.before = position,
+                false => range.after = position,
+            }
         }
-        report.sent += taken.to_send.len() - refused.len();
-        report.refused += refused.len();
+        if is_last || is_refusing {
+            break is_last;
+        }
+        newest_first = !newest_first;
+    };
+    if is_finished {
+        progress.set(None);
+    } else {
+        let count = CountDue {
+            due,
+            range: &range,
+            limit: MAX_COUNTED,
+        };
+        report.left = database.run(&count).await? as usize;
+        progress.set(Some(range.after));
     }
-    report.left = database.run(&CountDue(due)).await?;
-    let limit = settings.sweep_limit;
-    report.expired_keys = database.run(&DeleteExpired { limit }).await?;
-    tracing::info!(?report, "sweep done");
-    Ok(report)
+    report.left += report.refused;
+    Ok(())
+}
+
+/// Sends the messages of these tasks. Returns true if SQS refused most of them.
+async fn send(
+    database: &Database,
+    queue: &TaskQueue,
+    ids: &[TaskId],
+    trace: Option<&TraceHeader>,
+    report: &mut SweepReport,
+) -> Result<bool, SweepError> {
+    let refused = queue.send_all(ids, trace).await;
+    if !refused.is_empty() {
+        database.run(&ClearEnqueued(&refused)).await?;
+    }
+    report.sent += ids.len() - refused.len();
+    report.refused += refused.len();
+    Ok(refused.len() > ids.len() / 2)
+}
+
+async fn delete_keys(database: &Database, until: Instant, report: &mut SweepReport) -> Result<(), SweepError> {
+    let mut from = None;
+    while Instant::now() < until {
+        let limit = DELETED_PER_STEP;
+        let deleted = database.run(&DeleteExpired { from, limit }).await?;
+        report.expired_keys += deleted.count as usize;
+        if deleted.count < limit {
+            return Ok(());
+        }
+        from = deleted.last;
+    }
+    let limit = MAX_COUNTED;
+    report.expired_keys_left = database.run(&CountExpired { from, limit }).await? as usize;
+    Ok(())
+}
+
+async fn delete_old_tasks(
+    database: &Database,
+    older_than: Duration,
+    until: Instant,
+    report: &mut SweepReport,
+) -> Result<(), SweepError> {
+    let mut from = None;
+    while Instant::now() < until {
+        let delete = DeleteSettled {
+            older_than,
+            from,
+            limit: DELETED_PER_STEP,
+        };
+        let deleted = database.run(&delete).await?;
+        report.deleted_tasks += deleted.count as usize;
+        if deleted.count < DELETED_PER_STEP {
+            return Ok(());
+        }
+        from = deleted.last;
+    }
+    let count = CountSettled {
+        older_than,
+        from,
+        limit: MAX_COUNTED,
+    };
+    report.old_tasks_left = database.run(&count).await? as usize;
+    Ok(())
 }

@@ -6,6 +6,7 @@
 //! | [`store`] | the SQL statements and the connection | [`store::StoreError`]: Postgres is unavailable, or a bug |
 //! | [`http`] | requests and responses | [`http::ApiError`]: one variant per kind of error response |
 //! | [`config`] | environment variables | [`config::ConfigError`]: the function cannot start |
+//! | [`invocation`] | the time that an invocation has | none |
 //! | [`telemetry`] | JSON logs | none |
 //! | [`trace`] | X-Ray trace headers | none |
 //!
@@ -29,6 +30,7 @@
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod invocation;
 pub mod store;
 pub mod telemetry;
 pub mod trace;

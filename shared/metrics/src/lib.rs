@@ -54,6 +54,37 @@ pub struct Batch {
     pub queue_latencies: Vec<Duration>,
 }
 
+/// The results of a sweep of the task-reconciler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Messages sent (`MessagesResent`).
+    pub sent: usize,
+    /// Tasks whose message is still missing (`MessagesMissing`).
+    pub missing: usize,
+    /// Tasks discarded after too many attempts (`TasksDiscarded`).
+    pub discarded: usize,
+    /// Idempotency keys deleted (`KeysDeleted`).
+    pub deleted_keys: usize,
+    /// Expired idempotency keys that are still stored (`KeysLeft`).
+    pub keys_left: usize,
+    /// Old tasks deleted (`TasksDeleted`).
+    pub deleted_tasks: usize,
+    /// Tasks older than the retention period that are still stored (`OldTasksLeft`).
+    pub old_tasks_left: usize,
+}
+
+#[derive(Entry)]
+#[entry(rename_all = "PascalCase")]
+struct SweepLine {
+    messages_resent: AsCount<usize>,
+    messages_missing: AsCount<usize>,
+    tasks_discarded: AsCount<usize>,
+    keys_deleted: AsCount<usize>,
+    keys_left: AsCount<usize>,
+    tasks_deleted: AsCount<usize>,
+    old_tasks_left: AsCount<usize>,
+}
+
 #[derive(Entry)]
 #[entry(rename_all = "PascalCase")]
 struct Created {
@@ -125,6 +156,19 @@ impl Metrics {
                 queue_latency: queue_latencies.next().into_iter().flatten().copied().collect(),
             });
         }
+    }
+
+    /// Records the results of a sweep.
+    pub fn sweep(&self, sweep: &Sweep) {
+        self.write(&SweepLine {
+            messages_resent: sweep.sent.into(),
+            messages_missing: sweep.missing.into(),
+            tasks_discarded: sweep.discarded.into(),
+            keys_deleted: sweep.deleted_keys.into(),
+            keys_left: sweep.keys_left.into(),
+            tasks_deleted: sweep.deleted_tasks.into(),
+            old_tasks_left: sweep.old_tasks_left.into(),
+        });
     }
 
     /// Never fails: a lost metric must not fail a task.

@@ -5,7 +5,14 @@ pub mod https;
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue, Redrive};
 
-use std::{collections::HashMap, sync::LazyLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use aws_sdk_sqs::{
     Client,
@@ -16,7 +23,10 @@ use aws_sdk_sqs::{
     },
 };
 use confique::Config;
-use futures::future::join_all;
+use futures::{
+    future::join_all,
+    stream::{self, StreamExt},
+};
 use serde::Serialize;
 use shared::{
     config::{self, AwsCredentials, ConfigError},
@@ -36,6 +46,10 @@ const BACKOFF: Duration = Duration::from_millis(50);
 
 /// The timeout of a call. Three attempts, the SDK's default, fit.
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How many batches are sent at a time: SQS responds in about 20 ms, so this is 4,000 messages a
+/// second. More would share the little CPU of a function, and exceed [`ATTEMPT_TIMEOUT`].
+const CONCURRENT_BATCHES: usize = 8;
 
 #[derive(Config)]
 struct QueueConfig {
@@ -158,6 +172,29 @@ impl TaskQueue {
                 ids.to_vec()
             }
         }
+    }
+
+    /// Sends the messages of tasks in batches, several at a time. Returns the tasks whose message was
+    /// not accepted. If as many batches in a row are refused as are sent at a time, no further one is
+    /// sent: SQS is unavailable.
+    pub async fn send_all(&self, ids: &[TaskId], trace: Option<&TraceHeader>) -> Vec<TaskId> {
+        let refused_in_a_row = &AtomicUsize::new(0);
+        let batches = ids.chunks(Self::MAX_BATCH).map(|batch| async move {
+            if refused_in_a_row.load(Ordering::Relaxed) >= CONCURRENT_BATCHES {
+                return batch.to_vec();
+            }
+            let refused = self.send_batch(batch, trace).await;
+            if refused.len() == batch.len() {
+                refused_in_a_row.fetch_add(1, Ordering::Relaxed);
+            } else {
+                refused_in_a_row.store(0, Ordering::Relaxed);
+            }
+            refused
+        });
+        stream::iter(batches)
+            .buffer_unordered(CONCURRENT_BATCHES)
+            .concat()
+            .await
     }
 
     /// Delays the redelivery of messages. If that fails, or a message has no receipt handle, the

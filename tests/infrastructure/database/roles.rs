@@ -7,10 +7,10 @@ use shared::{
     domain::{Access, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
     store::{
         Database, LIMITS, Statement, StoreError,
-        idempotency::{CreateOnce, CreateOnceOutcome, DeleteExpired},
+        idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, ClaimRequest, Outcome, Settle},
-        reconciling::{ClearEnqueued, CountDue, Due, TakeDue},
+        reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
     },
 };
@@ -95,6 +95,8 @@ fn pages() -> Vec<Page> {
 const NONE_DUE: Due = Due {
     unsent_after: Duration::ZERO,
     lost_after: Duration::ZERO,
+    include_lost: true,
+    max_attempts: 10,
 };
 
 fn claim(requests: &[ClaimRequest]) -> Claim<'_> {
@@ -112,13 +114,21 @@ fn delete(id: TaskId) -> Delete<'static> {
     }
 }
 
-fn take_due() -> TakeDue {
+fn take_due(range: &Range) -> TakeDue<'_> {
     TakeDue {
         due: NONE_DUE,
-        max_attempts: 10,
+        range,
+        newest_first: false,
         limit: 10,
     }
 }
+
+/// Tasks that were settled before.
+const SETTLED: DeleteSettled = DeleteSettled {
+    older_than: Duration::ZERO,
+    from: None,
+    limit: 10,
+};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn reader_may_only_read(pool: PgPool) {
@@ -146,8 +156,9 @@ async fn reader_may_only_read(pool: PgPool) {
     refused(&reader, delete(id)).await;
     refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, claim(&[ClaimRequest { id, sent_at: None }])).await;
-    refused(&reader, take_due()).await;
-    refused(&reader, DeleteExpired { limit: 1 }).await;
+    refused(&reader, take_due(&Range::all())).await;
+    refused(&reader, DeleteExpired { from: None, limit: 1 }).await;
+    refused(&reader, SETTLED).await;
     for sql in [
         "truncate tasks",
         "create table mine ()",
@@ -224,18 +235,29 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
         .await;
     }
     allowed(&writer, Reset { id, access: ALL }).await;
-    let taken = allowed(&writer, take_due()).await;
+    let taken = allowed(&writer, take_due(&Range::all())).await;
     assert!(taken.to_send.contains(&id), "{taken:?}");
     allowed(&writer, ClearEnqueued(&[id])).await;
     let lost = "update tasks set attempts = 10, status = 'processing', lease_expires_at = now()";
     execute(&pool, lost).await;
-    let taken = allowed(&writer, take_due()).await;
+    let taken = allowed(&writer, take_due(&Range::all())).await;
     assert!(taken.discarded.contains(&id), "{taken:?}");
-    allowed(&writer, CountDue(NONE_DUE)).await;
+    let (due, range, limit) = (NONE_DUE, &Range::all(), 10);
+    allowed(&writer, CountDue { due, range, limit }).await;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
-    assert_eq!(allowed(&writer, DeleteExpired { limit: 10 }).await, 1);
-    allowed(&writer, delete(id)).await;
+    let from = None;
+    assert_eq!(allowed(&writer, CountExpired { from, limit }).await, 1);
+    assert_eq!(allowed(&writer, DeleteExpired { from, limit }).await.count, 1);
+    let older_than = Duration::ZERO;
+    let settled = CountSettled {
+        older_than,
+        from,
+        limit,
+    };
+    assert_eq!(allowed(&writer, settled).await, 2);
+    assert_eq!(allowed(&writer, SETTLED).await.count, 2);
     assert!(allowed(&writer, Find { id, access: ALL }).await.is_none());
+    allowed(&writer, delete(id)).await;
 
     for sql in [
         "truncate tasks",
@@ -274,6 +296,7 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     )
     .await;
     refused(&processor, delete(id)).await;
+    refused(&processor, SETTLED).await;
     refused(&processor, MarkEnqueued(id)).await;
     for sql in [
         "update tasks set title = 'mine'",

@@ -925,6 +925,7 @@ fn every_alarm_reaches_topic(templates: &Value) {
         "DeadLetterAlarm",
         "FunctionErrorsAlarm",
         "FunctionThrottlesAlarm",
+        "MessagesMissingAlarm",
         "QueueAgeAlarm",
         "RouteErrorsAlarm",
     ];
@@ -960,6 +961,13 @@ fn every_alarm_reaches_topic(templates: &Value) {
             "BatchSize",
             "ProcessingTime",
             "QueueLatency",
+            "MessagesResent",
+            "MessagesMissing",
+            "TasksDiscarded",
+            "KeysDeleted",
+            "KeysLeft",
+            "TasksDeleted",
+            "OldTasksLeft",
         ] {
             assert!(body.contains(metric), "{metric} is not on the dashboard");
         }

@@ -11,7 +11,7 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
 /// override. All are passed in each deployment: an omitted parameter would keep its previous value.
-pub const SANDBOX: [(&str, &str); 22] = [
+pub const SANDBOX: [(&str, &str); 23] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
     ("Auth", "closed"),
@@ -33,6 +33,7 @@ pub const SANDBOX: [(&str, &str); 22] = [
     ("LogLevel", "info"),
     ("ReconcilerSchedule", ""),
     ("IdempotencyKeySeconds", "86400"),
+    ("TaskRetentionDays", "0"),
     ("Rollout", "gradual"),
 ];
 

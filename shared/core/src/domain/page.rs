@@ -103,7 +103,7 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub start: Start,
-    /// The number of tasks to skip from there.
+    /// The number of tasks to skip from there, at most [`Page::MAX_SKIP`].
     pub skip: i64,
     /// The maximum number of tasks to return, 1 to [`Page::MAX_LIMIT`].
     pub limit: i64,
@@ -129,6 +129,9 @@ impl Default for Page {
 impl Page {
     /// The maximum and default number of tasks per page.
     pub const MAX_LIMIT: i64 = 100;
+
+    /// The maximum number of tasks to skip, because Postgres reads them all.
+    pub const MAX_SKIP: i64 = 10_000;
 
     /// The maximum length of the text to search for in titles.
     pub const MAX_SEARCH_CHARS: usize = 255;
@@ -166,7 +169,10 @@ impl Page {
         match name {
             "after" => self.start = Start::After(cursor()?),
             "before" => self.start = Start::Before(cursor()?),
-            "skip" => self.skip = integer(value, 0, i64::MAX)?,
+            "skip" => {
+                let further = |detail| format!("{detail}; to go further, follow the Link header");
+                self.skip = integer(value, 0, Self::MAX_SKIP).map_err(further)?;
+            }
             "limit" => self.limit = integer(value, 1, Self::MAX_LIMIT)?,
             "sort" => {
                 let sorts = [Sort::OldestFirst, Sort::NewestFirst];
@@ -220,7 +226,7 @@ mod tests {
         let after = cursor(7).to_string();
         let all = [
             ("limit", "1"),
-            ("skip", "9223372036854775807"),
+            ("skip", "10000"),
             ("after", &after),
             ("sort", "-id"),
             ("status", "failed"),
@@ -229,7 +235,7 @@ mod tests {
         ];
         let page = Page {
             start: Start::After(cursor(7)),
-            skip: i64::MAX,
+            skip: 10_000,
             limit: 1,
             sort: Sort::NewestFirst,
             filter: Filter {
@@ -295,7 +301,20 @@ mod tests {
                     "1_0",
                 ][..],
             ),
-            ("skip", &["-1", "abc", "", "9223372036854775808", "-0", "+0", "00"]),
+            (
+                "skip",
+                &[
+                    "-1",
+                    "abc",
+                    "",
+                    "10001",
+                    "1500000",
+                    "9223372036854775808",
+                    "-0",
+                    "+0",
+                    "00",
+                ],
+            ),
             ("sort", &["", "ID", "title", "+id"]),
             ("status", &["", "Failed", "done"]),
             ("count", &["", "1", "TRUE"]),

@@ -50,6 +50,7 @@ pub fn layer(origins: &str) -> Option<CorsLayer> {
                 header::RETRY_AFTER,
                 HeaderName::from_static("idempotent-replayed"),
                 HeaderName::from_static("x-total-count"),
+                HeaderName::from_static("x-total-count-relation"),
             ])
             .max_age(MAX_AGE),
     )

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::{
     Statement,
@@ -132,33 +133,84 @@ fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.constraint()
 }
 
-/// Deletes expired keys and returns how many.
+/// Deletes expired keys, those first that expired first.
 pub struct DeleteExpired {
+    /// Only keys that expired at that time or later: where an earlier statement stopped. Before it
+    /// are the index entries of the keys that were just deleted.
+    pub from: Option<OffsetDateTime>,
     /// The maximum number of keys to delete.
     pub limit: i64,
 }
 
+/// The keys that were deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletedKeys {
+    pub count: i64,
+    /// When the last of them expired.
+    pub last: Option<OffsetDateTime>,
+}
+
 impl Statement for DeleteExpired {
-    type Output = u64;
+    type Output = DeletedKeys;
 
     fn is_repeatable(&self) -> bool {
         true
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
-        sqlx::query!(
-            "delete from idempotency_keys
-             where key in (
-                 select key from idempotency_keys
-                 where expires_at <= now()
-                 order by expires_at
-                 limit $1
-                 for update skip locked
-             )",
-            self.limit
+        // An array, not `in`: Postgres would join, and scan the table if its statistics are stale.
+        sqlx::query_as!(
+            DeletedKeys,
+            r#"with deleted as (
+                   delete from idempotency_keys
+                   where key = any (array(
+                       select key
+                       from idempotency_keys
+                       where expires_at <= now() and expires_at >= coalesce($2::timestamptz, '-infinity')
+                       order by expires_at
+                       limit $1
+                       for update skip locked
+                   ))
+                   returning expires_at
+               )
+               select count(*) as "count!", max(expires_at) as last from deleted"#,
+            self.limit,
+            self.from,
         )
-        .execute(connection)
+        .fetch_one(connection)
         .await
-        .map(|done| done.rows_affected())
+    }
+}
+
+/// Counts expired keys.
+pub struct CountExpired {
+    /// Only keys that expired at that time or later, like [`DeleteExpired::from`].
+    pub from: Option<OffsetDateTime>,
+    /// The maximum number of keys to count.
+    pub limit: i64,
+}
+
+impl Statement for CountExpired {
+    type Output = i64;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"select count(*) as "count!"
+               from (
+                   select
+                   from idempotency_keys
+                   where expires_at <= now() and expires_at >= coalesce($2::timestamptz, '-infinity')
+                   order by expires_at
+                   limit $1
+               ) as expired"#,
+            self.limit,
+            self.from,
+        )
+        .fetch_one(connection)
+        .await
     }
 }

@@ -22,6 +22,10 @@ pub struct Overview {
     pub recent_tasks: Vec<Task>,
     /// The 10 tasks that failed last, latest first; `result` contains the reason.
     pub recent_failures: Vec<Task>,
+    /// The members that are estimates: `tasks.pending` for instance, or `throughput`. Numbers below
+    /// 5,000 are exact. Missing if everything is exact.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub estimates: Vec<String>,
 }
 
 /// The number of tasks, by status.
@@ -42,7 +46,8 @@ pub struct Counts {
     /// Failed tasks.
     #[schema(minimum = 0)]
     pub failed: i64,
-    /// Seconds since the oldest pending task was queued; null without pending tasks.
+    /// Seconds since the oldest pending task was queued, of the 1,000 with the lowest ids; null without
+    /// pending tasks.
     #[schema(required, minimum = 0)]
     pub oldest_pending_seconds: Option<f64>,
 }
@@ -71,6 +76,10 @@ pub struct Minute {
 }
 
 /// Reads the [`Overview`] in one round trip: Postgres builds it as JSON.
+///
+/// Nothing is counted beyond some thousand rows. Larger numbers are estimated from a sample, every
+/// 512th task, which has its own small index (`tasks_sample`): more than 10 tasks of the sample
+/// stand for more than 5,000. Every other part walks along one index up to a limit.
 pub struct ReadOverview;
 
 impl Statement for ReadOverview {
@@ -82,49 +91,149 @@ impl Statement for ReadOverview {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let overview = sqlx::query_scalar!(
-            r#"with minutes as (
-                   select generate_series(
-                       date_trunc('minute', now()) - interval '29 minutes', date_trunc('minute', now()), '1 minute'
-                   ) as minute
+            r#"with period as (
+                  select date_trunc('minute', now()) - interval '29 minutes' as start
+               ), sampled as materialized (
+                  select status, created_at, requested_at, started_at, settled_at
+                  from tasks
+                  where id % 512 = 0 and status in ('completed', 'failed') and settled_at >= (select start from period)
+                  union all
+                  select status, created_at, requested_at, started_at, settled_at
+                  from tasks
+                  where id % 512 = 0 and status in ('pending', 'processing') and settled_at is null
+                    and created_at >= (select start from period)
+               ), sizes as materialized (
+                  select count(*) filter (where created_at >= (select start from period)) > 10 as is_created_large,
+                         count(settled_at) > 10 as is_settled_large
+                  from sampled
                ), created as (
-                   select date_trunc('minute', created_at) as minute, count(*) as tasks
-                   from tasks
-                   where created_at >= date_trunc('minute', now()) - interval '29 minutes'
-                   group by 1
+                  select date_trunc('minute', created_at) as minute, sum(weight)::bigint as tasks
+                  from (
+                      select created_at, 512 as weight
+                      from sampled
+                      where (select is_created_large from sizes)
+                      union all
+                      select created_at, 1
+                      from (select created_at from tasks order by id desc limit 10000) as newest
+                      where not (select is_created_large from sizes)
+                  ) as tasks
+                  where created_at >= (select start from period)
+                  group by 1
                ), settled as (
-                   select date_trunc('minute', settled_at) as minute,
-                          count(*) filter (where status = 'completed') as completed,
-                          count(*) filter (where status = 'failed') as failed,
-                          -- Without tasks that a client has settled.
-                          percentile_cont(array[0.5, 0.99]) within group (
-                              order by extract(epoch from settled_at - requested_at)
-                          ) filter (where started_at is not null) as seconds
-                   from tasks
-                   where settled_at >= date_trunc('minute', now()) - interval '29 minutes'
-                   group by 1
-               ), leased as (
-                   select count(*) as tasks
-                   from tasks
-                   where status in ('pending', 'processing') and lease_expires_at is not null
+                  select date_trunc('minute', settled_at) as minute,
+                         (sum(weight) filter (where status = 'completed'))::bigint as completed,
+                         (sum(weight) filter (where status = 'failed'))::bigint as failed,
+                         -- Without tasks that a client has settled.
+                         percentile_cont(array[0.5, 0.99]) within group (
+                             order by extract(epoch from settled_at - requested_at)
+                         ) filter (where started_at is not null) as seconds
+                  from (
+                      select status, requested_at, started_at, settled_at, 512 as weight
+                      from sampled
+                      where settled_at is not null and (select is_settled_large from sizes)
+                      union all
+                      select status, requested_at, started_at, settled_at, 1
+                      from (
+                          select status, requested_at, started_at, settled_at
+                          from tasks
+                          where settled_at >= (select start from period)
+                          order by settled_at desc
+                          limit 10000
+                      ) as latest
+                      where not (select is_settled_large from sizes)
+                  ) as tasks
+                  group by 1
+               ), statuses as materialized (
+                  select status, (
+                      select count(*)
+                      from (
+                          select
+                          from tasks
+                          where id % 512 = 0 and tasks.status = any (array[statuses.status])
+                          order by tasks.status, settled_at, created_at
+                          limit 10000
+                      ) as sampled
+                  ) as sampled
+                  from unnest(enum_range(null::task_status)) as statuses (status)
+               ), counted as materialized (
+                  select status, sampled > 10 as is_estimate, sampled = 10000 as is_limited, case
+                      when sampled > 10 then sampled * 512
+                      else (
+                          select count(*)
+                          from (
+                              select
+                              from tasks
+                              where tasks.status = any (array[statuses.status])
+                              order by tasks.status, id
+                              limit 10000
+                          ) as exact
+                      )
+                  end as tasks
+                  from statuses
+               ), leased as materialized (
+                  -- A leased task is stored as pending, and is most likely among the oldest.
+                  select count(*) as tasks
+                  from (
+                      select lease_expires_at
+                      from tasks
+                      where tasks.status = any (array['pending'::task_status])
+                      order by tasks.status, id
+                      limit 10000
+                  ) as oldest
+                  where lease_expires_at is not null
                ), by_status as (
-                   select coalesce(sum(tasks), 0) as total,
-                          coalesce(sum(tasks) filter (where status in ('pending', 'processing')), 0)
-                              - (select tasks from leased) as pending,
-                          (select tasks from leased) as processing,
-                          coalesce(sum(tasks) filter (where status = 'completed'), 0) as completed,
-                          coalesce(sum(tasks) filter (where status = 'failed'), 0) as failed
-                   from (select status, count(*) as tasks from tasks group by status) as counted
+                  select coalesce(sum(tasks), 0)::bigint as total,
+                         greatest(
+                             coalesce(sum(tasks) filter (where status = 'pending'), 0) - (select tasks from leased), 0
+                         )::bigint as pending,
+                         (coalesce(sum(tasks) filter (where status = 'processing'), 0)
+                             + (select tasks from leased))::bigint as processing,
+                         coalesce(sum(tasks) filter (where status = 'completed'), 0)::bigint as completed,
+                         coalesce(sum(tasks) filter (where status = 'failed'), 0)::bigint as failed,
+                         -- What the sample leaves out of the status with the most tasks.
+                         greatest(
+                             case when bool_or(is_limited) then (
+                                 select reltuples / greatest(relpages, 1)
+                                        * pg_relation_size(oid) / current_setting('block_size')::integer
+                                 from pg_class
+                                 where oid = 'tasks'::regclass
+                             ) end - sum(tasks), 0
+                         )::bigint as others
+                  from counted
                )
                select jsonb_build_object(
                    'tasks', (
-                       select to_jsonb(by_status) || jsonb_build_object(
+                       select to_jsonb(by_status) - 'others' || jsonb_build_object(
+                           'total', total + others,
+                           'completed', completed + others,
+                           -- A task that was requested again may be behind younger ones.
                            'oldest_pending_seconds', (
                                select extract(epoch from now() - min(requested_at))
-                               from tasks
-                               where status = 'pending' and lease_expires_at is null
+                               from (
+                                   select requested_at, lease_expires_at
+                                   from tasks
+                                   where tasks.status = any (array['pending'::task_status])
+                                   order by tasks.status, id
+                                   limit 1000
+                               ) as oldest
+                               where lease_expires_at is null
                            )
                        )
                        from by_status
+                   ),
+                   'estimates', (
+                       select to_jsonb(
+                           array(
+                               select 'tasks.' || status
+                               from counted
+                               where is_estimate or status = 'processing' and exists (
+                                   select from counted where status = 'pending' and is_estimate
+                               )
+                               order by status
+                           )
+                           || array(select 'tasks.total' where exists (select from counted where is_estimate))
+                           || array(select 'throughput' from sizes where is_created_large or is_settled_large)
+                       )
                    ),
                    'throughput', (
                        select jsonb_agg(jsonb_build_object(
@@ -135,7 +244,10 @@ impl Statement for ReadOverview {
                            'p50_seconds', seconds[1],
                            'p99_seconds', seconds[2]
                        ) order by minute)
-                       from minutes left join created using (minute) left join settled using (minute)
+                       from generate_series(
+                                (select start from period), date_trunc('minute', now()), '1 minute'
+                            ) as minutes (minute)
+                            left join created using (minute) left join settled using (minute)
                    ),
                    'recent_tasks', coalesce((
                        select jsonb_agg(task_document(recent) order by id desc)

@@ -1,9 +1,13 @@
-//! The statements of the task-reconciler: take tasks whose message is missing, and return those
-//! whose message could not be sent.
+//! The statements of the task-reconciler: take tasks whose message is missing, return those whose
+//! message could not be sent, and delete old tasks.
+//!
+//! Each examines a limited number of rows, however large table and backlog are, and returns where
+//! the next one continues.
 
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::Statement;
 use crate::domain::TaskId;
@@ -19,36 +23,83 @@ pub struct Due {
     pub unsent_after: Duration,
     /// The age at which a message counts as lost.
     pub lost_after: Duration,
+    /// False if messages of that age may still be waiting in the queue. Tasks to be discarded are
+    /// due nevertheless.
+    pub include_lost: bool,
+    /// The number of attempts after which a task is discarded.
+    pub max_attempts: i32,
 }
 
-/// A query with the condition of [`Due`] between its two parts. Its first two arguments come from
-/// [`Due`].
-macro_rules! query_due {
-    ($before:literal, $after:literal, $due:expr $(, $argument:expr)* $(,)?) => {
+/// A place among the tasks in the order of status and id. The enum's values are in the order in
+/// which they were added, so the open tasks come first: pending, processing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    status: String,
+    id: i64,
+}
+
+impl Position {
+    fn new(status: impl Into<String>, id: i64) -> Self {
+        let status = status.into();
+        Self { status, id }
+    }
+}
+
+/// The open tasks between two places, which are not included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub after: Position,
+    pub before: Position,
+}
+
+impl Range {
+    /// All open tasks.
+    pub fn all() -> Self {
+        Self {
+            after: Position::new("pending", 0),
+            before: Position::new("completed", 0),
+        }
+    }
+}
+
+/// A statement with the next open tasks of a range, and which of them are due, as `examined`. Its
+/// first nine arguments come from [`Due`] and [`Range`].
+///
+/// Only the index on status and id provides this order, so the plan does not depend on statistics.
+macro_rules! query_examined {
+    ($order:literal, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
         sqlx::query!(
-            $before
-                + "status in ('pending', 'processing')
-                   and (lease_expires_at is null or lease_expires_at <= now())
-                   and (enqueued_at < now() - make_interval(secs => $2)
-                        or enqueued_at is null and updated_at < now() - make_interval(secs => $1))"
-                + $after,
+            "with examined as materialized (
+                   select id,
+                          status,
+                          version,
+                          enqueued_at,
+                          lease_expires_at is not null and attempts >= $4 as is_discarded,
+                          (lease_expires_at is null or lease_expires_at <= now())
+                          and (enqueued_at is null and updated_at < now() - make_interval(secs => $1)
+                               or enqueued_at < now() - make_interval(secs => $2)
+                                  and ($3 or lease_expires_at is not null and attempts >= $4)) as is_due
+                   from tasks
+                   where (status, id) > ($5::text::task_status, $6) and (status, id) < ($7::text::task_status, $8)
+                   order by "
+                + $order
+                + " limit $9
+               )"
+                $(+ $then)+,
             $due.unsent_after.as_secs_f64(),
             $due.lost_after.as_secs_f64(),
-            $($argument),*
+            $due.include_lost,
+            $due.max_attempts,
+            $range.after.status,
+            $range.after.id,
+            $range.before.status,
+            $range.before.id,
+            $limit,
         )
     };
 }
 
-/// The tasks taken by [`TakeDue`].
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Tasks marked as enqueued, whose messages are now to be sent.
-    pub to_send: Vec<TaskId>,
-    /// Tasks that are now failed, after too many attempts without a reported outcome.
-    pub discarded: Vec<TaskId>,
-}
-
-/// Takes tasks that are due, starting with those that have waited longest.
+/// Takes the tasks that are due among the next ones of a range.
 ///
 /// Only a task whose last attempt reported no outcome (its lease has expired) is discarded. A
 /// pending one is sent once more, however many attempts it had: its last one reported a transient
@@ -56,32 +107,55 @@ pub struct Taken {
 ///
 /// Concurrent sweeps never take the same task: each skips rows that the other has locked, and a
 /// task that was taken is no longer due.
-pub struct TakeDue {
+pub struct TakeDue<'a> {
     pub due: Due,
-    /// The number of attempts after which a task is discarded.
-    pub max_attempts: i32,
-    /// The maximum number of tasks to take.
+    pub range: &'a Range,
+    /// From the end of the range, instead of from its beginning.
+    pub newest_first: bool,
+    /// The maximum number of tasks to examine, and so to take.
     pub limit: i64,
 }
 
-impl Statement for TakeDue {
+/// The tasks taken by [`TakeDue`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Tasks marked as enqueued, whose messages are now to be sent.
+    pub to_send: Vec<TaskId>,
+    /// How many of them had a message before, which counts as lost.
+    pub lost: i64,
+    /// Tasks that are now failed, after too many attempts without a reported outcome.
+    pub discarded: Vec<TaskId>,
+    /// How many tasks were examined.
+    pub examined: i64,
+    /// The last one, if any.
+    pub last: Option<Position>,
+}
+
+impl Statement for TakeDue<'_> {
     type Output = Taken;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
-        let rows = query_due!(
-            r#"with due as (
-                   select id, lease_expires_at is not null and attempts >= $4 as discarded
-                   from tasks
-                   where "#,
-            r#"    order by enqueued_at nulls first, id
-                   limit $3
-                   for update skip locked
+        macro_rules! take {
+            ($order:literal, $reverse:literal) => {
+                query_examined!(
+                    $order,
+                    r#", due as (
+                   select examined.*
+                   -- Lateral: one index lookup per task. A task that has changed since is not locked.
+                   from examined cross join lateral (
+                       select
+                       from tasks
+                       where tasks.id = examined.id
+                         and tasks.version = examined.version
+                         and tasks.enqueued_at is not distinct from examined.enqueued_at
+                       for update skip locked
+                   ) as locked
+                   where is_due
                ), sent as (
                    update tasks
                    set enqueued_at = now()
-                   from due
-                   where tasks.id = due.id and not discarded
-                   returning tasks.id
+                   where id = any (array(select id from due where not is_discarded))
+                   returning id
                ), discarded as (
                    update tasks
                    set status = 'failed',
@@ -90,27 +164,40 @@ impl Statement for TakeDue {
                        settled_at = now(),
                        version = version + 1,
                        updated_at = now()
-                   from due
-                   where tasks.id = due.id and discarded
-                   returning tasks.id
+                   where id = any (array(select id from due where is_discarded))
+                   returning id
+               ), last as (
+                   select status::text, id from examined order by "# $reverse r#" limit 1
                )
-               select id as "id!: TaskId", false as "is_discarded!" from sent
-               union all
-               select id, true from discarded"#,
-            self.due,
-            self.limit,
-            self.max_attempts,
-        )
-        .fetch_all(connection)
-        .await?;
-        let mut taken = Taken::default();
-        for row in rows {
-            match row.is_discarded {
-                true => taken.discarded.push(row.id),
-                false => taken.to_send.push(row.id),
-            }
+               select array(select id from sent) as "to_send!: Vec<TaskId>",
+                      (select count(*) from due where not is_discarded and enqueued_at is not null) as "lost!",
+                      array(select id from discarded) as "discarded!: Vec<TaskId>",
+                      (select count(*) from examined) as "examined!",
+                      (select status from last) as last_status,
+                      (select id from last) as last_id"#,
+                    self.due,
+                    self.range,
+                    self.limit
+                )
+                .fetch_one(connection)
+                .await
+                .map(|row| Taken {
+                    to_send: row.to_send,
+                    lost: row.lost,
+                    discarded: row.discarded,
+                    examined: row.examined,
+                    last: row
+                        .last_status
+                        .zip(row.last_id)
+                        .map(|(status, id)| Position::new(status, id)),
+                })
+            };
         }
-        Ok(taken)
+        if self.newest_first {
+            take!("tasks.status desc, id desc", "examined.status, id")
+        } else {
+            take!("tasks.status, id", "examined.status desc, id desc")
+        }
     }
 }
 
@@ -133,10 +220,15 @@ impl Statement for ClearEnqueued<'_> {
     }
 }
 
-/// Counts the tasks that [`TakeDue`] would take.
-pub struct CountDue(pub Due);
+/// Counts the tasks that are due among the next ones of a range.
+pub struct CountDue<'a> {
+    pub due: Due,
+    pub range: &'a Range,
+    /// The maximum number of tasks to examine.
+    pub limit: i64,
+}
 
-impl Statement for CountDue {
+impl Statement for CountDue<'_> {
     type Output = i64;
 
     fn is_repeatable(&self) -> bool {
@@ -144,9 +236,101 @@ impl Statement for CountDue {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
-        query_due!(r#"select count(*) as "count!" from tasks where "#, "", self.0)
-            .fetch_one(connection)
-            .await
-            .map(|row| row.count)
+        query_examined!(
+            "tasks.status, id",
+            r#" select count(*) filter (where is_due) as "count!" from examined"#,
+            self.due,
+            self.range,
+            self.limit
+        )
+        .fetch_one(connection)
+        .await
+        .map(|row| row.count)
+    }
+}
+
+/// Deletes tasks that were completed or failed long ago, those first that were settled first.
+pub struct DeleteSettled {
+    /// The age from which they are deleted.
+    pub older_than: Duration,
+    /// Only tasks that were settled at that time or later: where an earlier statement stopped.
+    pub from: Option<OffsetDateTime>,
+    /// The maximum number of tasks to delete.
+    pub limit: i64,
+}
+
+/// The tasks that were deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletedTasks {
+    pub count: i64,
+    /// When the last of them was settled.
+    pub last: Option<OffsetDateTime>,
+}
+
+impl Statement for DeleteSettled {
+    type Output = DeletedTasks;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        sqlx::query_as!(
+            DeletedTasks,
+            r#"with deleted as (
+                   delete from tasks
+                   where id = any (array(
+                       select id
+                       from tasks
+                       where settled_at < now() - make_interval(secs => $1)
+                         and settled_at >= coalesce($3::timestamptz, '-infinity')
+                       order by settled_at
+                       limit $2
+                       for update skip locked
+                   ))
+                   returning settled_at
+               )
+               select count(*) as "count!", max(settled_at) as last from deleted"#,
+            self.older_than.as_secs_f64(),
+            self.limit,
+            self.from,
+        )
+        .fetch_one(connection)
+        .await
+    }
+}
+
+/// Counts the tasks that [`DeleteSettled`] would delete.
+pub struct CountSettled {
+    pub older_than: Duration,
+    pub from: Option<OffsetDateTime>,
+    /// The maximum number of tasks to count.
+    pub limit: i64,
+}
+
+impl Statement for CountSettled {
+    type Output = i64;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        sqlx::query_scalar!(
+            r#"select count(*) as "count!"
+               from (
+                   select
+                   from tasks
+                   where settled_at < now() - make_interval(secs => $1)
+                     and settled_at >= coalesce($3::timestamptz, '-infinity')
+                   order by settled_at
+                   limit $2
+               ) as settled"#,
+            self.older_than.as_secs_f64(),
+            self.limit,
+            self.from,
+        )
+        .fetch_one(connection)
+        .await
     }
 }

@@ -81,8 +81,8 @@ impl Statement for Find<'_> {
     }
 }
 
-/// Lists one page of tasks. Takes a second round trip if the tasks are counted, and up to two more
-/// for a text that few of the next titles contain.
+/// Lists one page of tasks. Takes a second round trip if the tasks are counted and do not all fit on
+/// the page, and up to two more for a text that few of the next titles contain.
 ///
 /// A page costs no more in a larger table. Without a sparse filter it is a walk along an index. With
 /// one (a text, or `processing`: an index of leases would cost every claim), the walk examines at
@@ -104,7 +104,20 @@ pub struct Listed {
     /// The cursor of the previous page, if there is one.
     pub previous: Option<Cursor>,
     /// The number of accessible tasks that match the filter, if counting was requested.
-    pub total: Option<i64>,
+    pub total: Option<Total>,
+}
+
+/// A number of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    pub count: i64,
+    /// False if there are more, or may be.
+    pub is_exact: bool,
+}
+
+impl Total {
+    /// The maximum number of tasks that are read to count them.
+    pub const MAX_COUNTED: i64 = 10_000;
 }
 
 /// How many tasks a page with a sparse filter examines at most (a millisecond per thousand).
@@ -113,6 +126,14 @@ pub const WALK: i64 = 5000;
 /// How many titles may have all parts of a text that is looked up in the index, estimated (a
 /// millisecond or two per thousand).
 const MAX_CANDIDATES: i64 = 10_000;
+
+/// The status as it is stored: a leased task is pending.
+fn stored_status(status: Status) -> Status {
+    match status {
+        Status::Processing => Status::Pending,
+        status => status,
+    }
+}
 
 /// The result of a walk.
 struct Walked {
@@ -156,14 +177,7 @@ impl List<'_> {
         let Filter { status, title } = &page.filter;
         // One more than the page contains, to detect whether another page follows.
         let limit = page.limit + 1;
-        // A leased task is stored as pending.
-        let stored = status.map(|status| {
-            if status == Status::Processing {
-                Status::Pending
-            } else {
-                status
-            }
-        });
+        let stored = status.map(stored_status);
         let is_sparse = title.is_some() || *status == Some(Status::Processing);
         if !is_sparse {
             macro_rules! query_page {
@@ -333,51 +347,49 @@ impl List<'_> {
         }
     }
 
-    async fn total(&self, connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
-        let Page { filter, count, .. } = self.page;
-        if !count {
-            return Ok(None);
+    /// Counts among the newest [`MAX_COUNTED`](Total::MAX_COUNTED) tasks that have the status.
+    async fn count(&self, connection: &mut PgConnection) -> Result<Total, sqlx::Error> {
+        let Filter { status, title } = &self.page.filter;
+        // Each walks along one index, whatever the statistics say, for the same reason as above.
+        macro_rules! count {
+            ($which:literal $(, $argument:expr)*) => {
+                sqlx::query!(
+                    r#"select count(*) as "examined!",
+                              count(*) filter (
+                                  where ($2::text is null or position(folded($2) in folded(title)) > 0)
+                                    and ($3::boolean is null or (lease_expires_at is not null) = $3)
+                              ) as "matching!"
+                       from (select title, lease_expires_at from tasks "# + $which + r#" limit $1) as newest"#,
+                    Total::MAX_COUNTED + 1,
+                    title.as_deref(),
+                    status.map(|status| status == Status::Processing)
+                    $(, $argument)*
+                )
+                .fetch_one(connection)
+                .await
+                .map(|row| Total {
+                    count: row.matching.min(Total::MAX_COUNTED),
+                    is_exact: row.examined <= Total::MAX_COUNTED,
+                })
+            };
         }
-        // Two queries, for the same reason as above.
-        let total = match self.access {
-            Access::All => {
-                let total = sqlx::query_scalar!(
-                    r#"select count(*) as "count!"
-                       from tasks
-                       where ($1::text is null or shown_status(status, lease_expires_at) = $1)
-                         and ($2::text is null
-                              or id in (
-                                  select task_id
-                                  from task_titles
-                                  where title_parts(title) collate "C" @> search_parts($2)
-                                    and position(folded($2) in folded(title)) > 0
-                              ))"#,
-                    filter.status.map(Status::as_str),
-                    filter.title,
-                );
-                total.fetch_one(connection).await
-            }
-            Access::Own(owner) => {
-                let total = sqlx::query_scalar!(
-                    r#"select count(*) as "count!"
-                       from tasks
-                       where created_by = $3
-                         and ($1::text is null or shown_status(status, lease_expires_at) = $1)
-                         and ($2::text is null
-                              or id in (
-                                  select task_id
-                                  from task_titles
-                                  where title_parts(title) collate "C" @> search_parts($2)
-                                    and position(folded($2) in folded(title)) > 0
-                              ))"#,
-                    filter.status.map(Status::as_str),
-                    filter.title,
-                    owner,
-                );
-                total.fetch_one(connection).await
-            }
-        };
-        total.map(Some)
+        match (self.access.owner(), status.map(stored_status)) {
+            (None, None) => count!("order by id desc"),
+            (None, Some(status)) => count!(
+                "where status = any (array[$4::text::task_status]) order by status desc, id desc",
+                status.as_str()
+            ),
+            (Some(owner), None) => count!(
+                "where created_by = any (array[$4]) order by created_by desc, id desc",
+                owner
+            ),
+            (Some(owner), Some(status)) => count!(
+                "where created_by = any (array[$4]) and status = $5::text::task_status
+                 order by created_by desc, id desc",
+                owner,
+                status.as_str()
+            ),
+        }
     }
 }
 
@@ -422,6 +434,25 @@ impl Statement for List<'_> {
             Start::After(_) => (true, is_more),
             Start::Before(_) => (is_more, true),
         };
+        // The tasks known from the page alone.
+        let known = self.page.skip + tasks.len() as i64;
+        let is_all = *start == Start::First && !is_more && (known == 0 || !tasks.is_empty());
+        let total = match self.page.count {
+            false => None,
+            true if is_all => Some(Total {
+                count: known,
+                is_exact: true,
+            }),
+            true => {
+                let total = self.count(connection).await?;
+                let count = match total.is_exact {
+                    true => total.count,
+                    // Matches of a rare text may all be older than those that were counted.
+                    false => total.count.max(tasks.len() as i64 + i64::from(is_full)),
+                };
+                Some(Total { count, ..total })
+            }
+        };
         Ok(Listed {
             previous: match reached {
                 Some(reached) if backwards => Some(reached),
@@ -432,7 +463,7 @@ impl Statement for List<'_> {
                 _ => tasks.last().filter(|_| is_next).map(|last| Cursor(last.id)),
             },
             tasks,
-            total: self.total(connection).await?,
+            total,
         })
     }
 }
