@@ -248,7 +248,8 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
 async fn costs_do_not_grow_with_rows(pool: PgPool) {
     const ROWS: i64 = 120_000;
     execute(&pool, "alter table tasks set (autovacuum_enabled = false)").await;
-    execute(&pool, "drop index tasks_title_bigrams").await; // no statement here uses it
+    // No statement here uses the copies of the titles.
+    execute(&pool, "alter table tasks disable trigger user").await;
     grow(&pool, ROWS).await;
     execute(&pool, "vacuum analyze").await;
     let small = blocks_of_all(&pool).await;
