@@ -22,7 +22,7 @@ use shared::{
     summary = "List tasks",
     description = "A page of the caller's tasks; admins see the tasks of all users. Follow the `Link` header: \
                    pages stay stable while tasks are created and deleted. A page of very long tasks may have \
-                   fewer than `limit`. With `q` or `status=processing` a page may end early, even without a task, \
+                   fewer than `limit`. With `q` or `status` a page may end early, even without a task, \
                    where few tasks match: follow `next` until there is none.",
     params(
         ("after" = Option<String>, Query, format = "cursor",

@@ -95,7 +95,7 @@ async fn statements_read_as_much_of_many_tasks_as_of_few(pool: PgPool) {
         .map(|(query, _)| query)
         .filter(|query| query.contains("is_last"));
     let (searches, walks): (Vec<String>, Vec<String>) = (searches.collect(), walks.collect());
-    assert_eq!((searches.len(), walks.len()), (2, 8));
+    assert_eq!((searches.len(), walks.len()), (2, 6));
     // All costs, in the same order for each size.
     let mut costs: Vec<Vec<(String, i64)>> = Vec::new();
     for tasks in [FEW, MANY] {
@@ -116,6 +116,8 @@ async fn statements_read_as_much_of_many_tasks_as_of_few(pool: PgPool) {
                     of_size.push((name, blocks));
                 };
                 let claims = format!("{ids}, {}, 60", all("null::timestamptz"));
+                // Without what earlier measurements rolled back.
+                execute(&pool, "vacuum tasks").await;
                 measure("claim", &claim, &claims, 40 * WAITING).await;
                 let outcomes = format!(
                     "{ids}, {}, {}, {}",
@@ -128,6 +130,7 @@ async fn statements_read_as_much_of_many_tasks_as_of_few(pool: PgPool) {
                     &format!("update tasks set lease_expires_at = now() where id = any ({waiting})"),
                 )
                 .await;
+                execute(&pool, "vacuum tasks").await;
                 measure("settle", &settle, &outcomes, 60 * WAITING).await;
                 execute(
                     &pool,

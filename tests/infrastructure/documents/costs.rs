@@ -1,5 +1,5 @@
-//! The tables of costs in docs/deploy.md, calculated from the template and docs/prices.toml; and the
-//! limits from which dev/scaling calculates those in docs/scaling.md.
+//! The tables of costs in docs/deploy.md, calculated from the template and docs/prices.toml; and
+//! the limits from which dev/scaling calculates those in docs/scaling.md.
 
 use scaling::Model;
 use serde_json::Value;

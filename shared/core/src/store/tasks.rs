@@ -85,10 +85,10 @@ impl Statement for Find<'_> {
 /// the page, and up to two more for a text that few of the next titles contain.
 ///
 /// A page costs no more in a larger table. Without a sparse filter it is a walk along an index. With
-/// one (a text, or `processing`: an index of leases would cost every claim), the walk examines at
-/// most [`WALK`] tasks. That fills the page with a frequent text; a rare one is looked up in the
-/// index of the titles. For a rare text of frequent parts that would read most of the index:
-/// such a page ends early, and the next one continues where it ended.
+/// one (a text; a status of the caller's own tasks; `processing`: an index of leases would cost every
+/// claim), the walk examines at most [`WALK`] tasks. That fills the page with a frequent text; a rare
+/// one is looked up in the index of the titles. For a rare text of frequent parts that would read
+/// most of the index: such a page ends early, and the next one continues where it ended.
 pub struct List<'a> {
     pub page: &'a Page,
     /// The tasks that the caller can access.
@@ -143,30 +143,37 @@ struct Walked {
     reached: Option<Cursor>,
 }
 
-/// A page of tasks along an index: one statement for each combination of filters, because a single
-/// statement ("status is null or ...") would need one plan that suits every combination. Macros
-/// generate them instead of `QueryBuilder`, so that sqlx checks each against the schema, and .sqlx
-/// contains the text for the tests of their plans.
+/// The walk along the index for a filter: one statement for each, because a single one ("status is
+/// null or ...") would need one plan that suits every filter. A macro generates them instead of
+/// `QueryBuilder`, so that sqlx checks each against the schema, and .sqlx contains the text for the
+/// tests of their plans. The index of the caller's own tasks does not contain their status.
 ///
-/// A filter consists of its value and the text with and without one; `*` is the next free argument.
-/// The last step hands the text and the arguments over to `$query`.
-macro_rules! filtered {
-    (
-        $query:ident $fixed:tt [$number:literal $($numbers:literal)*] [$($text:literal)*] [$($argument:expr),*]
-        [$value:ident = $filter:expr, $with:literal $(* $more:literal)+, $as:expr, else $without:literal]
-        $($filters:tt)*
-    ) => {
-        match $filter {
-            Some($value) => filtered!(
-                $query $fixed [$($numbers)*] [$($text)* $with $($number $more)+] [$($argument,)* $as] $($filters)*
+/// Passes the condition, the order, and the argument with that number to `$query`.
+macro_rules! walk {
+    ($query:ident, $number:literal, $owner:expr, $status:expr, $and_of_status:literal, $down:expr) => {
+        // Not `created_by = ..`: the order would then be by id alone, which the primary key also
+        // provides, and the planner walks the primary key past the tasks of all users if it expects
+        // the caller's own among the first. It is wrong if they are the last of a million.
+        match ($owner, $status, $down) {
+            (Some(owner), _, true) => $query!(
+                ["< $1 and created_by = any (array[" $number "])"]
+                " order by created_by desc, id desc", owner
             ),
-            None => filtered!(
-                $query $fixed [$number $($numbers)*] [$($text)* $without] [$($argument),*] $($filters)*
+            (Some(owner), _, false) => $query!(
+                ["> $1 and created_by = any (array[" $number "])"]
+                " order by created_by asc, id asc", owner
             ),
+            (None, Some(status), true) => $query!(
+                ["< $1 and status = " $number "::text::task_status" $and_of_status]
+                " order by id desc", status.as_str()
+            ),
+            (None, Some(status), false) => $query!(
+                ["> $1 and status = " $number "::text::task_status" $and_of_status]
+                " order by id asc", status.as_str()
+            ),
+            (None, None, true) => $query!(["< $1"] " order by id desc"),
+            (None, None, false) => $query!(["> $1"] " order by id asc"),
         }
-    };
-    ($query:ident $fixed:tt [$($free:literal)*] [$($text:literal)*] [$($argument:expr),*]) => {
-        $query!($fixed [$($text)*] [$($argument),*])
     };
 }
 
@@ -177,14 +184,14 @@ impl List<'_> {
         let Filter { status, title } = &page.filter;
         // One more than the page contains, to detect whether another page follows.
         let limit = page.limit + 1;
-        let stored = status.map(stored_status);
-        let is_sparse = title.is_some() || *status == Some(Status::Processing);
+        let (owner, stored) = (self.access.owner(), status.map(stored_status));
+        let is_sparse = title.is_some() || *status == Some(Status::Processing) || status.is_some() && owner.is_some();
         if !is_sparse {
             macro_rules! query_page {
-                ([$from:literal] [$($text:literal)*] [$($argument:expr),*]) => {
+                ([$($where:literal)+] $order:literal $(, $argument:expr)*) => {
                     query_tasks!(
                         "select",
-                        "from tasks where id " $from $($text)* " offset $2 limit $3",
+                        "from tasks where id " $($where)+ $order " offset $2 limit $3",
                         from,
                         page.skip,
                         limit
@@ -194,50 +201,31 @@ impl List<'_> {
                     .await
                 };
             }
-            // Not `created_by = ..` for the caller's own tasks: the order would then be by id alone,
-            // which the primary key also provides, and the planner walks the primary key past the
-            // tasks of all users if it expects the caller's own among the first. It is wrong if they
-            // are the last of a million.
-            macro_rules! walk {
-                ($from:literal, $order:literal, $order_of_own:literal) => {
-                    filtered!(
-                        query_page [$from] ["$4" "$5"] [] []
-                        [status = stored, " and status = " * "::text::task_status and lease_expires_at is null",
-                            status.as_str(), else ""]
-                        [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner,
-                            else $order]
-                    )
-                };
-            }
-            let tasks = if down {
-                walk!("< $1", " order by id desc", "]) order by created_by desc, id desc")
-            } else {
-                walk!("> $1", " order by id asc", "]) order by created_by asc, id asc")
-            };
             return Ok(Walked {
-                tasks: tasks?,
+                tasks: walk!(query_page, "$4", owner, stored, " and lease_expires_at is null", down)?,
                 reached: None,
             });
         }
 
-        let is_leased = status.map(|status| status == Status::Processing);
         // The task that the walk ends with is always returned, whether it matches or not.
         macro_rules! query_page {
-            ([$from:literal] [$($text:literal)*] [$($argument:expr),*]) => {
+            ([$($where:literal)+] $order:literal $(, $argument:expr)*) => {
                 query_tasks_and_more!(
                     "select",
                     r#", is_match as "is_match!", is_last as "is_last!"
                        from (
                            select *,
                                   ($4::text is null or position(folded($4) in folded(title)) > 0)
-                                  and ($5::boolean is null or (lease_expires_at is not null) = $5) as is_match,
+                                  and ($5::text is null or shown_status(status, lease_expires_at) = $5) as is_match,
                                   row_number() over () = $3 as is_last
-                           from (select * from tasks where id "# $from $($text)* " limit $2",
+                           from (select * from tasks where id "# $($where)+ $order " limit $3) as tasks
+                       ) as tasks
+                       where is_match or is_last" $order " limit $2",
                     from,
                     page.skip + limit,
                     WALK,
                     title.as_deref(),
-                    is_leased
+                    status.map(Status::as_str)
                     $(, $argument)*
                 )
                 .fetch_all(connection)
@@ -250,30 +238,7 @@ impl List<'_> {
                 })
             };
         }
-        macro_rules! walk {
-            ($from:literal, $order:literal, $order_of_own:literal) => {
-                filtered!(
-                    query_page [$from] ["$6" "$7"] [] []
-                    [status = stored, " and status = " * "::text::task_status", status.as_str(), else ""]
-                    [owner = self.access.owner(), " and created_by = any (array[" * $order_of_own, owner, else $order]
-                )
-            };
-        }
-        let (tasks, reached) = if down {
-            walk!(
-                "< $1",
-                " order by id desc limit $3) as tasks) as tasks where is_match or is_last order by id desc",
-                "]) order by created_by desc, id desc limit $3) as tasks) as tasks
-                 where is_match or is_last order by created_by desc, id desc"
-            )
-        } else {
-            walk!(
-                "> $1",
-                " order by id asc limit $3) as tasks) as tasks where is_match or is_last order by id asc",
-                "]) order by created_by asc, id asc limit $3) as tasks) as tasks
-                 where is_match or is_last order by created_by asc, id asc"
-            )
-        }?;
+        let (tasks, reached) = walk!(query_page, "$6", owner, stored, "", down)?;
         Ok(Walked { tasks, reached })
     }
 
@@ -347,7 +312,8 @@ impl List<'_> {
         }
     }
 
-    /// Counts among the newest [`MAX_COUNTED`](Total::MAX_COUNTED) tasks that have the status.
+    /// Counts among the newest [`MAX_COUNTED`](Total::MAX_COUNTED) tasks: those with the status, or the
+    /// caller's own.
     async fn count(&self, connection: &mut PgConnection) -> Result<Total, sqlx::Error> {
         let Filter { status, title } = &self.page.filter;
         // Each walks along one index, whatever the statistics say, for the same reason as above.
@@ -357,12 +323,12 @@ impl List<'_> {
                     r#"select count(*) as "examined!",
                               count(*) filter (
                                   where ($2::text is null or position(folded($2) in folded(title)) > 0)
-                                    and ($3::boolean is null or (lease_expires_at is not null) = $3)
+                                    and ($3::text is null or shown_status(status, lease_expires_at) = $3)
                               ) as "matching!"
-                       from (select title, lease_expires_at from tasks "# + $which + r#" limit $1) as newest"#,
+                       from (select title, status, lease_expires_at from tasks "# + $which + r#" limit $1) as newest"#,
                     Total::MAX_COUNTED + 1,
                     title.as_deref(),
-                    status.map(|status| status == Status::Processing)
+                    status.map(Status::as_str)
                     $(, $argument)*
                 )
                 .fetch_one(connection)
@@ -379,15 +345,9 @@ impl List<'_> {
                 "where status = any (array[$4::text::task_status]) order by status desc, id desc",
                 status.as_str()
             ),
-            (Some(owner), None) => count!(
+            (Some(owner), _) => count!(
                 "where created_by = any (array[$4]) order by created_by desc, id desc",
                 owner
-            ),
-            (Some(owner), Some(status)) => count!(
-                "where created_by = any (array[$4]) and status = $5::text::task_status
-                 order by created_by desc, id desc",
-                owner,
-                status.as_str()
             ),
         }
     }
