@@ -69,6 +69,29 @@ fn operations_have_unique_id_summary_and_tag() {
     }
 }
 
+/// RFC 9457; a response to HEAD has no body.
+#[test]
+fn client_errors_are_problem_details_except_for_head() {
+    let document = committed();
+    for (route, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            let response = match response["$ref"].as_str() {
+                Some(reference) => document
+                    .pointer(reference.trim_start_matches('#'))
+                    .expect("a shared response"),
+                None => response,
+            };
+            if route.starts_with("HEAD ") {
+                assert!(response["content"].is_null(), "{route} {status}");
+            } else if status.starts_with('4') {
+                let content = response["content"].as_object().expect("content");
+                let types: Vec<&String> = content.keys().collect();
+                assert_eq!(types, ["application/problem+json"], "{route} {status}");
+            }
+        }
+    }
+}
+
 #[test]
 fn links_lead_to_operations_with_valid_parameters() {
     let document = committed();
