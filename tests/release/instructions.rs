@@ -26,9 +26,9 @@ const FILE: &str = "../dev/bench/instructions.toml";
 
 /// The header of the file.
 const COMMENT: &str = "\
-# Instructions of the functions themselves, without the C library: from the start to the first response (cold), and for
-# each further request (warm).
-# Recorded by `make bench-counts`, verified by tests/release/instructions.rs.
+# Instructions of the functions themselves, without the C library: from the start to the first
+# response (cold), and for each further request (warm). Recorded by `make bench-counts`, verified by
+# tests/release/instructions.rs.
 
 ";
 
