@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// The fields of /proc/[pid]/stat after the name (proc(5)), which may contain spaces.
+/// The fields of `/proc/<pid>/stat` after the name (proc(5)), which may contain spaces.
 struct Stat {
     parent: i32,
     own: u64,
