@@ -35,6 +35,13 @@ const COMMENT: &str = "\
 /// The permitted deviation in percent.
 const TOLERANCE: u64 = 5;
 
+/// Functions whose first request sends a message. valgrind is so slow that the attempt may exceed its
+/// timeout of 400 ms, and be repeated: a fifth more instructions.
+const SENDING: [&str; 2] = ["create-task", "process-task"];
+
+/// The permitted deviation of their cold start in percent.
+const SENDING_TOLERANCE: u64 = 25;
+
 /// How often a function may be counted until it is within the tolerance. Valgrind slows it down so
 /// much that on a busy machine a request to SQS or Postgres may time out and be retried, which
 /// changes the count.
@@ -78,7 +85,7 @@ async fn requests_take_the_recorded_instructions(pool: PgPool) {
             let counted = functions.count(function, sample).await;
             if counted
                 .as_ref()
-                .is_ok_and(|counted| is_within_tolerance(counted, expected))
+                .is_ok_and(|counted| is_within_tolerance(function, counted, expected))
             {
                 break;
             }
@@ -95,10 +102,18 @@ async fn requests_take_the_recorded_instructions(pool: PgPool) {
     );
 }
 
-fn is_within_tolerance(counted: &Count, expected: &Count) -> bool {
-    [(counted.cold, expected.cold), (counted.warm, expected.warm)]
-        .into_iter()
-        .all(|(counted, expected)| counted.abs_diff(expected) * 100 <= expected * TOLERANCE)
+fn is_within_tolerance(function: &str, counted: &Count, expected: &Count) -> bool {
+    let cold = if SENDING.contains(&function) {
+        SENDING_TOLERANCE
+    } else {
+        TOLERANCE
+    };
+    [
+        (counted.cold, expected.cold, cold),
+        (counted.warm, expected.warm, TOLERANCE),
+    ]
+    .into_iter()
+    .all(|(counted, expected, tolerance)| counted.abs_diff(expected) * 100 <= expected * tolerance)
 }
 
 /// The functions with their database and queues.
