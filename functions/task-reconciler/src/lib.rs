@@ -24,9 +24,9 @@ use serde::Serialize;
 use shared::{
     domain::TaskId,
     store::{
-        Database, StoreError,
+        Database, Statement, StoreError,
         idempotency::{CountExpired, DeleteExpired},
-        reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Position, Range, TakeDue},
+        reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Deleted, Due, Position, Range, TakeDue},
     },
     telemetry,
     trace::TraceHeader,
@@ -156,10 +156,38 @@ pub async fn sweep(
         &mut report,
     )
     .await?;
-    delete_keys(database, until(KEYS_UNTIL), &mut report).await?;
+    delete_in_steps(
+        database,
+        until(KEYS_UNTIL),
+        |Deleted { last: from, .. }| DeleteExpired {
+            from,
+            limit: DELETED_PER_STEP,
+        },
+        |Deleted { last: from, .. }| CountExpired {
+            from,
+            limit: MAX_COUNTED,
+        },
+        (&mut report.expired_keys, &mut report.expired_keys_left),
+    )
+    .await?;
     if settings.task_retention_days > 0 {
         let older_than = Duration::from_secs(u64::from(settings.task_retention_days) * 24 * 60 * 60);
-        delete_old_tasks(database, older_than, until(OLD_TASKS_UNTIL), &mut report).await?;
+        delete_in_steps(
+            database,
+            until(OLD_TASKS_UNTIL),
+            |Deleted { last: from, .. }| DeleteSettled {
+                older_than,
+                from,
+                limit: DELETED_PER_STEP,
+            },
+            |Deleted { last: from, .. }| CountSettled {
+                older_than,
+                from,
+                limit: MAX_COUNTED,
+            },
+            (&mut report.deleted_tasks, &mut report.old_tasks_left),
+        )
+        .await?;
     }
     // Most sweeps find nothing. Metrics cost money in each hour in which they are written.
     if report != SweepReport::default() {
@@ -265,47 +293,23 @@ async fn send(
     Ok(refused.len() > ids.len() / 2)
 }
 
-async fn delete_keys(database: &Database, until: Instant, report: &mut SweepReport) -> Result<(), SweepError> {
-    let mut from = None;
-    while Instant::now() < until {
-        let limit = DELETED_PER_STEP;
-        let deleted = database.run(&DeleteExpired { from, limit }).await?;
-        report.expired_keys += deleted.count as usize;
-        if deleted.count < limit {
-            return Ok(());
-        }
-        from = deleted.last;
-    }
-    let limit = MAX_COUNTED;
-    report.expired_keys_left = database.run(&CountExpired { from, limit }).await? as usize;
-    Ok(())
-}
-
-async fn delete_old_tasks(
+/// Deletes in steps until nothing is left, or until that time; then counts what is left. The steps
+/// begin where the one before stopped.
+async fn delete_in_steps<D: Statement<Output = Deleted>, C: Statement<Output = i64>>(
     database: &Database,
-    older_than: Duration,
     until: Instant,
-    report: &mut SweepReport,
+    delete: impl Fn(Deleted) -> D,
+    count: impl Fn(Deleted) -> C,
+    (deleted, left): (&mut usize, &mut usize),
 ) -> Result<(), SweepError> {
-    let mut from = None;
+    let mut step = Deleted::default();
     while Instant::now() < until {
-        let delete = DeleteSettled {
-            older_than,
-            from,
-            limit: DELETED_PER_STEP,
-        };
-        let deleted = database.run(&delete).await?;
-        report.deleted_tasks += deleted.count as usize;
-        if deleted.count < DELETED_PER_STEP {
+        step = database.run(&delete(step)).await?;
+        *deleted += step.count as usize;
+        if step.count < DELETED_PER_STEP {
             return Ok(());
         }
-        from = deleted.last;
     }
-    let count = CountSettled {
-        older_than,
-        from,
-        limit: MAX_COUNTED,
-    };
-    report.old_tasks_left = database.run(&count).await? as usize;
+    *left = database.run(&count(step)).await? as usize;
     Ok(())
 }

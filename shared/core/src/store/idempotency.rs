@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::{
     Statement,
     error::{LOCK_NOT_AVAILABLE, sqlstate},
+    reconciling::Deleted,
 };
 use crate::domain::{Description, IdempotencyKey, NewTask, Status, StoredStatus, Task, TaskId};
 
@@ -142,16 +143,8 @@ pub struct DeleteExpired {
     pub limit: i64,
 }
 
-/// The keys that were deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeletedKeys {
-    pub count: i64,
-    /// When the last of them expired.
-    pub last: Option<OffsetDateTime>,
-}
-
 impl Statement for DeleteExpired {
-    type Output = DeletedKeys;
+    type Output = Deleted;
 
     fn is_repeatable(&self) -> bool {
         true
@@ -160,7 +153,7 @@ impl Statement for DeleteExpired {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         // An array, not `in`: Postgres would join, and scan the table if its statistics are stale.
         sqlx::query_as!(
-            DeletedKeys,
+            Deleted,
             r#"with deleted as (
                    delete from idempotency_keys
                    where key = any (array(

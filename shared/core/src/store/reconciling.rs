@@ -259,16 +259,16 @@ pub struct DeleteSettled {
     pub limit: i64,
 }
 
-/// The tasks that were deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeletedTasks {
+/// The rows that a step deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
     pub count: i64,
-    /// When the last of them was settled.
+    /// When the last of them was settled, or expired: where the next step continues.
     pub last: Option<OffsetDateTime>,
 }
 
 impl Statement for DeleteSettled {
-    type Output = DeletedTasks;
+    type Output = Deleted;
 
     fn is_repeatable(&self) -> bool {
         true
@@ -276,7 +276,7 @@ impl Statement for DeleteSettled {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         sqlx::query_as!(
-            DeletedTasks,
+            Deleted,
             r#"with deleted as (
                    delete from tasks
                    where id = any (array(
