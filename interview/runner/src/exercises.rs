@@ -9,6 +9,7 @@ use xtask::stack::settings::Settings;
 use crate::{
     git::Git,
     kit::{Kit, State},
+    record,
     workshop::{self, Workshop},
 };
 
@@ -19,7 +20,7 @@ pub struct ActiveExercise {
     /// The commit with the kit that it was created from.
     pub kit: String,
     /// Its first and only initial commit.
-    start: String,
+    pub start: String,
     /// The branch or commit that was checked out before.
     from: String,
 }
@@ -40,6 +41,21 @@ impl ActiveExercise {
             (Some(kit), Some(start), Some(from)) => Ok(Self { name, kit, start, from }),
             _ => bail!("the exercise {name} has not been started: make exercise N={name}"),
         }
+    }
+
+    /// One that was worked on in another repository.
+    pub fn elsewhere(name: &str, kit: &str, start: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kit: kit.to_owned(),
+            start: start.to_owned(),
+            from: String::new(),
+        }
+    }
+
+    /// The name of one of its git settings.
+    pub fn setting(&self, key: &str) -> String {
+        setting(&self.name, key)
     }
 
     /// Fails unless HEAD descends from the exercise.
@@ -112,6 +128,7 @@ The exercise {name} has started, on the branch {branch}.
   Time box   {}
 
   make grade            check your work; as often as you like, committed or not
+  make hint             the next of three hints
   make exercise-reset   end it: back to {}; your work is kept as a commit
 ",
         exercise.brief_path(),
@@ -194,6 +211,7 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
         };
     }
     let work = git.commit(&branch).context("the exercise's branch was deleted")?;
+    let record = record::end(&git, &active, &work)?;
     // This also deletes its settings.
     git.run(["branch", "--quiet", "-D", &branch])?;
     let kept = if work == active.start {
@@ -213,6 +231,9 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
         active.name,
         git.branch().unwrap_or_else(|| "a detached commit".to_owned()),
     );
+    if let Some(id) = record {
+        println!("What happened in it, to read or hand over: make replay S={id}\n");
+    }
     Ok(())
 }
 
@@ -290,6 +311,8 @@ diff --git a/src.txt b/src.txt
                 "interview/briefs/broken/README.md",
                 "# Broken\n\n**Level:** mid (2-5 years) · **Kind:** debug\n\n## Time box\n\n60 minutes. Slowly.\n\n## Hints\n",
             ),
+            ("interview/rubric.toml", "\n"),
+            ("interview/answers/broken/hints.md", "# Broken: hints\n"),
             ("interview/answers/broken/grader.rs", "// functions: a\n"),
             (
                 "interview/answers/broken/start.patch",
@@ -308,7 +331,7 @@ diff --git a/src.txt b/src.txt
     }
 
     /// The settings of a command in a folder.
-    fn settings(folder: &Path) -> Settings {
+    pub fn settings(folder: &Path) -> Settings {
         Settings {
             root: folder.to_owned(),
             database_url: None,
@@ -338,7 +361,7 @@ diff --git a/src.txt b/src.txt
         assert_eq!(run(&folder, &["branch", "--show-current"]), "exercise/broken");
         assert_eq!(run(&folder, &["rev-list", "--count", "HEAD"]), "1");
         assert_eq!(read(&folder, "src.txt").as_deref(), Some("wrong\n"));
-        for hidden in ["answers", "BASE", "README.md"] {
+        for hidden in ["answers", "BASE", "README.md", "rubric.toml"] {
             assert!(!folder.join("interview").join(hidden).exists(), "{hidden}");
         }
         assert!(folder.join("interview/briefs/broken/README.md").exists());

@@ -100,6 +100,16 @@ impl Git {
         }
     }
 
+    /// Stores a text as an object and returns its id.
+    pub fn store(&self, text: &str) -> Result<String> {
+        let file = self.root.join(format!(".local/object-{}", std::process::id()));
+        fs::create_dir_all(self.root.join(".local"))?;
+        fs::write(&file, text)?;
+        let stored = self.run(["hash-object", "-w", "--no-filters", "--", &file.to_string_lossy()]);
+        fs::remove_file(&file)?;
+        stored
+    }
+
     /// A local git setting, if set.
     pub fn setting(&self, name: &str) -> Option<String> {
         self.run(["config", "--local", "--get", name]).ok()
@@ -221,6 +231,24 @@ impl Index<'_> {
         }
         self.run(["add", "--all"])?;
         Ok(self)
+    }
+
+    /// With the files of a folder outside the working tree, except ignored ones.
+    pub fn of_folder(self, folder: &Path) -> Result<Self> {
+        let mut add = self.git.command();
+        add.env("GIT_DIR", self.git.run(["rev-parse", "--absolute-git-dir"])?)
+            .env("GIT_WORK_TREE", folder)
+            .env("GIT_INDEX_FILE", &self.file)
+            .current_dir(folder);
+        process::output(add.args(["add", "--all"]))?;
+        Ok(self)
+    }
+
+    /// Adds or replaces a file.
+    pub fn add(&self, path: &str, text: &str) -> Result<()> {
+        let blob = self.git.store(text)?;
+        let entry = format!("100644,{blob},{path}");
+        self.run(["update-index", "--add", "--cacheinfo", &entry]).map(drop)
     }
 
     /// Applies a patch.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     git::{Git, Index},
+    rubric::RUBRIC,
     workshop::Workshop,
 };
 
@@ -23,7 +24,7 @@ pub const PROVED: &str = "interview/PROVED";
 const GRADING: &str = "interview/grading";
 
 /// The interviewer's side of the kit: a candidate's tree has none of it.
-const HIDDEN: [&str; 4] = [ANSWERS, BASE, PROVED, "interview/README.md"];
+const HIDDEN: [&str; 5] = [ANSWERS, BASE, PROVED, RUBRIC, "interview/README.md"];
 
 /// The kit in a commit or a tree.
 pub struct Kit<'a> {
@@ -108,6 +109,11 @@ impl<'a> Kit<'a> {
 }
 
 impl Exercise<'_> {
+    /// The commit or tree with the kit.
+    pub fn kit_id(&self) -> &str {
+        &self.kit.id
+    }
+
     /// The path of the brief.
     pub fn brief_path(&self) -> String {
         format!("{BRIEFS}/{}/README.md", self.name)

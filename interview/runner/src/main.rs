@@ -1,12 +1,22 @@
 //! The interview kit's commands. `make help` lists them.
 
 mod bench;
+mod calibrate;
 mod exercises;
 mod git;
 mod grade;
+mod hint;
 mod kit;
+mod learn;
+mod pack;
+mod page;
 mod proof;
+mod record;
+mod replay;
 mod report;
+mod rubric;
+mod score;
+mod session;
 mod workshop;
 
 use std::process::ExitCode;
@@ -37,14 +47,43 @@ enum Command {
         #[arg(long, env = "N")]
         name: Option<String>,
     },
+    /// Start an exercise with a candidate, on record, or show its clock
+    Session(session::Options),
+    /// Print the next hint of the current exercise
+    Hint,
     /// Check your work on the current exercise
     Grade {
         /// A folder in interview/briefs
         #[arg(long, env = "N")]
         name: Option<String>,
+        /// What a candidate sent back: an archive, a folder or a repository
+        #[arg(long, env = "FROM")]
+        from: Option<String>,
     },
     /// End the current exercise; your work is kept as a commit
     ExerciseReset {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// Write an exercise as an archive and a repository, for the candidate's machine
+    Pack {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// Print what a session recorded, and write it as a page
+    Replay {
+        /// The record
+        #[arg(long, env = "S")]
+        session: Option<String>,
+    },
+    /// Score a session by the rubric; compared once both interviewers have
+    Score(score::Options),
+    /// Score three samples of an exercise, and compare with the reference
+    Calibrate(calibrate::Options),
+    /// The exercises in order, with your progress; after a pass, the reference
+    Learn {
         /// A folder in interview/briefs
         #[arg(long, env = "N")]
         name: Option<String>,
@@ -77,7 +116,14 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
-        Command::Grade { name } => grade::run(&settings, name.as_deref()),
+        Command::Session(options) => session::run(&settings, &options),
+        Command::Hint => hint::run(&git::Git::open(&settings.root)?),
+        Command::Replay { session } => replay::run(&settings.root, session.as_deref()),
+        Command::Score(options) => score::run(&settings.root, &options),
+        Command::Calibrate(options) => calibrate::run(&settings.root, &options),
+        Command::Learn { name } => learn::run(&settings.root, name.as_deref()),
+        Command::Grade { name, from } => grade::run(&settings, name.as_deref(), from.as_deref()),
+        Command::Pack { name } => pack::run(&settings, name.as_deref()),
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),
         Command::Check => proof::check(&settings),

@@ -44,6 +44,7 @@ fn mistakes(name: &str) -> Vec<String> {
     };
     let brief = read(format!("interview/briefs/{name}/README.md"));
     let notes = read(format!("interview/answers/{name}/notes.md"));
+    let hints = read(format!("interview/answers/{name}/hints.md"));
     let grader = read(format!("interview/answers/{name}/grader.rs"));
     read(format!("interview/answers/{name}/solution.patch"));
     let catalogue = read("interview/briefs/README.md".to_owned());
@@ -67,8 +68,11 @@ fn mistakes(name: &str) -> Vec<String> {
             wrong.push(format!("the brief has no section {section}"));
         }
     }
-    if brief.matches("<details><summary>Hint ").count() != 3 {
-        wrong.push("the brief does not have three hints".to_owned());
+    if brief.contains("Hint 1") {
+        wrong.push("the brief shows hints: they belong into hints.md".to_owned());
+    }
+    if !(1..=3).all(|number| hints.contains(&format!("\n## Hint {number}: "))) || hints.contains("\n## Hint 4") {
+        wrong.push("hints.md does not have three hints".to_owned());
     }
     if brief.contains("interview/answers") {
         wrong.push("the brief mentions files that the candidate must not see".to_owned());
@@ -110,5 +114,42 @@ fn every_exercise_is_complete() {
     );
     for name in folders("interview/briefs") {
         assert_eq!(mistakes(&name), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn samples_have_work_transcript_and_scores_of_every_row() {
+    if is_within_an_exercise() {
+        return;
+    }
+    let rubric: toml::Value = toml::from_str(&file("interview/rubric.toml").expect("the rubric")).expect("TOML");
+    let rows = rubric["row"].as_array().expect("rows").iter();
+    let rows: Vec<&str> = rows.map(|row| row["name"].as_str().expect("a name")).collect();
+    let names: Vec<String> = folders("interview/answers")
+        .into_iter()
+        .filter(|name| {
+            Path::new(ROOT)
+                .join(format!("interview/answers/{name}/samples"))
+                .exists()
+        })
+        .collect();
+    assert!(names.len() >= 3, "{names:?}");
+    for name in names {
+        let mut sums = Vec::new();
+        for kind in ["weak", "good", "excellent"] {
+            let folder = format!("interview/answers/{name}/samples/{kind}");
+            let scores = file(&format!("{folder}/scores.yaml")).expect("scores");
+            let scores: serde_json::Value = serde_saphyr::from_str(&scores).expect("YAML");
+            let scored = scores["rows"].as_array().expect("rows");
+            let scored_rows: Vec<_> = scored.iter().filter_map(|row| row["row"].as_str()).collect();
+            assert_eq!(scored_rows, rows, "{folder}");
+            let work = scores["work"].as_str().expect("a patch");
+            let work = file(&format!("interview/answers/{name}/{work}")).expect("the patch");
+            assert!(work.contains("\n+++ b/"), "{folder}");
+            let transcript = file(&format!("{folder}/transcript.md")).expect("a transcript");
+            assert!(transcript.lines().count() >= 5, "{folder}");
+            sums.push(scored.iter().filter_map(|row| row["score"].as_u64()).sum::<u64>());
+        }
+        assert!(sums[0] < sums[1] && sums[1] < sums[2], "{name}: {sums:?}");
     }
 }

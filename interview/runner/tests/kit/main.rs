@@ -1,6 +1,7 @@
-//! Checks of the kit's files: `exercises`, `questions`, and here the links and commands in its
-//! documents.
+//! Checks of the kit's files (`exercises`, `questions`), of its `commands`, and here of the links and
+//! commands in its documents.
 
+mod commands;
 mod exercises;
 mod questions;
 
@@ -14,7 +15,11 @@ fn documents() -> Vec<String> {
         "INTERVIEW_QUESTIONS.md".to_owned(),
         "interview/briefs/README.md".to_owned(),
     ];
-    for (folder, name) in [("interview/briefs", "README.md"), ("interview/answers", "notes.md")] {
+    for (folder, name) in [
+        ("interview/briefs", "README.md"),
+        ("interview/answers", "hints.md"),
+        ("interview/answers", "notes.md"),
+    ] {
         let entries = fs::read_dir(Path::new(ROOT).join(folder)).into_iter().flatten();
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         documents.extend(names.map(|below| format!("{folder}/{}/{name}", below.to_string_lossy())));

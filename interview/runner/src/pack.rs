@@ -1,0 +1,298 @@
+//! `make pack`: an exercise for a candidate's own machine, without answers and history; and the work
+//! that comes back, for `make grade FROM=…`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use xtask::{
+    stack::settings::Settings,
+    tools::{files, process},
+};
+
+use crate::{
+    exercises::ActiveExercise,
+    git::Git,
+    kit::{Exercise, Kit, State},
+    workshop::Workshop,
+};
+
+/// The file in a pack that says what it is.
+pub const MARK: &str = "interview/exercise.toml";
+
+/// The ref of the work that was fetched last.
+const RETURNED: &str = "refs/interview-returned/head";
+
+/// The content of the mark.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    name: String,
+    /// The commit with the kit.
+    kit: String,
+}
+
+/// Writes an archive and a repository of an exercise.
+pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
+    let git = Git::open(&settings.root)?;
+    let head = git.commit("HEAD").context("there is no commit yet")?;
+    let kit = Kit::of(&git, &head)?;
+    let Some(name) = name else {
+        bail!(
+            "no exercise is named. For example: make pack N=lost-messages. Available: {}",
+            kit.names().join(", ")
+        );
+    };
+    let exercise = kit.exercise(name)?;
+    let workshop = Workshop::open(settings)?;
+    let commit = git.make_commit(
+        &packed(&git, &exercise, &workshop)?,
+        None,
+        &format!("The exercise {name}"),
+    )?;
+
+    let folder = settings.root.join(".local/packs");
+    fs::create_dir_all(&folder)?;
+    let archive = folder.join(format!("{name}.tar.gz"));
+    let repository = folder.join(format!("{name}.git"));
+    let (archive_path, repository_path) = (archive.to_string_lossy(), repository.to_string_lossy());
+    let prefix = format!("--prefix={name}/");
+    git.run([
+        "archive",
+        "--format=tar.gz",
+        &prefix,
+        "--output",
+        &archive_path,
+        &commit,
+    ])?;
+    // Anew: only what the commit consists of gets into it.
+    files::remove_if_exists(fs::remove_dir_all(&repository))?;
+    git.run(["init", "--quiet", "--bare", "--initial-branch=main", &repository_path])?;
+    git.run([
+        "push",
+        "--quiet",
+        &repository_path,
+        &format!("{commit}:refs/heads/main"),
+    ])?;
+    println!(
+        "
+Send one of these. Neither has the answers, the hints, the checks or the history.
+
+  archive      .local/packs/{name}.tar.gz
+  repository   .local/packs/{name}.git   (git clone; or push it to a private one: main)
+
+The candidate needs Docker alone (docker-compose.yml, .devcontainer) or the README's prerequisites, and
+starts with {brief}. You grade what comes back, from this folder:
+
+  make grade FROM=<archive, folder, or repository>
+",
+        brief = exercise.brief_path(),
+    );
+    Ok(())
+}
+
+/// The tree of a pack: the start, and the mark.
+fn packed(git: &Git, exercise: &Exercise, workshop: &Workshop) -> Result<String> {
+    let index = git.index()?.of_tree(&exercise.tree(workshop, State::Start)?)?;
+    let mark = Mark {
+        name: exercise.name.clone(),
+        kit: exercise.kit_id().to_owned(),
+    };
+    let text = format!(
+        "# For the interviewer's make grade FROM=…: leave it as it is.\n{}",
+        toml::to_string(&mark)?
+    );
+    index.add(MARK, &text)?;
+    index.tree()
+}
+
+/// The exercise and the tree of a work that came back as an archive, a folder or a repository.
+pub fn returned(
+    git: &Git,
+    root: &Path,
+    workshop: &Workshop,
+    from: &str,
+    name: Option<&str>,
+) -> Result<(ActiveExercise, String)> {
+    let tree = tree_of(git, root, from)?;
+    let text = git.file(&tree, MARK).with_context(|| {
+        format!(
+            "{from} has no {MARK}, so it does not come from make pack. An exercise of this repository is graded without FROM"
+        )
+    })?;
+    let mark: Mark = toml::from_str(&text).with_context(|| format!("{MARK} of {from} is not readable"))?;
+    let name = name.unwrap_or(&mark.name);
+    ensure!(
+        git.commit(&mark.kit).is_some(),
+        "{from} was packed from the commit {}, which this repository does not have: git fetch, or grade it where it was packed",
+        mark.kit
+    );
+    let kit = Kit::of(git, &mark.kit)?;
+    let start = packed(git, &kit.exercise(name)?, workshop)?;
+    let start = git.make_commit(&start, None, &format!("The exercise {name}"))?;
+    Ok((ActiveExercise::elsewhere(name, &mark.kit, &start), tree))
+}
+
+/// The files that came back, without those that git ignores.
+fn tree_of(git: &Git, root: &Path, from: &str) -> Result<String> {
+    let path = Path::new(from);
+    if path.is_file() {
+        let folder = root.join(".local/returned");
+        files::empty_folder(&folder)?;
+        let mut unpack = match from.ends_with(".zip") {
+            true => {
+                let mut unzip = Command::new("unzip");
+                unzip.arg("-q").arg(path).arg("-d").arg(&folder);
+                unzip
+            }
+            false => {
+                let mut tar = Command::new("tar");
+                tar.arg("-xf").arg(path).arg("-C").arg(&folder);
+                tar
+            }
+        };
+        if let Err(error) = process::output(&mut unpack) {
+            // A bundle is a file that git can fetch from.
+            return fetched(git, from).with_context(|| format!("{from} is neither an archive nor a bundle: {error:#}"));
+        }
+        let tree = git.index()?.of_folder(&project_in(&folder)?)?.tree();
+        fs::remove_dir_all(&folder)?;
+        return tree;
+    }
+    if path.is_dir() && !path.join(".git").exists() && !path.join("HEAD").exists() {
+        return git.index()?.of_folder(&project_in(path)?)?.tree();
+    }
+    fetched(git, from)
+}
+
+/// The tree of a repository's HEAD.
+fn fetched(git: &Git, from: &str) -> Result<String> {
+    // `+`: the ref may be that of another work.
+    git.run([
+        "fetch",
+        "--quiet",
+        "--no-tags",
+        "--",
+        from,
+        &format!("+HEAD:{RETURNED}"),
+    ])
+    .with_context(|| format!("{from} is no archive, no folder, and no repository that git can fetch from"))?;
+    git.run(["rev-parse", &format!("{RETURNED}^{{tree}}")])
+}
+
+/// The project's folder: this one, or the only one in it.
+fn project_in(folder: &Path) -> Result<PathBuf> {
+    if folder.join("Cargo.toml").exists() || folder.join(MARK).exists() {
+        return Ok(folder.to_owned());
+    }
+    let inner = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut inner = inner.filter(|path| path.join(MARK).exists());
+    inner.next().with_context(|| {
+        format!(
+            "{} does not contain the project: there is no {MARK} in it",
+            folder.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exercises::tests::{refusal, repository, run, settings, write};
+
+    /// The names of a tree's files.
+    fn files(git: &Git, tree: &str) -> Vec<String> {
+        let files = git.run(["ls-tree", "-r", "--name-only", tree]).expect("a list");
+        files.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn pack_has_neither_answers_nor_history_and_its_work_returns() {
+        let folder = repository("packed");
+        let (git, settings) = (Git::open(&folder).expect("a repository"), settings(&folder));
+        super::run(&settings, Some("broken")).expect("it is packed");
+        let packed = folder.join(".local/packs/broken.git");
+        assert_eq!(run(&packed, &["rev-list", "--count", "--all"]), "1");
+        let objects = run(&packed, &["rev-list", "--objects", "--all"]);
+        for hidden in ["answers", "hints", "BASE", "rubric"] {
+            assert!(!objects.contains(hidden), "{objects}");
+        }
+        let expected = [
+            ".gitignore",
+            ".sqlx/query.json",
+            "interview/briefs/README.md",
+            "interview/briefs/broken/README.md",
+            "interview/exercise.toml",
+            "interview/grading/lib.rs",
+            "src.txt",
+        ];
+        let sent = folder.join(".local/sent");
+        files::empty_folder(&sent).expect("a folder");
+        let tar =
+            |arguments: &[&str]| process::output(Command::new("tar").current_dir(&sent).args(arguments)).expect("tar");
+        tar(&["-xf", "../packs/broken.tar.gz"]);
+        let work = sent.join("broken");
+        run(
+            &folder,
+            &["clone", "--quiet", &packed.to_string_lossy(), ".local/sent/cloned"],
+        );
+        let clone = sent.join("cloned");
+        for copy in [&work, &clone] {
+            write(copy, "src.txt", "repaired\n");
+            write(copy, ".local/built", "ignored\n");
+        }
+        run(&clone, &["commit", "--quiet", "--all", "--message", "work"]);
+        tar(&["-czf", "back.tar.gz", "broken"]);
+
+        let workshop = Workshop::open(&settings).expect("a workshop");
+        for from in [sent.join("back.tar.gz"), work, sent.clone(), clone] {
+            let from = from.to_string_lossy();
+            let (active, tree) = returned(&git, &folder, &workshop, &from, None).expect("it returns");
+            assert_eq!(active.name, "broken", "{from}");
+            assert_eq!(files(&git, &tree), expected, "{from}");
+            let changed = git.diff(&active.start, &tree, ".sqlx").expect("a diff");
+            assert!(changed.contains("-wrong\n+repaired\n") && changed.matches("diff --git").count() == 1);
+        }
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "");
+        assert_eq!(run(&folder, &["branch", "--list"]), "* main");
+    }
+
+    #[test]
+    fn foreign_work_is_refused_with_the_reason() {
+        let folder = repository("foreign");
+        let (git, settings) = (Git::open(&folder).expect("a repository"), settings(&folder));
+        let workshop = Workshop::open(&settings).expect("a workshop");
+        let returned = |from: &str| {
+            refusal(returned(
+                &git,
+                &folder,
+                &workshop,
+                &folder.join(from).to_string_lossy(),
+                None,
+            ))
+        };
+        write(&folder, ".local/text.tar.gz", "no archive\n");
+        write(&folder, ".local/empty/README.md", "no project\n");
+        write(
+            &folder,
+            ".local/other/interview/exercise.toml",
+            &format!("name = \"broken\"\nkit = \"{}\"\n", "1".repeat(40)),
+        );
+        for (from, said) in [
+            ("missing", "is no archive, no folder, and no repository"),
+            (".local/text.tar.gz", "is neither an archive nor a bundle"),
+            (".local/empty", "does not contain the project"),
+            (".local/other", "which this repository does not have"),
+            (".", "so it does not come from make pack"),
+        ] {
+            let refused = returned(from);
+            assert!(refused.contains(said), "{from}: {refused}");
+        }
+        assert!(refusal(super::run(&settings, Some("unknown"))).contains("broken"));
+        assert!(refusal(super::run(&settings, None)).contains("make pack N=lost-messages. Available: broken"));
+    }
+}
