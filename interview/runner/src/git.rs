@@ -239,6 +239,23 @@ impl Index<'_> {
         Ok(())
     }
 
+    /// Removes everything except these files and folders.
+    pub fn keep(&self, paths: &[&str]) -> Result<()> {
+        let mut remove = self.git.command();
+        remove.env("GIT_INDEX_FILE", &self.file).args([
+            "rm",
+            "-r",
+            "--quiet",
+            "--cached",
+            "--force",
+            "--ignore-unmatch",
+            "--",
+            ".",
+        ]);
+        remove.args(paths.iter().map(|path| format!(":(exclude){path}")));
+        process::output(&mut remove).map(drop)
+    }
+
     /// Replaces a folder with that of another commit or tree.
     pub fn take_folder(&self, folder: &str, tree: &str) -> Result<()> {
         self.remove(folder)?;

@@ -54,9 +54,13 @@ enum Command {
     /// Test the kit itself (part of `make check` and `make test`)
     #[command(hide = true)]
     Check,
-    /// Prove every exercise, if any has changed (part of `make verify`)
+    /// Prove every exercise that has changed (part of `make verify`)
     #[command(hide = true)]
-    Prove,
+    Prove {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
     /// Time grading (part of `make bench LOOP=1`)
     #[command(hide = true)]
     Bench,
@@ -81,7 +85,7 @@ fn run(command: Command) -> Result<()> {
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),
         Command::Check => proof::check(&settings),
-        Command::Prove => proof::run(&settings),
+        Command::Prove { name } => proof::run(&settings, name.as_deref()),
         Command::Bench => bench::run(&settings),
         Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
     }
