@@ -7,6 +7,7 @@ mod grade;
 mod kit;
 mod proof;
 mod report;
+mod review;
 mod workshop;
 
 use std::process::ExitCode;
@@ -38,11 +39,7 @@ enum Command {
         name: Option<String>,
     },
     /// Check your work on the current exercise
-    Grade {
-        /// A folder in interview/briefs
-        #[arg(long, env = "N")]
-        name: Option<String>,
-    },
+    Grade(grade::Options),
     /// End the current exercise; your work is kept as a commit
     ExerciseReset {
         /// A folder in interview/briefs
@@ -81,7 +78,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
-        Command::Grade { name } => grade::run(&settings, name.as_deref()),
+        Command::Grade(options) => grade::run(&settings, &options),
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),
         Command::Check => proof::check(&settings),

@@ -9,7 +9,7 @@ use xtask::{
         environment::with_stack,
         suite::{self, Totals},
     },
-    stack::{deploy, settings::Settings, start},
+    stack::settings::Settings,
     tools::{
         files, process,
         terminal::{self, Step},
@@ -18,9 +18,9 @@ use xtask::{
 
 use crate::{
     git::Git,
-    kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, PROVED, State},
+    kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, Mutant, PROVED, State},
     report::Check,
-    workshop::{self, Built, Workshop},
+    workshop::{self, Graded, Services, Work, Workshop},
 };
 
 /// Left out of patches, because it is generated when an exercise starts.
@@ -31,7 +31,11 @@ const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
 
 /// The code that builds a graded tree and reads the outcomes of its checks. (The grading crate is
 /// the base's.)
-const GRADING_CODE: [&str; 2] = ["interview/runner/src/workshop.rs", "interview/runner/src/report.rs"];
+const GRADING_CODE: [&str; 3] = [
+    "interview/runner/src/workshop.rs",
+    "interview/runner/src/report.rs",
+    "interview/runner/src/review.rs",
+];
 
 /// Runs the runner's tests and those of briefs, answers and questions.
 pub fn check(settings: &Settings) -> Result<()> {
@@ -114,7 +118,7 @@ impl Proved {
     fn exercise_now(git: &Git, name: &str) -> Result<String> {
         let index = git.index()?.of_working_tree()?;
         let answers = |file: &str| format!("{ANSWERS}/{name}/{file}");
-        let own = ["grader.rs", "start.patch", "solution.patch", "mutants"].map(answers);
+        let own = ["grader.rs", "key.toml", "start.patch", "solution.patch", "mutants"].map(answers);
         let own = own.iter().map(String::as_str);
         let kept: Vec<&str> = own.chain([BASE]).chain(GRADING_CODE).collect();
         index.keep(&kept)?;
@@ -196,36 +200,20 @@ fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
     let workshop = Workshop::open(settings)?;
     let mut wrong = Vec::new();
     with_stack(settings, "grader", |stack| {
-        let database_url = start::postgres_and_aws(stack)?;
+        let services = Services::start(stack)?;
         for (number, (exercise, now)) in due.iter().enumerate() {
-            terminal::say(&format!(
-                "  • proving    {} ({} of {})",
-                exercise.name,
-                number + 1,
-                due.len()
-            ));
-            let mut checks = Vec::new();
-            for state in State::ALL {
-                let tree = exercise.tree(&workshop, state)?;
-                let Built::Grader(grader) = workshop.build(git, &exercise.grader()?, &tree)? else {
-                    bail!("{}: {state:?} does not compile", exercise.name);
-                };
-                let mut command = Command::new(&grader.program);
-                deploy::into_emulator(&mut command, stack);
-                checks.push(workshop.check(&grader, command.env("DATABASE_URL", &database_url))?);
-            }
-            match disproved(exercise, &checks[0], &checks[1])? {
+            let place = format!("{} of {}", number + 1, due.len());
+            terminal::say(&format!("  • proving    {} ({place})", exercise.name));
+            let grade = |start: &str, tree: &str, only: Option<&str>| {
+                let work = Work { exercise, start, tree };
+                workshop.grade(git, &work, only, || Ok(services.clone()))
+            };
+            match disproved(&workshop, exercise, grade)? {
                 Some(reason) => wrong.push(format!("{}: {reason}", exercise.name)),
-                None => {
-                    Proved::update(&settings.root, |proved| {
-                        proved.exercises.insert(exercise.name.clone(), now.clone());
-                        proved.exercises.retain(|name, _| kit.names().contains(name));
-                    })?;
-                    terminal::say(&format!(
-                        "  ✓ proved     {}: the start fails, the solution passes",
-                        exercise.name
-                    ));
-                }
+                None => Proved::update(&settings.root, |proved| {
+                    proved.exercises.insert(exercise.name.clone(), now.clone());
+                    proved.exercises.retain(|name, _| kit.names().contains(name));
+                })?,
             }
         }
         Ok(())
@@ -235,8 +223,44 @@ fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with an exercise, if anything.
-fn disproved(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result<Option<String>> {
+/// What is wrong with an exercise, if anything: its solution passes every check, its start fails
+/// some, and each of its mutants fails the check that it names. `grade` takes the start, what to
+/// grade, and a check if only that one is to run.
+fn disproved(
+    workshop: &Workshop,
+    exercise: &Exercise,
+    grade: impl Fn(&str, &str, Option<&str>) -> Result<Graded>,
+) -> Result<Option<String>> {
+    let start = exercise.tree(workshop, State::Start)?;
+    let solution = exercise.tree(workshop, State::Solution)?;
+    let checks = |tree: &str, what: &str, only: Option<&str>| match grade(&start, tree, only)? {
+        Graded::Checked(checks) => Ok(checks),
+        Graded::Broken(errors) => bail!("{}: {what} does not compile:\n{errors}", exercise.name),
+    };
+    let of_start = checks(&start, "the start", None)?;
+    let of_solution = checks(&solution, "the solution", None)?;
+    if let Some(reason) = disproved_by(exercise, &of_start, &of_solution)? {
+        return Ok(Some(reason));
+    }
+    terminal::say("  ✓ proved     the start fails, the solution passes");
+    let mut undetected = Vec::new();
+    for mutant in exercise.mutants()? {
+        let Mutant { name, caught_by, .. } = &mutant;
+        let tree = exercise.mutant_tree(workshop, &solution, &mutant)?;
+        let checks = checks(&tree, &format!("the mutant \"{name}\""), Some(caught_by))?;
+        match checks.iter().find_map(Check::reason) {
+            Some(reason) => terminal::say(&format!("  ✓ proved     \"{name}\" fails {caught_by}: {reason}")),
+            None => {
+                terminal::say(&format!("  ✗ wrong      \"{name}\" passes {caught_by}"));
+                undetected.push(format!("the mutant \"{name}\" passes {caught_by}"));
+            }
+        }
+    }
+    Ok((!undetected.is_empty()).then(|| undetected.join("; ")))
+}
+
+/// What is wrong with the outcomes of start and solution, if anything.
+fn disproved_by(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result<Option<String>> {
     if let Some(check) = solution.iter().find(|check| !check.passed()) {
         let reason = check.reason().unwrap_or_default();
         return Ok(Some(format!("the solution fails {}: {reason}", check.name)));
@@ -381,6 +405,7 @@ mod tests {
             "interview/BASE",
             GRADING_CODE[0],
             GRADING_CODE[1],
+            GRADING_CODE[2],
         ] {
             let before = now();
             write(&folder, path, "changed\n");
