@@ -14,6 +14,7 @@ mod proof;
 mod record;
 mod replay;
 mod report;
+mod review;
 mod rubric;
 mod score;
 mod session;
@@ -52,14 +53,7 @@ enum Command {
     /// Print the next hint of the current exercise
     Hint,
     /// Check your work on the current exercise
-    Grade {
-        /// A folder in interview/briefs
-        #[arg(long, env = "N")]
-        name: Option<String>,
-        /// What a candidate sent back: an archive, a folder or a repository
-        #[arg(long, env = "FROM")]
-        from: Option<String>,
-    },
+    Grade(grade::Options),
     /// End the current exercise; your work is kept as a commit
     ExerciseReset {
         /// A folder in interview/briefs
@@ -93,9 +87,13 @@ enum Command {
     /// Test the kit itself (part of `make check` and `make test`)
     #[command(hide = true)]
     Check,
-    /// Prove every exercise, if any has changed (part of `make verify`)
+    /// Prove every exercise that has changed (part of `make verify`)
     #[command(hide = true)]
-    Prove,
+    Prove {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
     /// Time grading (part of `make bench LOOP=1`)
     #[command(hide = true)]
     Bench,
@@ -122,12 +120,12 @@ fn run(command: Command) -> Result<()> {
         Command::Score(options) => score::run(&settings.root, &options),
         Command::Calibrate(options) => calibrate::run(&settings.root, &options),
         Command::Learn { name } => learn::run(&settings.root, name.as_deref()),
-        Command::Grade { name, from } => grade::run(&settings, name.as_deref(), from.as_deref()),
         Command::Pack { name } => pack::run(&settings, name.as_deref()),
+        Command::Grade(options) => grade::run(&settings, &options),
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),
         Command::Check => proof::check(&settings),
-        Command::Prove => proof::run(&settings),
+        Command::Prove { name } => proof::run(&settings, name.as_deref()),
         Command::Bench => bench::run(&settings),
         Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
     }
