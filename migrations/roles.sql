@@ -53,7 +53,8 @@ alter default privileges in schema public grant select, insert, update, delete o
 -- processor: claims tasks and settles them. What the client wrote it cannot change, nor create or delete a task.
 grant select on tasks to processor;
 grant update (
-    status, result, attempts, fencing_token, lease_expires_at, requested_at, started_at, settled_at, version, updated_at
+    status, result, attempts, fencing_token, lease_expires_at, requested_at, started_at, settled_at, version, updated_at,
+    earlier_attempts
 ) on tasks to processor;
 
 -- The migrator's own records.

@@ -259,7 +259,7 @@ async fn work(
         }
         Err(TaskError::Transient(reason)) => {
             warn!(reason, "task failed, will be retried");
-            (Status::Pending, None, Delivery::Retry)
+            (Status::Pending, Some(reason), Delivery::Retry)
         }
     };
     let outcome = Outcome {

@@ -276,15 +276,17 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let processor = log_in(&pool, "processor").await;
     let requests = [ClaimRequest { id, sent_at: None }];
-    let claims = allowed(&processor, claim(&requests)).await;
-    assert_eq!(claims.len(), 1);
-    let outcome = Outcome {
-        id,
-        fencing_token: 1,
-        status: Status::Completed,
-        result: Some("done".to_owned()),
-    };
-    assert_eq!(allowed(&processor, Settle(&[outcome])).await, [id]);
+    for (fencing_token, status) in [(1, Status::Pending), (2, Status::Completed)] {
+        let claims = allowed(&processor, claim(&requests)).await;
+        assert_eq!(claims.len(), 1);
+        let outcome = Outcome {
+            id,
+            fencing_token,
+            status,
+            result: Some("done".to_owned()),
+        };
+        assert_eq!(allowed(&processor, Settle(&[outcome])).await, [id]);
+    }
 
     let new = &new_task();
     refused(
