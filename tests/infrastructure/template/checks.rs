@@ -796,7 +796,8 @@ fn gateway_responses_are_problems(templates: &Value) {
     }
 }
 
-/// API Gateway waits 29 s for an integration ("Amazon API Gateway important notes").
+/// By default API Gateway waits 29 s for an integration ("Quotas for configuring and running a REST
+/// API in API Gateway").
 fn functions_time_out_before_api_gateway(templates: &Value) {
     for (name, function) in functions(templates, "prod") {
         let is_behind_api = !["task-processor", "task-reconciler", "migrator"].contains(&name.as_str());

@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 use support::documents::{ROOT, file};
 
 /// The kinds, the section with the assignment, and whether the exercise starts from a patch.
-const KINDS: [(&str, &str, bool); 3] = [
+const KINDS: [(&str, &str, bool); 4] = [
     ("build", "Task", false),
     ("debug", "Symptoms", true),
+    ("read", "Task", false),
     ("review", "Task", true),
 ];
 
@@ -52,7 +53,7 @@ fn mistakes(name: &str) -> Vec<String> {
         rest.split([' ', '\n', '·']).next()
     };
     let Some((_, wanted, starts_with_patch)) = KINDS.iter().find(|(kind, ..)| Some(*kind) == said("Kind")) else {
-        wrong.push("the brief lacks **Kind:** build, debug or review".to_owned());
+        wrong.push("the brief lacks **Kind:** build, debug, read or review".to_owned());
         return wrong;
     };
     if !LEVELS

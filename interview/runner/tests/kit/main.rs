@@ -20,7 +20,7 @@ fn documents() -> Vec<String> {
         documents.extend(names.map(|below| format!("{folder}/{}/{name}", below.to_string_lossy())));
     }
     // Absent within an exercise.
-    documents.push("interview/README.md".to_owned());
+    documents.extend(["interview/README.md", "interview/answers/questions.md"].map(str::to_owned));
     documents.retain(|path| file(path).is_some());
     documents
 }

@@ -1,11 +1,26 @@
-//! Checks that each question in INTERVIEW_QUESTIONS.md is complete, and that the plans add up. (Its
-//! links are checked with those of the other documents.)
+//! Checks that each question is complete on both pages, that the candidates' page has no answers, and
+//! that the plans add up. (Links are checked with those of the other documents.)
 
 use std::collections::BTreeMap;
 
 use support::documents::{anchors, file, links, symbol};
 
+/// The candidates' page.
 const PATH: &str = "INTERVIEW_QUESTIONS.md";
+
+/// The interviewers' page, absent within an exercise.
+const ANSWERS: &str = "interview/answers/questions.md";
+
+/// What only the interviewers' page contains.
+const HIDDEN: [&str; 7] = [
+    "**a strong answer",
+    "**a weak answer",
+    "**follow-up",
+    "- [ ]",
+    "## rubric",
+    "### plan",
+    "scorecard\n",
+];
 
 const LEVELS: [&str; 3] = ["junior (0-2 years)", "mid (2-5 years)", "senior (5+ years)"];
 
@@ -44,12 +59,11 @@ fn chapters<'a>(document: &'a str, heading: &str) -> Vec<(&'a str, &'a str)> {
     chapters
 }
 
-/// Everything that is wrong with the document.
-fn mistakes(document: &str, readme: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// The sections' questions in the order of their numbers, each with its title and text. Adds what is
+/// wrong with sections, numbers and contents.
+fn questions<'a>(document: &'a str, wrong: &mut Vec<String>) -> Vec<(&'a str, &'a str)> {
     let sections = chapters(document, "##");
-    // The minutes of each question.
-    let mut times: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut all = Vec::new();
     for (section, minimum) in SECTIONS {
         let Some((_, text)) = sections.iter().find(|(title, _)| *title == section) else {
             wrong.push(format!("there is no section {section}"));
@@ -59,33 +73,71 @@ fn mistakes(document: &str, readme: &str) -> Vec<String> {
         if questions.len() < minimum {
             wrong.push(format!("{section} has {} questions of {minimum}", questions.len()));
         }
-        let first = times.len() + 1;
-        for (title, question) in questions {
-            let number = times.len() + 1;
-            if !title.starts_with(&format!("Question {number}: ")) {
-                wrong.push(format!("{title:?} is number {number}"));
+        let first = all.len() + 1;
+        for question in questions {
+            all.push(question);
+            if !question.0.starts_with(&format!("Question {}: ", all.len())) {
+                wrong.push(format!("{:?} is number {}", question.0, all.len()));
             }
-            wrong.extend(
-                mistakes_of(question)
-                    .into_iter()
-                    .map(|what| format!("question {number}: {what}")),
-            );
-            times.insert(number, minutes(question).unwrap_or_default());
         }
-        let contents = format!("[{section}](#{}): {first} to {}\n", slug(section), times.len());
+        let contents = format!("[{section}](#{}): {first} to {}\n", slug(section), all.len());
         if !document.contains(&contents) {
             wrong.push(format!("the contents lack {contents:?}"));
         }
     }
-
-    if times.len() < 36 {
-        wrong.push(format!("there are {} questions of 36", times.len()));
+    if all.len() < 36 {
+        wrong.push(format!("there are {} questions of 36", all.len()));
     }
+    all
+}
+
+/// Everything that is wrong with the candidates' page.
+fn mistakes(document: &str, readme: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let questions = questions(document, &mut wrong);
+    for (title, question) in &questions {
+        wrong.extend(mistakes_of(question).into_iter().map(|what| format!("{title}: {what}")));
+    }
+    let folded = document.to_lowercase();
+    for hidden in HIDDEN.iter().filter(|hidden| folded.contains(**hidden)) {
+        wrong.push(format!("candidates see {hidden:?}"));
+    }
+    let link = format!("[{PATH}]({PATH}): {} questions", questions.len());
+    if !readme.contains(&link) {
+        wrong.push(format!("the README lacks {link:?}"));
+    }
+    wrong
+}
+
+/// Everything that is wrong with the interviewers' page.
+fn mistakes_of_answers(answers: &str, document: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let (asked, answered) = (questions(document, &mut wrong), questions(answers, &mut wrong));
+    let heads = |questions: &[(&str, &str)]| -> Vec<(String, Option<u32>, Option<String>)> {
+        questions
+            .iter()
+            .map(|(title, text)| ((*title).to_owned(), minutes(text), part(text, 0)))
+            .collect()
+    };
+    if heads(&asked) != heads(&answered) {
+        wrong.push("titles, levels, times or texts of the questions differ on the two pages".to_owned());
+    }
+    for (title, answer) in &answered {
+        wrong.extend(
+            mistakes_of_answer(answer)
+                .into_iter()
+                .map(|what| format!("{title}: {what}")),
+        );
+    }
+    let sections = chapters(answers, "##");
     for chapter in ["Rubric", "Plans", "Scorecard"] {
         if !sections.iter().any(|(title, _)| *title == chapter) {
             wrong.push(format!("there is no {chapter}"));
         }
     }
+    // The minutes of each question.
+    let times = answered.iter().map(|(_, text)| minutes(text).unwrap_or_default());
+    let times: BTreeMap<usize, u32> = (1..).zip(times).collect();
     let plans = sections
         .iter()
         .find(|(title, _)| *title == "Plans")
@@ -102,10 +154,6 @@ fn mistakes(document: &str, readme: &str) -> Vec<String> {
             None => wrong.push(format!("there is no {name}")),
         }
     }
-    let link = format!("[{PATH}]({PATH}): {} questions", times.len());
-    if !readme.contains(&link) {
-        wrong.push(format!("the README lacks {link:?}"));
-    }
     wrong
 }
 
@@ -119,46 +167,74 @@ fn minutes(question: &str) -> Option<u32> {
         .nth(1)?
         .strip_prefix("**Level:** ")?
         .split_once(" · **Time:** ")?;
-    let minutes = time.strip_suffix(" minutes")?.parse().ok()?;
-    LEVELS.contains(&level).then_some(minutes)
+    let (minutes, _) = time.split_once(" minutes")?;
+    LEVELS.contains(&level).then_some(minutes.parse().ok()?)
+}
+
+/// The parts of a question, in their order, and those of its answer.
+const PARTS: [&str; 5] = [
+    "**Question.** ",
+    "**A strong answer**\n\n- [ ] ",
+    "**A weak answer** ",
+    "**Follow-up.** ",
+    "**Code:** ",
+];
+
+/// The text of a part, up to the next one.
+fn part(text: &str, number: usize) -> Option<String> {
+    let (_, rest) = text.split_once(&format!("\n\n{}", PARTS[number]))?;
+    let end = PARTS[number + 1..]
+        .iter()
+        .filter_map(|next| rest.find(&format!("\n\n{}", next.split("\n\n").next().unwrap_or(next))))
+        .min();
+    Some(rest[..end.unwrap_or(rest.len())].trim().to_owned())
+}
+
+/// Everything that is missing or short among these parts.
+fn mistakes_of_parts(text: &str, parts: &[usize]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if minutes(text).is_none_or(|minutes| minutes == 0) {
+        wrong.push("no level, or no time".to_owned());
+    }
+    for &number in parts {
+        let name = PARTS[number].trim();
+        match part(text, number) {
+            None => wrong.push(format!("no {name}")),
+            Some(text) if text.len() < 30 => wrong.push(format!("nothing in {name}")),
+            Some(_) => {}
+        }
+    }
+    wrong
 }
 
 /// Everything that is wrong with one question.
 fn mistakes_of(question: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if minutes(question).is_none_or(|minutes| minutes == 0) {
-        wrong.push("no level, or no time".to_owned());
+    let mut wrong = mistakes_of_parts(question, &[0, 4]);
+    let about = question
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split_once(" minutes · **About:** "));
+    if about.is_none_or(|(_, about)| about.trim().is_empty()) {
+        wrong.push("it does not say what it is about".to_owned());
     }
-    let parts = [
-        "**Question.** ",
-        "**A strong answer**\n\n- ",
-        "**A weak answer** ",
-        "**Follow-up.** ",
-        "**Code:** ",
-    ];
-    let mut rest = question;
-    for (number, part) in parts.iter().enumerate() {
-        let Some((_, after)) = rest.split_once(&format!("\n\n{part}")) else {
-            wrong.push(format!("no {}, or not in its place", part.trim()));
-            continue;
-        };
-        rest = after;
-        let next = parts
-            .get(number + 1)
-            .map(|next| format!("\n\n{}", next.trim_end_matches("\n\n- ")));
-        let text = next.and_then(|next| Some(after.split_once(&next)?.0)).unwrap_or(after);
-        if text.trim().len() < 30 {
-            wrong.push(format!("nothing in {}", part.trim()));
-        }
-        if part.contains("strong") && text.matches("\n- ").count() < 2 {
-            wrong.push("a strong answer has fewer than three points".to_owned());
-        }
-    }
-    let named = links(PATH, rest)
+    let code = part(question, 4).unwrap_or_default();
+    let named = links(PATH, &code)
         .into_iter()
         .filter(|(text, path, _)| symbol(text, path).is_some());
     if named.count() < 2 {
         wrong.push("fewer than two links to items".to_owned());
+    }
+    wrong
+}
+
+/// Everything that is wrong with the answer to one question.
+fn mistakes_of_answer(answer: &str) -> Vec<String> {
+    let mut wrong = mistakes_of_parts(answer, &[0, 1, 2, 3]);
+    if part(answer, 1).is_some_and(|points| points.matches("\n- [ ] ").count() < 2) {
+        wrong.push("a strong answer has fewer than three points".to_owned());
+    }
+    if part(answer, 3).is_some_and(|text| !text.contains('(') || !text.ends_with(')')) {
+        wrong.push("the follow-up has no answer".to_owned());
     }
     wrong
 }
@@ -198,7 +274,7 @@ fn mistakes_of_plan(plan: &str, length: u32, times: &BTreeMap<usize, u32>) -> Ve
     wrong
 }
 
-fn document() -> (String, String) {
+fn documents() -> (String, String) {
     (
         file(PATH).expect("the questions"),
         file("README.md").expect("the README"),
@@ -206,41 +282,73 @@ fn document() -> (String, String) {
 }
 
 #[test]
-fn questions_are_complete_and_plans_add_up() {
-    let (document, readme) = document();
+fn candidates_see_complete_questions_without_answers() {
+    let (document, readme) = documents();
     assert_eq!(mistakes(&document, &readme), [""; 0]);
 }
 
 #[test]
-fn invalid_questions_and_plans_are_detected() {
-    let (document, readme) = document();
+fn every_question_has_an_answer_and_plans_add_up() {
+    let Some(answers) = file(ANSWERS) else { return };
+    let (document, _) = documents();
+    assert_eq!(mistakes_of_answers(&answers, &document), [""; 0]);
+}
+
+/// Replaces the first occurrence, which must exist.
+fn replaced(document: &str, right: &str, wrong: &str) -> String {
+    assert!(document.contains(right), "{right:?} is missing");
+    document.replacen(right, wrong, 1)
+}
+
+#[test]
+fn invalid_questions_are_detected() {
+    let (document, readme) = documents();
     for (right, wrong) in [
         ("## Rust and async\n", "## Rust\n"),
         ("### Question 2: ", "### Question 3: "),
         ("### Question 46: ", "### Exercise: "),
-        ("## Rubric", "## Rubrics"),
-        ("## Scorecard", "## Score"),
         ("**Level:** mid (2-5 years)", "**Level:** expert"),
         ("**Time:** 5 minutes", "**Time:** soon"),
+        (" · **About:** types that validate", ""),
         ("**Question.** ", "**Task.** "),
-        ("**A strong answer**\n", "**An answer**\n"),
-        ("**A weak answer** ", "A weak answer "),
-        ("**Follow-up.** ", ""),
         ("**Code:** ", "Code: "),
         (
             "[`check`](shared/core/src/domain/text.rs),\n[`tasks_title_length`](migrations/0001_tasks.sql)",
             "",
         ),
         ("(#rust-and-async): 1 to 7", "(#rust-and-async): 1 to 6"),
+        ("\n**Code:** ", "\n**Follow-up.** Why?\n\n**Code:** "),
+        ("\n**Code:** ", "\n**A strong answer**\n\n- Because.\n\n**Code:** "),
+    ] {
+        let document = replaced(&document, right, wrong);
+        assert!(!mistakes(&document, &readme).is_empty(), "{wrong:?}");
+    }
+    assert!(!mistakes(&document, "").is_empty(), "the README does not link it");
+}
+
+#[test]
+fn invalid_answers_and_plans_are_detected() {
+    let Some(answers) = file(ANSWERS) else { return };
+    let (document, _) = documents();
+    for (right, wrong) in [
+        ("## Rust and async\n", "## Rust\n"),
+        ("### Question 2: ", "### Question 3: "),
+        ("**Question.** A handler", "**Question.** The handler"),
+        ("**Time:** 5 minutes", "**Time:** 6 minutes"),
+        ("## Rubric", "## Rubrics"),
+        ("## Scorecard", "## Score"),
+        ("**A strong answer**\n", "**An answer**\n"),
+        ("- [ ] ", "- "),
+        ("**A weak answer** ", "A weak answer "),
+        ("**Follow-up.** ", ""),
+        ("covers only the length.)", "covers only the length."),
         ("### Plan: 60 minutes, mid", "### Plan: an hour"),
         ("| 5 | Question 1 |", "| 4 | Question 1 |"),
         ("| 5 | Question 1 |", "| 5 | Question 47 |"),
         ("| 5 | Question 1 |", "| 5 | Question 2 |"),
         ("| 5 | The candidate's questions |", "| 6 | The candidate's questions |"),
     ] {
-        assert!(document.contains(right), "{right:?} is missing");
-        let document = document.replacen(right, wrong, 1);
-        assert!(!mistakes(&document, &readme).is_empty(), "{wrong:?}");
+        let answers = replaced(&answers, right, wrong);
+        assert!(!mistakes_of_answers(&answers, &document).is_empty(), "{wrong:?}");
     }
-    assert!(!mistakes(&document, "").is_empty(), "the README does not link it");
 }
