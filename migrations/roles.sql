@@ -21,7 +21,8 @@ begin
         if exists (select from pg_roles where rolname = 'rds_iam') and not pg_has_role(role, 'rds_iam', 'member') then
             execute format('grant rds_iam to %I', role);
         end if;
-        -- The limits of every session (LIMITS in shared/core/src/store/connection.rs).
+        -- The settings of every session (SESSION in shared/core/src/store/connection.rs).
+        execute format('alter role %I in database %I set jit = %L', role, current_database(), 'off');
         execute format('alter role %I in database %I set statement_timeout = %L', role, current_database(), '1800ms');
         execute format('alter role %I in database %I set lock_timeout = %L', role, current_database(), '1s');
         execute format(
