@@ -1,6 +1,7 @@
 //! connection-exhaustion: each execution environment has one connection to Postgres, and loses no
 //! work.
 // functions: create-task, delete-task, get-task, task-processor, update-task
+// tests: functions
 
 use grading::{Function, Proxy, Response, TASK_QUEUE, TestEnvironment, events};
 use serde_json::{Value, json};

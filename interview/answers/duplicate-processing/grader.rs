@@ -1,5 +1,6 @@
 //! duplicate-processing: how often a task runs, for any number and timing of claims.
 // functions: task-processor
+// tests: functions
 
 use std::time::{Duration, Instant};
 

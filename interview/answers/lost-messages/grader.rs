@@ -1,7 +1,11 @@
 //! lost-messages: a message is deleted or redelivered according to the outcome of its task.
 // functions: task-processor
+// unchanged: template.yaml, functions/task-reconciler, shared/core/src/store/reconciling.rs
+// tests: functions
 
-use grading::{DEAD_LETTER_QUEUE, Delivered, Function, TASK_QUEUE, TestEnvironment, eventually};
+use std::time::{Duration, Instant};
+
+use grading::{DEAD_LETTER_QUEUE, Delivered, Function, TASK_QUEUE, TestEnvironment, events, eventually};
 use serde_json::json;
 
 /// A processor whose failed messages are visible again at once.
@@ -52,17 +56,26 @@ async fn successful_task_is_completed_and_its_message_is_deleted() {
 #[tokio::test]
 async fn batch_in_which_everything_fails_is_redelivered_whole() {
     let environment = TestEnvironment::new().await;
-    let ids = [
-        environment.task("a", "retry: no connection").await,
-        environment.task("b", "retry: no connection").await,
-    ];
-    environment.enqueue(&ids).await;
-    let delivered = environment.deliver(&mut processor(&environment).await, 2).await;
-    assert_eq!(delivered.redelivered.len(), 2, "redelivered messages");
-    assert!(
-        delivered.error.is_some(),
-        "the invocation is not an error, so Lambda does not poll more slowly"
-    );
+    let mut processor = processor(&environment).await;
+    for size in [1, 10] {
+        let mut ids = Vec::new();
+        for number in 0..size {
+            ids.push(
+                environment
+                    .task(&format!("task {number}"), "retry: no connection")
+                    .await,
+            );
+        }
+        environment.enqueue(&ids).await;
+        // Either the ids of all records or an error: Lambda keeps all messages, and polls on.
+        let delivered = environment.deliver(&mut processor, size).await;
+        assert_eq!(
+            delivered.redelivered.len(),
+            size,
+            "redelivered messages of {size} that failed"
+        );
+        environment.receive_all(TASK_QUEUE, size).await;
+    }
 }
 
 #[tokio::test]
@@ -88,20 +101,34 @@ async fn message_of_settled_or_deleted_task_is_deleted() {
 }
 
 #[tokio::test]
-async fn transient_failure_is_redelivered_and_its_neighbors_are_not() {
+async fn transient_failures_are_redelivered_and_their_neighbors_are_not() {
     let environment = TestEnvironment::new().await;
-    let failing = environment.task("failing", "retry: no connection").await;
-    environment.enqueue(&[failing]).await;
-    let delivered = deliver_with_a_neighbor(&environment, &mut processor(&environment).await).await;
+    let (mut ids, mut failing) = (Vec::new(), Vec::new());
+    for number in 0..10 {
+        let fails = number % 3 == 0;
+        let description = if fails { "retry: no connection" } else { "succeeds" };
+        let id = environment.task(&format!("task {number}"), description).await;
+        ids.push(id);
+        failing.extend(fails.then_some(id));
+    }
+    environment.enqueue(&ids).await;
+    let delivered = environment.deliver(&mut processor(&environment).await, 10).await;
     assert_eq!(
-        environment.row(failing).await["status"],
-        "pending",
-        "the status of the task that failed transiently"
+        delivered.error, None,
+        "the error of a batch in which six records succeeded"
     );
+    for id in ids {
+        let expected = if failing.contains(&id) { "pending" } else { "completed" };
+        let what = format!("the status of one of ten tasks, of which four failed transiently: task {id}");
+        assert_eq!(environment.row(id).await["status"], expected, "{what}");
+    }
+    let mut redelivered = delivered.redelivered;
+    redelivered.sort();
+    let mut expected: Vec<String> = failing.into_iter().map(message).collect();
+    expected.sort();
     assert_eq!(
-        delivered.redelivered,
-        [message(failing)],
-        "the messages left of a batch in which one task failed transiently"
+        redelivered, expected,
+        "the messages left of a batch in which four of ten tasks failed transiently"
     );
 }
 
@@ -130,6 +157,59 @@ async fn retry_comes_after_its_delay_and_completes_the_task() {
     );
     assert_eq!(row["attempts"], 2, "its attempts");
     assert_eq!(environment.messages(TASK_QUEUE).await, 0, "messages in the queue");
+}
+
+#[tokio::test]
+async fn delay_doubles_with_every_receive() {
+    let environment = TestEnvironment::new().await;
+    let processor = environment.function("task-processor").with("RETRY_DELAY_SECONDS", "1");
+    let mut processor = processor.start().await;
+    let mut ids = Vec::new();
+    for title in ["first", "second", "third", "neighbor"] {
+        let description = if title == "neighbor" {
+            "succeeds"
+        } else {
+            "retry: no connection"
+        };
+        ids.push(environment.task(title, description).await);
+    }
+    environment.enqueue(&ids).await;
+    // As if the second were received for the second time, and so on.
+    let messages = environment.receive_all(TASK_QUEUE, 4).await;
+    let records = messages.iter().map(|received| {
+        let receive = ids.iter().position(|id| message(*id) == received.body);
+        let mut record = received.record();
+        let receive = receive.expect("one of those messages") % 3 + 1;
+        record["attributes"]["ApproximateReceiveCount"] = json!(receive.to_string());
+        record
+    });
+    let started = Instant::now();
+    let done = processor.invoke(&events::batch(records.collect())).await;
+    assert!(
+        done.is_ok(),
+        "a batch of which one record succeeded is an error: {done:?}"
+    );
+    // Messages come back after their delay, not before.
+    let mut seconds = [0.0; 3];
+    while seconds.contains(&0.0) {
+        assert!(
+            started.elapsed() < Duration::from_secs(12),
+            "not received again within 12 s: {seconds:?}"
+        );
+        for again in environment.receive(TASK_QUEUE, 10).await {
+            if let Some(index) = ids[..3].iter().position(|id| message(*id) == again.body) {
+                seconds[index] = started.elapsed().as_secs_f64();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // SQS may count whole seconds.
+    for (receive, (seconds, least)) in (1..).zip(seconds.into_iter().zip([0.0, 1.6, 3.4])) {
+        assert!(
+            seconds >= least,
+            "with RETRY_DELAY_SECONDS=1, a message that was received {receive} times came back after {seconds:.1} s"
+        );
+    }
 }
 
 #[tokio::test]

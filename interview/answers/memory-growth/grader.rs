@@ -103,17 +103,17 @@ async fn failure_log_shows_the_last_twenty_requests_and_their_count() {
     let environment = TestEnvironment::new().await;
     let proxy = environment.proxy().await;
     let mut function = environment.function("get-task").through(&proxy).start().await;
-    let events: Vec<Value> = (1..=400).map(get).collect();
-    send(&mut function, &events, 0, 400).await;
+    let events: Vec<Value> = (1..=407).map(get).collect();
+    send(&mut function, &events, 0, 407).await;
     proxy.take_down().await;
     function.call(&get(1)).await;
     let line = failure(&function);
-    assert_eq!(line["served"], json!(400), "`served` after 400 requests");
-    let expected: Vec<String> = (381..=400).map(|id| format!("GET /tasks/{id} 404")).collect();
+    assert_eq!(line["served"], json!(407), "`served` after 407 requests");
+    let expected: Vec<String> = (388..=407).map(|id| format!("GET /tasks/{id} 404")).collect();
     assert_eq!(
         line["recent"],
         json!(expected.join(", ")),
-        "`recent` after 400 requests"
+        "`recent` after 407 requests"
     );
 }
 

@@ -180,6 +180,16 @@ async fn no_cache_and_if_none_match_read_and_refresh_the_entry() {
         );
     }
 
+    // Other directives do not count, whatever their letters.
+    for directives in ["no-transform", "x-no-cache", "no-cache-please", "no-c", "max-stale"] {
+        let event = events::with_header(get(id), "Cache-Control", directives);
+        assert_eq!(
+            reader.task(&event).await.1,
+            0,
+            "round trips of a read with Cache-Control: {directives}, when the task is in memory"
+        );
+    }
+
     // The client has the version that its own change created; the cache has the previous one.
     let own = rename(&mut writer, id, "own").await;
     let (response, _) = reader.read(&known(get(id), &own)).await;
@@ -253,6 +263,29 @@ async fn missing_and_deleted_tasks_are_not_cached() {
     let (response, _) = reader.read(&get(4242)).await;
     assert_eq!(response.status, 404, "the read after one that found the task deleted");
 
+    // Whoever finds it deleted, it is served to no one any more.
+    let admin = |id| events::by(events::task("GET", id, ""), "root", true);
+    for (who, finds, other) in [
+        ("its owner", get as fn(i64) -> Value, admin as fn(i64) -> Value),
+        ("an admin", admin, get),
+    ] {
+        let id = task(&environment, "t").await;
+        for event in [get(id), admin(id)] {
+            reader.task(&event).await;
+        }
+        environment.execute("delete from tasks").await;
+        assert_eq!(
+            reader.read(&anew(finds(id))).await.0.status,
+            404,
+            "a read of a deleted task"
+        );
+        let (response, _) = reader.read(&other(id)).await;
+        assert_eq!(
+            response.status, 404,
+            "another caller's read of a task that {who} found deleted"
+        );
+    }
+
     let id = task(&environment, "t").await;
     reader.proxy.take_down().await;
     let (response, _) = reader.read(&get(id)).await;
@@ -292,6 +325,21 @@ async fn full_cache_evicts_an_older_task() {
     assert!(
         kept <= 3,
         "{kept} of 10 tasks were cached, although TASK_CACHE_ENTRIES is 3"
+    );
+
+    // One more than there is room for. The last ones first: a miss evicts another one.
+    let newest = task(&environment, "newest").await;
+    let mut reader = Reader::start(&environment, cached(&environment, HOUR, "10")).await;
+    for id in ids.iter().chain([&newest]) {
+        reader.task(&get(*id)).await;
+    }
+    let mut kept = 0;
+    for id in ids.iter().rev() {
+        kept += usize::from(reader.task(&get(*id)).await.1 == 0);
+    }
+    assert!(
+        kept >= 5,
+        "{kept} of 10 tasks were still cached after one more was read, although TASK_CACHE_ENTRIES is 10"
     );
 }
 

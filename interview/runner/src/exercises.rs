@@ -1,14 +1,15 @@
 //! `make exercise` and `make exercise-reset`: an exercise is a branch with one commit, so its
 //! history reveals nothing.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use xtask::stack::settings::Settings;
+use xtask::{stack::settings::Settings, tools::files};
 
 use crate::{
     git::Git,
     kit::{Kit, State},
+    review::Review,
     workshop::{self, Workshop},
 };
 
@@ -19,7 +20,7 @@ pub struct ActiveExercise {
     /// The commit with the kit that it was created from.
     pub kit: String,
     /// Its first and only initial commit.
-    start: String,
+    pub start: String,
     /// The branch or commit that was checked out before.
     from: String,
 }
@@ -79,7 +80,9 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
         );
     };
     let exercise = kit.exercise(name)?;
-    exercise.grader()?;
+    if exercise.key()?.is_none() {
+        exercise.grader()?;
+    }
     let branch = branch(name);
     ensure!(
         git.commit(&branch).is_none(),
@@ -100,6 +103,7 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
         git.run(["branch", "--quiet", "-D", &branch])?;
         return Err(error);
     }
+    keep_runner(&settings.root)?;
     // A proof may have left a solution there.
     git.forget_check_out(&workshop::source(&settings.root))?;
     let facts = Facts::of(&exercise.brief()?);
@@ -119,6 +123,17 @@ The exercise {name} has started, on the branch {branch}.
         facts.time_box,
         place(&git, &from),
     );
+    Ok(())
+}
+
+/// Keeps this program, for `make grade`: it grades with the code of the commit that it was built
+/// from, not with that of the candidate's tree, and need not be compiled again.
+fn keep_runner(root: &Path) -> Result<()> {
+    let kept = root.join(".local/exercises/interview");
+    fs::create_dir_all(kept.parent().context("a folder in .local")?)?;
+    // Not overwritten: it may be running.
+    files::remove_if_exists(fs::remove_file(&kept))?;
+    fs::copy(std::env::current_exe()?, &kept).with_context(|| format!("cannot write {}", kept.display()))?;
     Ok(())
 }
 
@@ -194,6 +209,11 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
         };
     }
     let work = git.commit(&branch).context("the exercise's branch was deleted")?;
+    // The places of the defects are shown now, not while they are searched for.
+    let kit = Kit::of(&git, &active.kit)?;
+    if let Some(key) = kit.exercise(&active.name)?.key()? {
+        println!("\n{}", Review::read(&git, &key, &active.start, &work).solution()?);
+    }
     // This also deletes its settings.
     git.run(["branch", "--quiet", "-D", &branch])?;
     let kept = if work == active.start {

@@ -179,6 +179,14 @@ impl Git {
         Ok((tree, lines.filter(|line| !line.is_empty()).collect()))
     }
 
+    /// The files that differ between two trees, among those of these pathspecs.
+    pub fn differing(&self, from: &str, to: &str, paths: &[&str]) -> Result<Vec<String>> {
+        let mut diff = self.command();
+        diff.args(["diff", "--name-only", "--no-renames", "--no-ext-diff", from, to, "--"]);
+        let names = process::output(diff.args(paths))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
     /// The patch from one tree to another, without a folder.
     pub fn diff(&self, from: &str, to: &str, without: &str) -> Result<String> {
         let mut diff = self.command();
@@ -237,6 +245,32 @@ impl Index<'_> {
     pub fn remove(&self, path: &str) -> Result<()> {
         self.run(["rm", "-r", "--quiet", "--cached", "--force", "--ignore-unmatch", path])?;
         Ok(())
+    }
+
+    /// Removes everything except these files and folders.
+    pub fn keep(&self, paths: &[&str]) -> Result<()> {
+        let mut remove = self.git.command();
+        remove.env("GIT_INDEX_FILE", &self.file).args([
+            "rm",
+            "-r",
+            "--quiet",
+            "--cached",
+            "--force",
+            "--ignore-unmatch",
+            "--",
+            ".",
+        ]);
+        remove.args(paths.iter().map(|path| format!(":(exclude){path}")));
+        process::output(&mut remove).map(drop)
+    }
+
+    /// Restores files and folders from a commit or a tree; removes what is not in it.
+    pub fn restore(&self, paths: &[&str], tree: &str) -> Result<()> {
+        let mut reset = self.git.command();
+        reset
+            .env("GIT_INDEX_FILE", &self.file)
+            .args(["reset", "--quiet", tree, "--"]);
+        process::output(reset.args(paths)).map(drop)
     }
 
     /// Replaces a folder with that of another commit or tree.

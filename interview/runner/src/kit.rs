@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     git::{Git, Index},
+    review::Key,
     workshop::Workshop,
 };
 
@@ -19,8 +20,17 @@ pub const BASE: &str = "interview/BASE";
 /// Contains the content hashes of the last proof: see [`crate::proof`].
 pub const PROVED: &str = "interview/PROVED";
 
-/// The library crate of the hidden checks.
-const GRADING: &str = "interview/grading";
+/// Taken from the base whatever the candidate has done with them: the hidden checks' library, what
+/// it builds on, and cargo's own settings.
+const MACHINERY: [&str; 7] = [
+    "interview/grading",
+    "interview/runner",
+    "tests/harness",
+    "dev/tools",
+    ".cargo",
+    "rust-toolchain.toml",
+    "clippy.toml",
+];
 
 /// The interviewer's side of the kit: a candidate's tree has none of it.
 const HIDDEN: [&str; 4] = [ANSWERS, BASE, PROVED, "interview/README.md"];
@@ -39,6 +49,15 @@ pub struct Exercise<'a> {
     kit: &'a Kit<'a>,
     /// `lost-messages`
     pub name: String,
+}
+
+/// A plausible wrong solution, which a check has to fail.
+pub struct Mutant {
+    /// What is wrong with it: the name of its file.
+    pub name: String,
+    /// The check that must fail: the patch's first line, `caught by: <check>`.
+    pub caught_by: String,
+    patch: String,
 }
 
 /// A state of an exercise, defined by a patch.
@@ -123,6 +142,12 @@ impl Exercise<'_> {
         self.file(&self.answer_path("grader.rs"))
     }
 
+    /// The key of an exercise whose result is a text. It has no hidden checks to compile.
+    pub fn key(&self) -> Result<Option<Key>> {
+        let text = self.kit.git.file(&self.kit.id, &self.answer_path("key.toml"));
+        text.map(|text| Key::parse(&text)).transpose()
+    }
+
     /// The path of one of the answer files.
     pub fn answer_path(&self, file: &str) -> String {
         format!("{ANSWERS}/{}/{file}", self.name)
@@ -136,6 +161,38 @@ impl Exercise<'_> {
     fn file(&self, path: &str) -> Result<String> {
         let file = self.kit.git.file(&self.kit.id, path);
         file.with_context(|| format!("there is no {path} in {}", self.kit.id))
+    }
+
+    /// The wrong solutions: patches on top of the solution.
+    pub fn mutants(&self) -> Result<Vec<Mutant>> {
+        let folder = self.answer_path("mutants");
+        let names = self.kit.git.folder(&self.kit.id, &folder).into_iter();
+        let mutant = |file: String| {
+            let path = format!("{folder}/{file}");
+            let patch = self.file(&path)?;
+            let first = patch.lines().next().unwrap_or_default();
+            let caught_by = first.strip_prefix("caught by: ");
+            Ok(Mutant {
+                name: file.trim_end_matches(".patch").replace('-', " "),
+                caught_by: caught_by
+                    .with_context(|| format!("{path} does not begin with `caught by: <check>`"))?
+                    .to_owned(),
+                patch,
+            })
+        };
+        names.map(mutant).collect()
+    }
+
+    /// The tree of a wrong solution, from that of the solution.
+    pub fn mutant_tree(&self, workshop: &Workshop, solution: &str, mutant: &Mutant) -> Result<String> {
+        let index = self.kit.git.index()?.of_tree(solution)?;
+        let applied = index.apply(&mutant.patch);
+        applied.with_context(|| format!("the mutant {:?} of {} does not apply", mutant.name, self.name))?;
+        if changes_queries(&mutant.patch) {
+            let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
+            index.take_from(&described, ".sqlx")?;
+        }
+        index.tree()
     }
 
     /// The tree of a state: the base with its patches applied.
@@ -155,7 +212,9 @@ impl Exercise<'_> {
         for hidden in HIDDEN {
             index.remove(hidden)?;
         }
-        if self.changes_queries(state) {
+        index.restore(&["interview/Makefile"], &self.kit.id)?;
+        // A text compiles nothing.
+        if self.changes_queries(state) && self.key()?.is_none() {
             let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
             index.take_from(&described, ".sqlx")?;
         }
@@ -181,21 +240,23 @@ impl Exercise<'_> {
 
     /// True if a patch up to this state may have changed a query or the schema.
     fn changes_queries(&self, state: State) -> bool {
-        let folders = ["migrations/", "shared/core/src/store/"].map(|folder| format!("+++ b/{folder}"));
         State::ALL
             .into_iter()
             .filter(|applied| *applied == State::Start || state == State::Solution)
             .filter_map(|applied| self.patch(applied))
-            .any(|patch| {
-                patch
-                    .lines()
-                    .any(|line| folders.iter().any(|folder| line.starts_with(folder)))
-            })
+            .any(|patch| changes_queries(&patch))
     }
 
-    /// The tree of an index, with the grading crate restored from the base.
+    /// The tree of an index, with everything that grades restored from the base.
     pub fn with_grading(&self, index: &Index) -> Result<String> {
-        index.take_folder(GRADING, &self.kit.base)?;
+        index.restore(&MACHINERY, &self.kit.base)?;
         index.tree()
     }
+}
+
+/// True if a patch may have changed a query or the schema. The code of the connection has no query.
+fn changes_queries(patch: &str) -> bool {
+    let folders = ["migrations/", "shared/core/src/store/"].map(|folder| format!("+++ b/{folder}"));
+    let mut lines = patch.lines().filter(|line| !line.ends_with("/connection.rs"));
+    lines.any(|line| folders.iter().any(|folder| line.starts_with(folder)))
 }

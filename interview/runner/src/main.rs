@@ -7,6 +7,7 @@ mod grade;
 mod kit;
 mod proof;
 mod report;
+mod review;
 mod workshop;
 
 use std::process::ExitCode;
@@ -38,11 +39,7 @@ enum Command {
         name: Option<String>,
     },
     /// Check your work on the current exercise
-    Grade {
-        /// A folder in interview/briefs
-        #[arg(long, env = "N")]
-        name: Option<String>,
-    },
+    Grade(grade::Options),
     /// End the current exercise; your work is kept as a commit
     ExerciseReset {
         /// A folder in interview/briefs
@@ -54,9 +51,13 @@ enum Command {
     /// Test the kit itself (part of `make check` and `make test`)
     #[command(hide = true)]
     Check,
-    /// Prove every exercise, if any has changed (part of `make verify`)
+    /// Prove every exercise that has changed (part of `make verify`)
     #[command(hide = true)]
-    Prove,
+    Prove {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
     /// Time grading (part of `make bench LOOP=1`)
     #[command(hide = true)]
     Bench,
@@ -77,11 +78,11 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
-        Command::Grade { name } => grade::run(&settings, name.as_deref()),
+        Command::Grade(options) => grade::run(&settings, &options),
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),
         Command::Check => proof::check(&settings),
-        Command::Prove => proof::run(&settings),
+        Command::Prove { name } => proof::run(&settings, name.as_deref()),
         Command::Bench => bench::run(&settings),
         Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
     }

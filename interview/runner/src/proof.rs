@@ -1,6 +1,6 @@
 //! The kit's part of `make check`, `make test` and `make verify`, and `make exercise-base`.
 
-use std::{fs, io::ErrorKind, os::unix::fs::symlink, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, io::ErrorKind, os::unix::fs::symlink, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use xtask::{
         environment::with_stack,
         suite::{self, Totals},
     },
-    stack::{deploy, settings::Settings, start},
+    stack::settings::Settings,
     tools::{
         files, process,
         terminal::{self, Step},
@@ -18,9 +18,9 @@ use xtask::{
 
 use crate::{
     git::Git,
-    kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, PROVED, State},
+    kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, Mutant, PROVED, State},
     report::Check,
-    workshop::{self, Built, Workshop},
+    workshop::{self, Graded, Services, Work, Workshop},
 };
 
 /// Left out of patches, because it is generated when an exercise starts.
@@ -28,6 +28,14 @@ const GENERATED: &str = ".sqlx";
 
 /// The kit's files, which can be deleted.
 const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
+
+/// The code that builds a graded tree and reads the outcomes of its checks. (The grading crate is
+/// the base's.)
+const GRADING_CODE: [&str; 3] = [
+    "interview/runner/src/workshop.rs",
+    "interview/runner/src/report.rs",
+    "interview/runner/src/review.rs",
+];
 
 /// Runs the runner's tests and those of briefs, answers and questions.
 pub fn check(settings: &Settings) -> Result<()> {
@@ -57,19 +65,18 @@ fn format(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Proves every exercise, and that the kit can be deleted, skipping what has not changed since the
-/// last committed proof. Within an exercise there is nothing to prove.
-pub fn run(settings: &Settings) -> Result<()> {
+/// Proves every exercise, or the named one, and that the kit can be deleted, skipping what has not
+/// changed since the last committed proof. Within an exercise there is nothing to prove.
+pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
     if !settings.root.join(ANSWERS).exists() {
         return Ok(());
     }
     let git = Git::open(&settings.root)?;
-    let proved = Proved::read(&settings.root)?;
-    match proved.exercises == Proved::exercises_now(&git)? {
-        true => terminal::say("  ✓ exercises  already proved; neither interview/ nor its base has changed since"),
-        false => prove(settings, &git)?,
+    prove(settings, &git, name)?;
+    if name.is_some() {
+        return Ok(());
     }
-    match proved.without_kit == Proved::without_kit_now(&git)? {
+    match Proved::read(&settings.root)?.without_kit == Proved::without_kit_now(&git)? {
         true => terminal::say("  ✓ no kit     already proved; nothing that could depend on the kit has changed since"),
         false => prove_without_kit(settings, &git)?,
     }
@@ -79,10 +86,11 @@ pub fn run(settings: &Settings) -> Result<()> {
 /// The content of interview/PROVED: git tree ids of what was last proved.
 #[derive(Default, Deserialize, Serialize)]
 struct Proved {
-    /// The kit, which includes the id of its base.
-    exercises: String,
     /// Everything except the kit and the functions' code.
     without_kit: String,
+    /// What the proof of each exercise depends on, by its name.
+    #[serde(default)]
+    exercises: BTreeMap<String, String>,
 }
 
 impl Proved {
@@ -102,18 +110,19 @@ impl Proved {
             "# Content hashes of what `make verify` last proved, and need not prove again.\n{}",
             toml::to_string(&proved)?
         );
-        fs::write(root.join(PROVED), text)?;
-        terminal::say(&format!(
-            "  • proved     commit {PROVED}, so that the next make verify skips this proof"
-        ));
-        Ok(())
+        Ok(fs::write(root.join(PROVED), text)?)
     }
 
-    fn exercises_now(git: &Git) -> Result<String> {
+    /// What the proof of an exercise depends on: its patches and checks, the base, and the code
+    /// that grades. Texts, other exercises and other commands are not part of it.
+    fn exercise_now(git: &Git, name: &str) -> Result<String> {
         let index = git.index()?.of_working_tree()?;
-        index.remove(PROVED)?;
-        let tree = index.tree()?;
-        git.run(["rev-parse", &format!("{tree}:interview")])
+        let answers = |file: &str| format!("{ANSWERS}/{name}/{file}");
+        let own = ["grader.rs", "key.toml", "start.patch", "solution.patch", "mutants"].map(answers);
+        let own = own.iter().map(String::as_str);
+        let kept: Vec<&str> = own.chain([BASE]).chain(GRADING_CODE).collect();
+        index.keep(&kept)?;
+        index.tree()
     }
 
     fn without_kit_now(git: &Git) -> Result<String> {
@@ -123,6 +132,13 @@ impl Proved {
         }
         index.tree()
     }
+}
+
+/// Told after a proof.
+fn say_commit() {
+    terminal::say(&format!(
+        "  • proved     commit {PROVED}, so that the next make verify skips this proof"
+    ));
 }
 
 /// Proves that the project works without the kit: `make test` in a copy.
@@ -148,54 +164,103 @@ fn prove_without_kit(settings: &Settings, git: &Git) -> Result<()> {
     })?;
     step.done("make test passes without the interview kit");
     git.forget_check_out(&copy)?;
-    Proved::update(&settings.root, |proved| proved.without_kit = without_kit)
+    Proved::update(&settings.root, |proved| proved.without_kit = without_kit)?;
+    say_commit();
+    Ok(())
 }
 
-/// Proves that the start of every exercise fails its checks and that the solution passes them, from
-/// the working tree.
-fn prove(settings: &Settings, git: &Git) -> Result<()> {
-    let proved_now = Proved::exercises_now(git)?;
+/// Proves that the start of an exercise fails its checks and that the solution passes them, from
+/// the working tree, for every exercise that has changed since its last proof. Each proof is
+/// recorded at once, so that an interrupted run continues where it ended.
+fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
     let working_tree = git.index()?.of_working_tree()?.tree()?;
     let kit = Kit::of(git, &working_tree)?;
-    let exercises = kit.names().into_iter().map(|name| kit.exercise(&name));
-    let exercises = exercises.collect::<Result<Vec<_>>>()?;
-    let workshop = Workshop::open(settings)?;
-    let mut trees = Vec::new();
-    for exercise in &exercises {
-        for state in State::ALL {
-            trees.push((exercise, state, exercise.tree(&workshop, state)?));
+    let names = match name {
+        Some(name) => vec![kit.exercise(name)?.name],
+        None => kit.names(),
+    };
+    let proved = Proved::read(&settings.root)?.exercises;
+    let mut due = Vec::new();
+    for name in &names {
+        let now = Proved::exercise_now(git, name)?;
+        if proved.get(name) != Some(&now) {
+            due.push((kit.exercise(name)?, now));
         }
     }
+    if due.len() < names.len() {
+        terminal::say(&format!(
+            "  ✓ exercises  {} of {} already proved; nothing that they depend on has changed since",
+            names.len() - due.len(),
+            names.len()
+        ));
+    }
+    if due.is_empty() {
+        return Ok(());
+    }
+    let workshop = Workshop::open(settings)?;
     let mut wrong = Vec::new();
     with_stack(settings, "grader", |stack| {
-        let database_url = start::postgres_and_aws(stack)?;
-        for both in trees.chunks(State::ALL.len()) {
-            let (exercise, ..) = both[0];
-            let checks = |(_, state, tree): &(&Exercise, State, String)| {
-                let built = workshop.build(git, &exercise.grader()?, tree)?;
-                let Built::Grader(grader) = built else {
-                    bail!("{}: {state:?} does not compile", exercise.name);
-                };
-                let mut command = Command::new(&grader.program);
-                deploy::into_emulator(&mut command, stack);
-                workshop.check(&grader, command.env("DATABASE_URL", &database_url))
+        let services = Services::start(stack)?;
+        for (number, (exercise, now)) in due.iter().enumerate() {
+            let place = format!("{} of {}", number + 1, due.len());
+            terminal::say(&format!("  • proving    {} ({place})", exercise.name));
+            let grade = |start: &str, tree: &str, only: Option<&str>| {
+                let work = Work { exercise, start, tree };
+                workshop.grade(git, &work, only, || Ok(services.clone()))
             };
-            match disproved(exercise, &checks(&both[0])?, &checks(&both[1])?)? {
+            match disproved(&workshop, exercise, grade)? {
                 Some(reason) => wrong.push(format!("{}: {reason}", exercise.name)),
-                None => terminal::say(&format!(
-                    "  ✓ proved     {}: the start fails, the solution passes",
-                    exercise.name
-                )),
+                None => Proved::update(&settings.root, |proved| {
+                    proved.exercises.insert(exercise.name.clone(), now.clone());
+                    proved.exercises.retain(|name, _| kit.names().contains(name));
+                })?,
             }
         }
         Ok(())
     })?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Proved::update(&settings.root, |proved| proved.exercises = proved_now)
+    say_commit();
+    Ok(())
 }
 
-/// What is wrong with an exercise, if anything.
-fn disproved(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result<Option<String>> {
+/// What is wrong with an exercise, if anything: its solution passes every check, its start fails
+/// some, and each of its mutants fails the check that it names. `grade` takes the start, what to
+/// grade, and a check if only that one is to run.
+fn disproved(
+    workshop: &Workshop,
+    exercise: &Exercise,
+    grade: impl Fn(&str, &str, Option<&str>) -> Result<Graded>,
+) -> Result<Option<String>> {
+    let start = exercise.tree(workshop, State::Start)?;
+    let solution = exercise.tree(workshop, State::Solution)?;
+    let checks = |tree: &str, what: &str, only: Option<&str>| match grade(&start, tree, only)? {
+        Graded::Checked(checks) => Ok(checks),
+        Graded::Broken(errors) => bail!("{}: {what} does not compile:\n{errors}", exercise.name),
+    };
+    let of_start = checks(&start, "the start", None)?;
+    let of_solution = checks(&solution, "the solution", None)?;
+    if let Some(reason) = disproved_by(exercise, &of_start, &of_solution)? {
+        return Ok(Some(reason));
+    }
+    terminal::say("  ✓ proved     the start fails, the solution passes");
+    let mut undetected = Vec::new();
+    for mutant in exercise.mutants()? {
+        let Mutant { name, caught_by, .. } = &mutant;
+        let tree = exercise.mutant_tree(workshop, &solution, &mutant)?;
+        let checks = checks(&tree, &format!("the mutant \"{name}\""), Some(caught_by))?;
+        match checks.iter().find_map(Check::reason) {
+            Some(reason) => terminal::say(&format!("  ✓ proved     \"{name}\" fails {caught_by}: {reason}")),
+            None => {
+                terminal::say(&format!("  ✗ wrong      \"{name}\" passes {caught_by}"));
+                undetected.push(format!("the mutant \"{name}\" passes {caught_by}"));
+            }
+        }
+    }
+    Ok((!undetected.is_empty()).then(|| undetected.join("; ")))
+}
+
+/// What is wrong with the outcomes of start and solution, if anything.
+fn disproved_by(exercise: &Exercise, start: &[Check], solution: &[Check]) -> Result<Option<String>> {
     if let Some(check) = solution.iter().find(|check| !check.passed()) {
         let reason = check.reason().unwrap_or_default();
         return Ok(Some(format!("the solution fails {}: {reason}", check.name)));
@@ -218,7 +283,7 @@ pub fn rebase(settings: &Settings) -> Result<()> {
     let git = Git::open(&settings.root)?;
     let head = move_base(&settings.root, &git)?;
     terminal::say(&format!("  ✓ base       every exercise applies to {head}"));
-    prove(settings, &git)
+    prove(settings, &git, None)
 }
 
 /// Rewrites the patches and the base, and returns the base: the current commit.
@@ -312,6 +377,40 @@ mod tests {
 
     fn move_base_of(folder: &Path) -> Result<String> {
         move_base(folder, &Git::open(folder)?)
+    }
+
+    #[test]
+    fn proof_depends_on_own_answers_base_and_grading_code() {
+        let folder = repository("proof");
+        let git = Git::open(&folder).expect("a repository");
+        let now = || Proved::exercise_now(&git, "broken").expect("a tree");
+        let proved = now();
+        for (path, text) in [
+            ("src.txt", "the product moves on\n"),
+            ("interview/README.md", "another text\n"),
+            ("interview/briefs/broken/README.md", "another brief\n"),
+            ("interview/answers/broken/notes.md", "other notes\n"),
+            ("interview/answers/another/grader.rs", "another exercise\n"),
+            ("interview/runner/src/main.rs", "another command\n"),
+            ("interview/PROVED", "\n"),
+        ] {
+            write(&folder, path, text);
+            assert_eq!(now(), proved, "{path}");
+        }
+        for path in [
+            "interview/answers/broken/grader.rs",
+            "interview/answers/broken/start.patch",
+            "interview/answers/broken/solution.patch",
+            "interview/answers/broken/mutants/wrong.patch",
+            "interview/BASE",
+            GRADING_CODE[0],
+            GRADING_CODE[1],
+            GRADING_CODE[2],
+        ] {
+            let before = now();
+            write(&folder, path, "changed\n");
+            assert_ne!(now(), before, "{path}");
+        }
     }
 
     #[test]

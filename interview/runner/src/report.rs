@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The most characters of a reason that are shown. The full output is in the log.
 const LONGEST: usize = 300;
@@ -30,6 +30,26 @@ impl Check {
     /// True if it passed.
     pub fn passed(&self) -> bool {
         self.outcome == Outcome::Passed
+    }
+
+    /// One that passed.
+    pub fn ok(name: &str) -> Self {
+        let (name, outcome) = (name.to_owned(), Outcome::Passed);
+        Self { name, outcome }
+    }
+
+    /// One that failed, and why.
+    pub fn failed(name: &str, reason: impl Into<String>) -> Self {
+        let (name, outcome) = (name.to_owned(), Outcome::Failed(reason.into()));
+        Self { name, outcome }
+    }
+
+    /// One that failed for these reasons, or passed if there are none.
+    pub fn of(name: &str, reasons: &[String]) -> Self {
+        match reasons {
+            [] => Self::ok(name),
+            _ => Self::failed(name, reasons.join("; ")),
+        }
     }
 
     /// The reason for a failure.
@@ -136,6 +156,29 @@ pub fn of_checks(checks: &[Check]) -> String {
     text
 }
 
+/// The report for programs.
+pub fn as_json(exercise: &str, checks: &[Check]) -> Value {
+    let passed = checks.iter().filter(|check| check.passed()).count();
+    let each = checks.iter().map(|check| {
+        let (name, passed, reason) = (&check.name, check.passed(), check.reason());
+        json!({"name": name, "passed": passed, "reason": reason})
+    });
+    let (each, total) = (each.collect::<Vec<_>>(), checks.len());
+    json!({"exercise": exercise, "passed": passed, "total": total, "checks": each})
+}
+
+/// The names of the tests that passed, failed and were ignored, in a program's output.
+pub fn names_by_outcome(lines: &[String]) -> [Vec<String>; 3] {
+    let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events: Vec<Value> = events.filter(|event| event["type"] == "test").collect();
+    ["ok", "failed", "ignored"].map(|outcome| {
+        let those = events.iter().filter(|event| event["event"] == outcome);
+        those
+            .filter_map(|event| Some(event["name"].as_str()?.to_owned()))
+            .collect()
+    })
+}
+
 /// The first errors in cargo's output, if any.
 pub fn first_errors(lines: &[String]) -> Option<String> {
     let is_error = |line: &str| line.starts_with("error") && !line.starts_with("error: could not compile");
@@ -162,8 +205,6 @@ pub fn first_errors(lines: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn lines(text: &str) -> Vec<String> {
@@ -230,6 +271,19 @@ and it is night
 1 of 4 checks passed
 ";
         assert_eq!(of_checks(&checks), report);
+        let expected = json!({"exercise": "e", "passed": 1, "total": 4, "checks": [
+            {"name": "zebras_run", "passed": true, "reason": null},
+            {"name": "apes_climb", "passed": false, "reason": "the apes' height: 1, not 2"},
+            {"name": "cats_sleep", "passed": false, "reason": "no cat sleeps, and it is night"},
+            {"name": "dogs_bark", "passed": false, "reason": "it did not finish"},
+        ]});
+        assert_eq!(as_json("e", &checks), expected);
+        let by_outcome: [Vec<String>; 3] = [
+            vec!["zebras_run".to_owned()],
+            vec!["apes_climb".into(), "cats_sleep".into()],
+            vec![],
+        ];
+        assert_eq!(names_by_outcome(&events()), by_outcome);
     }
 
     #[test]

@@ -11,9 +11,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::{
     commands::{environment::with_stack, queries},
-    stack::{aws::REGION, migrations, settings::Settings, start},
+    stack::{Stack, aws::REGION, deploy, migrations, settings::Settings, start},
     tools::{
-        files, process,
+        files,
+        parallel::side_by_side,
+        process,
         python::{Tool, Tools},
         terminal::Step,
     },
@@ -21,8 +23,19 @@ use xtask::{
 
 use crate::{
     git::Git,
+    kit::Exercise,
     report::{self, Check},
+    review::{Key, Review},
 };
+
+/// The check that what a brief protects is as it was.
+const PROTECTED: &str = "protected_files_are_unchanged";
+
+/// The check of the candidate's own tests.
+const OWN_TESTS: &str = "a_new_test_fails_without_the_change";
+
+/// The folders of the candidate's tests, which are modules of the test program `functions`.
+const TESTS: [&str; 3] = ["tests/api", "tests/worker", "tests/infrastructure/database"];
 
 /// The path of the hidden checks while they are compiled.
 const CHECKS: &str = "interview/grading/tests/grader.rs";
@@ -46,20 +59,65 @@ pub struct Workshop {
     _lock: File,
 }
 
+/// What is graded.
+pub struct Work<'a> {
+    pub exercise: &'a Exercise<'a>,
+    /// The tree of the exercise's start.
+    pub start: &'a str,
+    /// The tree of the work.
+    pub tree: &'a str,
+}
+
+/// The result of grading.
+pub enum Graded {
+    Checked(Vec<Check>),
+    /// It does not compile: the first errors.
+    Broken(String),
+}
+
 /// The result of compiling.
-pub enum Built {
+enum Built {
     Grader(Grader),
     /// The first errors.
     Broken(String),
 }
 
 /// The compiled checks and their dependencies.
-pub struct Grader {
+struct Grader {
     /// Their names, in the order of the source.
     checks: Vec<String>,
-    pub program: PathBuf,
+    program: PathBuf,
     functions: PathBuf,
     templates: PathBuf,
+}
+
+/// Postgres and the emulator, which the checks need.
+#[derive(Clone)]
+pub struct Services {
+    database_url: String,
+    aws_url: String,
+}
+
+impl Services {
+    /// Starts them.
+    pub fn start(stack: &Stack) -> Result<Self> {
+        let database_url = start::postgres_and_aws(stack)?;
+        // From it, sqlx creates those of the candidate's tests. It has to exist; that migrations
+        // work is for the checks to say.
+        let _ = start::database(stack);
+        let aws_url = stack.emulator.url();
+        Ok(Self { database_url, aws_url })
+    }
+
+    fn set(&self, command: &mut Command) {
+        deploy::into_aws_at(command, &self.aws_url);
+        command
+            .env("DATABASE_URL", &self.database_url)
+            .env("RUST_BACKTRACE", "0")
+            // libtest's JSON output is nightly-only otherwise.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["-Z", "unstable-options", "--format", "json"]);
+    }
 }
 
 impl Workshop {
@@ -79,45 +137,96 @@ impl Workshop {
         })
     }
 
+    /// Runs all checks of a work, or only the one of this name. `services` is called once they are
+    /// needed, while the work is compiled.
+    pub fn grade(
+        &self,
+        git: &Git,
+        work: &Work<'_>,
+        only: Option<&str>,
+        services: impl FnOnce() -> Result<Services> + Send,
+    ) -> Result<Graded> {
+        let mut checks = match work.exercise.key()? {
+            Some(key) => grade_text(git, work, &key)?,
+            None => match self.grade_code(git, work, only, services)? {
+                Graded::Checked(checks) => checks,
+                broken => return Ok(broken),
+            },
+        };
+        if let Some(only) = only {
+            checks.retain(|check| check.name == only);
+            ensure!(!checks.is_empty(), "{} has no check {only}", work.exercise.name);
+        }
+        Ok(Graded::Checked(checks))
+    }
+
+    fn grade_code(
+        &self,
+        git: &Git,
+        work: &Work<'_>,
+        only: Option<&str>,
+        services: impl FnOnce() -> Result<Services> + Send,
+    ) -> Result<Graded> {
+        let source = work.exercise.grader()?;
+        let mut protected = None;
+        if let Some(paths) = header(&source, "unchanged") {
+            let changed = git.differing(work.start, work.tree, &paths)?;
+            protected = Some(Check::of(PROTECTED, &changed));
+            if only == Some(PROTECTED) {
+                return Ok(Graded::Checked(protected.into_iter().collect()));
+            }
+        }
+        let (mut built, mut running, mut services) = (None, None, Some(services));
+        side_by_side([
+            &mut || {
+                built = Some(self.build(git, &source, work.tree)?);
+                Ok(())
+            },
+            &mut || {
+                running = services.take().map(|start| start()).transpose()?;
+                Ok(())
+            },
+        ])?;
+        let grader = match built.context("the build has no result")? {
+            Built::Grader(grader) => grader,
+            Built::Broken(errors) => return Ok(Graded::Broken(errors)),
+        };
+        let services = running.context("the services have not been started")?;
+        let mut checks = Vec::new();
+        if only != Some(OWN_TESTS) {
+            checks = self.check(&grader, &services, only)?;
+        }
+        checks.extend(protected);
+        if header(&source, "tests").is_some() && only.is_none_or(|only| only == OWN_TESTS) {
+            checks.push(self.own_tests(git, work, &services)?);
+        }
+        Ok(Graded::Checked(checks))
+    }
+
     /// Builds the hidden checks within a tree, and the functions that they need.
-    pub fn build(&self, git: &Git, grader: &str, tree: &str) -> Result<Built> {
+    fn build(&self, git: &Git, grader: &str, tree: &str) -> Result<Built> {
         git.check_out(tree, &self.source)?;
         let checks = self.source.join(CHECKS);
         fs::create_dir_all(checks.parent().context("the path has no parent")?)?;
         fs::write(&checks, grader)?;
-        let mut functions = functions_of(grader)?;
+        let mut functions = header(grader, "functions").unwrap_or_default();
         // A function that the exercise requires may not exist yet; its checks then report that.
         functions.retain(|function| self.source.join("functions").join(function).is_dir());
-        seed(&self.settings.root, &self.target)?;
-        let step = Step::start("build", "compiling what has changed");
-        let mut cargo = process::cargo("cargo", &self.source);
-        cargo
-            .env("CARGO_TARGET_DIR", &self.target)
-            .args(["build", "--message-format", "json-render-diagnostics"])
-            // No package is selected, so that the dependencies of `make up` serve.
-            .args(["--test", "grader"]);
+        let mut targets = vec!["--test", "grader"];
         for function in &functions {
-            cargo.args(["--bin", function]);
+            targets.extend(["--bin", function]);
         }
-        let mut lines = Vec::new();
-        let compiled = process::run(&mut cargo, &self.logs.join("grading-build.log"), |line| {
-            if line.trim_start().starts_with("Compiling") {
-                step.show(line.trim_start());
-            }
-            lines.push(line.to_owned());
-        });
+        let step = Step::start("build", "compiling what has changed");
+        let built = self.compile(&targets, "grader", &step);
         // Only the compiled checks are needed, and candidates do not come across the source.
         fs::remove_file(checks)?;
-        if let Err(error) = compiled {
-            return match report::first_errors(&lines) {
-                Some(errors) => Ok(Built::Broken(errors)),
-                None => Err(error),
-            };
-        }
-        let program = lines.iter().find_map(|line| executable(line, "grader"));
+        let program = match built? {
+            Ok(program) => program,
+            Err(errors) => return Ok(Built::Broken(errors)),
+        };
         let grader = Grader {
             checks: report::names(grader),
-            program: program.context("cargo reports no executable for the checks")?,
+            program,
             functions: self.target.join("functions"),
             templates: self.target.join("templates"),
         };
@@ -132,6 +241,104 @@ impl Workshop {
         }
         step.done("the checks, and the functions that they need");
         Ok(Built::Grader(grader))
+    }
+
+    /// Compiles targets of the tree that is checked out. Returns the test program of this name, or
+    /// the first errors.
+    fn compile(&self, targets: &[&str], test: &str, step: &Step) -> Result<Result<PathBuf, String>> {
+        seed(&self.settings.root, &self.target)?;
+        let mut cargo = process::cargo("cargo", &self.source);
+        cargo
+            .env("CARGO_TARGET_DIR", &self.target)
+            // No package is selected, so that the dependencies of `make up` serve.
+            .args(["build", "--message-format", "json-render-diagnostics"])
+            .args(targets);
+        let mut lines = Vec::new();
+        let compiled = process::run(&mut cargo, &self.logs.join("grading-build.log"), |line| {
+            if line.trim_start().starts_with("Compiling") {
+                step.show(line.trim_start());
+            }
+            lines.push(line.to_owned());
+        });
+        match (compiled, report::first_errors(&lines)) {
+            (Ok(()), _) => {
+                let program = lines.iter().find_map(|line| executable(line, test));
+                Ok(Ok(program.context("cargo reports no executable for the checks")?))
+            }
+            (Err(_), Some(errors)) => Ok(Err(errors)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Compiles and runs the candidate's tests: all must pass with the work, and one that is new or
+    /// changed must fail at the start.
+    fn own_tests(&self, git: &Git, work: &Work<'_>, services: &Services) -> Result<Check> {
+        let changed = git.differing(work.start, work.tree, &TESTS)?;
+        let modules: Vec<String> = changed.iter().map(|path| module(path)).collect();
+        if modules.is_empty() {
+            return Ok(Check::failed(
+                OWN_TESTS,
+                format!("no file in {} has changed", TESTS.join(", ")),
+            ));
+        }
+        let step = Step::start("tests", "compiling yours");
+        git.check_out(work.tree, &self.source)?;
+        let program = match self.compile(&["--test", "functions"], "functions", &step)? {
+            Ok(program) => program,
+            Err(errors) => {
+                let first = errors.lines().take(2).collect::<Vec<_>>().join(" ");
+                return Ok(Check::failed(OWN_TESTS, format!("the tests do not compile: {first}")));
+            }
+        };
+        step.show("running yours");
+        let [passed, failed, ignored] = self.run_tests(&program, &modules, services)?;
+        if let [first, ..] = &failed[..] {
+            let reason = format!("{} fail with your change, for example {first}", failed.len());
+            return Ok(Check::failed(OWN_TESTS, reason));
+        }
+        if let [first, ..] = &ignored[..] {
+            return Ok(Check::failed(OWN_TESTS, format!("{first} is ignored")));
+        }
+        step.show("compiling yours with the code of the start");
+        let index = git.index()?.of_tree(work.start)?;
+        index.restore(&["tests", "Cargo.lock"], work.tree)?;
+        let before = work.exercise.with_grading(&index)?;
+        drop(index);
+        git.check_out(&before, &self.source)?;
+        // A test that does not even compile there fails without the change.
+        let check = match self.compile(&["--test", "functions"], "functions", &step)? {
+            Err(_) if passed.is_empty() => Check::failed(OWN_TESTS, "none of the changed files has a test"),
+            Err(_) => Check::ok(OWN_TESTS),
+            Ok(program) => {
+                step.show("running yours with the code of the start");
+                let [_, failed, _] = self.run_tests(&program, &modules, services)?;
+                match failed.iter().any(|test| passed.contains(test)) {
+                    true => Check::ok(OWN_TESTS),
+                    false => Check::failed(
+                        OWN_TESTS,
+                        format!("all tests in {} also pass at the start", changed.join(", ")),
+                    ),
+                }
+            }
+        };
+        step.done("ran yours, with the change and without");
+        Ok(check)
+    }
+
+    /// The tests of these modules that passed, failed, and were ignored.
+    fn run_tests(&self, program: &Path, modules: &[String], services: &Services) -> Result<[Vec<String>; 3]> {
+        let mut command = Command::new(program);
+        services.set(&mut command);
+        command.current_dir(self.source.join("tests")).args(modules);
+        let mut lines = Vec::new();
+        let ran = process::run(&mut command, &self.logs.join("grading-tests.log"), |line| {
+            lines.push(line.to_owned())
+        });
+        let outcomes = report::names_by_outcome(&lines);
+        match ran {
+            Err(error) if outcomes[1].is_empty() => Err(error),
+            _ => Ok(outcomes),
+        }
     }
 
     /// Has the compiler ask a database about every query of a tree; returns a folder with a `.sqlx`
@@ -185,28 +392,42 @@ impl Workshop {
         Ok(fs::write(mark, wanted)?)
     }
 
-    /// Runs the checks, with the stack in the command's environment.
-    pub fn check(&self, grader: &Grader, command: &mut Command) -> Result<Vec<Check>> {
+    /// Runs the hidden checks, or one of them.
+    fn check(&self, grader: &Grader, services: &Services, only: Option<&str>) -> Result<Vec<Check>> {
+        let step = Step::start("checks", "running");
+        let mut command = Command::new(&grader.program);
+        services.set(&mut command);
         command
             .current_dir(self.source.join("interview/grading"))
             .env("FUNCTIONS", &grader.functions)
             .env("TEMPLATES", &grader.templates)
-            .env("RUST_BACKTRACE", "0")
-            // libtest's JSON output is nightly-only otherwise.
-            .env("RUSTC_BOOTSTRAP", "1")
-            .args(["-Z", "unstable-options", "--format", "json"])
             // They mostly wait.
             .arg("--test-threads=4");
+        if let Some(only) = only {
+            command.args(["--exact", only]);
+        }
         let mut lines = Vec::new();
-        let ran = process::run(command, &self.logs.join("grading-checks.log"), |line| {
+        let ran = process::run(&mut command, &self.logs.join("grading-checks.log"), |line| {
             lines.push(line.to_owned())
         });
-        let checks = report::read(&grader.checks, &lines);
+        let names = grader
+            .checks
+            .iter()
+            .filter(|name| only.is_none_or(|only| only == *name));
+        let checks = report::read(&names.cloned().collect::<Vec<_>>(), &lines);
         match ran {
             Err(error) if checks.iter().all(Check::passed) => Err(error),
-            _ => Ok(checks),
+            _ => {
+                step.done("full output: .local/grading-checks.log");
+                Ok(checks)
+            }
         }
     }
+}
+
+/// Grades a review.
+fn grade_text(git: &Git, work: &Work<'_>, key: &Key) -> Result<Vec<Check>> {
+    Review::read(git, key, work.start, work.tree).checks()
 }
 
 /// Seeds the target folder with the dependencies compiled for `make up`, so that only the project's
@@ -239,19 +460,19 @@ pub fn seed(root: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The functions that a grader declares: `// functions: create-task, task-processor`
-fn functions_of(grader: &str) -> Result<Vec<String>> {
-    let line = grader.lines().find_map(|line| line.strip_prefix("// functions: "));
-    let functions: Vec<String> = line
-        .into_iter()
-        .flat_map(|line| line.split(", "))
-        .map(str::to_owned)
-        .collect();
-    ensure!(
-        !functions.is_empty(),
-        "the grader has no line like `// functions: create-task, task-processor`"
-    );
-    Ok(functions)
+/// What a grader declares in a line like `// functions: create-task, task-processor`: the functions
+/// to build, the files that must be unchanged (pathspecs), whether the candidate's tests are run.
+pub fn header<'a>(grader: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let mut lines = grader.lines();
+    let line = lines.find_map(|line| line.strip_prefix("// ")?.strip_prefix(name)?.strip_prefix(": "))?;
+    Some(line.split(", ").collect())
+}
+
+/// The module of a test file: `tests/worker/processor.rs` is `worker::processor::`.
+fn module(path: &str) -> String {
+    let path = path.trim_start_matches("tests/").trim_start_matches("infrastructure/");
+    let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    format!("{}::", path.replace('/', "::"))
 }
 
 /// The executable in a line of cargo's JSON output, if it belongs to this target.
