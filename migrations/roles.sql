@@ -21,7 +21,8 @@ begin
         if exists (select from pg_roles where rolname = 'rds_iam') and not pg_has_role(role, 'rds_iam', 'member') then
             execute format('grant rds_iam to %I', role);
         end if;
-        -- The limits of every session (LIMITS in shared/core/src/store/connection.rs).
+        -- The settings of every session (SESSION in shared/core/src/store/connection.rs).
+        execute format('alter role %I in database %I set jit = %L', role, current_database(), 'off');
         execute format('alter role %I in database %I set statement_timeout = %L', role, current_database(), '1800ms');
         execute format('alter role %I in database %I set lock_timeout = %L', role, current_database(), '1s');
         execute format(
@@ -53,7 +54,8 @@ alter default privileges in schema public grant select, insert, update, delete o
 -- processor: claims tasks and settles them. What the client wrote it cannot change, nor create or delete a task.
 grant select on tasks to processor;
 grant update (
-    status, result, attempts, fencing_token, lease_expires_at, requested_at, started_at, settled_at, version, updated_at
+    status, result, attempts, fencing_token, lease_expires_at, requested_at, started_at, settled_at, version, updated_at,
+    earlier_attempts
 ) on tasks to processor;
 
 -- The migrator's own records.

@@ -12,10 +12,14 @@ generates; ministack imports only HTTP methods, though it can serve ANY.
 
 `GatewayResponses` become `x-amazon-apigateway-gateway-responses` in that definition; ministack can also serve them, but does
 not import them.
+
+Compressed bodies (gzip, deflate) are decompressed, as by API Gateway if the API has `MinimumCompressionSize`; ministack passes
+them on, as text in which most bytes are replaced.
 """
 
 import os
 import threading
+import zlib
 from pathlib import Path
 
 from ministack import app as application
@@ -38,6 +42,7 @@ execute = lambda_svc._execute_function_provided_warm
 serve = application.app
 import_path_item = apigateway_v1._import_path_item
 import_rest_api = apigateway_v1._import_rest_api
+handle_execute = apigateway_v1.handle_execute
 
 
 def acquire_worker_within_limit(*function, **options):
@@ -92,12 +97,23 @@ def import_rest_api_with_gateway_responses(spec, *base_data):
     return api_id
 
 
+async def handle_execute_decompressed(api_id, stage_name, method, path, headers, body, query_params):
+    if str(headers.get("content-encoding")).lower() in ("gzip", "deflate"):
+        try:
+            body = zlib.decompress(body, wbits=zlib.MAX_WBITS | 32)  # detects the format
+            headers = {name: value for name, value in headers.items() if name != "content-encoding"}
+        except zlib.error:
+            pass  # the function refuses it
+    return await handle_execute(api_id, stage_name, method, path, headers, body, query_params)
+
+
 lambda_svc.acquire_worker = acquire_worker_within_limit
 lambda_svc._execute_function_provided_warm = execute_within_limit
 application.app = serve_with_folder
 apigateway_v1._OPENAPI_HTTP_METHODS.add("any")
 apigateway_v1._import_path_item = import_path_item_with_any
 apigateway_v1._import_rest_api = import_rest_api_with_gateway_responses
+apigateway_v1.handle_execute = handle_execute_decompressed
 
 if __name__ == "__main__":
     application.main()

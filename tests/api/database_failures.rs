@@ -379,9 +379,10 @@ impl Statement for Show {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn session_has_timeouts(pool: PgPool) {
+async fn session_has_timeouts_and_no_jit(pool: PgPool) {
     let database = database(&pool);
     for (setting, value) in [
+        ("jit", "off"),
         ("statement_timeout", "1800ms"),
         ("lock_timeout", "1s"),
         ("idle_in_transaction_session_timeout", "5s"),

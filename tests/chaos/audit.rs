@@ -33,6 +33,8 @@ pub struct AuditReport {
     completed_twice: i64,
     created_twice: usize,
     attempts: i64,
+    /// Tasks that do not show the attempts that were made.
+    other_attempts: i64,
     /// The results of failed tasks, with counts.
     reasons: Vec<(String, i64)>,
 }
@@ -182,6 +184,7 @@ impl Audit {
             lost: created.difference(&settled).count(),
             completed_twice: self.completed_twice(&mut connection).await?,
             created_twice: usize::try_from(all)?.saturating_sub(created.len()),
+            other_attempts: self.count(OTHER_ATTEMPTS).await?,
             attempts: sqlx::query_scalar(attempts)
                 .bind(&self.titles)
                 .fetch_one(&mut connection)
@@ -194,6 +197,12 @@ impl Audit {
     }
 }
 
+/// The tasks that do not show one attempt for each claim, the last with the outcome of the task.
+const OTHER_ATTEMPTS: &str = "(
+    latest_attempt(tasks) ->> 'outcome' is distinct from status::text
+    or 1 + coalesce(jsonb_array_length(earlier_attempts), 0) <> least(fencing_token, 11)
+)";
+
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = [
@@ -204,6 +213,7 @@ impl fmt::Display for AuditReport {
             ("completed twice", self.completed_twice.to_string()),
             ("created twice", self.created_twice.to_string()),
             ("attempts", self.attempts.to_string()),
+            ("other attempts", self.other_attempts.to_string()),
         ];
         for (name, value) in rows {
             writeln!(f, "  {name:<16} {value:>6}")?;
@@ -229,6 +239,11 @@ impl AuditReport {
             self.created_twice == 0,
             "{} tasks were created twice",
             self.created_twice
+        );
+        ensure!(
+            self.other_attempts == 0,
+            "{} tasks show other attempts than were made",
+            self.other_attempts
         );
         let ended = usize::try_from(self.completed + self.failed).context("counts are not negative")?;
         ensure!(ended == tasks, "{ended} of {tasks} tasks are settled");

@@ -1,6 +1,6 @@
-//! Runs every command in a ```console block of README.md, docs/api.md and docs/walkthrough.md
-//! against the deployed stack and compares the output with the document. A separate test binary,
-//! because ids begin at 1 for each document.
+//! Runs every command in a ```console block of README.md, docs/api.md, docs/tour.md and
+//! docs/walkthrough.md against the deployed stack and compares the output with the document. A
+//! separate test binary, because ids begin at 1 for each document.
 //!
 //! In a document, a line `…` stands for omitted lines, and `…` in a line for omitted text; times may
 //! differ. A command that only reads is repeated until its output matches, since tasks are processed
@@ -132,7 +132,12 @@ fn only_omitted_text_and_times_may_differ() {
 
 #[tokio::test]
 async fn documented_commands_print_documented_output() {
-    for (document, commands) in [("README.md", 2), ("docs/api.md", 6), ("docs/walkthrough.md", 10)] {
+    for (document, commands) in [
+        ("README.md", 2),
+        ("docs/api.md", 6),
+        ("docs/tour.md", 6),
+        ("docs/walkthrough.md", 10),
+    ] {
         delete_all_data().await;
         let text = std::fs::read_to_string(Path::new("..").join(document)).expect("the document exists");
         let examples = examples(&text);

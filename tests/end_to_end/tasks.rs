@@ -105,6 +105,34 @@ async fn task_passes_through_its_lifecycle() {
     assert_eq!(get(&path).await.0, 404);
 }
 
+/// By API Gateway.
+#[tokio::test]
+async fn compressed_body_is_decompressed() {
+    let deflated = b"\xabV*\xc9,\xc9IU\xb2Rr\xce\xcf-(J-.NMQ\xaa\x05\x00";
+    let gzip = [
+        &b"\x1f\x8b\x08\0\0\0\0\0\x02\x03"[..],
+        deflated,
+        b"\x86\xe5\t\xf7\x16\0\0\0",
+    ];
+    let deflate = [&b"x\x9c"[..], deflated, b"Y\xb5\x07\xf2"];
+    for (coding, body, status) in [
+        ("gzip", gzip.concat(), 201),
+        ("deflate", deflate.concat(), 201),
+        ("br", gzip.concat(), 415),
+        ("gzip", b"not compressed".to_vec(), 415),
+    ] {
+        let request = reqwest::Client::new().post(format!("{}/tasks", env("API_URL")));
+        let request = request.header("content-type", "application/json");
+        let response = request.header("content-encoding", coding).body(body).send().await;
+        let response = response.expect("the stack responds");
+        assert_eq!(response.status(), status, "{coding}");
+        let document: Value = response.json().await.expect("a JSON body");
+        if status == 201 {
+            assert_eq!(document["title"], "Compressed", "{coding}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_route_is_deployed_and_follows_contract() {
     let (status, root) = get("/").await;

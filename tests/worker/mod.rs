@@ -1,5 +1,6 @@
 //! Messages and their consumers: task-processor, task-reconciler, the dead-letter queue.
 
+mod attempts;
 mod dead_letters;
 mod metrics;
 mod processor;

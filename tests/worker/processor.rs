@@ -373,6 +373,40 @@ async fn row_locked_at_settling_fails_only_its_record(pool: PgPool) {
     assert_eq!(status(&pool, locked).await, is("processing", ""));
 }
 
+/// Lambda would end the function, and every record would fail.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn rows_locked_at_settling_leave_time_for_response(pool: PgPool) {
+    let mut ids = vec![task(&pool, "first").await];
+    for _ in 0..4 {
+        ids.push(task(&pool, "locked").await);
+    }
+    let held = std::sync::Mutex::new(Vec::new());
+    let work = async |task: &Task| {
+        if task.title.as_str() == "locked" {
+            let transaction = lock(&pool, task.id.get()).await;
+            held.lock().expect("not poisoned").push(transaction);
+        }
+        Ok("done".to_owned())
+    };
+    let bodies: Vec<String> = ids.iter().copied().map(message).collect();
+    let deadline = SystemTime::now() + Duration::from_secs(4);
+    let processed = process(
+        &database(&pool),
+        event(&bodies),
+        deadline,
+        settings::TASK_PROCESSOR,
+        work,
+    )
+    .await;
+    assert!(SystemTime::now() < deadline);
+    let retries = processed.expect("a partial success").retries;
+    let retries: Vec<String> = retries.into_iter().map(|retry| retry.message_id).collect();
+    assert_eq!(retries, ["m1", "m2", "m3", "m4"]);
+    drop(held);
+    assert_eq!(status(&pool, ids[0]).await, is("completed", "done"));
+    assert_eq!(status(&pool, ids[4]).await, is("processing", ""));
+}
+
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn unknown_status_is_left_alone_and_neighbors_run(pool: PgPool) {
     let (one, newer) = (task(&pool, "one").await, task(&pool, "newer").await);

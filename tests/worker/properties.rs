@@ -17,6 +17,7 @@ use shared::{
     domain::{Access, Cursor, Filter, Page, Sort, Start, Status, Task, TaskId, TaskPatch},
     store::{
         Database,
+        operating::{AttemptOutcome, FindHistory, History},
         processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
         tasks::{Change, Delete, List, Reset, ResetOutcome, Update},
     },
@@ -140,6 +141,10 @@ struct Model {
     fencing_token: i64,
     attempts: i64,
     version: i64,
+    /// The numbers and outcomes of all attempts.
+    made: Vec<(i64, AttemptOutcome)>,
+    /// Whether an outcome may still be stored for the last of them.
+    is_open: bool,
 }
 
 impl Model {
@@ -156,6 +161,17 @@ impl Model {
         self.status = status;
         self.leased = false;
         self.version += 1;
+    }
+
+    /// The outcome of the last attempt becomes another, if it is open and has one of these.
+    fn end_attempt(&mut self, of: &[AttemptOutcome], outcome: AttemptOutcome) {
+        if let Some((_, last)) = self
+            .made
+            .last_mut()
+            .filter(|(_, last)| self.is_open && of.contains(last))
+        {
+            *last = outcome;
+        }
     }
 }
 
@@ -197,6 +213,8 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
         fencing_token: 0,
         attempts: 0,
         version: 1,
+        made: Vec::new(),
+        is_open: false,
     });
     // The token of each worker's last claim.
     let mut tokens = [None; WORKERS];
@@ -224,6 +242,8 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                         } else {
                             model.attempts + 1
                         };
+                        model.made.push((model.attempts, AttemptOutcome::Running));
+                        model.is_open = true;
                         model.set_status(Status::Processing);
                         model.leased = true;
                         model.fencing_token += 1;
@@ -264,6 +284,13 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                 match model.as_mut().filter(has_current_lease) {
                     Some(model) => {
                         assert_eq!(settled, [id]);
+                        let outcome = match status {
+                            Status::Completed => AttemptOutcome::Completed,
+                            Status::Failed => AttemptOutcome::Failed,
+                            _ => AttemptOutcome::Retried,
+                        };
+                        model.end_attempt(&[AttemptOutcome::Running, AttemptOutcome::Lost], outcome);
+                        model.is_open &= status != Status::Pending;
                         model.set_status(status);
                     }
                     None => assert_eq!(settled, []),
@@ -272,7 +299,10 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
             Event::LeaseExpires => {
                 let expire = "update tasks set lease_expires_at = now() where lease_expires_at is not null";
                 case.execute(expire).await;
-                model.iter_mut().for_each(|model| model.leased = false);
+                if let Some(model) = &mut model {
+                    model.leased = false;
+                    model.end_attempt(&[AttemptOutcome::Running], AttemptOutcome::Lost);
+                }
             }
             Event::ProcessAgain => {
                 let expected = match &mut model {
@@ -281,6 +311,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     Some(model) => {
                         model.set_status(Status::Pending);
                         model.attempts = 0;
+                        model.is_open = false;
                         ResetOutcome::Done
                     }
                 };
@@ -308,6 +339,10 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                         if is_opened || status == Status::Pending {
                             model.attempts = 0;
                         }
+                        if is_opened || status != Status::Processing {
+                            model.end_attempt(&[AttemptOutcome::Running], AttemptOutcome::Discarded);
+                            model.is_open = false;
+                        }
                         model.set_status(status);
                         model.leased = leased;
                         assert!(matches!(change, Change::Done(task) if task.version == model.version));
@@ -326,6 +361,17 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
             }
         }
         assert_row_matches(&case.row(id).await, model.as_ref());
+        let history = case.database.run(&FindHistory(id)).await.expect("run");
+        let shown = history.map(|history| {
+            let attempts = history.attempts.into_iter();
+            let attempts = attempts.map(|attempt| (i64::from(attempt.number), attempt.outcome));
+            attempts.collect::<Vec<_>>()
+        });
+        let made = model.as_ref().map(|model| {
+            let made = &model.made;
+            made[made.len().saturating_sub(History::MAX_ATTEMPTS)..].to_vec()
+        });
+        assert_eq!(shown, made);
     }
 }
 

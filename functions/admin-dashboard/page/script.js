@@ -442,6 +442,9 @@
     setText($("detail-result"), task.result ?? "None yet");
     const timeline = $("detail-timeline");
     if (changed(timeline, task.timeline)) timeline.replaceChildren(...task.timeline.map(timelineItem));
+    const attempts = $("detail-attempt-list");
+    if (changed(attempts, task.recent_attempts)) attempts.replaceChildren(...task.recent_attempts.map(attemptItem));
+    $("detail-attempts-made").hidden = task.recent_attempts.length === 0;
     $("detail-body").hidden = false;
   }
 
@@ -450,6 +453,25 @@
     setTime(time, at);
     const item = element("li", capitalize(event), time);
     item.className = event;
+    return item;
+  }
+
+  const OUTCOMES = {
+    running: "running",
+    completed: "completed",
+    failed: "failed",
+    retried: "failed, to be retried",
+    lost: "lost: the worker stopped without an outcome",
+    discarded: "discarded: a client changed the task",
+  };
+
+  function attemptItem({ number: nth, started_at, ended_at, outcome, error }) {
+    const time = element("time");
+    setTime(time, ended_at ?? started_at);
+    const text = element("span", `${nth}: ${OUTCOMES[outcome] ?? outcome}`);
+    if (error) text.append(element("span", error));
+    const item = element("li", text, time);
+    item.className = outcome;
     return item;
   }
 

@@ -1,4 +1,4 @@
-//! `GET /admin/tasks/{id}`: a task and its timeline.
+//! `GET /admin/tasks/{id}`: a task, its timeline and its attempts.
 
 use lambda_http::{Body, Response, http::StatusCode};
 use serde::Serialize;
@@ -7,13 +7,13 @@ use shared::{
     http::{self, ApiError, Context, problem},
     store::{
         Database,
-        operating::{FindHistory, History},
+        operating::{Attempt, FindHistory, History},
     },
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// A task and its timeline.
+/// A task, its timeline and its attempts.
 #[derive(Serialize, ToSchema)]
 pub struct TaskHistory {
     #[serde(flatten)]
@@ -23,6 +23,9 @@ pub struct TaskHistory {
     created_by: Option<String>,
     /// Its events in chronological order; of a repeated event, only the latest.
     timeline: Vec<TimelineEntry>,
+    /// The last ten attempts to process it, oldest first. Numbers start again when it is queued again.
+    #[schema(max_items = 10)]
+    recent_attempts: Vec<Attempt>,
 }
 
 /// An event with its time.
@@ -53,16 +56,16 @@ enum Event {
     Failed,
 }
 
-/// 200 with the task and its timeline; 404, 422.
+/// 200 with the task, its timeline and its attempts; 404, 422.
 #[utoipa::path(
     get,
     path = "/admin/tasks/{id}",
     operation_id = "getTaskHistory",
     tag = "operators",
-    summary = "A task and its timeline",
+    summary = "A task, its timeline and its attempts",
     params(("id" = inline(TaskId), Path, description = "The task's id.")),
     responses(
-        (status = 200, description = "The task and its timeline.", body = TaskHistory),
+        (status = 200, description = "The task, its timeline and its attempts.", body = TaskHistory),
         (status = 404, response = problem::NoSuchTask),
         (status = 422, response = problem::Invalid),
         (status = 503, response = problem::Unavailable),
@@ -77,6 +80,7 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
         timeline: timeline(&history),
         task: history.task,
         created_by: history.created_by,
+        recent_attempts: history.attempts,
     };
     Ok(http::json(StatusCode::OK, &body))
 }
@@ -94,7 +98,10 @@ fn timeline(history: &History) -> Vec<TimelineEntry> {
         (Some(created_at), Some(Event::Created)),
         (again, Some(Event::Requested)),
         (history.enqueued_at, Some(Event::Enqueued)),
-        (history.started_at, Some(Event::Claimed)),
+        (
+            history.attempts.last().map(|attempt| attempt.started_at),
+            Some(Event::Claimed),
+        ),
         (history.settled_at, settled),
     ]
     .into_iter()

@@ -121,7 +121,7 @@ pub async fn process(
         .iter_mut()
         .filter_map(|attempt| attempt.outcome.take())
         .collect();
-    let Settled { settled, locked } = settle(database, &outcomes).await?;
+    let Settled { settled, locked } = settle(database, &outcomes, deadline).await?;
     for attempt in attempts.iter_mut().filter(|attempt| locked.contains(&attempt.job.id)) {
         // The task is processed again after its lease has expired.
         attempt.delivery = Delivery::Retry;
@@ -259,7 +259,7 @@ async fn work(
         }
         Err(TaskError::Transient(reason)) => {
             warn!(reason, "task failed, will be retried");
-            (Status::Pending, None, Delivery::Retry)
+            (Status::Pending, Some(reason), Delivery::Retry)
         }
     };
     let outcome = Outcome {
@@ -291,8 +291,13 @@ struct Settled {
     locked: Vec<TaskId>,
 }
 
+/// The time after the last outcome, for the retry delays and the response.
+const RESPONSE_TIME: Duration = Duration::from_millis(500);
+
 /// Stores the outcomes: in one statement, and one by one if that waited too long for a locked row.
-async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Settled, StoreError> {
+/// Each further locked row takes a second: an outcome for which no time is left is discarded like
+/// that of a locked row, because without a response every record of the batch would fail.
+async fn settle(database: &Database, outcomes: &[Outcome], deadline: SystemTime) -> Result<Settled, StoreError> {
     let mut all = Settled::default();
     if outcomes.is_empty() {
         return Ok(all);
@@ -305,13 +310,15 @@ async fn settle(database: &Database, outcomes: &[Outcome]) -> Result<Settled, St
         }
     }
     for outcome in outcomes {
-        match database.run(&Settle(slice::from_ref(outcome))).await {
-            Ok(settled) => all.settled.extend(settled),
-            Err(error) if error.is_lock_timeout() => {
+        let time = time_until(deadline).saturating_sub(RESPONSE_TIME);
+        let settle = Settle(slice::from_ref(outcome));
+        match timeout(time, database.run(&settle)).await {
+            Ok(Ok(settled)) => all.settled.extend(settled),
+            Ok(Err(error)) if !error.is_lock_timeout() => return Err(error),
+            Ok(Err(_)) | Err(_) => {
                 warn!(taskId = outcome.id.get(), "outcome discarded: the task's row is locked");
                 all.locked.push(outcome.id);
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(all)

@@ -189,7 +189,11 @@ async fn decomposed_title_is_indexed_by_migration(pool: PgPool) {
     let rows = "select jsonb_agg(to_jsonb(tasks) order by id) from tasks";
     let old: Value = sqlx::query_scalar(rows).fetch_one(&pool).await.expect("rows");
     migrate(login(&pool), SECOND).await.expect("migrated");
-    let new: Value = sqlx::query_scalar(rows).fetch_one(&pool).await.expect("rows");
+    let mut new: Value = sqlx::query_scalar(rows).fetch_one(&pool).await.expect("rows");
+    for row in new.as_array_mut().expect("rows") {
+        // A later migration has added it.
+        row.as_object_mut().expect("a row").remove("earlier_attempts");
+    }
     assert_eq!(new, old);
     let mut connection = pool.acquire().await.expect("a connection");
     let by_index = "set enable_seqscan = off";

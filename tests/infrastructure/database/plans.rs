@@ -6,7 +6,7 @@ use serde_json::Value;
 use shared::{
     domain::{Access, Filter, Page, Sort, Status, TaskId},
     store::{
-        Statement,
+        SESSION, Statement,
         idempotency::{CountExpired, DeleteExpired},
         operating::ReadOverview,
         processing::{Claim, ClaimOutcome, ClaimRequest},
@@ -14,7 +14,7 @@ use shared::{
         tasks::{List, MarkEnqueued, Total},
     },
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::support::{execute, plan_nodes, statements, task};
 
@@ -75,6 +75,48 @@ async fn no_statement_scans_a_table(pool: PgPool) {
         checked += 1;
     }
     assert!(checked > 25, "only {checked} statements");
+}
+
+/// The statements whose generic plan Postgres compiles before it runs them, if that costs more than
+/// nothing: as with a large table.
+async fn compiled(connection: &mut PgConnection) -> Vec<String> {
+    let mut compiled = Vec::new();
+    for (query, arguments) in statements() {
+        let nulls = format!("({})", vec!["null"; arguments].join(", "));
+        let nulls = if arguments == 0 { "" } else { &nulls };
+        let mut run = async |sql: &str| {
+            let done = sqlx::raw_sql(sql).execute(&mut *connection).await;
+            done.expect("the statement is valid");
+        };
+        run("set plan_cache_mode = force_generic_plan; set jit_above_cost = 0").await;
+        run(&format!("prepare statement as {query}")).await;
+        let explain = format!("explain (format json) execute statement {nulls}");
+        let plan: Value = sqlx::query_scalar(&explain)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("a plan");
+        let done = sqlx::raw_sql("deallocate statement").execute(&mut *connection).await;
+        done.expect("it was prepared");
+        if !plan[0]["JIT"].is_null() {
+            compiled.push(query);
+        }
+    }
+    compiled
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn no_statement_is_compiled(pool: PgPool) {
+    let options = (*pool.connect_options()).clone().options(SESSION);
+    let mut connection = PgConnection::connect_with(&options).await.expect("a connection");
+    assert_eq!(compiled(&mut connection).await, Vec::<String>::new());
+    // Where Postgres can, it would.
+    let done = sqlx::raw_sql("set jit = on").execute(&mut connection).await;
+    done.expect("it is a setting");
+    let can_compile: bool = sqlx::query_scalar("select pg_jit_available()")
+        .fetch_one(&mut connection)
+        .await
+        .expect("it says");
+    assert_eq!(!compiled(&mut connection).await.is_empty(), can_compile);
 }
 
 /// The index conditions by which a plan finds rows of `tasks`.

@@ -6,7 +6,7 @@ use serde_json::json;
 use shared::{
     domain::{Access, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
     store::{
-        Database, LIMITS, Statement, StoreError,
+        Database, SESSION, Statement, StoreError,
         idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, ClaimRequest, Outcome, Settle},
@@ -276,15 +276,17 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     let id = id(task(&pool, "title").await);
     let processor = log_in(&pool, "processor").await;
     let requests = [ClaimRequest { id, sent_at: None }];
-    let claims = allowed(&processor, claim(&requests)).await;
-    assert_eq!(claims.len(), 1);
-    let outcome = Outcome {
-        id,
-        fencing_token: 1,
-        status: Status::Completed,
-        result: Some("done".to_owned()),
-    };
-    assert_eq!(allowed(&processor, Settle(&[outcome])).await, [id]);
+    for (fencing_token, status) in [(1, Status::Pending), (2, Status::Completed)] {
+        let claims = allowed(&processor, claim(&requests)).await;
+        assert_eq!(claims.len(), 1);
+        let outcome = Outcome {
+            id,
+            fencing_token,
+            status,
+            result: Some("done".to_owned()),
+        };
+        assert_eq!(allowed(&processor, Settle(&[outcome])).await, [id]);
+    }
 
     let new = &new_task();
     refused(
@@ -326,12 +328,12 @@ async fn stale_grants_are_revoked_and_new_tables_covered(pool: PgPool) {
 
 /// RDS Proxy does not pass on settings of a connection, so they belong to the roles.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
-async fn roles_have_session_limits(pool: PgPool) {
+async fn roles_have_session_settings(pool: PgPool) {
     for role in ["reader", "writer", "processor"] {
         log_in(&pool, role).await;
         let options = (*pool.connect_options()).clone().username(role);
         let mut connection = options.connect().await.expect("the role may log in");
-        for (setting, value) in LIMITS {
+        for (setting, value) in SESSION {
             let shown: String = sqlx::query_scalar(&format!("show {setting}"))
                 .fetch_one(&mut connection)
                 .await

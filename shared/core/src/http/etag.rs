@@ -79,8 +79,13 @@ fn tags(request: &Request, name: HeaderName) -> Tags {
     if values.is_empty() {
         return Tags::None;
     }
-    let lines = values.iter().map(|value| value.to_str().unwrap_or_default());
-    let items: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    // A tag may contain bytes beyond ASCII (RFC 9110, section 8.8.3). Such a foreign one must not hide
+    // ours in the same line.
+    let lines: Vec<_> = values
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let items: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
     match items.as_slice() {
         ["*"] => Tags::Any,
         items => Tags::List(items.iter().filter_map(|item| Tag::parse(item)).collect()),
@@ -107,6 +112,7 @@ mod tests {
         assert_eq!(versions(&["*"]), None);
         assert_eq!(versions(&["\"7\""]), Some(vec![7]));
         assert_eq!(versions(&["\"7\" , \"8\"", "\"9\""]), Some(vec![7, 8, 9]));
+        assert_eq!(versions(&["\"é\", \"7\"", "\"8\",\"\u{fffd}\""]), Some(vec![7, 8]));
     }
 
     #[test]

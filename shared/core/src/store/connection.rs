@@ -98,9 +98,12 @@ impl CachedConnection {
     }
 }
 
-/// Server-side timeouts, shorter than [`DEADLINE`], so that Postgres cancels a statement before the
-/// client stops waiting for it.
-pub const LIMITS: [(&str, &str); 3] = [
+/// Settings of every session. Timeouts shorter than [`DEADLINE`], so that Postgres cancels a
+/// statement before the client stops waiting for it. No JIT compilation: every statement reads a
+/// limited number of rows, but a generic plan does not know the limit, and for a large table Postgres
+/// would spend more time on compiling it than on running it.
+pub const SESSION: [(&str, &str); 4] = [
+    ("jit", "off"),
     ("statement_timeout", "1800ms"),
     ("lock_timeout", "1s"),
     ("idle_in_transaction_session_timeout", "5s"),
@@ -110,12 +113,12 @@ impl Database {
     /// Prepares access; connects on first use.
     pub fn new(login: impl Into<Login>) -> Self {
         let login = login.into();
-        // Roles that log in with a token have these limits from roles.sql: RDS Proxy rejects
+        // Roles that log in with a token have these settings from roles.sql: RDS Proxy rejects
         // connections with options.
         let login = if login.is_by_token() {
             login
         } else {
-            login.with_settings(LIMITS)
+            login.with_settings(SESSION)
         };
         Self {
             login,

@@ -17,6 +17,6 @@ pub mod processing;
 pub mod reconciling;
 pub mod tasks;
 
-pub use connection::{Database, LIMITS, Statement};
+pub use connection::{Database, SESSION, Statement};
 pub use error::StoreError;
 pub use login::{Login, auth_token};

@@ -268,6 +268,44 @@ impl Statement for ReadOverview {
 /// Finds a task and the times of its events.
 pub struct FindHistory(pub TaskId);
 
+/// An attempt to process a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attempt {
+    /// 1 for the first attempt since the task was last queued.
+    #[schema(minimum = 1)]
+    pub number: i32,
+    /// When a worker claimed the task (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// When the attempt ended (RFC 3339, UTC); null while it runs.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    pub ended_at: Option<OffsetDateTime>,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// The reason, if it failed.
+    #[schema(required)]
+    pub error: Option<String>,
+}
+
+/// The outcome of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptOutcome {
+    /// A worker is on it.
+    Running,
+    /// The task was completed.
+    Completed,
+    /// The task failed.
+    Failed,
+    /// The attempt failed, and another was to follow.
+    Retried,
+    /// The worker stopped without an outcome: its lease expired.
+    Lost,
+    /// A client changed the task in the meantime: the outcome was discarded.
+    Discarded,
+}
+
 /// A task and the times of its events. Repeated events have their latest time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
@@ -278,10 +316,15 @@ pub struct History {
     pub requested_at: OffsetDateTime,
     /// When SQS last accepted its message.
     pub enqueued_at: Option<OffsetDateTime>,
-    /// When the last attempt started.
-    pub started_at: Option<OffsetDateTime>,
+    /// The last attempts, oldest first, at most [`History::MAX_ATTEMPTS`].
+    pub attempts: Vec<Attempt>,
     /// When it was completed or failed.
     pub settled_at: Option<OffsetDateTime>,
+}
+
+impl History {
+    /// How many attempts are shown.
+    pub const MAX_ATTEMPTS: usize = 10;
 }
 
 impl Statement for FindHistory {
@@ -294,19 +337,24 @@ impl Statement for FindHistory {
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let found = query_tasks_and_more!(
             "select",
-            ", created_by, requested_at, enqueued_at, started_at, settled_at
+            r#", created_by, requested_at, enqueued_at, settled_at,
+                 (coalesce(earlier_attempts, '[]') || coalesce(latest_attempt(tasks), '[]'))::text as "attempts_made!"
              from tasks
-             where id = $1",
+             where id = $1"#,
             self.0.get(),
         )
         .fetch_optional(connection)
         .await?;
-        Ok(found.map(|row| History {
+        let Some(row) = found else { return Ok(None) };
+        let mut attempts: Vec<Attempt> =
+            serde_json::from_str(&row.attempts_made).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        attempts.drain(..attempts.len().saturating_sub(History::MAX_ATTEMPTS));
+        Ok(Some(History {
             task: task_of!(row),
             created_by: row.created_by,
             requested_at: row.requested_at,
             enqueued_at: row.enqueued_at,
-            started_at: row.started_at,
+            attempts,
             settled_at: row.settled_at,
         }))
     }

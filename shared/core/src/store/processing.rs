@@ -107,6 +107,10 @@ impl Statement for Claim<'_> {
                        requested_at = case when status = 'failed' then now() else requested_at end,
                        started_at = now(),
                        settled_at = null,
+                       earlier_attempts = case
+                           when started_at is not null then ended_attempts(tasks, null)
+                           else earlier_attempts
+                       end,
                        version = version + 1,
                        updated_at = now()
                    from claimable
@@ -171,7 +175,8 @@ pub struct Outcome {
     pub fencing_token: i64,
     /// Completed or failed; pending to release the task.
     pub status: Status,
-    /// The output, or the reason for the failure.
+    /// The output, or the reason for the failure. That of a released task becomes the error of this
+    /// attempt.
     pub result: Option<String>,
 }
 
@@ -215,7 +220,12 @@ impl Statement for Settle<'_> {
                )
                update tasks
                set status = current.status::task_status,
-                   result = current.result,
+                   result = case when current.status <> 'pending' then current.result end,
+                   earlier_attempts = case
+                       when current.status = 'pending' then ended_attempts(tasks, coalesce(current.result, ''))
+                       else earlier_attempts
+                   end,
+                   started_at = case when current.status <> 'pending' then started_at end,
                    lease_expires_at = null,
                    settled_at = case when current.status in ('completed', 'failed') then now() end,
                    version = version + 1,

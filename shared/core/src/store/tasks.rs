@@ -507,6 +507,13 @@ impl Statement for Update<'_> {
                     when $5::text = 'processing' then coalesce(lease_expires_at, now())
                 end,
                 requested_at = case when $5::text = 'pending' then now() else requested_at end,
+                earlier_attempts = case
+                    when $5::text is null or $5::text = 'processing' and lease_expires_at is not null then earlier_attempts
+                    else ended_attempts(tasks, null)
+                end,
+                started_at = case
+                    when $5::text is null or $5::text = 'processing' and lease_expires_at is not null then started_at
+                end,
                 settled_at = case
                     when $5::text is null then settled_at
                     when $5::text in ('completed', 'failed') then coalesce(settled_at, now())
@@ -599,6 +606,7 @@ impl Statement for Reset<'_> {
                    set status = 'pending',
                        result = null,
                        attempts = 0,
+                       earlier_attempts = ended_attempts(tasks, null),
                        enqueued_at = null,
                        lease_expires_at = null,
                        settled_at = null,
