@@ -189,7 +189,7 @@ async fn delay_doubles_with_every_receive() {
         done.is_ok(),
         "a batch of which one record succeeded is an error: {done:?}"
     );
-    // Messages come back after their delay, not before.
+    // Each message is received again after its delay, not before.
     let mut seconds = [0.0; 3];
     while seconds.contains(&0.0) {
         assert!(

@@ -263,7 +263,7 @@ async fn missing_and_deleted_tasks_are_not_cached() {
     let (response, _) = reader.read(&get(4242)).await;
     assert_eq!(response.status, 404, "the read after one that found the task deleted");
 
-    // Whoever finds it deleted, it is served to no one any more.
+    // Once one caller finds it deleted, it is not served to others either.
     let admin = |id| events::by(events::task("GET", id, ""), "root", true);
     for (who, finds, other) in [
         ("its owner", get as fn(i64) -> Value, admin as fn(i64) -> Value),

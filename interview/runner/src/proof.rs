@@ -198,17 +198,21 @@ fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let workshop = Workshop::open(settings)?;
+    // Before the stack starts: describing changed queries needs one, too.
+    let trees = due.iter().map(|(exercise, _)| Trees::of(exercise, &workshop));
+    let trees = trees.collect::<Result<Vec<_>>>()?;
     let mut wrong = Vec::new();
     with_stack(settings, "grader", |stack| {
         let services = Services::start(stack)?;
-        for (number, (exercise, now)) in due.iter().enumerate() {
+        for (number, ((exercise, now), trees)) in due.iter().zip(&trees).enumerate() {
             let place = format!("{} of {}", number + 1, due.len());
             terminal::say(&format!("  • proving    {} ({place})", exercise.name));
-            let grade = |start: &str, tree: &str, only: Option<&str>| {
+            let grade = |tree: &str, only: Option<&str>| {
+                let start = &trees.start;
                 let work = Work { exercise, start, tree };
                 workshop.grade(git, &work, only, || Ok(services.clone()))
             };
-            match disproved(&workshop, exercise, grade)? {
+            match disproved(exercise, trees, grade)? {
                 Some(reason) => wrong.push(format!("{}: {reason}", exercise.name)),
                 None => Proved::update(&settings.root, |proved| {
                     proved.exercises.insert(exercise.name.clone(), now.clone());
@@ -223,31 +227,49 @@ fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// What is graded to prove an exercise.
+struct Trees {
+    start: String,
+    solution: String,
+    mutants: Vec<(Mutant, String)>,
+}
+
+impl Trees {
+    fn of(exercise: &Exercise, workshop: &Workshop) -> Result<Self> {
+        let solution = exercise.tree(workshop, State::Solution)?;
+        let mutants = exercise.mutants()?.into_iter().map(|mutant| {
+            let tree = exercise.mutant_tree(workshop, &solution, &mutant)?;
+            Ok((mutant, tree))
+        });
+        Ok(Self {
+            start: exercise.tree(workshop, State::Start)?,
+            mutants: mutants.collect::<Result<_>>()?,
+            solution,
+        })
+    }
+}
+
 /// What is wrong with an exercise, if anything: its solution passes every check, its start fails
-/// some, and each of its mutants fails the check that it names. `grade` takes the start, what to
-/// grade, and a check if only that one is to run.
+/// some, and each of its mutants fails the check that it names. `grade` takes what to grade, and a
+/// check if only that one is to run.
 fn disproved(
-    workshop: &Workshop,
     exercise: &Exercise,
-    grade: impl Fn(&str, &str, Option<&str>) -> Result<Graded>,
+    trees: &Trees,
+    grade: impl Fn(&str, Option<&str>) -> Result<Graded>,
 ) -> Result<Option<String>> {
-    let start = exercise.tree(workshop, State::Start)?;
-    let solution = exercise.tree(workshop, State::Solution)?;
-    let checks = |tree: &str, what: &str, only: Option<&str>| match grade(&start, tree, only)? {
+    let checks = |tree: &str, what: &str, only: Option<&str>| match grade(tree, only)? {
         Graded::Checked(checks) => Ok(checks),
         Graded::Broken(errors) => bail!("{}: {what} does not compile:\n{errors}", exercise.name),
     };
-    let of_start = checks(&start, "the start", None)?;
-    let of_solution = checks(&solution, "the solution", None)?;
+    let of_start = checks(&trees.start, "the start", None)?;
+    let of_solution = checks(&trees.solution, "the solution", None)?;
     if let Some(reason) = disproved_by(exercise, &of_start, &of_solution)? {
         return Ok(Some(reason));
     }
     terminal::say("  ✓ proved     the start fails, the solution passes");
     let mut undetected = Vec::new();
-    for mutant in exercise.mutants()? {
-        let Mutant { name, caught_by, .. } = &mutant;
-        let tree = exercise.mutant_tree(workshop, &solution, &mutant)?;
-        let checks = checks(&tree, &format!("the mutant \"{name}\""), Some(caught_by))?;
+    for (Mutant { name, caught_by, .. }, tree) in &trees.mutants {
+        let checks = checks(tree, &format!("the mutant \"{name}\""), Some(caught_by))?;
         match checks.iter().find_map(Check::reason) {
             Some(reason) => terminal::say(&format!("  ✓ proved     \"{name}\" fails {caught_by}: {reason}")),
             None => {
