@@ -89,13 +89,8 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
     }
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let kit = Kit::of(&git, &head)?;
-    let Some(name) = name else {
-        bail!(
-            "no exercise is named. For example: `make exercise N=lost-messages`. Available: {}",
-            kit.names().join(", ")
-        );
-    };
-    let exercise = kit.exercise(name)?;
+    let exercise = kit.named(name, "exercise")?;
+    let name = exercise.name.as_str();
     if exercise.key()?.is_none() {
         exercise.grader()?;
     }

@@ -114,6 +114,17 @@ impl<'a> Kit<'a> {
         names
     }
 
+    /// Looks up the exercise that `make <target> N=…` names.
+    pub fn named(&'a self, name: Option<&str>, target: &str) -> Result<Exercise<'a>> {
+        let name = name.with_context(|| {
+            format!(
+                "no exercise is named. For example: make {target} N=lost-messages. Available: {}",
+                self.names().join(", ")
+            )
+        })?;
+        self.exercise(name)
+    }
+
     /// Looks up an exercise by name.
     pub fn exercise(&'a self, name: &str) -> Result<Exercise<'a>> {
         let names = self.names();

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use xtask::{
     stack::settings::Settings,
@@ -41,13 +41,8 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
     let git = Git::open(&settings.root)?;
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let kit = Kit::of(&git, &head)?;
-    let Some(name) = name else {
-        bail!(
-            "no exercise is named. For example: make pack N=lost-messages. Available: {}",
-            kit.names().join(", ")
-        );
-    };
-    let exercise = kit.exercise(name)?;
+    let exercise = kit.named(name, "pack")?;
+    let name = &exercise.name;
     let workshop = Workshop::open(settings)?;
     let commit = git.make_commit(
         &packed(&git, &exercise, &workshop)?,
