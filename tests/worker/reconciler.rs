@@ -229,6 +229,19 @@ async fn sweep_stops_when_sqs_refuses_everything(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn next_sweep_sends_what_sqs_refused(pool: PgPool) {
+    unsent(&pool, 1200).await;
+    let (database, metrics, progress) = (database(&pool), Metrics::none(), Progress::default());
+    let settings = &settings::TASK_RECONCILER;
+    let mut sent = Vec::new();
+    for queue in [refusing_queue().await, stub_of_sqs(0, |_| true).await.0] {
+        let swept = task_reconciler::sweep(&database, &queue, &metrics, settings, &progress, TIME, None).await;
+        sent.push(swept.expect("swept").sent);
+    }
+    assert_eq!(sent, [0, 1200]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn full_queue_has_no_lost_messages(pool: PgPool) {
     insert(&pool, "enqueued_at", "now() - interval '61 min'").await;
     insert(&pool, "updated_at", "now() - interval '1 h'").await;
@@ -248,11 +261,11 @@ async fn full_queue_has_no_lost_messages(pool: PgPool) {
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn sweep_examines_limited_number_of_waiting_tasks(pool: PgPool) {
-    // Their messages wait in the queue. Only the one in the middle was not sent.
+    // Their messages wait in the queue. Only two in the middle were not sent.
     execute(
         &pool,
         "insert into tasks (title, updated_at, enqueued_at)
-         select 't', '2020-01-01', case when n <> 60000 then now() end from generate_series(1, 120000) as n",
+         select 't', '2020-01-01', case when n not in (60000, 80000) then now() end from generate_series(1, 120000) as n",
     )
     .await;
     let (queue, accepted) = stub_of_sqs(0, |_| true).await;
@@ -262,11 +275,15 @@ async fn sweep_examines_limited_number_of_waiting_tasks(pool: PgPool) {
     for _ in 0..3 {
         let swept = task_reconciler::sweep(&database, &queue, &metrics, settings, &progress, TIME, None).await;
         sent.push(swept.expect("swept").sent);
+        insert(&pool, "updated_at", "now() - interval '1 h'").await;
     }
-    // Each sweep examines 25,000 from either end; the second and third continue where the one
-    // before stopped.
-    assert_eq!(sent, [0, 0, 1]);
-    assert_eq!(*accepted.lock().expect("not poisoned"), [60_000]);
+    // Each sweep examines what is new, and 25,000 from either end; the second and third continue
+    // where the one before stopped.
+    assert_eq!(sent, [0, 2, 2]);
+    assert_eq!(
+        *accepted.lock().expect("not poisoned"),
+        [120_001, 80_000, 120_002, 60_000]
+    );
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

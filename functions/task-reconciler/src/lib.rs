@@ -109,18 +109,25 @@ impl From<SweepError> for Diagnostic {
     }
 }
 
-/// Where the next sweep of this execution environment continues among the open tasks. Without one,
-/// after a cold start, it begins with the oldest.
+/// Where the next sweep of this execution environment continues. Empty after a cold start: that
+/// sweep examines all open tasks.
 #[derive(Default)]
-pub struct Progress(Mutex<Option<Position>>);
+pub struct Progress(Mutex<Option<Unexamined>>);
+
+/// The open tasks that a sweep did not examine.
+struct Unexamined {
+    rest: Range,
+    /// The place after which all tasks are newer than the sweep.
+    newest: Position,
+}
 
 impl Progress {
-    fn get(&self) -> Option<Position> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn take(&self) -> Option<Unexamined> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, position: Option<Position>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    fn set(&self, unexamined: Unexamined) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(unexamined);
     }
 }
 
@@ -205,92 +212,143 @@ pub async fn sweep(
     Ok(report)
 }
 
-/// Sends the missing messages, until none is missing, the time is over, or SQS refuses.
-///
-/// The open tasks are taken alternately from both ends, so that after an outage the newest ones do
-/// not wait for all others.
+/// Sends the missing messages, until none is missing, the time is over, or SQS refuses: first those
+/// of tasks that are newer than the last sweep, then those of the tasks that it did not examine.
 async fn send_missing(
     database: &Database,
     queue: &TaskQueue,
-    mut due: Due,
+    due: Due,
     progress: &Progress,
     until: Instant,
     trace: Option<&TraceHeader>,
     report: &mut SweepReport,
 ) -> Result<(), SweepError> {
-    let mut may_be_lost = match queue.depth().await {
+    let may_be_lost = match queue.depth().await {
         Ok(depth) => MAX_WAITING.saturating_sub_unsigned(depth.visible),
         Err(error) => {
             telemetry::log_error(&error, "queue depth unavailable: no message counts as lost");
             0
         }
     };
-    let mut range = Range::all();
-    if let Some(position) = progress.get() {
-        range.after = position;
-    }
-    let (mut newest_first, mut not_due) = (false, 0);
-    let is_finished = loop {
-        if Instant::now() >= until || not_due >= MAX_NOT_DUE {
-            break false;
-        }
-        due.include_lost = may_be_lost > 0;
-        let take = TakeDue {
-            due,
-            range: &range,
-            newest_first,
-            limit: TASKS_PER_STEP,
-        };
-        let taken = database.run(&take).await?;
-        may_be_lost -= taken.lost;
-        not_due += taken.examined - (taken.to_send.len() + taken.discarded.len()) as i64;
-        for id in &taken.discarded {
-            tracing::warn!(taskId = id.get(), "task discarded: no attempt reported an outcome");
-        }
-        report.given_up += taken.discarded.len();
-        let is_refusing = send(database, queue, &taken.to_send, trace, report).await?;
-        let is_last = taken.examined < TASKS_PER_STEP;
-        if let Some(position) = taken.last {
-            match newest_first {
-                true => range.before = position,
-                false => range.after = position,
-            }
-        }
-        if is_last || is_refusing {
-            break is_last;
-        }
-        newest_first = !newest_first;
+    let mut walk = Walk {
+        database,
+        queue,
+        due,
+        may_be_lost,
+        until,
+        trace,
+        report,
+        newest: None,
+        newest_first: true,
     };
-    if is_finished {
-        progress.set(None);
-    } else {
+    let mut range = Range::all();
+    let earlier = progress.take();
+    if let Some(earlier) = &earlier {
+        range.after = earlier.newest.clone();
+    }
+    let mut is_finished = walk.examine(&mut range).await?;
+    let mut newest = walk.newest.take();
+    if let Some(earlier) = earlier {
+        if is_finished {
+            range = earlier.rest;
+            is_finished = walk.examine(&mut range).await?;
+        } else {
+            // One range again, with the tasks in between that the last sweep has examined.
+            range.after = earlier.rest.after;
+        }
+        newest = newest.or(Some(earlier.newest));
+    }
+    if !is_finished {
         let count = CountDue {
-            due,
+            due: walk.due,
             range: &range,
+            newest_first: walk.newest_first,
             limit: MAX_COUNTED,
         };
-        report.left = database.run(&count).await? as usize;
-        progress.set(Some(range.after));
+        report.left += database.run(&count).await? as usize;
+        if let Some(newest) = newest {
+            progress.set(Unexamined { rest: range, newest });
+        }
     }
-    report.left += report.refused;
     Ok(())
 }
 
-/// Sends the messages of these tasks. Returns true if SQS refused most of them.
-async fn send(
-    database: &Database,
-    queue: &TaskQueue,
-    ids: &[TaskId],
-    trace: Option<&TraceHeader>,
-    report: &mut SweepReport,
-) -> Result<bool, SweepError> {
-    let refused = queue.send_all(ids, trace).await;
-    if !refused.is_empty() {
-        database.run(&ClearEnqueued(&refused)).await?;
+/// The search of a sweep for missing messages.
+struct Walk<'a> {
+    database: &'a Database,
+    queue: &'a TaskQueue,
+    due: Due,
+    /// How many messages may still count as lost.
+    may_be_lost: i64,
+    until: Instant,
+    trace: Option<&'a TraceHeader>,
+    report: &'a mut SweepReport,
+    /// The place of one of the newest tasks that were examined.
+    newest: Option<Position>,
+    /// The end of the range that is examined next.
+    newest_first: bool,
+}
+
+impl Walk<'_> {
+    /// Examines the tasks of a range, from both ends, and sends the missing messages. Returns true
+    /// if none is left; otherwise, the range becomes that of the tasks that were not examined.
+    ///
+    /// The ends alternate, so that after an outage the newest tasks do not wait for all others, until
+    /// one has no missing messages.
+    async fn examine(&mut self, range: &mut Range) -> Result<bool, SweepError> {
+        let (mut not_due, mut is_other_end_due) = (0, true);
+        while Instant::now() < self.until && not_due < MAX_NOT_DUE {
+            self.due.include_lost = self.may_be_lost > 0;
+            let take = TakeDue {
+                due: self.due,
+                range,
+                newest_first: self.newest_first,
+                limit: TASKS_PER_STEP,
+            };
+            let taken = self.database.run(&take).await?;
+            let due = (taken.to_send.len() + taken.discarded.len()) as i64;
+            self.may_be_lost -= taken.lost;
+            not_due += taken.examined - due;
+            for id in &taken.discarded {
+                tracing::warn!(taskId = id.get(), "task discarded: no attempt reported an outcome");
+            }
+            self.report.given_up += taken.discarded.len();
+            let refused = self.send(&taken.to_send).await?;
+            if refused > taken.to_send.len() / 2 {
+                // The next sweep examines them again.
+                return Ok(false);
+            }
+            self.report.left += refused;
+            if self.newest.is_none() {
+                self.newest.clone_from(&taken.last);
+            }
+            if let Some(position) = taken.last {
+                match self.newest_first {
+                    true => range.before = position,
+                    false => range.after = position,
+                }
+            }
+            if taken.examined < TASKS_PER_STEP {
+                return Ok(true);
+            }
+            if is_other_end_due || due == 0 {
+                self.newest_first = !self.newest_first;
+                is_other_end_due = due > 0;
+            }
+        }
+        Ok(false)
     }
-    report.sent += ids.len() - refused.len();
-    report.refused += refused.len();
-    Ok(refused.len() > ids.len() / 2)
+
+    /// Sends the messages of these tasks. Returns how many of them SQS refused.
+    async fn send(&mut self, ids: &[TaskId]) -> Result<usize, SweepError> {
+        let refused = self.queue.send_all(ids, self.trace).await;
+        if !refused.is_empty() {
+            self.database.run(&ClearEnqueued(&refused)).await?;
+        }
+        self.report.sent += ids.len() - refused.len();
+        self.report.refused += refused.len();
+        Ok(refused.len())
+    }
 }
 
 /// Deletes in steps until nothing is left, or until that time; then counts what is left. The steps

@@ -231,12 +231,16 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
             limit,
         };
         read.push((format!("TakeDue, {newest_first}"), blocks(pool, &take).await));
+        let limit = 1000;
+        let count = CountDue {
+            due,
+            range,
+            newest_first,
+            limit,
+        };
+        read.push((format!("CountDue, {newest_first}"), blocks(pool, &count).await));
     }
     let limit = 1000;
-    read.push((
-        "CountDue".to_owned(),
-        blocks(pool, &CountDue { due, range, limit }).await,
-    ));
     read.push((
         "DeleteExpired".to_owned(),
         blocks(pool, &DeleteExpired { from, limit }).await,

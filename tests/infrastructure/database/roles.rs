@@ -243,7 +243,16 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     let taken = allowed(&writer, take_due(&Range::all())).await;
     assert!(taken.discarded.contains(&id), "{taken:?}");
     let (due, range, limit) = (NONE_DUE, &Range::all(), 10);
-    allowed(&writer, CountDue { due, range, limit }).await;
+    allowed(
+        &writer,
+        CountDue {
+            due,
+            range,
+            newest_first: false,
+            limit,
+        },
+    )
+    .await;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
     let from = None;
     assert_eq!(allowed(&writer, CountExpired { from, limit }).await, 1);

@@ -224,6 +224,8 @@ impl Statement for ClearEnqueued<'_> {
 pub struct CountDue<'a> {
     pub due: Due,
     pub range: &'a Range,
+    /// From the end of the range, instead of from its beginning.
+    pub newest_first: bool,
     /// The maximum number of tasks to examine.
     pub limit: i64,
 }
@@ -236,16 +238,25 @@ impl Statement for CountDue<'_> {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
-        query_examined!(
-            "tasks.status, id",
-            r#" select count(*) filter (where is_due) as "count!" from examined"#,
-            self.due,
-            self.range,
-            self.limit
-        )
-        .fetch_one(connection)
-        .await
-        .map(|row| row.count)
+        macro_rules! count {
+            ($order:literal) => {
+                query_examined!(
+                    $order,
+                    r#" select count(*) filter (where is_due) as "count!" from examined"#,
+                    self.due,
+                    self.range,
+                    self.limit
+                )
+                .fetch_one(connection)
+                .await
+                .map(|row| row.count)
+            };
+        }
+        if self.newest_first {
+            count!("tasks.status desc, id desc")
+        } else {
+            count!("tasks.status, id")
+        }
     }
 }
 
