@@ -59,6 +59,13 @@ fn of_children(pid: i32) -> Result<u64> {
     Ok(ticks)
 }
 
+/// Of a process without its children, in nanoseconds.
+pub fn exact(pid: i32) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let (time, _) = text.split_once(' ').context("the time on a CPU comes first")?;
+    Ok(Duration::from_nanos(time.parse()?))
+}
+
 /// The parent of a process.
 pub fn parent(pid: i32) -> Result<i32> {
     Ok(stat(pid)

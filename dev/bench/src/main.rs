@@ -1,6 +1,6 @@
-//! Benchmarks the functions. `make bench` and `make bench-peers` build them, start a stack and pass
-//! its addresses in environment variables. docs/performance.md describes the methods and receives
-//! the tables.
+//! Benchmarks the functions. `make bench`, `make bench-peers` and `make scale` build them, start a
+//! stack and pass its addresses in environment variables. docs/performance.md describes the methods
+//! and receives the tables.
 
 mod cpu;
 mod fixture;
@@ -10,6 +10,7 @@ mod peers;
 mod processes;
 mod report;
 mod requests;
+mod scale;
 mod worker;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ async fn main() -> Result<()> {
     match arguments.split_first() {
         None => run().await,
         Some((first, [])) if first == "peers" => peers::run().await,
+        Some((first, [])) if first == "scale" => scale::run().await,
         Some((first, rest)) if first == "worker" => worker::run(rest).await,
         _ => anyhow::bail!("no such command: {arguments:?}"),
     }

@@ -102,6 +102,15 @@ enum Command {
         #[arg(long, env = "WAITING", default_value_t = 100_000)]
         waiting: u32,
     },
+    /// Measure statements and sweeps with millions of tasks; update docs/performance.md
+    Scale {
+        /// The number of tasks, in millions; each takes a gigabyte of disk
+        #[arg(long, env = "MILLIONS", default_value_t = 20.0)]
+        millions: f64,
+        /// The number of tasks that are created while SQS is unavailable
+        #[arg(long, env = "UNSENT", default_value_t = 1_000_000)]
+        unsent: u32,
+    },
     /// Update the instruction counts that `make verify` compares with
     BenchCounts,
     /// Run the tests with coverage: print a table, write HTML to coverage/
@@ -158,6 +167,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchPeers { tasks, waiting } => bench::run_peers(&settings, tasks, waiting),
+        Command::Scale { millions, unsent } => bench::run_scale(&settings, millions, unsent),
         Command::BenchCounts => bench::write_counts(&settings),
         Command::FailPostgres { fault, stack } => Stack::separate(&settings, &stack)?.fail_postgres(fault),
         Command::Coverage => coverage::run(&settings),

@@ -1,6 +1,6 @@
 //! A stub HTTP server in place of a service that functions call.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -14,6 +14,14 @@ use tokio::net::TcpListener;
 
 /// Serves requests on a free port until the runtime ends; returns the server's URL.
 pub async fn serve(respond: impl Fn(Request<Bytes>) -> Response<String> + Send + Sync + 'static) -> String {
+    serve_after(Duration::ZERO, respond).await
+}
+
+/// The same, with responses that take this long.
+pub async fn serve_after(
+    time: Duration,
+    respond: impl Fn(Request<Bytes>) -> Response<String> + Send + Sync + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let respond = Arc::new(respond);
@@ -26,6 +34,7 @@ pub async fn serve(respond: impl Fn(Request<Bytes>) -> Response<String> + Send +
                     async move {
                         let (head, body) = request.into_parts();
                         let body = body.collect().await.expect("the client sends its body").to_bytes();
+                        tokio::time::sleep(time).await;
                         let response = respond(Request::from_parts(head, body));
                         Ok::<_, Infallible>(response.map(Full::<Bytes>::from))
                     }

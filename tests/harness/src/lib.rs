@@ -11,6 +11,6 @@ mod runtime_api;
 
 pub use eventually::eventually;
 pub use host::{AMPLE_TIME, Failure, Function, LambdaHost, Response};
-pub use http::serve;
+pub use http::{serve, serve_after};
 pub use hyper::{Request, Response as HttpResponse, body::Bytes};
 pub use proxy::Proxy;

@@ -1,4 +1,4 @@
-//! `make bench`, `make bench-peers` and `make bench-counts`; dev/bench measures.
+//! `make bench`, `make bench-peers`, `make scale` and `make bench-counts`; dev/bench measures.
 
 use std::{ffi::OsStr, fs, path::PathBuf, process::Command};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     commands::{
-        environment::{self, PEERS, TEST, with_durable_stack, with_stack},
+        environment::{self, PEERS, SCALE, TEST, with_durable_stack, with_stack},
         suite::{self, TestProgram},
     },
     stack::{
@@ -81,6 +81,34 @@ pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
             );
         }
         eprintln!("  … measuring for ten minutes; keep the machine idle");
+        let status = bench.status().context("cannot start the benchmark")?;
+        ensure!(
+            status.success(),
+            "the benchmark failed ({status}): see above; Postgres's log: {}",
+            stack.log("postgres").display()
+        );
+        Ok(())
+    })
+}
+
+/// Measures with this many millions of tasks, on a Postgres with the durability of production.
+pub fn run_scale(settings: &Settings, millions: f64, unsent: u32) -> Result<()> {
+    ensure!(
+        settings.database_url.is_none(),
+        "make scale measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
+         make scale DATABASE_URL="
+    );
+    with_durable_stack(settings, SCALE, |stack| {
+        let database_url = start::start_postgres(stack)?;
+        let program = build(stack, &[])?;
+        let mut bench = Command::new(program);
+        bench.arg("scale").current_dir(&stack.root);
+        deploy::into_emulator(&mut bench, stack);
+        bench
+            .env("DATABASE_URL", database_url)
+            .env("MILLIONS", millions.to_string())
+            .env("UNSENT", unsent.to_string());
+        eprintln!("  … filling takes a minute for each million");
         let status = bench.status().context("cannot start the benchmark")?;
         ensure!(
             status.success(),
