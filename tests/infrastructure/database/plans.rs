@@ -9,7 +9,7 @@ use shared::{
         SESSION, Statement,
         idempotency::{CountExpired, DeleteExpired},
         operating::ReadOverview,
-        processing::{Claim, ClaimOutcome, ClaimRequest},
+        processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
         reconciling::{CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{List, MarkEnqueued, Total},
     },
@@ -191,20 +191,22 @@ async fn grow(pool: &PgPool, rows: i64) {
     execute(pool, &keys).await;
 }
 
-/// How many blocks of tables and indexes a statement reads, with the plan for its arguments: Postgres
-/// keeps to it, because the one for any arguments assumes a much larger limit.
+/// How many blocks of tables and indexes this transaction has read. Postgres adds up those of the
+/// transactions before as well.
+async fn fetched(transaction: &mut PgConnection) -> i64 {
+    let fetched = "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint
+                   from pg_class
+                   where relnamespace = 'public'::regnamespace";
+    let fetched = sqlx::query_scalar(fetched).fetch_one(transaction).await;
+    fetched.expect("Postgres counts")
+}
+
+/// How many blocks a statement reads, with the plan for its arguments: Postgres keeps to it, because
+/// the one for any arguments assumes a much larger limit.
 async fn blocks(pool: &PgPool, statement: &impl Statement) -> i64 {
     let mut transaction = pool.begin().await.expect("a transaction");
     let custom = sqlx::raw_sql("set local plan_cache_mode = force_custom_plan");
     custom.execute(&mut *transaction).await.expect("it is a setting");
-    // Postgres adds up those of the transactions before as well.
-    let fetched = async |transaction: &mut PgConnection| -> i64 {
-        let fetched = "select sum(pg_stat_get_xact_blocks_fetched(oid))::bigint
-                       from pg_class
-                       where relnamespace = 'public'::regnamespace";
-        let fetched = sqlx::query_scalar(fetched).fetch_one(transaction).await;
-        fetched.expect("Postgres counts")
-    };
     let before = fetched(&mut transaction).await;
     statement.run(&mut transaction).await.expect("the statement runs");
     let after = fetched(&mut transaction).await;
@@ -320,4 +322,76 @@ async fn costs_do_not_grow_with_rows(pool: PgPool) {
             assert!(*large <= 2 * small + more, "{name}: {small} blocks, now {large}");
         }
     }
+}
+
+/// Creates, claims and settles a hundred tasks. Returns how many blocks claim and settlement read.
+async fn blocks_of_batch(pool: &PgPool) -> i64 {
+    let mut transaction = pool.begin().await.expect("a transaction");
+    let insert = "insert into tasks (title) select 't' from generate_series(1, 100) returning id";
+    let ids: Vec<i64> = sqlx::query_scalar(insert)
+        .fetch_all(&mut *transaction)
+        .await
+        .expect("tasks");
+    let ids = ids.into_iter().map(|id| TaskId::try_from(id).expect("an id"));
+    let requests: Vec<ClaimRequest> = ids.map(|id| ClaimRequest { id, sent_at: None }).collect();
+    transaction.commit().await.expect("committed");
+
+    let mut transaction = pool.begin().await.expect("a transaction");
+    let before = fetched(&mut transaction).await;
+    let claim = Claim {
+        requests: &requests,
+        lease: Duration::from_secs(60),
+    };
+    let claims = claim.run(&mut transaction).await.expect("run");
+    let outcomes: Vec<Outcome> = claims
+        .into_iter()
+        .map(|(id, claim)| match claim {
+            ClaimOutcome::Claimed(claimed) => Outcome {
+                id,
+                fencing_token: claimed.fencing_token,
+                status: Status::Completed,
+                result: None,
+            },
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let settled = Settle(&outcomes).run(&mut transaction).await.expect("run");
+    assert_eq!(settled.len(), 100);
+    let after = fetched(&mut transaction).await;
+    transaction.commit().await.expect("committed");
+    after - before
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn open_snapshot_does_not_slow_batches(pool: PgPool) {
+    execute(&pool, "alter table tasks set (autovacuum_enabled = false)").await;
+    // As the worker of a queue in Postgres does: it looks for tasks, and so passes those that are dead.
+    const POLL: &str =
+        "select count(*) from (select from tasks where status = 'pending' order by id limit 100) as next";
+    let poll = async || {
+        let mut transaction = pool.begin().await.expect("a transaction");
+        let before = fetched(&mut transaction).await;
+        let pending: i64 = sqlx::query_scalar(POLL)
+            .fetch_one(&mut *transaction)
+            .await
+            .expect("a number");
+        assert_eq!(pending, 0);
+        fetched(&mut transaction).await - before
+    };
+    let mut holder = pool.acquire().await.expect("a connection");
+    let hold = sqlx::raw_sql("begin isolation level repeatable read; select from tasks limit 1");
+    hold.execute(&mut *holder).await.expect("a snapshot");
+
+    let (first, first_poll) = (blocks_of_batch(&pool).await, poll().await);
+    for _ in 0..30 {
+        blocks_of_batch(&pool).await;
+    }
+    let (last, last_poll) = (blocks_of_batch(&pool).await, poll().await);
+    assert!(last <= first * 3 / 2, "{first} blocks, now {last}");
+    assert!(
+        last_poll > 5 * first_poll,
+        "the snapshot has no effect: {first_poll}, {last_poll}"
+    );
+    let close = sqlx::raw_sql("rollback").execute(&mut *holder).await;
+    close.expect("it was open");
 }
