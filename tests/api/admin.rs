@@ -171,7 +171,7 @@ async fn large_counts_are_labeled_estimates(pool: PgPool) {
     let status = App::new(&pool).get("/admin/status").await.json();
     assert_eq!(
         status["estimates"],
-        json!(["tasks.completed", "tasks.total", "throughput"]),
+        json!(["tasks.processing", "tasks.completed", "tasks.total", "throughput"]),
         "{status:#}"
     );
     let about = |value: &Value, expected: i64| {

@@ -77,6 +77,19 @@ async fn no_statement_scans_a_table(pool: PgPool) {
     assert!(checked > 25, "only {checked} statements");
 }
 
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn no_plan_for_small_tables_scans_them(pool: PgPool) {
+    execute(&pool, "insert into tasks (title) values ('t')").await;
+    execute(&pool, "vacuum analyze").await;
+    let options = (*pool.connect_options()).clone().options(SESSION);
+    let mut connection = PgConnection::connect_with(&options).await.expect("a connection");
+    for (query, arguments) in statements() {
+        let plan = plan(&query, arguments, &mut connection).await;
+        let scanned = scanned(&plan);
+        assert!(scanned.is_empty(), "{scanned:?}: {query}");
+    }
+}
+
 /// The statements whose generic plan Postgres compiles before it runs them, if that costs more than
 /// nothing: as with a large table.
 async fn compiled(connection: &mut PgConnection) -> Vec<String> {

@@ -178,7 +178,7 @@ impl Statement for ReadOverview {
                       from tasks
                       where tasks.status = any (array['pending'::task_status])
                       order by tasks.status, id
-                      limit 10000
+                      limit 2000
                   ) as oldest
                   where lease_expires_at is not null
                ), by_status as (
@@ -227,7 +227,7 @@ impl Statement for ReadOverview {
                                select 'tasks.' || status
                                from counted
                                where is_estimate or status = 'processing' and exists (
-                                   select from counted where status = 'pending' and is_estimate
+                                   select from counted where status = 'pending' and (is_estimate or tasks > 2000)
                                )
                                order by status
                            )
