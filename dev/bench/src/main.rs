@@ -1,10 +1,11 @@
-//! Benchmarks the functions. `make bench`, `make bench-peers` and `make scale` build them, start a
-//! stack and pass its addresses in environment variables. docs/performance.md describes the methods
-//! and receives the tables.
+//! Benchmarks the functions. `make bench`, `make bench-peers`, `make scale` and
+//! `make chaos SCENARIO=…` build them, start a stack and pass its addresses in environment
+//! variables. docs/performance.md describes the methods and receives the tables.
 
 mod cpu;
 mod fixture;
 mod journey;
+mod load;
 mod measure;
 mod peers;
 mod processes;
@@ -25,6 +26,7 @@ async fn main() -> Result<()> {
     match arguments.split_first() {
         None => run().await,
         Some((first, [])) if first == "peers" => peers::run().await,
+        Some((first, [])) if first == "load" => load::run().await,
         Some((first, [])) if first == "scale" => scale::run().await,
         Some((first, rest)) if first == "worker" => worker::run(rest).await,
         _ => anyhow::bail!("no such command: {arguments:?}"),

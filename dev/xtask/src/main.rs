@@ -75,8 +75,18 @@ enum Command {
     /// Run what needs release builds or much time: sizes, instruction counts, arm64, long contract
     /// and fault tests
     Verify,
-    /// Inject faults while 2,000 tasks run; report lost and duplicated work
+    /// Inject faults while 2,000 tasks run, or put minutes of load on; report lost and duplicated
+    /// work
     Chaos {
+        /// Instead of faults: retry-storm, slow-consumer or steady
+        #[arg(long, env = "SCENARIO", value_parser = ["retry-storm", "slow-consumer", "steady"])]
+        scenario: Option<String>,
+        /// How long the scenario creates tasks
+        #[arg(long, env = "MINUTES", default_value_t = 30.0)]
+        minutes: f64,
+        /// How many tasks the scenario creates in a second
+        #[arg(long, env = "RATE", default_value_t = 200)]
+        rate: u32,
         /// The number of tasks
         #[arg(long, env = "TASKS", default_value_t = 2000)]
         tasks: u32,
@@ -163,7 +173,13 @@ fn run(command: Command) -> Result<()> {
         Command::Check => check::run(&settings),
         Command::Test { filter } => test::run(&settings, filter.as_deref()),
         Command::Verify => verify::run(&settings),
-        Command::Chaos { tasks, seed } => chaos::run(&settings, tasks, seed),
+        Command::Chaos {
+            scenario: Some(scenario),
+            minutes,
+            rate,
+            ..
+        } => bench::run_load(&settings, &scenario, minutes, rate),
+        Command::Chaos { tasks, seed, .. } => chaos::run(&settings, tasks, seed),
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchPeers { tasks, waiting } => bench::run_peers(&settings, tasks, waiting),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     commands::{
-        environment::{self, PEERS, SCALE, TEST, with_durable_stack, with_stack},
+        environment::{self, LOAD, PEERS, SCALE, TEST, with_durable_stack, with_stack},
         suite::{self, TestProgram},
     },
     stack::{
@@ -115,6 +115,29 @@ pub fn run_scale(settings: &Settings, millions: f64, unsent: u32) -> Result<()> 
             "the benchmark failed ({status}): see above; Postgres's log: {}",
             stack.log("postgres").display()
         );
+        Ok(())
+    })
+}
+
+/// Puts load on the functions' code, on a Postgres with the durability of production.
+pub fn run_load(settings: &Settings, scenario: &str, minutes: f64, rate: u32) -> Result<()> {
+    ensure!(
+        settings.database_url.is_none(),
+        "make chaos SCENARIO=… measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
+         make chaos DATABASE_URL="
+    );
+    with_durable_stack(settings, LOAD, |stack| {
+        let database_url = start::postgres_and_aws(stack)?;
+        let program = build(stack, &[])?;
+        let mut load = Command::new(program);
+        load.arg("load").current_dir(&stack.root);
+        deploy::into_emulator(&mut load, stack);
+        load.env("DATABASE_URL", database_url)
+            .env("SCENARIO", scenario)
+            .env("MINUTES", minutes.to_string())
+            .env("RATE", rate.to_string());
+        let status = load.status().context("cannot start the load")?;
+        ensure!(status.success(), "the scenario failed ({status}): see above");
         Ok(())
     })
 }

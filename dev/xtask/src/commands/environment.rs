@@ -28,6 +28,9 @@ pub const PEERS: &str = "peers";
 /// The name of the stack of `make scale`.
 pub const SCALE: &str = "scale";
 
+/// The name of the stack of `make chaos SCENARIO=…`.
+pub const LOAD: &str = "load";
+
 /// The name of the stack for tests that need one alone: first the documents' commands, then fault
 /// injection.
 pub const ALONE: &str = "alone";
