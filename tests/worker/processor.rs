@@ -17,7 +17,7 @@ use tokio::sync::Barrier;
 
 use crate::support::{
     App, Proxy, TestQueue, database, database_that_is_down, events, eventually, execute, hanging_sqs, row, settings,
-    task,
+    store_status, task,
 };
 
 /// An event with these bodies; the message ids are m0, m1, ...
@@ -204,11 +204,10 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
 /// In every status except those of an open task.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn late_message_about_settled_task_is_acknowledged(pool: PgPool) {
-    let app = App::new(&pool);
     let is_settled = |status: &Status| !matches!(status, Status::Pending | Status::Processing);
     for status in Status::ALL.into_iter().filter(is_settled) {
         let id = task(&pool, "t").await;
-        app.patch(format!("/tasks/{id}"), json!({"status": status})).await;
+        store_status(&pool, id, status).await;
         let before = row(&pool, id).await;
         let failed = run(&pool, &[message(id)], perform).await;
         assert_eq!(failed.expect("done"), [""; 0], "{status:?}");

@@ -117,7 +117,7 @@ enum Event {
 }
 
 fn status() -> impl Strategy<Value = Status> {
-    select(&Status::ALL[..])
+    select(&Status::SETTABLE[..])
 }
 
 fn event() -> impl Strategy<Value = Event> {

@@ -216,7 +216,7 @@ async fn attempt(
             (Delivery::Retry, None)
         }
         ClaimOutcome::Settled => {
-            info!("nothing to do: the task is completed, failed or deleted");
+            info!("nothing to do: the task is completed, failed, cancelled or deleted");
             (Delivery::Acknowledge, None)
         }
     };

@@ -22,8 +22,8 @@ pub enum ClaimOutcome {
     /// Another session has locked the row: a worker that claims the task, or a client that changes
     /// it.
     Locked,
-    /// The task was completed, failed or deleted after the message was sent: the message is a
-    /// duplicate or late, and requires no work.
+    /// The task was completed, failed, cancelled or deleted after the message was sent: the message
+    /// is a duplicate or late, and requires no work.
     Settled,
     /// The task has a status that this version does not know, and is left alone: a later version
     /// has stored it, and processes the message or acknowledges it.
@@ -156,7 +156,7 @@ impl Statement for Claim<'_> {
                     task: task_of!(row),
                 }),
                 _ if row.is_claimable => ClaimOutcome::Locked,
-                StoredStatus::Known(Status::Completed | Status::Failed) => ClaimOutcome::Settled,
+                StoredStatus::Known(Status::Completed | Status::Failed | Status::Cancelled) => ClaimOutcome::Settled,
                 StoredStatus::Known(Status::Pending | Status::Processing) => ClaimOutcome::Busy,
                 StoredStatus::Unknown(status) => ClaimOutcome::Unknown(status),
             };
