@@ -1,5 +1,5 @@
-//! The statements of the task-processor: claim a batch, settle a batch. One statement each,
-//! whatever the size of the batch.
+//! The statements of the task-processor: claim a batch, look whether its leases are still valid,
+//! settle a batch. One statement each, whatever the size of the batch.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -163,6 +163,49 @@ impl Statement for Claim<'_> {
             claims.insert(id, claim);
         }
         Ok(claims)
+    }
+}
+
+/// The lease of a claimed task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub id: TaskId,
+    /// The token of the claim.
+    pub fencing_token: i64,
+}
+
+/// Finds the leases that were lost: the task was cancelled, deleted, received another status or was
+/// claimed by another worker.
+pub struct FindLost<'a>(pub &'a [Lease]);
+
+impl Statement for FindLost<'_> {
+    type Output = Vec<TaskId>;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        let ids: Vec<i64> = self.0.iter().map(|lease| lease.id.get()).collect();
+        let tokens: Vec<i64> = self.0.iter().map(|lease| lease.fencing_token).collect();
+        sqlx::query_scalar!(
+            r#"select lease.id as "id!: TaskId"
+               from unnest($1::bigint[], $2::bigint[]) as lease (id, fencing_token)
+                    -- Lateral forces one index lookup per lease, whatever the statistics say.
+                    left join lateral (
+                        select true as is_held
+                        from tasks
+                        where tasks.id = lease.id
+                          and tasks.fencing_token = lease.fencing_token
+                          and tasks.lease_expires_at is not null
+                        offset 0
+                    ) as task on true
+               where is_held is null"#,
+            &ids,
+            &tokens,
+        )
+        .fetch_all(connection)
+        .await
     }
 }
 
