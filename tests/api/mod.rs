@@ -5,6 +5,7 @@ mod api_docs;
 mod api_info;
 mod authentication;
 mod authorizer;
+mod cancel_task;
 mod create_task;
 mod database_failures;
 mod delete_task;

@@ -22,9 +22,11 @@ fn requests(app: &App, id: i64) -> Vec<Request> {
         .map(|(method, path)| app.request(method, path.replace("{id}", &id.to_string())))
         .collect();
     requests.push(app.post(format!("{path}/process"), None));
+    requests.push(app.post(format!("{path}/cancel"), None));
     for tags in ["*", "\"1\"", "\"2\""] {
         requests.push(app.get(&path).header("if-none-match", tags));
         requests.push(app.delete(&path).header("if-match", tags));
+        requests.push(app.post(format!("{path}/cancel"), None).header("if-match", tags));
     }
     for body in [json!({}), json!({"title": "new"}), json!({"status": "completed"})] {
         for request in [app.put(&path, body.clone()), app.patch(&path, body)] {
@@ -38,11 +40,12 @@ fn requests(app: &App, id: i64) -> Vec<Request> {
 }
 
 /// The states of a task, as columns and values.
-const STATES: [(&str, &str); 4] = [
+const STATES: [(&str, &str); 5] = [
     ("status", "'pending'"),
     ("status, lease_expires_at", "'processing', now() + interval '1 h'"),
     ("status, settled_at, result", "'completed', now(), 'secret'"),
     ("status, settled_at, result", "'failed', now(), 'secret'"),
+    ("status, settled_at", "'cancelled', now()"),
 ];
 
 /// Inserts a task with this creator, or with none, like a row that is older than the column.

@@ -29,6 +29,9 @@ pub struct AuditReport {
     created: usize,
     completed: i64,
     failed: i64,
+    cancelled: i64,
+    /// Tasks whose cancellation had a 200, and that are not cancelled, or changed afterwards.
+    cancelled_in_vain: usize,
     lost: usize,
     completed_twice: i64,
     created_twice: usize,
@@ -166,7 +169,7 @@ impl Audit {
     pub async fn report(&self, responses: &Responses) -> Result<AuditReport> {
         let mut connection = self.stack.connect().await?;
         self.check_itself(&mut connection).await?;
-        let settled = "select id from tasks where title like $1 and status in ('completed', 'failed')";
+        let settled = "select id from tasks where title like $1 and status in ('completed', 'failed', 'cancelled')";
         let settled: Vec<i64> = sqlx::query_scalar(settled)
             .bind(&self.titles)
             .fetch_all(&mut connection)
@@ -177,10 +180,23 @@ impl Audit {
                        where status = 'failed' and title like $1 group by 1 order by 2 desc";
         let attempts = "select coalesce(sum(attempts), 0) from tasks where title like $1";
         let all = self.count("true").await?;
+        let in_vain = "select count(*) from unnest($1::bigint[]) as cancelled (id)
+                       where not exists (
+                           select from tasks where tasks.id = cancelled.id and status = 'cancelled'
+                       ) or exists (
+                           select from chaos_log as change join chaos_log as later using (task_id)
+                           where task_id = cancelled.id and change.status = 'cancelled' and later.at > change.at
+                       )";
+        let in_vain: i64 = sqlx::query_scalar(in_vain)
+            .bind(&responses.cancelled)
+            .fetch_one(&mut connection)
+            .await?;
         Ok(AuditReport {
             created: created.len(),
             completed: self.count("status = 'completed'").await?,
             failed: self.count("status = 'failed'").await?,
+            cancelled: self.count("status = 'cancelled'").await?,
+            cancelled_in_vain: usize::try_from(in_vain)?,
             lost: created.difference(&settled).count(),
             completed_twice: self.completed_twice(&mut connection).await?,
             created_twice: usize::try_from(all)?.saturating_sub(created.len()),
@@ -197,11 +213,16 @@ impl Audit {
     }
 }
 
-/// The tasks that do not show one attempt for each claim, the last with the outcome of the task.
-const OTHER_ATTEMPTS: &str = "(
-    latest_attempt(tasks) ->> 'outcome' is distinct from status::text
-    or 1 + coalesce(jsonb_array_length(earlier_attempts), 0) <> least(fencing_token, 11)
-)";
+/// The tasks that do not show one attempt for each claim, the last with the outcome of the task,
+/// unless that was cancelled.
+const OTHER_ATTEMPTS: &str = "(case
+    when status = 'cancelled' then
+        latest_attempt(tasks) is not null
+        or coalesce(jsonb_array_length(earlier_attempts), 0) <> least(fencing_token, 10)
+    else
+        latest_attempt(tasks) ->> 'outcome' is distinct from status::text
+        or 1 + coalesce(jsonb_array_length(earlier_attempts), 0) <> least(fencing_token, 11)
+end)";
 
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,6 +230,8 @@ impl fmt::Display for AuditReport {
             ("created (201)", self.created.to_string()),
             ("completed", self.completed.to_string()),
             ("failed", self.failed.to_string()),
+            ("cancelled", self.cancelled.to_string()),
+            ("cancelled in vain", self.cancelled_in_vain.to_string()),
             ("lost", self.lost.to_string()),
             ("completed twice", self.completed_twice.to_string()),
             ("created twice", self.created_twice.to_string()),
@@ -230,6 +253,12 @@ impl AuditReport {
     pub fn check(&self, tasks: usize) -> Result<()> {
         ensure!(self.created == tasks, "{} of {tasks} tasks were created", self.created);
         ensure!(self.lost == 0, "{} tasks were lost", self.lost);
+        ensure!(self.cancelled > 0, "no task was cancelled before it ended");
+        ensure!(
+            self.cancelled_in_vain == 0,
+            "{} tasks were cancelled in vain",
+            self.cancelled_in_vain
+        );
         ensure!(
             self.completed_twice == 0,
             "{} tasks were completed twice",
@@ -246,8 +275,12 @@ impl AuditReport {
             self.other_attempts
         );
         let ended = usize::try_from(self.completed + self.failed).context("counts are not negative")?;
-        ensure!(ended == tasks, "{ended} of {tasks} tasks are settled");
-        // Each settled task has had at least one attempt.
+        let cancelled = usize::try_from(self.cancelled).context("counts are not negative")?;
+        ensure!(
+            ended + cancelled == tasks,
+            "{ended} of {tasks} tasks have ended, {cancelled} are cancelled"
+        );
+        // Each completed or failed task has had at least one attempt.
         ensure!(
             self.attempts >= i64::try_from(ended)?,
             "{} attempts for {ended} tasks",

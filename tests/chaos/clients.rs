@@ -1,4 +1,4 @@
-//! The clients create tasks, and retry each until they receive a 201.
+//! The clients create tasks, and retry each until they receive a 201. They cancel some of them.
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +37,8 @@ pub struct Clients {
 pub struct Responses {
     /// The ids in the 201s, one for each task.
     pub created: Vec<i64>,
+    /// The ids of the tasks whose cancellation had a 200.
+    pub cancelled: Vec<i64>,
     /// How often each status was received, or no response at all.
     statuses: BTreeMap<String, usize>,
     /// How many of the 201s were replayed for a repeated Idempotency-Key.
@@ -56,6 +58,7 @@ impl Responses {
 
     fn add(&mut self, other: Self) {
         self.created.extend(other.created);
+        self.cancelled.extend(other.cancelled);
         self.replayed += other.replayed;
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
@@ -141,6 +144,9 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
         clients.created.fetch_add(1, Ordering::SeqCst);
         clients.changed.notify_waiters();
 
+        if plan.cancelled.contains(&number) && cancel(&http, id, &mut responses).await? {
+            responses.cancelled.push(id);
+        }
         if plan.duplicates.contains(&number) {
             stack.send(json!({"task_id": id}).to_string()).await?;
         }
@@ -195,6 +201,36 @@ async fn create(http: &reqwest::Client, seed: u64, number: usize, responses: &mu
             "task {number} could not be created within {PATIENCE:?}"
         );
         // Shorter than Retry-After, to save time.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Cancels a task. Returns false if it had ended before.
+async fn cancel(http: &reqwest::Client, id: i64, responses: &mut Responses) -> Result<bool> {
+    let begun = Instant::now();
+    loop {
+        let request = http.post(format!("{}/tasks/{id}/cancel", crate::faults::env("API_URL")?));
+        let received = match request.send().await {
+            Ok(response) => response.status().as_u16(),
+            Err(_) => 0,
+        };
+        let counted = match received {
+            0 => "no response".to_owned(),
+            status => format!("{status} to cancel"),
+        };
+        *responses.statuses.entry(counted).or_default() += 1;
+        match received {
+            200 => return Ok(true),
+            409 => return Ok(false),
+            status => ensure!(
+                [0, 502, 503, 504].contains(&status),
+                "unexpected response to the cancellation of task {id}: {status}"
+            ),
+        }
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "task {id} could not be cancelled within {PATIENCE:?}"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -44,6 +44,8 @@ pub struct Plan {
     pub duplicates: BTreeSet<usize>,
     /// The tasks after which the messages of the last five are sent twice, newest first.
     pub out_of_order: BTreeSet<usize>,
+    /// The tasks that are cancelled right after they were created.
+    pub cancelled: BTreeSet<usize>,
     /// The tasks after which a malformed message is sent.
     pub poison: BTreeSet<usize>,
 }
@@ -70,7 +72,7 @@ impl Plan {
         let faults = steps.collect();
         let mut some =
             |share: usize| -> BTreeSet<usize> { (0..tasks / share).map(|_| random.usize(0..tasks)).collect() };
-        let (duplicates, out_of_order, mut poison) = (some(10), some(50), some(100));
+        let (duplicates, out_of_order, cancelled, mut poison) = (some(10), some(50), some(10), some(100));
         // One after the last deletion of the queue.
         poison.insert(tasks - 1);
         Self {
@@ -78,6 +80,7 @@ impl Plan {
             faults,
             duplicates,
             out_of_order,
+            cancelled,
             poison,
         }
     }

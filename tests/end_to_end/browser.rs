@@ -23,8 +23,12 @@ async fn get(path: &str) -> Value {
 }
 
 async fn create(title: &str) {
+    create_from(json!({"title": title})).await;
+}
+
+async fn create_from(task: Value) {
     let request = reqwest::Client::new().post(format!("{}/tasks", env("API_URL")));
-    let response = request.json(&json!({"title": title})).send().await;
+    let response = request.json(&task).send().await;
     assert_eq!(response.expect("the stack responds").status(), 201);
 }
 
@@ -98,6 +102,27 @@ async fn dashboard_of_closed_api_requires_admin_token() {
         browser.wait_for(30, outcome).await;
     }
     assert_eq!(browser.eval("document.querySelector('#sign-in').open").await, false);
+}
+
+#[tokio::test]
+async fn dashboard_cancels_task() {
+    let title = unique("to be cancelled");
+    // Retried with backoff, so there is time.
+    create_from(json!({"title": title, "description": "retry: no connection"})).await;
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
+    search_dashboard(&mut browser, &title).await;
+    browser.click("#task-list .row").await;
+    let is_enabled = "document.querySelector('#cancel').ariaDisabled === 'false'";
+    browser.wait_for(30, is_enabled).await;
+    browser.click("#cancel").await;
+    let is_cancelled = "document.querySelector('#detail-status').className === 'status cancelled'
+        && document.querySelector('#cancel').ariaDisabled === 'true'";
+    browser.wait_for(30, is_cancelled).await;
+    let found = get(&format!("/tasks?status=cancelled&q={title}")).await;
+    assert_eq!(found[0]["title"], title);
+    assert_eq!(browser.errors().await, NO_ERRORS);
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ const fn reading(
     }
 }
 
-pub const FUNCTIONS: [FunctionSpec; 17] = [
+pub const FUNCTIONS: [FunctionSpec; 18] = [
     FunctionSpec {
         role: None,
         ..reading(
@@ -82,6 +82,14 @@ pub const FUNCTIONS: [FunctionSpec; 17] = [
         role: None,
         sample_event: None,
         ..reading("authorizer", &[], "")
+    },
+    FunctionSpec {
+        role: Some("writer"),
+        ..reading(
+            "cancel-task",
+            &[("POST /tasks/{id}/cancel", 1)],
+            "POST /tasks/{id}/cancel",
+        )
     },
     FunctionSpec {
         role: Some("writer"),
@@ -157,6 +165,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
         "admin-task" => admin_task::handle(database, context).await,
         "api-docs" => api_docs::handle(context).await,
         "api-info" => api_info::handle(context).await,
+        "cancel-task" => cancel_task::handle(database, context).await,
         "create-task" => {
             let queue = &app.queues().await.task_queue;
             create_task::handle(database, queue, &app.metrics, &settings::CREATE_TASK, context).await
@@ -180,6 +189,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     update_task::handle,
     delete_task::handle,
     process_task::handle,
+    cancel_task::handle,
     admin_dashboard::handle,
     admin_status::handle,
     admin_task::handle,

@@ -30,7 +30,10 @@ use std::{path::Path, time::Duration};
 
 use local_issuer::LocalIssuer;
 use serde_json::Value;
-use shared::store::{Database, Login};
+use shared::{
+    domain::Status,
+    store::{Database, Login},
+};
 use sqlx::PgPool;
 
 /// A variable that `make test` sets.
@@ -65,6 +68,23 @@ pub async fn task(pool: &PgPool, title: &str) -> i64 {
         .fetch_one(pool)
         .await
         .expect("the task is inserted")
+}
+
+/// Stores a status that the task is shown with, whatever leads to it.
+pub async fn store_status(pool: &PgPool, id: i64, status: Status) {
+    let (stored, lease) = match status {
+        Status::Processing => (Status::Pending, "now() + interval '1 min'"),
+        status => (status, "null"),
+    };
+    let settled_at = match status {
+        Status::Completed | Status::Failed | Status::Cancelled => "now()",
+        _ => "null",
+    };
+    let store = format!(
+        "update tasks set status = '{}', lease_expires_at = {lease}, settled_at = {settled_at} where id = {id}",
+        stored.as_str()
+    );
+    execute(pool, &store).await;
 }
 
 /// The task's row as JSON, with the status that clients see, or null.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use shared::domain::Task;
 use sqlx::PgPool;
 use task_processor::{TaskError, perform, process};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{App, database, events, execute, row, settings, task};
 
@@ -15,7 +16,7 @@ async fn receive(
     id: i64,
     times: u32,
     sent_in: i64,
-    perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
+    perform: impl AsyncFn(&Task, &CancellationToken) -> Result<String, TaskError>,
 ) {
     let mut event = events::sqs(&[id]);
     let sent_at = time::OffsetDateTime::now_utc() + time::Duration::seconds(sent_in);
@@ -38,7 +39,7 @@ fn summary(attempts: &[Value]) -> Value {
     attempts.iter().map(summary).collect()
 }
 
-async fn fails(_: &Task) -> Result<String, TaskError> {
+async fn fails(_: &Task, _: &CancellationToken) -> Result<String, TaskError> {
     Err(TaskError::Transient("no connection".to_owned()))
 }
 
@@ -51,7 +52,7 @@ async fn each_attempt_shows_why_it_ended(pool: PgPool) {
     receive(&pool, id, 1, -60, fails).await;
     assert_eq!(row(&pool, id).await["result"], Value::Null);
     // The second worker stops without an outcome; the lease of 30 seconds is over.
-    let stops = async |_: &Task| {
+    let stops = async |_: &Task, _: &_| {
         execute(
             &pool,
             "update tasks set started_at = now() - interval '1 min', lease_expires_at = now() - interval '30 s',
@@ -91,7 +92,7 @@ async fn each_attempt_shows_why_it_ended(pool: PgPool) {
 async fn running_attempt_has_no_end_and_may_be_discarded(pool: PgPool) {
     let app = App::new(&pool);
     let id = task(&pool, "t").await;
-    let interferes = async |_: &Task| {
+    let interferes = async |_: &Task, _: &_| {
         let running = attempts(&app, id).await;
         assert_eq!(summary(&running), json!([[1, "running", null]]));
         assert_eq!(running[0]["ended_at"], Value::Null);
@@ -112,7 +113,7 @@ async fn last_ten_attempts_are_kept_when_queued_again(pool: PgPool) {
     for times in 1..=4 {
         receive(&pool, id, times, -60, fails).await;
     }
-    let gives_up = async |task: &Task| Err(TaskError::Permanent(format!("attempt {}", task.attempts)));
+    let gives_up = async |task: &Task, _: &_| Err(TaskError::Permanent(format!("attempt {}", task.attempts)));
     for _ in 0..8 {
         receive(&pool, id, 1, -60, gives_up).await;
         assert_eq!(app.post(format!("/tasks/{id}/process"), None).await.status(), 202);

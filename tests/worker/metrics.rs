@@ -254,7 +254,7 @@ async fn batch_counts_messages_and_outcomes(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn final_failures_count_and_lost_leases_do_not(pool: PgPool) {
     let (lost, last) = (task(&pool, "lost").await, task(&pool, "last").await);
-    let work = async |task: &shared::domain::Task| match task.title.as_str() {
+    let work = async |task: &shared::domain::Task, _: &_| match task.title.as_str() {
         "lost" => {
             execute(
                 &pool,

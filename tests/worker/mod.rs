@@ -1,6 +1,7 @@
 //! Messages and their consumers: task-processor, task-reconciler, the dead-letter queue.
 
 mod attempts;
+mod cancellation;
 mod dead_letters;
 mod metrics;
 mod processor;

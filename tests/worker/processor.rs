@@ -14,10 +14,11 @@ use shared::{
 use sqlx::{PgPool, Postgres, Transaction};
 use task_processor::{BatchError, Event, Processed, Retry, Settings, TaskError, perform, process};
 use tokio::sync::Barrier;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     App, Proxy, TestQueue, database, database_that_is_down, events, eventually, execute, hanging_sqs, row, settings,
-    task,
+    store_status, task,
 };
 
 /// An event with these bodies; the message ids are m0, m1, ...
@@ -60,7 +61,7 @@ fn in_30_s() -> SystemTime {
 async fn run(
     pool: &PgPool,
     bodies: &[String],
-    perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
+    perform: impl AsyncFn(&Task, &CancellationToken) -> Result<String, TaskError>,
 ) -> Result<Vec<String>, BatchError> {
     let retries = process(
         &database(pool),
@@ -99,7 +100,7 @@ async fn long_result_is_shortened(pool: PgPool) {
     let fail = format!("update tasks set description = 'fail: ' || repeat('😀', 9990) where id = {failed}");
     execute(&pool, &fail).await;
     run(&pool, &[message(failed)], perform).await.expect("done");
-    run(&pool, &[message(completed)], async |_| Ok("é".repeat(1001)))
+    run(&pool, &[message(completed)], async |_: &_, _: &_| Ok("é".repeat(1001)))
         .await
         .expect("done");
     let (reason, result) = (format!("{}…", "😀".repeat(999)), format!("{}…", "é".repeat(999)));
@@ -129,7 +130,11 @@ async fn words_are_counted_unless_description_requests_failure(pool: PgPool) {
     let outcome = async |description: &str| {
         let body = json!({"title": "t", "description": description});
         let created = app.post("/tasks", body).await.json();
-        perform(&serde_json::from_value(created).expect("a task")).await
+        perform(
+            &serde_json::from_value(created).expect("a task"),
+            &CancellationToken::new(),
+        )
+        .await
     };
     let counted = Ok("Processed \"t\": 3 words, 13 characters".to_owned());
     assert_eq!(outcome("fail or retry").await, counted);
@@ -177,7 +182,7 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
     bodies.push("not json".to_owned());
     bodies.push(r#"{"task_id":0}"#.to_owned());
     let performed = AtomicUsize::new(0);
-    let failed = run(&pool, &bodies, async |task: &Task| {
+    let failed = run(&pool, &bodies, async |task: &Task, _: &_| {
         performed.fetch_add(1, Ordering::SeqCst);
         match task.title.as_str() {
             "permanent" => Err(TaskError::Permanent("never".to_owned())),
@@ -204,11 +209,10 @@ async fn each_record_has_its_own_outcome(pool: PgPool) {
 /// In every status except those of an open task.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn late_message_about_settled_task_is_acknowledged(pool: PgPool) {
-    let app = App::new(&pool);
     let is_settled = |status: &Status| !matches!(status, Status::Pending | Status::Processing);
     for status in Status::ALL.into_iter().filter(is_settled) {
         let id = task(&pool, "t").await;
-        app.patch(format!("/tasks/{id}"), json!({"status": status})).await;
+        store_status(&pool, id, status).await;
         let before = row(&pool, id).await;
         let failed = run(&pool, &[message(id)], perform).await;
         assert_eq!(failed.expect("done"), [""; 0], "{status:?}");
@@ -359,7 +363,7 @@ async fn briefly_locked_row_costs_no_retry(pool: PgPool) {
 async fn row_locked_at_settling_fails_only_its_record(pool: PgPool) {
     let (one, locked) = (task(&pool, "one").await, task(&pool, "locked").await);
     let held = std::sync::Mutex::new(None);
-    let work = async |task: &Task| {
+    let work = async |task: &Task, _: &_| {
         if task.title.as_str() == "locked" {
             let transaction = lock(&pool, task.id.get()).await;
             *held.lock().expect("not poisoned") = Some(transaction);
@@ -381,7 +385,7 @@ async fn rows_locked_at_settling_leave_time_for_response(pool: PgPool) {
         ids.push(task(&pool, "locked").await);
     }
     let held = std::sync::Mutex::new(Vec::new());
-    let work = async |task: &Task| {
+    let work = async |task: &Task, _: &_| {
         if task.title.as_str() == "locked" {
             let transaction = lock(&pool, task.id.get()).await;
             held.lock().expect("not poisoned").push(transaction);
@@ -461,7 +465,7 @@ async fn unreachable_sqs_does_not_fail_batch(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn retry_delay_doubles_with_every_receive(pool: PgPool) {
     let id = task(&pool, "t").await;
-    let fail = async |_: &Task| Err(TaskError::Transient("not now".to_owned()));
+    let fail = async |_: &Task, _: &_| Err(TaskError::Transient("not now".to_owned()));
     for (receive, seconds) in [(1, 2), (2, 4), (3, 8), (4, 16)] {
         let event = event_received(&[message(id)], receive);
         let retries = process(&database(&pool), event, in_30_s(), settings::TASK_PROCESSOR, fail).await;
@@ -481,7 +485,7 @@ async fn later_message_reruns_failed_task(pool: PgPool) {
     let failed = "update tasks set status = 'failed', result = 'it broke', attempts = 5, settled_at = now()";
     execute(&pool, failed).await;
     let count = AtomicUsize::new(0);
-    let work = async |task: &Task| {
+    let work = async |task: &Task, _: &_| {
         assert_eq!((task.attempts, &task.result), (1, &None), "the task starts afresh");
         count.fetch_add(1, Ordering::SeqCst);
         Ok("done".to_owned())
@@ -506,7 +510,7 @@ async fn later_message_reruns_failed_task(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn last_receive_fails_task_and_dead_letters_message(pool: PgPool) {
     let (failing, good) = (task(&pool, "failing").await, task(&pool, "good").await);
-    let work = async |task: &Task| match task.title.as_str() {
+    let work = async |task: &Task, _: &_| match task.title.as_str() {
         "failing" => Err(TaskError::Transient("still down".to_owned())),
         _ => Ok("done".to_owned()),
     };
@@ -550,7 +554,7 @@ async fn unreachable_database_fails_batch(pool: PgPool) {
 async fn duplicate_messages_run_task_once(pool: PgPool) {
     let id = task(&pool, "t").await;
     let performed = AtomicUsize::new(0);
-    let count = async |_: &Task| {
+    let count = async |_: &Task, _: &_| {
         performed.fetch_add(1, Ordering::SeqCst);
         Ok("done".to_owned())
     };
@@ -568,7 +572,7 @@ async fn two_workers_with_one_batch_run_tasks_once(pool: PgPool) {
     for _ in 0..20 {
         let bodies = [message(task(&pool, "a").await), message(task(&pool, "b").await)];
         let performed = AtomicUsize::new(0);
-        let count = async |_: &Task| {
+        let count = async |_: &Task, _: &_| {
             performed.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
             Ok("done".to_owned())
@@ -587,7 +591,7 @@ async fn records_of_batch_run_concurrently(pool: PgPool) {
     }
     // Opens only once all ten records run at the same time.
     let barrier = Barrier::new(10);
-    let meet = async |_: &Task| {
+    let meet = async |_: &Task, _: &_| {
         barrier.wait().await;
         Ok("met".to_owned())
     };
@@ -601,7 +605,7 @@ async fn records_of_batch_run_concurrently(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn timed_out_record_is_retried_and_others_settle(pool: PgPool) {
     let (slow, fast) = (task(&pool, "slow").await, task(&pool, "fast").await);
-    let work = async |task: &Task| match task.title.as_str() {
+    let work = async |task: &Task, _: &_| match task.title.as_str() {
         "slow" => std::future::pending().await,
         _ => Ok("done".to_owned()),
     };
@@ -618,7 +622,7 @@ async fn timed_out_record_is_retried_and_others_settle(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn concurrent_change_wins_over_outcome(pool: PgPool) {
     let (deleted, changed) = (task(&pool, "deleted").await, task(&pool, "changed").await);
-    let interfere = async |task: &Task| {
+    let interfere = async |task: &Task, _: &_| {
         match task.title.as_str() {
             "deleted" => execute(&pool, "delete from tasks where title = 'deleted'").await,
             _ => {

@@ -14,12 +14,12 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use shared::{
-    domain::{Access, Cursor, Filter, Page, Sort, Start, Status, Task, TaskId, TaskPatch},
+    domain::{Access, Cursor, Filter, Page, Sort, Start, Status, StoredStatus, Task, TaskId, TaskPatch},
     store::{
         Database,
         operating::{AttemptOutcome, FindHistory, History},
         processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
-        tasks::{Change, Delete, List, Reset, ResetOutcome, Update},
+        tasks::{Cancel, CancelOutcome, Change, Delete, List, Reset, ResetOutcome, Update},
     },
 };
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
@@ -110,6 +110,8 @@ enum Event {
     LeaseExpires,
     /// `POST /tasks/{id}/process`
     ProcessAgain,
+    /// `POST /tasks/{id}/cancel`
+    Cancel,
     /// `PUT /tasks/{id}`
     SetStatus(Status),
     /// `DELETE /tasks/{id}`
@@ -117,7 +119,7 @@ enum Event {
 }
 
 fn status() -> impl Strategy<Value = Status> {
-    select(&Status::ALL[..])
+    select(&Status::SETTABLE[..])
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -127,6 +129,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..WORKERS, settled).prop_map(|(worker, status)| Event::Settle { worker, status }),
         4 => Just(Event::LeaseExpires),
         2 => Just(Event::ProcessAgain),
+        2 => Just(Event::Cancel),
         2 => status().prop_map(Event::SetStatus),
         1 => Just(Event::Delete),
     ]
@@ -199,7 +202,7 @@ fn assert_row_matches(row: &Value, model: Option<&Model>) {
         _ => Value::Null,
     };
     assert_eq!(row["leased"], leased);
-    let is_settled = matches!(model.status, Status::Completed | Status::Failed);
+    let is_settled = matches!(model.status, Status::Completed | Status::Failed | Status::Cancelled);
     assert_eq!(!row["settled_at"].is_null(), is_settled);
 }
 
@@ -319,6 +322,31 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                 let reset = Reset { id, access };
                 assert_eq!(case.database.run(&reset).await.expect("run"), expected);
             }
+            Event::Cancel => {
+                let cancel = Cancel {
+                    id,
+                    versions: None,
+                    access: Access::All,
+                };
+                let outcome = case.database.run(&cancel).await.expect("run");
+                match &mut model {
+                    None => assert_eq!(outcome, CancelOutcome::NotFound),
+                    Some(model) if matches!(model.status, Status::Completed | Status::Failed) => {
+                        assert_eq!(outcome, CancelOutcome::Settled(StoredStatus::Known(model.status)));
+                    }
+                    Some(model) => {
+                        if model.status != Status::Cancelled {
+                            model.end_attempt(&[AttemptOutcome::Running], AttemptOutcome::Discarded);
+                            model.is_open = false;
+                            model.set_status(Status::Cancelled);
+                        }
+                        let CancelOutcome::Cancelled(task) = outcome else {
+                            panic!("{outcome:?}, but {model:?}")
+                        };
+                        assert_eq!((task.version, task.status == Status::Cancelled), (model.version, true));
+                    }
+                }
+            }
             Event::SetStatus(status) => {
                 let patch = TaskPatch {
                     status: Some(status),
@@ -388,6 +416,7 @@ enum Before {
     LeaseExpired,
     Completed,
     Failed,
+    Cancelled,
     Deleted,
 }
 
@@ -412,6 +441,7 @@ fn batch() -> impl Strategy<Value = (Vec<(Before, Work)>, Vec<BatchRecord>)> {
             Before::LeaseExpired,
             Before::Completed,
             Before::Failed,
+            Before::Cancelled,
             Before::Deleted,
         ][..],
     );
@@ -435,6 +465,7 @@ async fn each_record_is_either_acknowledged_or_retried(
             Before::LeaseExpired => ("status, lease_expires_at", "'processing', now()"),
             Before::Completed => ("status, settled_at", "'completed', now()"),
             Before::Failed => ("status, settled_at", "'failed', now()"),
+            Before::Cancelled => ("status, settled_at", "'cancelled', now()"),
         };
         let id = case.insert(columns, values).await;
         if *before == Before::Deleted {
@@ -456,7 +487,7 @@ async fn each_record_is_either_acknowledged_or_retried(
     let event: Vec<Value> = records.iter().enumerate().map(record).collect();
     let event = serde_json::from_value(json!({"Records": event})).expect("an SQS event");
     let works: BTreeMap<TaskId, Work> = ids.iter().copied().zip(tasks.iter().map(|(_, work)| *work)).collect();
-    let perform = async |task: &Task| match works[&task.id] {
+    let perform = async |task: &Task, _: &_| match works[&task.id] {
         Work::Succeeds => Ok("done".to_owned()),
         Work::Permanent => Err(TaskError::Permanent("never".to_owned())),
         Work::Transient => Err(TaskError::Transient("not now".to_owned())),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::trace::TraceHeader;
 use sqlx::PgPool;
 use task_processor::{perform, process};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{App, LogLines, Request, client_config, database, events, execute, scripted_sqs, settings, task};
 
@@ -130,7 +131,7 @@ async fn latest_record_of_task_determines_trace(pool: PgPool) {
         (message(1_000_000), "Root=nonsense"),
     ];
     let (lines, _guard) = LogLines::start();
-    let work = async |task: &shared::domain::Task| {
+    let work = async |task: &shared::domain::Task, _: &_| {
         if task.title.as_str() == "lost" {
             execute(
                 &pool,
@@ -138,7 +139,7 @@ async fn latest_record_of_task_determines_trace(pool: PgPool) {
             )
             .await;
         }
-        perform(task).await
+        perform(task, &CancellationToken::new()).await
     };
     let processed = process(
         &database(&pool),
@@ -155,7 +156,7 @@ async fn latest_record_of_task_determines_trace(pool: PgPool) {
         [
             ("lease lost, outcome discarded", Some(OTHER_ID)),
             ("malformed message", Some(TRACE_ID)),
-            ("nothing to do: the task is completed, failed or deleted", None),
+            ("nothing to do: the task is completed, failed, cancelled or deleted", None),
             ("task completed", Some(TRACE_ID)),
             ("task completed", Some(OTHER_ID)),
         ]

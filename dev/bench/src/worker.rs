@@ -57,7 +57,7 @@ async fn work(database: Database, ids: &[i64], batch: usize, step: usize) -> Res
     for event in &batches {
         let event: SqsEvent = serde_json::from_str(event)?;
         let deadline = SystemTime::now() + Duration::from_secs(30);
-        let no_op = async |_: &_| Ok(String::new());
+        let no_op = async |_: &_, _: &_| Ok(String::new());
         let processed = process(&database, event, deadline, settings::TASK_PROCESSOR, no_op).await?;
         ensure!(processed.retries.is_empty(), "every task is completed");
         let before = performed;

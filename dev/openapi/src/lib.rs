@@ -30,6 +30,7 @@ use utoipa::{
         problem::NoSuchTask,
         problem::NoSuchRoute,
         problem::Processing,
+        problem::Settled,
         problem::InProgress,
         problem::RedriveRunning,
         problem::Stale,

@@ -445,6 +445,7 @@
     const attempts = $("detail-attempt-list");
     if (changed(attempts, task.recent_attempts)) attempts.replaceChildren(...task.recent_attempts.map(attemptItem));
     $("detail-attempts-made").hidden = task.recent_attempts.length === 0;
+    setEnabled($("cancel"), ["pending", "processing"].includes(task.status));
     $("detail-body").hidden = false;
   }
 
@@ -493,6 +494,12 @@
     const id = state.openTask;
     const confirmation = await act(button, showAt("detail-problem"), `tasks/${id}/process`, { method: "POST" });
     if (confirmation && id === state.openTask) setText($("detail-note"), confirmation.message);
+  }
+
+  async function cancelTask(button) {
+    const id = state.openTask;
+    const task = await act(button, showAt("detail-problem"), `tasks/${id}/cancel`, { method: "POST" });
+    if (task && id === state.openTask) setText($("detail-note"), `Task ${id} cancelled`);
   }
 
   function openConfirm({ heading, text, label, style, run }) {
@@ -590,6 +597,7 @@
     onPress($("pause"), togglePause);
     onPress($("redrive"), confirmRedrive);
     onPress($("process"), processAgain);
+    onPress($("cancel"), cancelTask);
     onPress($("delete"), confirmDelete);
     onPress($("confirm-run"), (button) => state.confirmed(button));
     onPress($("clear-filters"), clearFilters);

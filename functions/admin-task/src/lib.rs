@@ -54,6 +54,8 @@ enum Event {
     Completed,
     /// It failed.
     Failed,
+    /// A client cancelled it.
+    Cancelled,
 }
 
 /// 200 with the task, its timeline and its attempts; 404, 422.
@@ -89,6 +91,7 @@ fn timeline(history: &History) -> Vec<TimelineEntry> {
     let created_at = history.task.created_at;
     let settled = match history.task.status {
         StoredStatus::Known(Status::Failed) => Some(Event::Failed),
+        StoredStatus::Known(Status::Cancelled) => Some(Event::Cancelled),
         StoredStatus::Known(_) => Some(Event::Completed),
         // This version does not know in which way the task was settled.
         StoredStatus::Unknown(_) => None,

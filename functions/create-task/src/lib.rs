@@ -60,6 +60,7 @@ pub struct Settings {
                 ("patchTask" = (operation_id = "patchTask", parameters(("id" = "$response.body#/id")))),
                 ("deleteTask" = (operation_id = "deleteTask", parameters(("id" = "$response.body#/id")))),
                 ("processTask" = (operation_id = "processTask", parameters(("id" = "$response.body#/id")))),
+                ("cancelTask" = (operation_id = "cancelTask", parameters(("id" = "$response.body#/id")))),
                 ("getTaskIfModified" = (operation_id = "getTask",
                     parameters(("id" = "$response.body#/id"), ("header.If-None-Match" = "$response.header.ETag")))),
                 ("patchTaskIfUnchanged" = (operation_id = "patchTask",

@@ -16,13 +16,14 @@ use shared::{
     invocation::time_until,
     store::{
         Database, StoreError,
-        processing::{Claim, ClaimOutcome, ClaimRequest, ClaimedTask, Outcome, Settle},
+        processing::{Claim, ClaimOutcome, ClaimRequest, ClaimedTask, FindLost, Lease, Outcome, Settle},
     },
     telemetry,
 };
 use task_metrics::Batch;
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 
 use crate::{
@@ -40,6 +41,9 @@ const MAX_RESULT_CHARS: usize = 1000;
 /// How long to wait before claiming tasks again whose rows were locked: create-task marks a task as
 /// enqueued while its message is already on its way, which takes milliseconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often leases are looked up while tasks are performed: only long tasks cost a statement.
+const LOOK_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// Why the batch as a whole failed: every record is redelivered after the visibility timeout.
 #[derive(Debug, thiserror::Error)]
@@ -93,13 +97,14 @@ pub struct Processed {
 ///
 /// A task that still fails on the last receive of its message becomes `failed`, before the message
 /// goes to the dead-letter queue. `perform` is the business step: [`crate::perform()`], or a
-/// substitute in tests.
+/// substitute in tests. Its token is cancelled when the lease is lost, for example because a client
+/// has cancelled the task.
 pub async fn process(
     database: &Database,
     event: SqsEvent,
     deadline: SystemTime,
     settings: Settings,
-    perform: impl AsyncFn(&Task) -> Result<String, TaskError>,
+    perform: impl AsyncFn(&Task, &CancellationToken) -> Result<String, TaskError>,
 ) -> Result<Processed, BatchError> {
     let time = time_until(deadline);
     if time.is_zero() {
@@ -109,13 +114,20 @@ pub async fn process(
     let requests: Vec<ClaimRequest> = jobs.iter().map(Job::request).collect();
     let mut claims = claim(database, &requests, time).await?;
     let started = OffsetDateTime::now_utc();
-    let mut attempts = join_all(jobs.into_iter().map(|job| {
+    let mut leases = Vec::new();
+    let performing = join_all(jobs.into_iter().map(|job| {
         let claim = claims.remove(&job.id).expect("one outcome for each request");
+        let cancellation = CancellationToken::new();
+        if let ClaimOutcome::Claimed(ClaimedTask { task, fencing_token }) = &claim {
+            let (id, fencing_token) = (task.id, *fencing_token);
+            leases.push((Lease { id, fencing_token }, cancellation.clone()));
+        }
         let is_last_receive = job.receives >= settings.max_receive_count;
         let span = tracing::info_span!("task", taskId = job.id.get(), traceId = job.trace_id());
-        attempt(job, claim, time - time / SETTLE_TIME_DIVISOR, is_last_receive, &perform).instrument(span)
-    }))
-    .await;
+        let time = time - time / SETTLE_TIME_DIVISOR;
+        attempt(job, claim, time, is_last_receive, cancellation, &perform).instrument(span)
+    }));
+    let mut attempts = while_watching(database, &leases, performing).await;
 
     let outcomes: Vec<Outcome> = attempts
         .iter_mut()
@@ -186,18 +198,52 @@ async fn claim(
     Ok(claims)
 }
 
+/// Performs the tasks, and cancels the token of each whose lease is lost meanwhile.
+async fn while_watching<T>(
+    database: &Database,
+    leases: &[(Lease, CancellationToken)],
+    performing: impl Future<Output = T>,
+) -> T {
+    let is_done = CancellationToken::new();
+    let performing = async {
+        let performed = performing.await;
+        is_done.cancel();
+        performed
+    };
+    let watching = async {
+        // The end interrupts the pause, not a statement, which would cost the connection.
+        while timeout(LOOK_UP_AFTER, is_done.cancelled()).await.is_err() {
+            let open = leases.iter().filter(|(_, cancellation)| !cancellation.is_cancelled());
+            let open: Vec<Lease> = open.map(|(lease, _)| *lease).collect();
+            if open.is_empty() {
+                continue;
+            }
+            let lost = database.run(&FindLost(&open)).await.unwrap_or_else(|error| {
+                telemetry::log_error(&error, "looking up the leases failed");
+                Vec::new()
+            });
+            for (lease, cancellation) in leases.iter().filter(|(lease, _)| lost.contains(&lease.id)) {
+                info!(taskId = lease.id.get(), "lease lost while the task is performed");
+                cancellation.cancel();
+            }
+        }
+    };
+    tokio::join!(performing, watching).0
+}
+
 /// Processes a job, if its task was claimed.
 async fn attempt(
     job: Job,
     claim: ClaimOutcome,
     time: Duration,
     is_last_receive: bool,
-    perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
+    cancellation: CancellationToken,
+    perform: &impl AsyncFn(&Task, &CancellationToken) -> Result<String, TaskError>,
 ) -> Attempt {
     let started = Instant::now();
     let (delivery, outcome) = match claim {
         ClaimOutcome::Claimed(claimed) => {
-            let (outcome, delivery) = work(claimed, time, is_last_receive, perform).await;
+            let (outcome, delivery) = work(claimed, time, is_last_receive, &cancellation, perform).await;
             (delivery, Some(outcome))
         }
         ClaimOutcome::Busy => {
@@ -216,7 +262,7 @@ async fn attempt(
             (Delivery::Retry, None)
         }
         ClaimOutcome::Settled => {
-            info!("nothing to do: the task is completed, failed or deleted");
+            info!("nothing to do: the task is completed, failed, cancelled or deleted");
             (Delivery::Acknowledge, None)
         }
     };
@@ -233,11 +279,12 @@ async fn work(
     claimed: ClaimedTask,
     time: Duration,
     is_last_receive: bool,
-    perform: &impl AsyncFn(&Task) -> Result<String, TaskError>,
+    cancellation: &CancellationToken,
+    perform: &impl AsyncFn(&Task, &CancellationToken) -> Result<String, TaskError>,
 ) -> (Outcome, Delivery) {
     let ClaimedTask { task, fencing_token } = claimed;
     // `perform` is called inside, so that even a panic before its first await is caught.
-    let performing = async { timeout(time, perform(&task)).await };
+    let performing = async { timeout(time, perform(&task, cancellation)).await };
     let performed = AssertUnwindSafe(performing).catch_unwind().await;
     let result = match performed {
         Ok(Ok(result)) => result,

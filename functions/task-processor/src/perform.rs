@@ -1,6 +1,7 @@
 //! The business step: a placeholder for real work.
 
 use shared::domain::{Description, Task};
+use tokio_util::sync::CancellationToken;
 
 /// Why a task could not be performed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +22,11 @@ pub enum TaskError {
 /// The tasks of a batch are performed concurrently: await, do not block. A task may be performed
 /// again if the worker dies before the result is stored: effects outside of Postgres must be
 /// idempotent.
-pub async fn perform(task: &Task) -> Result<String, TaskError> {
+///
+/// Long work watches the token, `select! { () = cancellation.cancelled() => .., .. }`, and stops
+/// early: it is cancelled within seconds after a client has cancelled, changed or deleted the task, or
+/// another worker has claimed it. What is returned then is discarded.
+pub async fn perform(task: &Task, _cancellation: &CancellationToken) -> Result<String, TaskError> {
     let text = task.description.as_ref().map_or("", Description::as_str);
     match text.split_once(':') {
         Some(("fail", reason)) => return Err(TaskError::Permanent(reason.trim().to_owned())),

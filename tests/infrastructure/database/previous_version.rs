@@ -1,5 +1,5 @@
-//! The statements of the version before migration 12, on the schema of this one: both versions run
-//! during a deployment, and the previous one alone after a rollback.
+//! The statements of former versions on the schema of this one: both versions run during a
+//! deployment, and the previous one alone after a rollback.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use sqlx::{PgPool, Row};
 
 use crate::support::{App, database, execute, row, task};
 
+/// Before migration 12.
 const CLAIM: &str = "
     with requested as (
     select * from unnest($1::bigint[], $2::timestamptz[]) as requested (id, sent_at)
@@ -44,6 +45,25 @@ const SETTLE: &str = "
 
 const SEARCH: &str = "select id from tasks
     where bigrams(title) @> bigrams($1) and position(folded($1) in folded(title)) > 0 order by id";
+
+/// Before migration 18: `POST /tasks/{id}/process`, `PATCH /tasks/{id}` with a title and a status, and
+/// the deletion of old tasks.
+const RESET: &str = "
+    update tasks set status = 'pending', result = null, attempts = 0, earlier_attempts = ended_attempts(tasks, null),
+    enqueued_at = null, lease_expires_at = null, settled_at = null, requested_at = now(), started_at = null,
+    version = version + 1, updated_at = now()
+    where id = $1 and (lease_expires_at is null or lease_expires_at <= now()) returning id";
+
+const UPDATE: &str = "
+    update tasks set title = coalesce($2, title),
+    status = case when $3::text is null then status when $3::text = 'processing' then 'pending' else $3::text::task_status end,
+    attempts = case when $3::text = 'pending' then 0 when $3::text = 'processing' and lease_expires_at is null then 0 else attempts end,
+    lease_expires_at = case when $3::text is null then lease_expires_at when $3::text = 'processing' then coalesce(lease_expires_at, now()) end,
+    settled_at = case when $3::text is null then settled_at when $3::text in ('completed', 'failed') then coalesce(settled_at, now()) end,
+    version = version + 1, updated_at = now()
+    where id = $1 returning id";
+
+const DELETE_SETTLED: &str = "delete from tasks where settled_at < now() - interval '1 day' returning id";
 
 /// The previous version's claim: whether it has claimed the task, and the new token.
 async fn claim_before(pool: &PgPool, id: i64) -> Option<i64> {
@@ -167,4 +187,51 @@ async fn title_written_by_previous_version_is_found(pool: PgPool) {
         .await
         .expect("a count");
     assert_eq!(left, 0);
+}
+
+/// How former versions read a status that they do not know: `api::newer_version`.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn former_version_survives_cancelled_task(pool: PgPool) {
+    let app = App::new(&pool);
+    let cancelled = async || {
+        let id = task(&pool, "t").await;
+        let token = claim_before(&pool, id).await.expect("claimed");
+        assert_eq!(app.post(format!("/tasks/{id}/cancel"), None).await.status(), 200);
+        (id, token, row(&pool, id).await)
+    };
+    let run = async |sql: &str, id: i64, status: Option<&str>| -> Vec<i64> {
+        let query = sqlx::query_scalar(sql).bind(id);
+        let query = match sql.contains("$3") {
+            true => query.bind(None::<&str>).bind(status),
+            false => query,
+        };
+        query.fetch_all(&pool).await.expect("no constraint is violated")
+    };
+    // Its workers: the outcome of the running one is discarded, and no other one claims it.
+    let (id, token, before) = cancelled().await;
+    assert_eq!(settle_before(&pool, id, token).await, [0; 0]);
+    assert_eq!(claim_before(&pool, id).await, None);
+    assert_eq!(row(&pool, id).await, before);
+    // Its clients can change it, and open it again.
+    assert_eq!(run(UPDATE, id, None).await, [id]);
+    assert_eq!(row(&pool, id).await["status"], "cancelled");
+    for status in ["completed", "failed", "processing", "pending"] {
+        let (id, ..) = cancelled().await;
+        assert_eq!(run(UPDATE, id, Some(status)).await, [id]);
+        assert_eq!(row(&pool, id).await["status"], status);
+    }
+    assert_eq!(run(RESET, id, None).await, [id]);
+    assert!(claim_before(&pool, id).await.is_some());
+    // It is deleted like other old tasks.
+    let (id, ..) = cancelled().await;
+    execute(
+        &pool,
+        "update tasks set settled_at = now() - interval '2 days' where status = 'cancelled'",
+    )
+    .await;
+    let deleted: Vec<i64> = sqlx::query_scalar(DELETE_SETTLED)
+        .fetch_all(&pool)
+        .await
+        .expect("deleted");
+    assert_eq!(deleted, [id]);
 }

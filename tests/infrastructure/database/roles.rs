@@ -9,9 +9,9 @@ use shared::{
         Database, SESSION, Statement, StoreError,
         idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
-        processing::{Claim, ClaimRequest, Outcome, Settle},
+        processing::{Claim, ClaimRequest, FindLost, Lease, Outcome, Settle},
         reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
-        tasks::{Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
+        tasks::{Cancel, CancelOutcome, Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
     },
 };
 use sqlx::{ConnectOptions, PgConnection, PgPool};
@@ -114,6 +114,14 @@ fn delete(id: TaskId) -> Delete<'static> {
     }
 }
 
+fn cancel(id: TaskId) -> Cancel<'static> {
+    Cancel {
+        id,
+        versions: None,
+        access: ALL,
+    }
+}
+
 fn take_due(range: &Range) -> TakeDue<'_> {
     TakeDue {
         due: NONE_DUE,
@@ -155,6 +163,7 @@ async fn reader_may_only_read(pool: PgPool) {
     refused(&reader, MarkEnqueued(id)).await;
     refused(&reader, delete(id)).await;
     refused(&reader, Reset { id, access: ALL }).await;
+    refused(&reader, cancel(id)).await;
     refused(&reader, claim(&[ClaimRequest { id, sent_at: None }])).await;
     refused(&reader, take_due(&Range::all())).await;
     refused(&reader, DeleteExpired { from: None, limit: 1 }).await;
@@ -235,6 +244,9 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
         .await;
     }
     allowed(&writer, Reset { id, access: ALL }).await;
+    let cancelled = allowed(&writer, cancel(id)).await;
+    assert!(matches!(cancelled, CancelOutcome::Cancelled(_)), "{cancelled:?}");
+    allowed(&writer, Reset { id, access: ALL }).await;
     let taken = allowed(&writer, take_due(&Range::all())).await;
     assert!(taken.to_send.contains(&id), "{taken:?}");
     allowed(&writer, ClearEnqueued(&[id])).await;
@@ -288,6 +300,8 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     for (fencing_token, status) in [(1, Status::Pending), (2, Status::Completed)] {
         let claims = allowed(&processor, claim(&requests)).await;
         assert_eq!(claims.len(), 1);
+        let leases = [Lease { id, fencing_token }];
+        assert_eq!(allowed(&processor, FindLost(&leases)).await, []);
         let outcome = Outcome {
             id,
             fencing_token,
@@ -307,6 +321,7 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     )
     .await;
     refused(&processor, delete(id)).await;
+    refused(&processor, cancel(id)).await;
     refused(&processor, SETTLED).await;
     refused(&processor, MarkEnqueued(id)).await;
     for sql in [

@@ -57,7 +57,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A task's status: `pending -> processing -> completed | failed`.
+/// A task's status: `pending -> processing -> completed | failed`, or `cancelled` before it ends.
 /// `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
 // Not `sqlx::Type`: statements pass it as text and cast it, so that no connection has to look up
 // the enum `task_status` in the catalog.
@@ -72,11 +72,22 @@ pub enum Status {
     Completed,
     /// Settled; `result` contains the reason.
     Failed,
+    /// Settled without an outcome, by a client.
+    Cancelled,
 }
 
 impl Status {
     /// Every status, in the order of the task lifecycle.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Completed, Self::Failed];
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Those that clients set with `PUT` and `PATCH`. The others have routes of their own.
+    pub const SETTABLE: [Self; 4] = [Self::Pending, Self::Processing, Self::Completed, Self::Failed];
 
     /// The name in JSON and in Postgres.
     pub fn as_str(self) -> &'static str {
@@ -85,9 +96,44 @@ impl Status {
             Self::Processing => "processing",
             Self::Completed => "completed",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 }
+
+/// A status that `PUT` and `PATCH` set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Status")]
+pub struct SettableStatus(Status);
+
+/// The status is not one that clients set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot be set to `{}`: there is a route for that", .0.as_str())]
+pub struct NotSettable(Status);
+
+impl TryFrom<Status> for SettableStatus {
+    type Error = NotSettable;
+
+    fn try_from(status: Status) -> Result<Self, NotSettable> {
+        match Status::SETTABLE.contains(&status) {
+            true => Ok(Self(status)),
+            false => Err(NotSettable(status)),
+        }
+    }
+}
+
+impl PartialSchema for SettableStatus {
+    fn schema() -> RefOr<Schema> {
+        let names = Status::SETTABLE.map(Status::as_str);
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A status that clients set."))
+            .enum_values(Some(names))
+            .into()
+    }
+}
+
+impl ToSchema for SettableStatus {}
 
 /// The status of a stored task: one of [`Status`], or one that only a newer version of the code
 /// knows.
@@ -211,8 +257,8 @@ pub struct TaskPatch {
     /// The new description; null removes it.
     #[schema(value_type = Option<Description>)]
     pub description: Option<Option<Description>>,
-    /// The new status. Null is invalid.
-    #[schema(value_type = Status, required = false)]
+    /// The new status. Null is invalid, and so is `cancelled`, for which there is a route.
+    #[schema(value_type = SettableStatus, required = false)]
     pub status: Option<Status>,
 }
 
@@ -234,7 +280,7 @@ impl Input for TaskPatch {
         let patch = Self {
             title: members.optional("title"),
             description: members.optional("description"),
-            status: members.optional("status"),
+            status: members.optional("status").map(|SettableStatus(status)| status),
         };
         members.finish(Some(patch))
     }
@@ -298,7 +344,15 @@ mod tests {
         let patch = |value| TaskPatch::parse(value).expect("valid");
         assert!(patch(json!({})).is_empty());
         assert_eq!(patch(json!({"description": null})).description, Some(None));
-        assert_eq!(patch(json!({"status": "failed"})).status, Some(Status::Failed));
+        for status in Status::SETTABLE {
+            assert_eq!(patch(json!({"status": status})).status, Some(status));
+        }
+        for status in Status::ALL
+            .into_iter()
+            .filter(|status| !Status::SETTABLE.contains(status))
+        {
+            assert_eq!(pointers::<TaskPatch>(json!({"status": status})), ["#/status"]);
+        }
         assert_eq!(
             pointers::<TaskPatch>(json!({"title": null, "status": null})),
             ["#/title", "#/status"]

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use crate::{
-    domain::{FieldError, TaskId},
+    domain::{FieldError, StoredStatus, TaskId},
     store::StoreError,
 };
 use lambda_http::{
@@ -47,6 +47,9 @@ pub enum ApiError {
     /// 409: a worker has a lease on the task.
     #[error("Task {0} is being processed. Wait until it is completed or failed.")]
     Processing(TaskId),
+    /// 409: the task has ended, so there is nothing to cancel.
+    #[error("Task {0} is {status}: only a task that has not ended can be cancelled.", status = .1.as_str())]
+    Settled(TaskId, StoredStatus),
     /// 409: another request with the same `Idempotency-Key` is in progress. Clients may retry.
     #[error("A request with this Idempotency-Key is still in progress. Please try again.")]
     InProgress,
@@ -102,7 +105,7 @@ impl ApiError {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Processing(_) | Self::InProgress | Self::RedriveRunning => StatusCode::CONFLICT,
+            Self::Processing(_) | Self::Settled(..) | Self::InProgress | Self::RedriveRunning => StatusCode::CONFLICT,
             Self::Stale(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) | Self::UnsupportedCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -97,6 +97,18 @@ pub struct NoSuchRoute(pub Problem);
 )]
 pub struct Processing(pub Problem);
 
+/// 409 of a cancellation in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The task is completed or failed.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 409, "title": "Conflict",
+        "detail": "Task 7 is completed: only a task that has not ended can be cancelled.",
+    })
+)]
+pub struct Settled(pub Problem);
+
 /// 409 of an idempotency key in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(

@@ -46,6 +46,9 @@ pub struct Counts {
     /// Failed tasks.
     #[schema(minimum = 0)]
     pub failed: i64,
+    /// Cancelled tasks.
+    #[schema(minimum = 0)]
+    pub cancelled: i64,
     /// Seconds since the oldest pending task was queued, of the 1,000 with the lowest ids; null without
     /// pending tasks.
     #[schema(required, minimum = 0)]
@@ -190,6 +193,7 @@ impl Statement for ReadOverview {
                              + (select tasks from leased))::bigint as processing,
                          coalesce(sum(tasks) filter (where status = 'completed'), 0)::bigint as completed,
                          coalesce(sum(tasks) filter (where status = 'failed'), 0)::bigint as failed,
+                         coalesce(sum(tasks) filter (where status = 'cancelled'), 0)::bigint as cancelled,
                          -- What the sample leaves out of the status with the most tasks.
                          greatest(
                              case when bool_or(is_limited) then (
@@ -318,7 +322,7 @@ pub struct History {
     pub enqueued_at: Option<OffsetDateTime>,
     /// The last attempts, oldest first, at most [`History::MAX_ATTEMPTS`].
     pub attempts: Vec<Attempt>,
-    /// When it was completed or failed.
+    /// When it was completed, failed or cancelled.
     pub settled_at: Option<OffsetDateTime>,
 }
 

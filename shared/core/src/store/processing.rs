@@ -1,5 +1,5 @@
-//! The statements of the task-processor: claim a batch, settle a batch. One statement each,
-//! whatever the size of the batch.
+//! The statements of the task-processor: claim a batch, look whether its leases are still valid,
+//! settle a batch. One statement each, whatever the size of the batch.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -22,8 +22,8 @@ pub enum ClaimOutcome {
     /// Another session has locked the row: a worker that claims the task, or a client that changes
     /// it.
     Locked,
-    /// The task was completed, failed or deleted after the message was sent: the message is a
-    /// duplicate or late, and requires no work.
+    /// The task was completed, failed, cancelled or deleted after the message was sent: the message
+    /// is a duplicate or late, and requires no work.
     Settled,
     /// The task has a status that this version does not know, and is left alone: a later version
     /// has stored it, and processes the message or acknowledges it.
@@ -156,13 +156,56 @@ impl Statement for Claim<'_> {
                     task: task_of!(row),
                 }),
                 _ if row.is_claimable => ClaimOutcome::Locked,
-                StoredStatus::Known(Status::Completed | Status::Failed) => ClaimOutcome::Settled,
+                StoredStatus::Known(Status::Completed | Status::Failed | Status::Cancelled) => ClaimOutcome::Settled,
                 StoredStatus::Known(Status::Pending | Status::Processing) => ClaimOutcome::Busy,
                 StoredStatus::Unknown(status) => ClaimOutcome::Unknown(status),
             };
             claims.insert(id, claim);
         }
         Ok(claims)
+    }
+}
+
+/// The lease of a claimed task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub id: TaskId,
+    /// The token of the claim.
+    pub fencing_token: i64,
+}
+
+/// Finds the leases that were lost: the task was cancelled, deleted, received another status or was
+/// claimed by another worker.
+pub struct FindLost<'a>(pub &'a [Lease]);
+
+impl Statement for FindLost<'_> {
+    type Output = Vec<TaskId>;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        let ids: Vec<i64> = self.0.iter().map(|lease| lease.id.get()).collect();
+        let tokens: Vec<i64> = self.0.iter().map(|lease| lease.fencing_token).collect();
+        sqlx::query_scalar!(
+            r#"select lease.id as "id!: TaskId"
+               from unnest($1::bigint[], $2::bigint[]) as lease (id, fencing_token)
+                    -- Lateral forces one index lookup per lease, whatever the statistics say.
+                    left join lateral (
+                        select true as is_held
+                        from tasks
+                        where tasks.id = lease.id
+                          and tasks.fencing_token = lease.fencing_token
+                          and tasks.lease_expires_at is not null
+                        offset 0
+                    ) as task on true
+               where is_held is null"#,
+            &ids,
+            &tokens,
+        )
+        .fetch_all(connection)
+        .await
     }
 }
 

@@ -574,6 +574,88 @@ impl Statement for Delete<'_> {
     }
 }
 
+/// The outcome of a request to cancel a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// The task is cancelled, now or since an earlier request.
+    Cancelled(Task),
+    /// The task has ended with this status.
+    Settled(StoredStatus),
+    /// The task does not have a required version.
+    Stale,
+    /// The task does not exist, or the caller cannot access it.
+    NotFound,
+}
+
+/// Cancels a task that has not ended. If a worker has a lease on it, its outcome is discarded.
+///
+/// Takes another round trip only if the task changes at the same time.
+pub struct Cancel<'a> {
+    pub id: TaskId,
+    /// The required versions; `None` for any.
+    pub versions: Option<&'a [i64]>,
+    /// The tasks that the caller can access.
+    pub access: Access<'a>,
+}
+
+impl Statement for Cancel<'_> {
+    type Output = CancelOutcome;
+
+    fn is_repeatable(&self) -> bool {
+        self.versions.is_none()
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        loop {
+            let found = query_tasks_and_more!(
+                "with cancelled as (
+                   update tasks
+                   set status = 'cancelled',
+                       result = null,
+                       lease_expires_at = null,
+                       earlier_attempts = ended_attempts(tasks, null),
+                       started_at = null,
+                       settled_at = now(),
+                       version = version + 1,
+                       updated_at = now()
+                   where id = $1
+                     and status in ('pending', 'processing')
+                     and ($2::bigint[] is null or version = any ($2))
+                     and ($3::text is null or created_by = $3)
+                   returning *
+               )
+               select",
+                r#", is_cancelled as "is_cancelled!"
+               from (
+                   select cancelled.*, true as is_cancelled from cancelled
+                   union all
+                   select tasks.*, false
+                   from tasks
+                   where id = $1 and ($3::text is null or created_by = $3) and not exists (select from cancelled)
+               ) as found"#,
+                self.id.get(),
+                self.versions as Option<&[i64]>,
+                self.access.owner(),
+            )
+            .fetch_optional(&mut *connection)
+            .await?;
+            let Some(row) = found else {
+                return Ok(CancelOutcome::NotFound);
+            };
+            let (is_cancelled, task) = (row.is_cancelled, task_of!(row));
+            let is_required = self.versions.is_none_or(|versions| versions.contains(&task.version));
+            return Ok(match task.status {
+                _ if is_cancelled => CancelOutcome::Cancelled(task),
+                _ if !is_required => CancelOutcome::Stale,
+                StoredStatus::Known(Status::Cancelled) => CancelOutcome::Cancelled(task),
+                // As of the start of the statement: it has changed since.
+                StoredStatus::Known(Status::Pending | Status::Processing) => continue,
+                status => CancelOutcome::Settled(status),
+            });
+        }
+    }
+}
+
 /// The outcome of a request to process a task again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetOutcome {
