@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
     commands::{
         bench, chaos, check, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi, queries,
-        sam_local, sandbox, test, up, verify,
+        sam_local, sandbox, test, up, verify, verify_containers,
     },
     stack::{Stack, postgres::PostgresFault, settings::Settings},
     tools::terminal,
@@ -75,6 +75,8 @@ enum Command {
     /// Run what needs release builds or much time: sizes, instruction counts, arm64, long contract
     /// and fault tests
     Verify,
+    /// Run docker-compose.yml, and the deployed tests against LocalStack (needs Docker)
+    VerifyContainers,
     /// Inject faults while 2,000 tasks run; report lost and duplicated work
     Chaos {
         /// The number of tasks
@@ -154,6 +156,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => check::run(&settings),
         Command::Test { filter } => test::run(&settings, filter.as_deref()),
         Command::Verify => verify::run(&settings),
+        Command::VerifyContainers => verify_containers::run(&settings),
         Command::Chaos { tasks, seed } => chaos::run(&settings, tasks, seed),
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),

@@ -16,6 +16,9 @@ pub const NETWORK: &str = "task-api";
 /// The database's URL for containers in [`NETWORK`].
 pub const DATABASE_URL: &str = "postgres://postgres:postgres@postgres:5432/tasks";
 
+/// The project's name in docker-compose.yml.
+const PROJECT: &str = "task-api";
+
 /// A service of docker-compose.yml.
 #[derive(Clone, Copy)]
 pub enum Service {
@@ -28,6 +31,7 @@ pub enum Service {
 /// The containers of docker-compose.yml.
 pub struct Containers {
     root: PathBuf,
+    project: &'static str,
     aws_port: u16,
     postgres_port: u16,
 }
@@ -37,8 +41,17 @@ impl Containers {
     pub fn new(root: &Path, aws_port: u16, postgres_port: u16) -> Self {
         Self {
             root: root.to_owned(),
+            project: PROJECT,
             aws_port,
             postgres_port,
+        }
+    }
+
+    /// The same under another project's name: with separate containers and volumes.
+    pub fn separate(self) -> Self {
+        Self {
+            project: "task-api-test",
+            ..self
         }
     }
 
@@ -74,8 +87,7 @@ impl Containers {
             Service::Postgres => self.postgres_port,
             Service::LocalStack => self.aws_port,
         };
-        let mut list = Command::new("docker");
-        list.args(["ps", "--filter", "label=com.docker.compose.project=task-api"]);
+        let mut list = self.list("container");
         list.args([
             "--filter",
             &format!("label=com.docker.compose.service={}", service.name()),
@@ -94,6 +106,14 @@ impl Containers {
             service.name()
         );
         Ok(publishes(ports, port))
+    }
+
+    /// Lists the project's containers or volumes.
+    pub fn list(&self, what: &str) -> Command {
+        let mut list = Command::new("docker");
+        let project = format!("label=com.docker.compose.project={}", self.project);
+        list.args([what, "ls", "--filter", &project]);
+        list
     }
 
     /// Stops both and keeps the data.
@@ -120,12 +140,15 @@ impl Containers {
         process::run(self.compose().arg("down").args(options), log, |_| {})
     }
 
-    fn compose(&self) -> Command {
+    /// Docker Compose, on the ports of the settings.
+    pub fn compose(&self) -> Command {
         let mut command = Command::new("docker");
         command.current_dir(&self.root).args(["compose"]);
         // LocalStack can be started and stopped only with its profile.
         command.args(["--profile", LocalAws::LocalStack.as_str()]);
         command
+            .env("COMPOSE_PROJECT_NAME", self.project)
+            .env("AWS_PORT", self.aws_port.to_string())
             .env("LOCALSTACK_PORT", self.aws_port.to_string())
             .env("POSTGRES_PORT", self.postgres_port.to_string());
         command
@@ -161,6 +184,18 @@ pub fn ensure_docker(command: &str) -> Result<()> {
              Start it (Linux: sudo systemctl start docker). Or work without: {without}"
         );
     }
+    Ok(())
+}
+
+/// Fails if the containers of docker-compose.yml exist: their network has a fixed name.
+pub fn ensure_none() -> Result<()> {
+    let mut list = Command::new("docker");
+    list.args(["network", "ls", "--quiet", "--filter", &format!("name=^{NETWORK}$")]);
+    ensure!(
+        process::output(&mut list)?.is_empty(),
+        "the containers of docker-compose.yml are running; stop them, which keeps their data: \
+         make down AWS=localstack"
+    );
     Ok(())
 }
 

@@ -96,6 +96,31 @@ impl Stack {
         })
     }
 
+    /// A stack of containers beside that of `make up`: with its own data, on free ports.
+    pub fn separate_in_containers(settings: &Settings) -> Result<Self> {
+        let stack = Self::separate(settings, "containers")?;
+        let StackSettings {
+            aws_port,
+            postgres_port,
+            ..
+        } = stack.settings;
+        let containers = Containers::new(&settings.root, aws_port, postgres_port).separate();
+        Ok(Self {
+            settings: StackSettings {
+                aws: LocalAws::LocalStack,
+                database_url: None,
+                ..stack.settings
+            },
+            containers: Some(containers),
+            ..stack
+        })
+    }
+
+    /// Its containers.
+    pub fn containers(&self) -> Result<&Containers> {
+        self.containers.as_ref().context("the stack has no containers")
+    }
+
     /// A stack beside that of `make up`: with its own data, on free ports.
     pub fn separate(settings: &Settings, name: &str) -> Result<Self> {
         let stack = StackSettings {
