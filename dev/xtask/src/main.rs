@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
     commands::{
         bench, chaos, check, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi, queries,
-        sam_local, sandbox, test, up, verify,
+        sam_local, sandbox, test, up, verify, verify_containers,
     },
     stack::{Stack, postgres::PostgresFault, settings::Settings},
     tools::terminal,
@@ -75,6 +75,8 @@ enum Command {
     /// Run what needs release builds or much time: sizes, instruction counts, arm64, long contract
     /// and fault tests
     Verify,
+    /// Run docker-compose.yml, and the deployed tests against LocalStack (needs Docker)
+    VerifyContainers,
     /// Inject faults while 2,000 tasks run, or put minutes of load on; report lost and duplicated
     /// work
     Chaos {
@@ -173,6 +175,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => check::run(&settings),
         Command::Test { filter } => test::run(&settings, filter.as_deref()),
         Command::Verify => verify::run(&settings),
+        Command::VerifyContainers => verify_containers::run(&settings),
         Command::Chaos {
             scenario: Some(scenario),
             minutes,

@@ -20,7 +20,7 @@ pub fn text(runner: &Command) -> String {
             false => format!(" ({})", variables.join(", ")),
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  make {:<16} {about}{variables}", command.get_name());
+        let _ = writeln!(text, "  make {:<17} {about}{variables}", command.get_name());
     }
     text
 }

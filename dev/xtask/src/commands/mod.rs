@@ -18,3 +18,4 @@ pub mod suite;
 pub mod test;
 pub mod up;
 pub mod verify;
+pub mod verify_containers;

@@ -4,9 +4,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Result, bail, ensure};
+use ureq::Agent;
 
 use crate::{stack::settings::LocalAws, tools::process};
 
@@ -15,6 +17,9 @@ pub const NETWORK: &str = "task-api";
 
 /// The database's URL for containers in [`NETWORK`].
 pub const DATABASE_URL: &str = "postgres://postgres:postgres@postgres:5432/tasks";
+
+/// The project's name in docker-compose.yml.
+const PROJECT: &str = "task-api";
 
 /// A service of docker-compose.yml.
 #[derive(Clone, Copy)]
@@ -28,6 +33,7 @@ pub enum Service {
 /// The containers of docker-compose.yml.
 pub struct Containers {
     root: PathBuf,
+    project: &'static str,
     aws_port: u16,
     postgres_port: u16,
 }
@@ -37,8 +43,17 @@ impl Containers {
     pub fn new(root: &Path, aws_port: u16, postgres_port: u16) -> Self {
         Self {
             root: root.to_owned(),
+            project: PROJECT,
             aws_port,
             postgres_port,
+        }
+    }
+
+    /// The same under another project's name: with separate containers and volumes.
+    pub fn separate(self) -> Self {
+        Self {
+            project: "task-api-test",
+            ..self
         }
     }
 
@@ -74,8 +89,7 @@ impl Containers {
             Service::Postgres => self.postgres_port,
             Service::LocalStack => self.aws_port,
         };
-        let mut list = Command::new("docker");
-        list.args(["ps", "--filter", "label=com.docker.compose.project=task-api"]);
+        let mut list = self.list("container");
         list.args([
             "--filter",
             &format!("label=com.docker.compose.service={}", service.name()),
@@ -94,6 +108,14 @@ impl Containers {
             service.name()
         );
         Ok(publishes(ports, port))
+    }
+
+    /// Lists the project's containers or volumes.
+    pub fn list(&self, what: &str) -> Command {
+        let mut list = Command::new("docker");
+        let project = format!("label=com.docker.compose.project={}", self.project);
+        list.args([what, "ls", "--filter", &project]);
+        list
     }
 
     /// Stops both and keeps the data.
@@ -120,12 +142,15 @@ impl Containers {
         process::run(self.compose().arg("down").args(options), log, |_| {})
     }
 
-    fn compose(&self) -> Command {
+    /// Docker Compose, on the ports of the settings.
+    pub fn compose(&self) -> Command {
         let mut command = Command::new("docker");
         command.current_dir(&self.root).args(["compose"]);
         // LocalStack can be started and stopped only with its profile.
         command.args(["--profile", LocalAws::LocalStack.as_str()]);
         command
+            .env("COMPOSE_PROJECT_NAME", self.project)
+            .env("AWS_PORT", self.aws_port.to_string())
             .env("LOCALSTACK_PORT", self.aws_port.to_string())
             .env("POSTGRES_PORT", self.postgres_port.to_string());
         command
@@ -162,6 +187,29 @@ pub fn ensure_docker(command: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Fails if the containers of docker-compose.yml exist: their network has a fixed name.
+pub fn ensure_none() -> Result<()> {
+    let mut list = Command::new("docker");
+    list.args(["network", "ls", "--quiet", "--filter", &format!("name=^{NETWORK}$")]);
+    ensure!(
+        process::output(&mut list)?.is_empty(),
+        "the containers of docker-compose.yml are running; stop them, which keeps their data: \
+         make down AWS=localstack"
+    );
+    Ok(())
+}
+
+/// True if a LocalStack responds on this URL.
+pub fn localstack_responds(url: &str) -> bool {
+    let config = Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(2)))
+        .build();
+    Agent::from(config)
+        .get(format!("{url}/_localstack/health"))
+        .call()
+        .is_ok()
 }
 
 /// True if a container with these ports (`127.0.0.1:55432->5432/tcp, …`) is published on this port.
@@ -213,9 +261,9 @@ mod tests {
             "{ports:?}"
         );
         let images = lines("image: ");
-        let is_pinned = |image: &&&str| image.contains("@sha256:") || ["task-api", "task-api-dev"].contains(*image);
-        assert_eq!(images.len(), 4, "{images:?}");
-        assert_eq!(images.iter().filter(is_pinned).count(), 4, "{images:?}");
+        let is_pinned = |image: &&str| image.contains("@sha256:") || ["task-api", "task-api-dev"].contains(image);
+        assert_eq!(images.len(), 5, "{images:?}");
+        assert!(images.iter().all(is_pinned), "{images:?}");
         // Docker's socket for LocalStack alone, the last service.
         let (others, localstack) = compose.split_once("\n  localstack:\n").expect("a service");
         assert!(!others.contains("docker.sock") && localstack.contains("docker.sock"));

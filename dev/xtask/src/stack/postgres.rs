@@ -38,6 +38,12 @@ pub enum PostgresFault {
 /// The oldest supported major version.
 const OLDEST: u32 = 14;
 
+/// The locale of the data. macOS has no C.UTF-8; this has the same effect there.
+#[cfg(target_os = "macos")]
+const LOCALE: [&str; 2] = ["--locale=C", "--lc-ctype=UTF-8"];
+#[cfg(not(target_os = "macos"))]
+const LOCALE: [&str; 1] = ["--locale=C.UTF-8"];
+
 /// A server and its data.
 pub struct Postgres {
     /// The folder with the data, unless that is in memory, and the log.
@@ -154,13 +160,8 @@ impl Postgres {
         Self::stop_all(&self.home)?;
         if !self.data.join("PG_VERSION").exists() {
             let mut initdb = self.program("initdb");
-            initdb.args([
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-            ]);
+            initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]);
+            initdb.args(LOCALE);
             process::run(initdb.arg("-D").arg(&self.data), log, |_| {})?;
         }
         let durability = match self.durable {
