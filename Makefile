@@ -19,4 +19,5 @@ $(AT_ONCE)::
 $(OTHERS)::
 	@$(BUILD) && $(XTASK) $@
 
+-include dev/lift/Makefile
 -include interview/Makefile

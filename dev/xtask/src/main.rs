@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
     commands::{
-        bench, chaos, check, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi, queries,
-        sam_local, sandbox, test, up, verify,
+        bench, chaos, check, counts, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi,
+        queries, sam_local, sandbox, test, up, verify,
     },
     stack::{Stack, postgres::PostgresFault, settings::Settings},
     tools::terminal,
@@ -158,7 +158,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchPeers { tasks, waiting } => bench::run_peers(&settings, tasks, waiting),
-        Command::BenchCounts => bench::write_counts(&settings),
+        Command::BenchCounts => counts::write(&settings),
         Command::FailPostgres { fault, stack } => Stack::separate(&settings, &stack)?.fail_postgres(fault),
         Command::Coverage => coverage::run(&settings),
         Command::Sqlx => queries::run(&settings),
