@@ -63,10 +63,11 @@ impl<'a> Copy<'a> {
             match String::from_utf8(content) {
                 Ok(text) if is_ours => {
                     let text = names.replace(&text);
-                    match path.starts_with(".sqlx/") {
-                        true => renamed.extend([described_query(&text)?]),
-                        false => renamed.extend([(names.replace(&path), text.into_bytes())]),
-                    }
+                    renamed.extend([match path.as_str() {
+                        "openapi.json" => (path, with_sorted_components(&text).into_bytes()),
+                        query if query.starts_with(".sqlx/") => described_query(&text)?,
+                        _ => (names.replace(&path), text.into_bytes()),
+                    }]);
                 }
                 // Pictures and keys are not UTF-8.
                 Ok(text) => renamed.extend([(path, text.into_bytes())]),
@@ -96,13 +97,21 @@ impl<'a> Copy<'a> {
                 fs::set_permissions(path, Permissions::from_mode(0o755))?;
             }
         }
-        step.show("formatting, updating Cargo.lock");
-        process::output(process::cargo("cargo", folder).args(["fmt", "--all"]))?;
-        process::output(process::cargo("cargo", folder).args(["metadata", "--format-version", "1"]))?;
-        step.show("committing");
-        commit(folder, self.names)?;
+        step.show("formatting, updating Cargo.lock, committing");
+        self.finish(folder).with_context(|| {
+            format!(
+                "the copy is not complete; before you try again: rm -r {}",
+                folder.display()
+            )
+        })?;
         step.done(&format!("{} files in {}", self.files.len(), folder.display()));
         Ok(())
+    }
+
+    fn finish(&self, folder: &Path) -> Result<()> {
+        process::output(process::cargo("cargo", folder).args(["fmt", "--all"]))?;
+        process::output(process::cargo("cargo", folder).args(["metadata", "--format-version", "1"]))?;
+        commit(folder, self.names)
     }
 
     /// For tests.
@@ -119,6 +128,43 @@ fn described_query(text: &str) -> Result<(String, Vec<u8>)> {
     let new = Sha256::digest(query["query"].as_str().context("a description without a query")?);
     let new: String = new.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((format!(".sqlx/query-{new}.json"), text.replace(old, &new).into_bytes()))
+}
+
+/// The members of openapi.json's `components` in the order of their names, as `make openapi` writes
+/// them. As text: a JSON library would not keep its escapes.
+fn with_sorted_components(document: &str) -> String {
+    const MEMBER: &str = "      \"";
+    let mut sorted = String::with_capacity(document.len());
+    let (mut is_in_components, mut members) = (false, Vec::<String>::new());
+    for line in document.lines() {
+        match line {
+            "  \"components\": {" => is_in_components = true,
+            "  }" | "  }," => is_in_components = false,
+            _ => {}
+        }
+        if is_in_components && line.starts_with(MEMBER) {
+            members.push(String::new());
+        }
+        let is_end = line.trim_end_matches(',') == "    }";
+        match members.last_mut() {
+            Some(member) if !is_end => {
+                // The comma behind the last line of a member depends on its place.
+                let line = if line.trim_end_matches(',') == "      }" {
+                    "      }"
+                } else {
+                    line
+                };
+                member.push_str(&format!("{line}\n"));
+            }
+            _ => {
+                members.sort();
+                let all = std::mem::take(&mut members).concat();
+                sorted.push_str(&all.replace("\n      }\n      \"", "\n      },\n      \""));
+                sorted.push_str(&format!("{line}\n"));
+            }
+        }
+    }
+    sorted
 }
 
 /// Where code uses a word outside of comments: path and line.
@@ -267,6 +313,24 @@ mod tests {
         assert_eq!(left, [""; 0], "{}", left.join("\n"));
         assert!(copy.files().contains_key("functions/get-invoice/src/lib.rs"));
         assert!(copy.files().contains_key("migrations/0001_invoices.sql"));
+    }
+
+    #[test]
+    fn components_are_sorted_by_name() {
+        let document = String::from_utf8(project().remove("openapi.json").expect("the document")).expect("text");
+        assert_eq!(with_sorted_components(&document), document);
+        // "Task" comes late, "Invoice" early.
+        let renamed = invoices().replace(&document);
+        let sorted = with_sorted_components(&renamed);
+        assert_ne!(sorted, renamed);
+        let parse = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert_eq!(parse(&sorted), parse(&renamed));
+        let schemas = sorted.lines().skip_while(|line| *line != "    \"schemas\": {").skip(1);
+        let schemas: Vec<&str> = schemas
+            .take_while(|line| !line.starts_with("    }"))
+            .filter(|line| line.starts_with("      \""))
+            .collect();
+        assert!(schemas.len() > 10 && schemas.is_sorted(), "{schemas:?}");
     }
 
     #[test]

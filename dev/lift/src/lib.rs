@@ -7,7 +7,7 @@ mod proof;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{commands::help, stack::settings::Settings, tools::terminal};
 
@@ -56,6 +56,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             let name = name.filter(|name| !name.is_empty());
             let name =
                 name.with_context(|| format!("NAME is missing: what the service has instead of tasks; {example}"))?;
+            let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
             let dir = dir.with_context(|| format!("DIR is missing: the folder of the copy; {example}"))?;
             lift(&settings.root, &Names::new(&name, singular.as_deref())?, &dir)
         }
@@ -64,7 +65,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn lift(root: &Path, names: &Names, dir: &Path) -> Result<()> {
-    let folder = std::path::absolute(dir)?;
+    let folder = resolve(dir)?;
     ensure!(
         !folder.starts_with(root),
         "DIR={} is inside this project; take a folder beside it: DIR=../{}",
@@ -82,4 +83,47 @@ fn lift(root: &Path, names: &Names, dir: &Path) -> Result<()> {
         dir.display()
     ));
     Ok(())
+}
+
+/// The path without `..` and links, also of a folder that does not exist yet.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    if let Ok(folder) = path.canonicalize() {
+        return Ok(folder);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("DIR={} is no folder", path.display());
+    };
+    Ok(resolve(parent)?.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_inside_project_is_refused() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .canonicalize()
+            .expect("the project");
+        let name = root.file_name().expect("a name");
+        let names = Names::new("invoices", None).expect("valid names");
+        for inside in [
+            root.clone(),
+            root.join("copy"),
+            root.join("dev/lift/../../copy"),
+            root.join("..").join(name).join("copy"),
+        ] {
+            let error = lift(&root, &names, &inside).expect_err("refused").to_string();
+            assert!(
+                error.contains("is inside this project"),
+                "{}: {error}",
+                inside.display()
+            );
+        }
+        let beside = root.parent().expect("a parent").join("no such folder/copy");
+        assert_eq!(resolve(&root.join("../no such folder/copy")).expect("a path"), beside);
+        assert!(!beside.exists());
+    }
 }

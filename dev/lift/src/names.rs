@@ -34,8 +34,8 @@ const NOT_OURS_AFTER: [&str; 16] = [
     "lambda_",
 ];
 
-/// What follows it there.
-const NOT_OURS_BEFORE: [&str; 2] = ["Handle", " timed out"];
+/// What follows it there. (A test compares the signature of a host in `.cluster-…` with botocore's.)
+const NOT_OURS_BEFORE: [&str; 3] = ["Handle", " timed out", ".cluster-"];
 
 /// The beginnings of the items of the libraries' modules `task`.
 const ITEMS: [&str; 13] = [
@@ -172,7 +172,13 @@ fn article(before: &str) -> Option<usize> {
     let text = before.trim_end_matches(|mark: char| mark.is_whitespace() || "/!-#*`([\"".contains(mark));
     let rest = text.strip_suffix(['a', 'A'])?;
     let is_word = !rest.ends_with(|other: char| other.is_alphanumeric() || "_'".contains(other));
-    let is_apart = before[text.len()..].contains(char::is_whitespace);
+    // In an anchor, `#3-a-task`, hyphens are the spaces of the heading.
+    let is_anchor = &before[text.len()..] == "-"
+        && rest
+            .rsplit([' ', '(', '\n'])
+            .next()
+            .is_some_and(|word| word.contains('#'));
+    let is_apart = is_anchor || before[text.len()..].contains(char::is_whitespace);
     (is_word && is_apart).then_some(text.len())
 }
 
@@ -236,6 +242,10 @@ mod tests {
                 "a task, A `Task`, a\n    /// task; a leased task",
                 "an invoice, An `Invoice`, an\n    /// invoice; a leased invoice",
             ),
+            (
+                "docs/api.md#a-task tour.md#3-a-task and pick-a-task",
+                "docs/api.md#an-invoice tour.md#3-an-invoice and pick-a-invoice",
+            ),
             ("fn name<'a>(of: &'a Task)", "fn name<'a>(of: &'a Invoice)"),
         ] {
             assert_eq!(invoices().replace(from), to);
@@ -255,6 +265,7 @@ mod tests {
             "use tokio::task;\ntask::spawn_blocking(work)",
             "use futures::{future, task::{self, Poll}};",
             "sqs:ListMessageMoveTasks list_message_move_tasks StartMessageMoveTask start_message_move_task",
+            "tasks.cluster-c1.eu-central-1.rds.amazonaws.com",
             "TaskHandle LAMBDA_TASK_ROOT Task timed out after 3.00 seconds",
             "futures-task futures_task async-task a spawned task",
         ] {
