@@ -22,7 +22,7 @@ use sqlx::PgPool;
 use crate::support::{TestQueue, env, execute, functions::FUNCTIONS, settings};
 
 /// The recorded counts, for each CPU architecture and function.
-const FILE: &str = "../dev/bench/instructions.toml";
+const FILE: &str = "release/instructions.toml";
 
 /// The header of the file.
 const COMMENT: &str = "\

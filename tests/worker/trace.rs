@@ -31,12 +31,16 @@ fn header(message: &SqsMessage) -> Option<&str> {
 
 /// Each log line's message and trace id, sorted.
 fn messages_and_traces(lines: &[Value]) -> Vec<(&str, Option<&str>)> {
-    let mut messages_and_traces: Vec<_> = lines
+    let text = lines
         .iter()
-        .map(|line| (line["message"].as_str().expect("a message"), line["traceId"].as_str()))
-        .collect();
-    messages_and_traces.sort_unstable();
-    messages_and_traces
+        .map(|line| (line["message"].as_str(), line["traceId"].as_str()));
+    sorted(text.map(|(message, trace)| (message.expect("a message"), trace)))
+}
+
+fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.into_iter().collect();
+    items.sort_unstable();
+    items
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
@@ -60,7 +64,7 @@ async fn trace_id_reaches_message_and_logs(pool: PgPool) {
     let logged = lines.take();
     assert_eq!(
         messages_and_traces(&logged),
-        [("batch processed", None), ("task completed", Some(TRACE_ID))]
+        sorted([("batch processed", None), ("task completed", Some(TRACE_ID))])
     );
     let completed = logged.iter().find(|line| line["message"] == "task completed");
     assert_eq!(completed.expect("logged")["taskId"], response.json()["id"]);
@@ -153,13 +157,16 @@ async fn latest_record_of_task_determines_trace(pool: PgPool) {
     let logged = lines.take();
     assert_eq!(
         messages_and_traces(&logged),
-        [
+        sorted([
             ("lease lost, outcome discarded", Some(OTHER_ID)),
             ("malformed message", Some(TRACE_ID)),
-            ("nothing to do: the task is completed, failed, cancelled or deleted", None),
+            (
+                "nothing to do: the task is completed, failed, cancelled or deleted",
+                None
+            ),
             ("task completed", Some(TRACE_ID)),
             ("task completed", Some(OTHER_ID)),
-        ]
+        ])
     );
 }
 

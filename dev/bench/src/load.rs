@@ -1,5 +1,5 @@
-//! `make chaos SCENARIO=…`: minutes of load, without faults of single processes. Tasks are created,
-//! processed and swept by the functions' code, in this process, on a real Postgres and the emulator's
+//! `make load`: minutes of load, without faults of single processes. Tasks are created, processed
+//! and swept by the functions' code, in this process, on a real Postgres and the emulator's
 //! SQS. Lambda is left out: the emulator takes 0.1 s for an invocation.
 
 use std::{
@@ -87,7 +87,7 @@ struct Run {
 
 /// Runs the scenario, prints what it took, and fails if a task was lost or completed twice.
 pub async fn run() -> Result<()> {
-    let variable = |name: &str| env::var(name).with_context(|| format!("{name} is not set: run `make chaos`"));
+    let variable = |name: &str| env::var(name).with_context(|| format!("{name} is not set: run `make load`"));
     let scenario = match variable("SCENARIO")?.as_str() {
         "retry-storm" => Scenario::RetryStorm,
         "slow-consumer" => Scenario::SlowConsumer,

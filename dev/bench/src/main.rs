@@ -1,6 +1,6 @@
-//! Benchmarks the functions. `make bench`, `make bench-peers`, `make scale` and
-//! `make chaos SCENARIO=…` build them, start a stack and pass its addresses in environment
-//! variables. docs/performance.md describes the methods and receives the tables.
+//! Benchmarks the functions. `make bench`, `make bench-peers`, `make scale` and `make load` build
+//! them, start a stack and pass its addresses in environment variables. docs/performance.md
+//! describes the methods and receives the tables.
 
 mod cpu;
 mod fixture;

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
     commands::{
-        bench, chaos, check, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi, queries,
-        sam_local, sandbox, test, up, verify, verify_containers,
+        bench, chaos, check, counts, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi,
+        queries, sam_local, sandbox, test, up, verify, verify_containers,
     },
     stack::{Stack, postgres::PostgresFault, settings::Settings},
     tools::terminal,
@@ -77,18 +77,8 @@ enum Command {
     Verify,
     /// Run docker-compose.yml, and the deployed tests against LocalStack (needs Docker)
     VerifyContainers,
-    /// Inject faults while 2,000 tasks run, or put minutes of load on; report lost and duplicated
-    /// work
+    /// Inject faults while 2,000 tasks run; report lost and duplicated work
     Chaos {
-        /// Instead of faults: retry-storm, slow-consumer or steady
-        #[arg(long, env = "SCENARIO", value_parser = ["retry-storm", "slow-consumer", "steady"])]
-        scenario: Option<String>,
-        /// How long the scenario creates tasks
-        #[arg(long, env = "MINUTES", default_value_t = 30.0)]
-        minutes: f64,
-        /// How many tasks the scenario creates in a second
-        #[arg(long, env = "RATE", default_value_t = 200)]
-        rate: u32,
         /// The number of tasks
         #[arg(long, env = "TASKS", default_value_t = 2000)]
         tasks: u32,
@@ -122,6 +112,19 @@ enum Command {
         /// The number of tasks that are created while SQS is unavailable
         #[arg(long, env = "UNSENT", default_value_t = 1_000_000)]
         unsent: u32,
+    },
+    /// Create tasks at a constant rate while everything fails, workers are slow, or nothing happens;
+    /// report lost and duplicated work, times and CPU
+    Load {
+        /// retry-storm, slow-consumer or steady
+        #[arg(long, env = "SCENARIO", value_parser = ["retry-storm", "slow-consumer", "steady"], default_value = "steady")]
+        scenario: String,
+        /// How long tasks are created
+        #[arg(long, env = "MINUTES", default_value_t = 30.0)]
+        minutes: f64,
+        /// How many tasks are created in a second
+        #[arg(long, env = "RATE", default_value_t = 200)]
+        rate: u32,
     },
     /// Update the instruction counts that `make verify` compares with
     BenchCounts,
@@ -176,18 +179,17 @@ fn run(command: Command) -> Result<()> {
         Command::Test { filter } => test::run(&settings, filter.as_deref()),
         Command::Verify => verify::run(&settings),
         Command::VerifyContainers => verify_containers::run(&settings),
-        Command::Chaos {
-            scenario: Some(scenario),
-            minutes,
-            rate,
-            ..
-        } => bench::run_load(&settings, &scenario, minutes, rate),
-        Command::Chaos { tasks, seed, .. } => chaos::run(&settings, tasks, seed),
+        Command::Chaos { tasks, seed } => chaos::run(&settings, tasks, seed),
         Command::Bench { local_loop: false } => bench::run(&settings),
         Command::Bench { local_loop: true } => local_loop::run(&settings),
         Command::BenchPeers { tasks, waiting } => bench::run_peers(&settings, tasks, waiting),
         Command::Scale { millions, unsent } => bench::run_scale(&settings, millions, unsent),
-        Command::BenchCounts => bench::write_counts(&settings),
+        Command::Load {
+            scenario,
+            minutes,
+            rate,
+        } => bench::run_load(&settings, &scenario, minutes, rate),
+        Command::BenchCounts => counts::write(&settings),
         Command::FailPostgres { fault, stack } => Stack::separate(&settings, &stack)?.fail_postgres(fault),
         Command::Coverage => coverage::run(&settings),
         Command::Sqlx => queries::run(&settings),

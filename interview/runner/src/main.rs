@@ -3,7 +3,6 @@
 mod bench;
 mod calibrate;
 mod exercises;
-mod git;
 mod grade;
 mod hint;
 mod kit;
@@ -27,7 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
     commands::{environment, help},
     stack::settings::Settings,
-    tools::terminal,
+    tools::{git, terminal},
 };
 
 #[derive(Parser)]

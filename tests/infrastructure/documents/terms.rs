@@ -7,7 +7,7 @@ use support::documents::{ROOT, file, files};
 const TERMS: &str = "tests/infrastructure/documents/terms.toml";
 
 /// Names that are not ours to choose, or not texts: a Unix user, a folder.
-const EXCEPTIONS: [&str; 2] = ["\"nobody\"", "interview/answers"];
+const EXCEPTIONS: &[&str] = &["\"nobody\"", "interview/answers"];
 
 /// What to write, and the terms that it replaces.
 type Terms = BTreeMap<String, Vec<String>>;

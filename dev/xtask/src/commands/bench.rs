@@ -1,14 +1,16 @@
-//! `make bench`, `make bench-peers`, `make scale` and `make bench-counts`; dev/bench measures.
+//! `make bench`, `make bench-peers`, `make scale` and `make load`; dev/bench measures.
 
-use std::{ffi::OsStr, fs, path::PathBuf, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    commands::{
-        environment::{self, LOAD, PEERS, SCALE, TEST, with_durable_stack, with_stack},
-        suite::{self, TestProgram},
-    },
+    commands::environment::{TEST, with_durable_stack, with_stack},
     stack::{
         Stack, deploy,
         functions::{self, Profile},
@@ -16,12 +18,23 @@ use crate::{
         start,
     },
     tools::{
-        debian::VALGRIND,
         process,
-        python::{PYTHON_PEERS, Tool},
+        python::{Tool, Tools},
         terminal::Step,
     },
 };
+
+/// The name of the stack of `make bench-peers`.
+const PEERS: &str = "peers";
+
+/// The name of the stack of `make scale`.
+const SCALE: &str = "scale";
+
+/// The name of the stack of `make load`.
+const LOAD: &str = "load";
+
+/// The groups of dev/bench/peers/pyproject.toml.
+const PYTHON_PEERS: [&str; 3] = ["api", "pgqueuer", "procrastinate"];
 
 /// Measures against a separate stack.
 pub fn run(settings: &Settings) -> Result<()> {
@@ -53,7 +66,7 @@ pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
          make bench-peers DATABASE_URL="
     );
     with_durable_stack(settings, PEERS, |stack| {
-        let node_peers = stack.tools.install_peers()?;
+        let node_peers = install_peers(&stack.tools, &stack.root)?;
         let database_url = start::postgres_and_aws(stack)?;
         // By this machine's linker: with the benchmark's dependencies, which are compiled anyway.
         const FUNCTIONS: [&str; 3] = ["get-task", "list-tasks", "create-task"];
@@ -77,7 +90,7 @@ pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
         for group in PYTHON_PEERS {
             bench.env(
                 format!("PYTHON_{}", group.to_uppercase()),
-                stack.tools.python_of_peer(group),
+                peer(&stack.tools, group).join("bin/python"),
             );
         }
         eprintln!("  … measuring for ten minutes; keep the machine idle");
@@ -123,8 +136,8 @@ pub fn run_scale(settings: &Settings, millions: f64, unsent: u32) -> Result<()> 
 pub fn run_load(settings: &Settings, scenario: &str, minutes: f64, rate: u32) -> Result<()> {
     ensure!(
         settings.database_url.is_none(),
-        "make chaos SCENARIO=… measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
-         make chaos DATABASE_URL="
+        "make load measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
+         make load DATABASE_URL="
     );
     with_durable_stack(settings, LOAD, |stack| {
         let database_url = start::postgres_and_aws(stack)?;
@@ -142,21 +155,31 @@ pub fn run_load(settings: &Settings, scenario: &str, minutes: f64, rate: u32) ->
     })
 }
 
-/// Writes the instruction counts that `make verify` compares with.
-pub fn write_counts(settings: &Settings) -> Result<()> {
-    with_stack(settings, TEST, |stack| {
-        let valgrind = VALGRIND.find_or_install(&stack.log("packages"))?;
-        let (deployed, _) = start::start_and_deploy(stack, Profile::Release)?;
-        let tests = suite::build(&stack.root, &["--test", "release"], &stack.log("tests-build"))?;
-        let totals = TestProgram::find(&tests, "release")?.run(&stack.log("release"), |command| {
-            environment::set_deployed(command, stack, &deployed);
-            command
-                .env("VALGRIND", valgrind)
-                .env("WRITE_INSTRUCTIONS", "1")
-                .arg("instructions");
-        })?;
-        totals.conclude()
-    })
+/// Installs what `make bench-peers` measures beside ours, from the lock files in dev/bench/peers;
+/// returns the folder with the packages for Node.js.
+fn install_peers(tools: &Tools, root: &Path) -> Result<PathBuf> {
+    let wanted = root.join("dev/bench/peers");
+    let folder = tools.install_packages("peers", &wanted)?;
+    // A module finds its packages in a folder above it.
+    for entry in fs::read_dir(&wanted)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "mjs") {
+            fs::copy(&file, folder.join(file.file_name().unwrap_or_default()))?;
+        }
+    }
+    let step = Step::start("tools", "installing the peers in Python");
+    for group in PYTHON_PEERS {
+        tools
+            .install_group(group, &wanted, &peer(tools, group))
+            .with_context(|| format!("cannot install {group}; to start anew: rm -r .local/tools/peers*"))?;
+    }
+    step.done("the peers in Python are in .local/tools");
+    Ok(folder)
+}
+
+/// The virtual environment of a group in dev/bench/peers/pyproject.toml.
+fn peer(tools: &Tools, group: &str) -> PathBuf {
+    tools.folder(&format!("peers-{group}"))
 }
 
 /// Builds the functions that the others are compared with, with the same build, and returns their

@@ -22,15 +22,6 @@ use crate::{
 /// The name of the tests' stack.
 pub const TEST: &str = "test";
 
-/// The name of the stack of `make bench-peers`.
-pub const PEERS: &str = "peers";
-
-/// The name of the stack of `make scale`.
-pub const SCALE: &str = "scale";
-
-/// The name of the stack of `make chaos SCENARIO=…`.
-pub const LOAD: &str = "load";
-
 /// The name of the stack for tests that need one alone: first the documents' commands, then fault
 /// injection.
 pub const ALONE: &str = "alone";

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod check;
+pub mod counts;
 pub mod coverage;
 pub mod dead_letters;
 pub mod dev;

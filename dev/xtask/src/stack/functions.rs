@@ -254,12 +254,13 @@ mod tests {
         let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
         let manifest: toml::Table = manifest.parse().expect("TOML");
         let built = &manifest["workspace"]["metadata"]["lambda"]["build"]["packages"];
-        let built: Vec<&str> = built
+        let mut built: Vec<&str> = built
             .as_array()
             .expect("a list")
             .iter()
             .filter_map(|name| name.as_str())
             .collect();
+        built.sort_unstable();
         assert_eq!(built, names, "the packages that cargo-lambda builds for AWS");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod debian;
 pub mod files;
+pub mod git;
 pub mod parallel;
 pub mod process;
 pub mod python;

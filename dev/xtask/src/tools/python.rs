@@ -23,7 +23,7 @@ pub enum Tool {
     Contract,
     /// ministack, the emulator
     Emulator,
-    /// Node.js, for [`Tools::install_redocly`] and [`Tools::install_peers`]
+    /// Node.js, for [`Tools::install_packages`]
     Node,
     /// A PostgreSQL server, for machines that have none
     Postgres,
@@ -50,9 +50,6 @@ impl Tool {
         }
     }
 }
-
-/// The groups of dev/bench/peers/pyproject.toml.
-pub const PYTHON_PEERS: [&str; 3] = ["api", "pgqueuer", "procrastinate"];
 
 /// The installed tools of a project.
 #[derive(Clone)]
@@ -108,7 +105,7 @@ impl Tools {
         for name in &missing {
             step.show(&format!("installing {name}"));
             self.create(name, |environment| {
-                self.logged(&mut self.sync(name, &self.lock_folder(), environment))
+                self.install_group(name, &self.lock_folder(), environment)
             })?;
         }
         step.done(&format!("installed {} into .local/tools", missing.join(", ")));
@@ -140,7 +137,7 @@ impl Tools {
     }
 
     /// Installs the packages of a package-lock.json with npm, and Node.js; returns their folder.
-    fn install_packages(&self, name: &str, wanted: &Path) -> Result<PathBuf> {
+    pub fn install_packages(&self, name: &str, wanted: &Path) -> Result<PathBuf> {
         self.install(&[Tool::Node])?;
         let folder = self.folder(name);
         let lock = |folder: &Path| fs::read(folder.join("package-lock.json"));
@@ -163,39 +160,8 @@ impl Tools {
         Ok(folder)
     }
 
-    /// Installs what `make bench-peers` measures beside ours, from the lock files in
-    /// dev/bench/peers; returns the folder with the packages for Node.js.
-    pub fn install_peers(&self) -> Result<PathBuf> {
-        let wanted = self.root.join("dev/bench/peers");
-        let folder = self.install_packages("peers", &wanted)?;
-        // A module finds its packages in a folder above it.
-        for entry in fs::read_dir(&wanted)? {
-            let file = entry?.path();
-            if file.extension().is_some_and(|extension| extension == "mjs") {
-                fs::copy(&file, folder.join(file.file_name().unwrap_or_default()))?;
-            }
-        }
-        let step = Step::start("tools", "installing the peers in Python");
-        for group in PYTHON_PEERS {
-            self.logged(&mut self.sync(group, &wanted, &self.peer(group)))
-                .with_context(|| format!("cannot install {group}; to start anew: rm -r .local/tools/peers*"))?;
-        }
-        step.done("the peers in Python are in .local/tools");
-        Ok(folder)
-    }
-
-    /// The virtual environment of a group in dev/bench/peers/pyproject.toml.
-    fn peer(&self, group: &str) -> PathBuf {
-        self.folder(&format!("peers-{group}"))
-    }
-
-    /// The Python of a peer.
-    pub fn python_of_peer(&self, group: &str) -> PathBuf {
-        self.peer(group).join("bin/python")
-    }
-
-    /// The command that installs a group of a project in its own virtual environment.
-    fn sync(&self, group: &str, project: &Path, environment: &Path) -> Command {
+    /// Installs a group of a project in its own virtual environment.
+    pub fn install_group(&self, group: &str, project: &Path, environment: &Path) -> Result<()> {
         let mut command = Command::new(self.folder("uv").join("bin/uv"));
         command.args([
             "sync",
@@ -206,8 +172,7 @@ impl Tools {
             group,
         ]);
         command.arg("--project").arg(project);
-        command.env("UV_PROJECT_ENVIRONMENT", environment);
-        command
+        self.logged(command.env("UV_PROJECT_ENVIRONMENT", environment))
     }
 
     /// True if the tool was installed from the current lock file.
@@ -240,7 +205,8 @@ impl Tools {
         process::run(command, &self.root.join(".local/logs/tools.log"), |_| {})
     }
 
-    fn folder(&self, name: &str) -> PathBuf {
+    /// Where a tool is installed.
+    pub fn folder(&self, name: &str) -> PathBuf {
         self.root.join(".local/tools").join(name)
     }
 
@@ -319,8 +285,9 @@ mod tests {
 
     #[test]
     fn lock_file_names_public_hosts_and_fits_dependabot() {
-        for lock in ["../tools/uv.lock", "../bench/peers/uv.lock"] {
-            let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(lock);
+        let dev = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let locks = ["tools/uv.lock", "bench/peers/uv.lock"];
+        for lock in locks.map(|lock| dev.join(lock)).iter().filter(|lock| lock.exists()) {
             let lock = fs::read_to_string(lock).expect("a lock file");
             for url in lock.split('"').filter(|text| text.contains("://")) {
                 let hosts = ["https://files.pythonhosted.org/", "https://pypi.org/"];

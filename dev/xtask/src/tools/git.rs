@@ -1,5 +1,4 @@
-//! git, for the exercises: trees and commits are created without touching the user's working tree
-//! or index.
+//! git: trees and commits are created without touching the user's working tree or index.
 
 use std::{
     env, fs,
@@ -9,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use xtask::tools::{files, process};
+use crate::tools::{files, process};
 
 /// The project's repository.
 pub struct Git {
@@ -21,18 +20,18 @@ impl Git {
     pub fn open(root: &Path) -> Result<Self> {
         let git = Self { root: root.to_owned() };
         let found = Command::new("git").arg("--version").output();
-        ensure!(found.is_ok(), "the exercises need git; Debian: sudo apt install git");
+        ensure!(found.is_ok(), "this needs git; Debian: sudo apt install git");
         let toplevel = match git.run(["rev-parse", "--show-toplevel"]) {
             Ok(toplevel) => PathBuf::from(toplevel),
             Err(error) if error.to_string().contains("not a git repository") => bail!(
-                "the exercises need the project's git repository, and this folder is not one (was it downloaded as an \
+                "this needs the project's git repository, and this folder is not one (was it downloaded as an \
                  archive?): clone it, and run the command there"
             ),
             Err(error) => return Err(error),
         };
         ensure!(
             toplevel.canonicalize()? == root.canonicalize()?,
-            "the exercises need the project's own git repository, but this folder belongs to another one, {}",
+            "this needs the project's own git repository, but this folder belongs to another one, {}",
             toplevel.display()
         );
         Ok(git)
@@ -55,7 +54,7 @@ impl Git {
         }
         // Some output is compared.
         command.current_dir(&self.root).env("LC_ALL", "C");
-        // The author of the exercises' commits, which are not signed.
+        // The author of the commits, which are not signed.
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), "make exercise");
             command.env(format!("GIT_{role}_EMAIL"), "exercise@localhost");

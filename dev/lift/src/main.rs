@@ -1,0 +1,11 @@
+//! `make lift`, and its proof in `make verify`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lift::Arguments;
+use xtask::tools::terminal;
+
+fn main() -> ExitCode {
+    terminal::exit_code(lift::run(Arguments::parse()))
+}
