@@ -23,7 +23,7 @@ pub const PROVED: &str = "interview/PROVED";
 const GRADING: &str = "interview/grading";
 
 /// The interviewer's side of the kit: a candidate's tree has none of it.
-const HIDDEN: [&str; 4] = [ANSWERS, BASE, PROVED, "interview/README.md"];
+const HIDDEN: [&str; 5] = [ANSWERS, BASE, PROVED, "interview/README.md", "interview/incidents"];
 
 /// The kit in a commit or a tree.
 pub struct Kit<'a> {

@@ -4,12 +4,13 @@ mod bench;
 mod exercises;
 mod git;
 mod grade;
+mod incident;
 mod kit;
 mod proof;
 mod report;
 mod workshop;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -49,6 +50,33 @@ enum Command {
         #[arg(long, env = "N")]
         name: Option<String>,
     },
+    /// Break the running stack, for a candidate who repairs it; for example N=1
+    Incident {
+        /// A folder in interview/incidents, or its number
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// List the possible causes of an incident; IS=<cause> EVIDENCE="…" names one
+    Cause {
+        /// The cause
+        #[arg(long, env = "IS")]
+        is: Option<String>,
+        /// What shows it
+        #[arg(long, env = "EVIDENCE")]
+        evidence: Option<String>,
+    },
+    /// End the incident and restore the stack, whatever was done to it
+    IncidentReset,
+    /// Prove the incidents (part of `make verify`)
+    #[command(hide = true)]
+    IncidentProof {
+        /// A folder in interview/incidents
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// What goes on during an incident
+    #[command(hide = true)]
+    IncidentTraffic { folder: PathBuf },
     /// Base the exercises on the current commit, and prove them
     ExerciseBase,
     /// Test the kit itself (part of `make check` and `make test`)
@@ -77,6 +105,12 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
+        Command::Incident { name } => incident::begin(&settings, name.as_deref()),
+        Command::Cause { is, evidence } => incident::name_cause(&settings, is.as_deref(), evidence.as_deref()),
+        Command::IncidentReset => incident::reset(&settings),
+        Command::IncidentProof { name } => incident::proof::prove(&settings, name.as_deref()),
+        Command::IncidentTraffic { folder } => incident::run_traffic(&folder),
+        Command::Grade { .. } if incident::is_active(&settings) => incident::grade::run(&settings),
         Command::Grade { name } => grade::run(&settings, name.as_deref()),
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),

@@ -18,6 +18,7 @@ use xtask::{
 
 use crate::{
     git::Git,
+    incident::proof as incident,
     kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, PROVED, State},
     report::Check,
     workshop::{self, Built, Workshop},
@@ -69,6 +70,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         true => terminal::say("  ✓ exercises  already proved; neither interview/ nor its base has changed since"),
         false => prove(settings, &git)?,
     }
+    incident::prove(settings, None)?;
     match proved.without_kit == Proved::without_kit_now(&git)? {
         true => terminal::say("  ✓ no kit     already proved; nothing that could depend on the kit has changed since"),
         false => prove_without_kit(settings, &git)?,
