@@ -8,6 +8,7 @@ use xtask::{stack::settings::Settings, tools::files};
 
 use crate::{
     git::Git,
+    incident::commands,
     kit::{Kit, State},
     record,
     review::Review,
@@ -86,6 +87,12 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
         .and_then(|branch| branch.strip_prefix("exercise/"))
     {
         bail!("the exercise {current} is in progress: to end it first, run `make exercise-reset`");
+    }
+    if let Some(incident) = commands::in_progress(&settings.root)? {
+        bail!(
+            "the incident {} is in progress: to end it first, run `make incident-reset`",
+            incident.name()
+        );
     }
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let kit = Kit::of(&git, &head)?;
@@ -321,6 +328,7 @@ diff --git a/src.txt b/src.txt
             ("src.txt", "right, and moved on\n"),
             ("interview/BASE", &base),
             ("interview/README.md", "for interviewers\n"),
+            ("interview/incidents/README.md", "for interviewers\n"),
             ("interview/briefs/README.md", "list\n"),
             (
                 "interview/briefs/broken/README.md",
@@ -376,7 +384,7 @@ diff --git a/src.txt b/src.txt
         assert_eq!(run(&folder, &["branch", "--show-current"]), "exercise/broken");
         assert_eq!(run(&folder, &["rev-list", "--count", "HEAD"]), "1");
         assert_eq!(read(&folder, "src.txt").as_deref(), Some("wrong\n"));
-        for hidden in ["answers", "BASE", "README.md", "rubric.toml"] {
+        for hidden in ["answers", "incidents", "BASE", "README.md", "rubric.toml"] {
             assert!(!folder.join("interview").join(hidden).exists(), "{hidden}");
         }
         assert!(folder.join("interview/briefs/broken/README.md").exists());

@@ -19,6 +19,7 @@ use xtask::{
 use crate::{
     exercises::ActiveExercise,
     git::Git,
+    incident::commands,
     kit::{Exercise, Kit},
     pack, record,
     report::{self, Check},
@@ -45,7 +46,20 @@ pub struct Options {
     from: Option<String>,
 }
 
-/// Grades the working tree of the exercise that is checked out, or what came back from a candidate.
+impl Options {
+    fn watches(&self) -> bool {
+        self.watch.as_deref().is_some_and(|watch| !matches!(watch, "" | "0"))
+    }
+
+    /// Writes the report for programs, if that is wanted.
+    fn write(&self, name: &str, checks: &[Check]) -> Result<()> {
+        let Some(file) = &self.json else { return Ok(()) };
+        let text = format!("{:#}\n", report::as_json(name, checks));
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+/// Grades the incident in progress, the working tree of the exercise that is checked out, or what came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     ensure!(
         options.from.is_some() || !settings.root.join(pack::MARK).exists(),
@@ -53,8 +67,15 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
          the repository with your commits. `make test` and `make check` run the project's own tests"
     );
     let git = Git::open(&settings.root)?;
-    let workshop = Workshop::open(settings)?;
     let name = options.name.as_deref();
+    if options.from.is_none() && commands::is_current(&settings.root, &git, name)? {
+        ensure!(
+            !options.watches(),
+            "WATCH=1 grades after changes to files, which an incident has none of: make grade"
+        );
+        return commands::grade(settings, &git, |name, checks| options.write(name, checks));
+    }
+    let workshop = Workshop::open(settings)?;
     let (active, returned) = match &options.from {
         Some(from) => {
             let (active, tree) = pack::returned(&git, &settings.root, &workshop, from, name)?;
@@ -100,14 +121,9 @@ impl Grading<'_> {
     /// Grades once, or after every change.
     fn run(&self, stack: Option<&Stack>) -> Result<()> {
         let mut tree = self.tree()?;
-        let watch = self
-            .options
-            .watch
-            .as_deref()
-            .is_some_and(|watch| !matches!(watch, "" | "0"));
         loop {
             let outcome = self.grade(&tree, stack);
-            if !watch {
+            if !self.options.watches() {
                 return outcome;
             }
             if let Err(error) = outcome {
@@ -162,13 +178,13 @@ impl Grading<'_> {
                 println!("All errors: cargo check --all-targets\n");
                 let checks = [Check::failed("the_code_compiles", errors)];
                 self.record(tree, started, &checks);
-                self.write(&checks)?;
+                self.options.write(&self.active.name, &checks)?;
                 anyhow::bail!("the code does not compile");
             }
         };
         println!("\n{}\n\n{}", self.active.name, report::of_checks(&checks));
         self.record(tree, started, &checks);
-        self.write(&checks)?;
+        self.options.write(&self.active.name, &checks)?;
         let failed = checks.iter().filter(|check| !check.passed()).count();
         ensure!(failed == 0, "{failed} of {} checks failed", checks.len());
         Ok(())
@@ -179,12 +195,5 @@ impl Grading<'_> {
         if self.returned.is_none() {
             record::grade(self.git, self.active, tree, started.elapsed().as_secs_f64(), checks);
         }
-    }
-
-    /// Writes the report for programs, if that is wanted.
-    fn write(&self, checks: &[Check]) -> Result<()> {
-        let Some(file) = &self.options.json else { return Ok(()) };
-        let text = format!("{:#}\n", report::as_json(&self.active.name, checks));
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 }

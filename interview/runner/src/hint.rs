@@ -1,12 +1,15 @@
 //! `make hint`: the next hint of the current exercise, on record.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     exercises::ActiveExercise,
     git::Git,
-    kit::ANSWERS,
-    record::{Event, Record},
+    incident::commands,
+    kit::{ANSWERS, INCIDENTS},
+    record::{Event, Record, Start},
 };
 
 /// A hint.
@@ -16,10 +19,11 @@ pub struct Hint {
     pub text: String,
 }
 
-/// The hints of an exercise in a commit with the kit.
-pub fn of(git: &Git, kit: &str, exercise: &str) -> Result<Vec<Hint>> {
-    let path = format!("{ANSWERS}/{exercise}/hints.md");
-    let text = git.file(kit, &path).with_context(|| {
+/// The hints of an exercise or an incident, in the commit with the kit.
+fn of(git: &Git, start: &Start) -> Result<Vec<Hint>> {
+    let folder = if start.incident { INCIDENTS } else { ANSWERS };
+    let path = format!("{folder}/{}/hints.md", start.exercise);
+    let text = git.file(&start.kit, &path).with_context(|| {
         format!("this exercise has no hints on file ({path}): it was started before they moved there from its brief")
     })?;
     let hints = parse(&text);
@@ -45,10 +49,17 @@ fn parse(text: &str) -> Vec<Hint> {
 }
 
 /// Prints the next hint and records that it was taken.
-pub fn run(git: &Git) -> Result<()> {
-    let active = ActiveExercise::find(git, None)?;
-    let hints = of(git, &active.kit, &active.name)?;
-    let mut record = Record::of_or_begin(git, &active)?;
+pub fn run(root: &Path) -> Result<()> {
+    let git = &Git::open(root)?;
+    let (mut record, tree) = match commands::current(root, git)? {
+        Some(incident) => incident,
+        None => {
+            let active = ActiveExercise::find(git, None)?;
+            let record = Record::of_or_begin(git, &active)?;
+            (record, git.index()?.of_working_tree()?.tree()?)
+        }
+    };
+    let hints = of(git, &record.start)?;
     let taken = record.hints();
     let Some(hint) = hints.get(taken) else {
         println!("\nAll {} hints have been taken. Here they are again.", hints.len());
@@ -57,7 +68,6 @@ pub fn run(git: &Git) -> Result<()> {
         }
         return Ok(());
     };
-    let tree = git.index()?.of_working_tree()?.tree()?;
     let (number, title) = (taken + 1, hint.title.clone());
     record.add(&tree, Event::Hint { number, title })?;
     print(number, hints.len(), hint);

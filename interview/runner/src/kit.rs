@@ -15,6 +15,9 @@ pub const BRIEFS: &str = "interview/briefs";
 /// Hidden from the candidate.
 pub const ANSWERS: &str = "interview/answers";
 
+/// The live incidents. Exercises and packs do not contain them.
+pub const INCIDENTS: &str = "interview/incidents";
+
 /// Contains the id of the base commit, which starts, solutions and the grading crate apply to.
 pub const BASE: &str = "interview/BASE";
 
@@ -34,7 +37,7 @@ const MACHINERY: [&str; 7] = [
 ];
 
 /// The interviewer's side of the kit: a candidate's tree has none of it.
-const HIDDEN: [&str; 5] = [ANSWERS, BASE, PROVED, RUBRIC, "interview/README.md"];
+const HIDDEN: [&str; 6] = [ANSWERS, INCIDENTS, BASE, PROVED, RUBRIC, "interview/README.md"];
 
 /// The kit in a commit or a tree.
 pub struct Kit<'a> {

@@ -5,6 +5,7 @@ mod calibrate;
 mod exercises;
 mod grade;
 mod hint;
+mod incident;
 mod kit;
 mod learn;
 mod pack;
@@ -19,10 +20,11 @@ mod score;
 mod session;
 mod workshop;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use incident::commands;
 use xtask::{
     commands::{environment, help},
     stack::settings::Settings,
@@ -47,11 +49,11 @@ enum Command {
         #[arg(long, env = "N")]
         name: Option<String>,
     },
-    /// Start an exercise with a candidate, on record, or show its clock
+    /// Start an exercise or an incident with a candidate, on record, or show its clock
     Session(session::Options),
-    /// Print the next hint of the current exercise
+    /// Print the next hint of the current exercise or incident
     Hint,
-    /// Check your work on the current exercise
+    /// Check your work on the current exercise or incident
     Grade(grade::Options),
     /// End the current exercise; your work is kept as a commit
     ExerciseReset {
@@ -81,15 +83,35 @@ enum Command {
         #[arg(long, env = "N")]
         name: Option<String>,
     },
+    /// Break the running stack, for a candidate who repairs it; again: the brief
+    Incident {
+        /// A folder in interview/incidents, or its number
+        #[arg(long, env = "N")]
+        name: Option<String>,
+    },
+    /// List the possible causes of an incident, or name one
+    Cause {
+        /// The cause
+        #[arg(long, env = "IS")]
+        is: Option<String>,
+        /// What shows it
+        #[arg(long, env = "EVIDENCE")]
+        evidence: Option<String>,
+    },
+    /// End the incident and restore the stack, whatever was done to it
+    IncidentReset,
+    /// What goes on during an incident
+    #[command(hide = true)]
+    IncidentTraffic { folder: PathBuf },
     /// Base the exercises on the current commit, and prove them
     ExerciseBase,
     /// Test the kit itself (part of `make check` and `make test`)
     #[command(hide = true)]
     Check,
-    /// Prove every exercise that has changed (part of `make verify`)
+    /// Prove every exercise and incident that has changed (part of `make verify`)
     #[command(hide = true)]
     Prove {
-        /// A folder in interview/briefs
+        /// A folder in interview/briefs or interview/incidents
         #[arg(long, env = "N")]
         name: Option<String>,
     },
@@ -114,12 +136,16 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
         Command::Session(options) => session::run(&settings, &options),
-        Command::Hint => hint::run(&git::Git::open(&settings.root)?),
+        Command::Hint => hint::run(&settings.root),
         Command::Replay { session } => replay::run(&settings.root, session.as_deref()),
         Command::Score(options) => score::run(&settings.root, &options),
         Command::Calibrate(options) => calibrate::run(&settings.root, &options),
         Command::Learn { name } => learn::run(&settings.root, name.as_deref()),
         Command::Pack { name } => pack::run(&settings, name.as_deref()),
+        Command::Incident { name } => commands::show_or_begin(&settings, name.as_deref()),
+        Command::Cause { is, evidence } => commands::name_cause(&settings, is.as_deref(), evidence.as_deref()),
+        Command::IncidentReset => commands::reset(&settings),
+        Command::IncidentTraffic { folder } => incident::run_traffic(&folder),
         Command::Grade(options) => grade::run(&settings, &options),
         Command::ExerciseReset { name } => exercises::reset(&settings.root, name.as_deref()),
         Command::ExerciseBase => proof::rebase(&settings),

@@ -18,7 +18,8 @@ use xtask::{
 
 use crate::{
     git::Git,
-    kit::{ANSWERS, BASE, BRIEFS, Exercise, Kit, Mutant, PROVED, State},
+    incident::{self, spec},
+    kit::{ANSWERS, BASE, BRIEFS, Exercise, INCIDENTS, Kit, Mutant, PROVED, State},
     report::Check,
     workshop::{self, Graded, Services, Work, Workshop},
 };
@@ -65,17 +66,34 @@ fn format(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Proves every exercise, or the named one, and that the kit can be deleted, skipping what has not
-/// changed since the last committed proof. Within an exercise there is nothing to prove.
+/// The code of the incidents, and what of it a proof does not depend on.
+const INCIDENT_CODE: &str = "interview/runner/src/incident";
+const INCIDENT_COMMANDS: &str = "interview/runner/src/incident/commands.rs";
+
+/// Proves every exercise and incident, or the named one, and that the kit can be deleted, skipping
+/// what has not changed since the last committed proof. Within an exercise there is nothing to
+/// prove.
 pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
     if !settings.root.join(ANSWERS).exists() {
         return Ok(());
     }
     let git = Git::open(&settings.root)?;
-    prove(settings, &git, name)?;
-    if name.is_some() {
-        return Ok(());
+    let incidents = spec::names(&settings.root);
+    if let Some(name) = name {
+        let working_tree = git.index()?.of_working_tree()?.tree()?;
+        let exercises = Kit::of(&git, &working_tree)?.names();
+        let is_of = |names: &[String]| names.iter().any(|known| known == name);
+        return match (is_of(&exercises), is_of(&incidents)) {
+            (true, _) => prove(settings, &git, Some(name)),
+            (_, true) => prove_incidents(settings, &git, &[name.to_owned()]),
+            _ => bail!(
+                "there is no exercise or incident {name:?}, only these: {}",
+                [exercises, incidents].concat().join(", ")
+            ),
+        };
     }
+    prove(settings, &git, None)?;
+    prove_incidents(settings, &git, &incidents)?;
     match Proved::read(&settings.root)?.without_kit == Proved::without_kit_now(&git)? {
         true => terminal::say("  ✓ no kit     already proved; nothing that could depend on the kit has changed since"),
         false => prove_without_kit(settings, &git)?,
@@ -91,6 +109,9 @@ struct Proved {
     /// What the proof of each exercise depends on, by its name.
     #[serde(default)]
     exercises: BTreeMap<String, String>,
+    /// The same of each incident.
+    #[serde(default)]
+    incidents: BTreeMap<String, String>,
 }
 
 impl Proved {
@@ -122,6 +143,15 @@ impl Proved {
         let own = own.iter().map(String::as_str);
         let kept: Vec<&str> = own.chain([BASE]).chain(GRADING_CODE).collect();
         index.keep(&kept)?;
+        index.tree()
+    }
+
+    /// What the proof of an incident depends on: its definition, and the code that breaks, grades
+    /// and restores. Neither texts nor the product, whose changes would prove all incidents anew.
+    fn incident_now(git: &Git, name: &str) -> Result<String> {
+        let index = git.index()?.of_working_tree()?;
+        index.keep(&[&format!("{INCIDENTS}/{name}/incident.toml"), INCIDENT_CODE])?;
+        index.remove(INCIDENT_COMMANDS)?;
         index.tree()
     }
 
@@ -188,13 +218,7 @@ fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
             due.push((kit.exercise(name)?, now));
         }
     }
-    if due.len() < names.len() {
-        terminal::say(&format!(
-            "  ✓ exercises  {} of {} already proved; nothing that they depend on has changed since",
-            names.len() - due.len(),
-            names.len()
-        ));
-    }
+    say_skipped("exercises", names.len() - due.len(), names.len());
     if due.is_empty() {
         return Ok(());
     }
@@ -226,6 +250,40 @@ fn prove(settings: &Settings, git: &Git, name: Option<&str>) -> Result<()> {
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     say_commit();
     Ok(())
+}
+
+/// Proves those of these incidents that have changed since their last proof.
+fn prove_incidents(settings: &Settings, git: &Git, names: &[String]) -> Result<()> {
+    let proved = Proved::read(&settings.root)?.incidents;
+    let mut due = BTreeMap::new();
+    for name in names {
+        let now = Proved::incident_now(git, name)?;
+        if proved.get(name) != Some(&now) {
+            due.insert(name.as_str(), now);
+        }
+    }
+    say_skipped("incidents", names.len() - due.len(), names.len());
+    if due.is_empty() {
+        return Ok(());
+    }
+    let known = spec::names(&settings.root);
+    incident::proof::prove(settings, due.keys().copied(), |name| {
+        Proved::update(&settings.root, |proved| {
+            proved.incidents.insert(name.to_owned(), due[name].clone());
+            proved.incidents.retain(|name, _| known.contains(name));
+        })
+    })?;
+    say_commit();
+    Ok(())
+}
+
+/// Told before a proof, about what need not be proved again.
+fn say_skipped(what: &str, skipped: usize, all: usize) {
+    if skipped > 0 {
+        terminal::say(&format!(
+            "  ✓ {what:<10} {skipped} of {all} already proved; nothing that they depend on has changed since"
+        ));
+    }
 }
 
 /// What is graded to prove an exercise.
@@ -396,7 +454,7 @@ fn generated_of(git: &Git, tree: &str, commit: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exercises::tests::{read, refusal, repository, run, write};
+    use crate::exercises::tests::{read, refusal, repository, run, settings, write};
 
     fn move_base_of(folder: &Path) -> Result<String> {
         move_base(folder, &Git::open(folder)?)
@@ -433,6 +491,47 @@ mod tests {
             let before = now();
             write(&folder, path, "changed\n");
             assert_ne!(now(), before, "{path}");
+        }
+    }
+
+    #[test]
+    fn incident_proof_depends_on_definition_and_code() {
+        let folder = repository("incident-proof");
+        let git = Git::open(&folder).expect("a repository");
+        let now = || Proved::incident_now(&git, "late").expect("a tree");
+        let proved = now();
+        for path in [
+            "src.txt",
+            "interview/incidents/late/brief.md",
+            "interview/incidents/another/incident.toml",
+            INCIDENT_COMMANDS,
+            GRADING_CODE[0],
+            "interview/PROVED",
+        ] {
+            write(&folder, path, "changed\n");
+            assert_eq!(now(), proved, "{path}");
+        }
+        for path in [
+            "interview/incidents/late/incident.toml",
+            "interview/runner/src/incident/grade.rs",
+            "interview/runner/src/incident/any.rs",
+        ] {
+            let before = now();
+            write(&folder, path, "changed\n");
+            assert_ne!(now(), before, "{path}");
+        }
+    }
+
+    #[test]
+    fn proof_of_unknown_name_lists_the_known_ones() {
+        let folder = repository("unknown-proof");
+        write(&folder, "interview/incidents/late/incident.toml", "\n");
+        for name in ["", "unknown", "late/"] {
+            let refused = refusal(super::run(&settings(&folder), Some(name)));
+            assert_eq!(
+                refused,
+                format!("there is no exercise or incident {name:?}, only these: broken, late")
+            );
         }
     }
 

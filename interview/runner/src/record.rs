@@ -28,6 +28,42 @@ pub struct Start {
     /// The time box of a session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minutes: Option<u32>,
+    /// True if it is not an exercise, but an incident.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incident: bool,
+}
+
+/// Seconds from the beginning of an incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// To the first time that the right cause was named, with evidence.
+    pub detect: Option<f64>,
+    /// To the first request of the time since when clients are served again.
+    pub mitigate: Option<f64>,
+    /// To the first grade that passed.
+    pub prove: Option<f64>,
+    /// How many other causes were named.
+    pub wrong_causes: usize,
+}
+
+impl Times {
+    /// `cause named after 80 s (1 wrong before), clients served again after 95 s, not proved yet`
+    pub fn describe(&self) -> String {
+        let after = |what: &str, time: Option<f64>| match time {
+            Some(seconds) => format!("{what} after {seconds:.0} s"),
+            None => format!("not {what} yet"),
+        };
+        let wrong = match self.wrong_causes {
+            0 => String::new(),
+            causes => format!(" ({causes} wrong before)"),
+        };
+        format!(
+            "cause {}{wrong}, clients {}, {}",
+            after("named", self.detect),
+            after("served again", self.mitigate),
+            after("proved", self.prove),
+        )
+    }
 }
 
 /// The outcome of a hidden check.
@@ -48,14 +84,23 @@ pub enum Event {
         checks: Vec<Outcome>,
         /// How many hints had been taken.
         hints: usize,
-        /// How many tests the work has in addition to those of the start.
-        tests_added: i64,
+        /// How many tests the work has in addition to those of the start; none in an incident.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tests_added: Option<i64>,
+        /// Of an incident.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        times: Option<Times>,
         /// How long grading took.
         seconds: f64,
     },
     Hint {
         number: usize,
         title: String,
+    },
+    /// The cause of an incident, as the candidate sees it.
+    Cause {
+        cause: String,
+        evidence: String,
     },
     End,
 }
@@ -90,9 +135,19 @@ impl<'a> Record<'a> {
             start: active.start.clone(),
             candidate: candidate.map(str::to_owned),
             minutes,
+            incident: false,
         };
+        let tree = git.run(["rev-parse", &format!("{}^{{tree}}", active.start)])?;
+        let record = Self::start(git, start, &tree)?;
+        git.run(["config", "--local", &active.setting(SETTING), &record.id])?;
+        Ok(record)
+    }
+
+    /// Starts a record with the files of a tree.
+    pub fn start(git: &'a Git, start: Start, tree: &str) -> Result<Self> {
         let day = now().format(format_description!("[year][month][day]-[hour][minute][second]"))?;
-        let id = [active.name.as_str(), &slug(candidate.unwrap_or_default()), day.as_str()];
+        let candidate = slug(start.candidate.as_deref().unwrap_or_default());
+        let id = [start.exercise.as_str(), &candidate, &day];
         let id: Vec<&str> = id.into_iter().filter(|part| !part.is_empty()).collect();
         let mut record = Self {
             git,
@@ -100,9 +155,7 @@ impl<'a> Record<'a> {
             start: start.clone(),
             entries: Vec::new(),
         };
-        let tree = git.run(["rev-parse", &format!("{}^{{tree}}", active.start)])?;
-        record.add(&tree, Event::Start(start))?;
-        git.run(["config", "--local", &active.setting(SETTING), &record.id])?;
+        record.add(tree, Event::Start(start))?;
         Ok(record)
     }
 
@@ -245,6 +298,16 @@ impl<'a> Record<'a> {
         })
     }
 
+    /// Told after a grade.
+    pub fn say_graded(&self) {
+        let clock = self.clock().map(|clock| format!(" ({clock})")).unwrap_or_default();
+        terminal::say(&format!(
+            "  ✓ record     grade {} of {}{clock}",
+            self.grades().count(),
+            self.id
+        ));
+    }
+
     /// True once a grade has passed all checks.
     pub fn is_passed(&self) -> bool {
         self.grades().any(|(_, passed, all)| passed == all && all > 0)
@@ -282,14 +345,19 @@ pub fn slug(name: &str) -> String {
     parts.join("-").chars().take(40).collect()
 }
 
-/// Records a grade of a tree. A record that cannot be written does not fail the grade.
-pub fn grade(git: &Git, active: &ActiveExercise, tree: &str, seconds: f64, checks: &[Check]) {
-    let checks = checks.iter().map(|check| Outcome {
+/// The outcomes of checks, to be recorded.
+pub fn outcomes(checks: &[Check]) -> Vec<Outcome> {
+    let outcomes = checks.iter().map(|check| Outcome {
         name: check.name.clone(),
         passed: check.passed(),
         reason: check.reason().map(str::to_owned),
     });
-    if let Err(error) = try_grade(git, active, tree, seconds, checks.collect()) {
+    outcomes.collect()
+}
+
+/// Records a grade of a tree. A record that cannot be written does not fail the grade.
+pub fn grade(git: &Git, active: &ActiveExercise, tree: &str, seconds: f64, checks: &[Check]) {
+    if let Err(error) = try_grade(git, active, tree, seconds, outcomes(checks)) {
         terminal::say(&format!("  ✗ record     this grade was not recorded: {error:#}"));
     }
 }
@@ -299,16 +367,12 @@ fn try_grade(git: &Git, active: &ActiveExercise, tree: &str, seconds: f64, check
     let event = Event::Grade {
         checks,
         hints: record.hints(),
-        tests_added: tests_added(git, &active.start, tree)?,
+        tests_added: Some(tests_added(git, &active.start, tree)?),
+        times: None,
         seconds: (seconds * 10.0).round() / 10.0,
     };
     record.add(tree, event)?;
-    let clock = record.clock().map(|clock| format!(" ({clock})")).unwrap_or_default();
-    terminal::say(&format!(
-        "  ✓ record     grade {} of {}{clock}",
-        record.grades().count(),
-        record.id
-    ));
+    record.say_graded();
     Ok(())
 }
 
@@ -393,7 +457,8 @@ mod tests {
                 },
             ],
             hints: 1,
-            tests_added: 2,
+            tests_added: Some(2),
+            times: None,
             seconds: 7.5,
         };
         assert_eq!(entry.event, expected);

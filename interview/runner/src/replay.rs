@@ -12,7 +12,7 @@ use time::macros::format_description;
 use crate::{
     git::Git,
     page::{self, escape},
-    record::{Entry, Event, Outcome, Record},
+    record::{Entry, Event, Outcome, Record, Times},
     score,
 };
 
@@ -69,25 +69,30 @@ fn said(event: &Event, grade: usize) -> (String, String) {
     match event {
         Event::Start(_) => ("start".to_owned(), String::new()),
         Event::Hint { number, title } => (format!("hint {number}"), title.clone()),
+        Event::Cause { cause, evidence } => ("cause".to_owned(), format!("{cause}: {evidence}")),
         Event::End => ("end".to_owned(), String::new()),
         Event::Grade {
             checks,
             tests_added,
+            times,
             seconds,
             ..
         } => {
             let passed = checks.iter().filter(|check| check.passed).count();
-            let tests = match tests_added {
+            let tests = tests_added.map(|tests| match tests {
                 0 => "no tests added".to_owned(),
                 1 => "1 test added".to_owned(),
                 -1 => "1 test removed".to_owned(),
                 removed @ ..0 => format!("{} tests removed", -removed),
                 added => format!("{added} tests added"),
-            };
-            let said = format!(
-                "{passed} of {} checks passed; {tests}; graded in {seconds:.0} s",
-                checks.len()
-            );
+            });
+            let parts = [
+                Some(format!("{passed} of {} checks passed", checks.len())),
+                tests,
+                times.as_ref().map(Times::describe),
+                Some(format!("graded in {seconds:.0} s")),
+            ];
+            let said = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
             (format!("grade {grade}"), said)
         }
     }
@@ -141,7 +146,12 @@ fn text(record: &Record, moments: &[Moment]) -> String {
         }
     }
     if record.is_open() {
-        text += "\nIt has not ended: make exercise-reset ends it.\n";
+        let end = if record.start.incident {
+            "incident-reset"
+        } else {
+            "exercise-reset"
+        };
+        text += &format!("\nIt has not ended: make {end} ends it.\n");
     }
     text
 }

@@ -13,6 +13,11 @@ use xtask::{stack::settings::Settings, tools::terminal::Step};
 use crate::{
     exercises::{self, ActiveExercise},
     git::Git,
+    incident::{
+        State,
+        commands::{self, Player},
+        spec,
+    },
     kit::Kit,
     record::{self, Record},
 };
@@ -23,7 +28,7 @@ const LONGEST_NAME: usize = 100;
 /// The options of `make session`.
 #[derive(Args)]
 pub struct Options {
-    /// A folder in interview/briefs
+    /// A folder in interview/briefs or interview/incidents
     #[arg(long, env = "N")]
     pub name: Option<String>,
     /// The candidate's name, or a pseudonym
@@ -37,7 +42,7 @@ pub struct Options {
 /// Starts a session, or shows the clock of the one in progress.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     let git = Git::open(&settings.root)?;
-    let id = match (&options.name, in_progress(&git)?) {
+    let id = match (&options.name, in_progress(settings, &git)?) {
         (None, Some(record)) => {
             println!("\n{}\n", summary(&record));
             record.id
@@ -45,23 +50,34 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
         (Some(_), Some(record)) => bail!(
             "a session is in progress: {}.\n\
              To see its clock:   make session\n\
-             To continue it:     git switch exercise/{}\n\
-             To end it first:    make exercise-reset N={}",
+             To continue it:     {}\n\
+             To end it first:    {}",
             summary(&record),
-            record.start.exercise,
-            record.start.exercise,
+            match record.start.incident {
+                true => "make incident".to_owned(),
+                false => format!("git switch exercise/{}", record.start.exercise),
+            },
+            match record.start.incident {
+                true => "make incident-reset".to_owned(),
+                false => format!("make exercise-reset N={}", record.start.exercise),
+            },
         ),
         (_, None) => begin(settings, &git, options)?,
     };
     show_clock(&git, &id)
 }
 
-/// The session that has neither ended nor lost its branch, if there is one. It survives whatever
+/// The session that has neither ended nor lost its branch or its incident, if there is one. It survives whatever
 /// happens to the command that started it.
-fn in_progress(git: &Git) -> Result<Option<Record<'_>>> {
+fn in_progress<'a>(settings: &Settings, git: &'a Git) -> Result<Option<Record<'a>>> {
+    let incident = commands::in_progress(&settings.root)?;
+    let of_incident = incident.as_ref().and_then(State::record);
     for id in record::ids(git)?.into_iter().rev() {
         let record = Record::open(git, &id)?;
-        if record.start.candidate.is_some() && record.is_open() && is_current(git, &record) {
+        if record.start.candidate.is_some()
+            && record.is_open()
+            && (of_incident == Some(&id) || is_current(git, &record))
+        {
             return Ok(Some(record));
         }
     }
@@ -90,21 +106,33 @@ fn begin(settings: &Settings, git: &Git, options: &Options) -> Result<String> {
         Some(name) => name,
         None => {
             let head = git.commit("HEAD").context("there is no commit yet")?;
+            let mut names = Kit::of(git, &head)?.names();
+            names.extend(spec::names(&settings.root));
             bail!(
                 "no session is in progress, and no exercise is named. To start one: \
                  make session N=lost-messages CANDIDATE=Ana MINUTES=60. Available: {}",
-                Kit::of(git, &head)?.names().join(", ")
+                names.join(", ")
             );
         }
     };
     let candidate = valid_candidate(options.candidate.as_deref(), name)?;
-    exercises::begin(settings, Some(name))?;
-    let active = ActiveExercise::find(git, Some(name))?;
-    let record = Record::begin(git, &active, Some(candidate), Some(options.minutes))
-        .context("the exercise has started, but not its record; to start again: make exercise-reset")?;
+    let record = match spec::named(&settings.root, Some(name)) {
+        Ok(incident) => {
+            let player = Player {
+                candidate: Some(candidate),
+                minutes: Some(options.minutes),
+            };
+            Record::open(git, &commands::begin(settings, Some(&incident), player)?)?
+        }
+        Err(_) => {
+            exercises::begin(settings, Some(name))?;
+            let active = ActiveExercise::find(git, Some(name))?;
+            Record::begin(git, &active, Some(candidate), Some(options.minutes))
+                .context("the exercise has started, but not its record; to start again: make exercise-reset")?
+        }
+    };
     println!(
-        "This session is recorded: each `make grade` and `make hint`, with the time, the result and your
-files of that moment. The record stays in this repository; nothing leaves this machine.
+        "This session is recorded: {what}. The record stays in this repository; nothing leaves this machine.
 
   Candidate  {candidate}
   Clock      {clock}
@@ -114,6 +142,10 @@ files of that moment. The record stays in this repository; nothing leaves this m
   make hint             prints the next hint
 ",
         id = record.id,
+        what = match record.start.incident {
+            true => "each `make grade`, `make hint` and `make cause`, with the time and the\nreport",
+            false => "each `make grade` and `make hint`, with the time, the result and your\nfiles of that moment",
+        },
         clock = record.clock().unwrap_or_default(),
     );
     Ok(record.id)

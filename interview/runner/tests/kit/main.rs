@@ -1,8 +1,9 @@
-//! Checks of the kit's files (`exercises`, `questions`), of its `commands`, and here of the links and
+//! Checks of the kit's files (`exercises`, `incidents`, `questions`), of its `commands`, and here of the links and
 //! commands in its documents.
 
 mod commands;
 mod exercises;
+mod incidents;
 mod questions;
 
 use std::{fs, path::Path, process::Command};
@@ -19,6 +20,9 @@ fn documents() -> Vec<String> {
         ("interview/briefs", "README.md"),
         ("interview/answers", "hints.md"),
         ("interview/answers", "notes.md"),
+        ("interview/incidents", "brief.md"),
+        ("interview/incidents", "hints.md"),
+        ("interview/incidents", "notes.md"),
     ] {
         let entries = fs::read_dir(Path::new(ROOT).join(folder)).into_iter().flatten();
         let names = entries.map(|entry| entry.expect("an entry").file_name());
