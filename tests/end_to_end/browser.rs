@@ -1,10 +1,11 @@
 //! The pages of the deployed stack in a browser.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
-use crate::support::{Browser, env, token};
+use crate::support::{Browser, env, eventually, token};
 
 const NO_ERRORS: [&str; 0] = [];
 
@@ -104,6 +105,288 @@ async fn dashboard_of_closed_api_requires_admin_token() {
     assert_eq!(browser.eval("document.querySelector('#sign-in').open").await, false);
 }
 
+/// The titles in the list.
+const TITLES: &str = "Array.from(document.querySelectorAll('#task-list .row-title'), (node) => node.textContent)";
+
+/// Inserts completed tasks with these titles, the oldest first, and returns their ids.
+async fn insert(titles: &[String], description: &str) -> Vec<i64> {
+    let mut database = PgConnection::connect(&env("DATABASE_URL"))
+        .await
+        .expect("Postgres responds");
+    sqlx::query_scalar(
+        "with inserted as (
+            insert into tasks (title, description, status, result, enqueued_at, settled_at)
+            select title, $2::text, 'completed'::task_status, '+done', now(), now()
+            from unnest($1::text[]) with ordinality as t (title, n) order by n
+            returning id
+         ) select id from inserted order by id",
+    )
+    .bind(titles)
+    .bind(description)
+    .fetch_all(&mut database)
+    .await
+    .expect("inserted")
+}
+
+#[tokio::test]
+async fn dashboard_address_keeps_filter_page_and_task() {
+    let word = unique("address");
+    let titles: Vec<String> = (1..=25).map(|number| format!("{word} {number:02}")).collect();
+    let ids = insert(&titles, "").await;
+    let page = |numbers: std::ops::RangeInclusive<usize>| -> String {
+        let titles: Vec<&String> = numbers.rev().map(|number| &titles[number - 1]).collect();
+        format!("JSON.stringify({TITLES}) === {}", json!(json!(titles).to_string()))
+    };
+    let (first, second) = (page(6..=25), page(1..=5));
+    let opened = format!(
+        "document.querySelector('#detail-title').textContent === {} && document.querySelector('#detail').open",
+        json!(titles[2])
+    );
+    let closed = "!document.querySelector('#detail').open";
+
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    let url = format!("{}/admin/dashboard", env("API_URL"));
+    browser.open(&url).await;
+    browser.click("[data-status='completed']").await;
+    browser.type_into("#search", &word).await;
+    browser.wait_for(30, &first).await;
+    browser.click("#pages [data-rel='next']").await;
+    browser.wait_for(30, &second).await;
+    browser.click(&format!("#task-list [data-id='{}'] .row", ids[2])).await;
+    browser.wait_for(30, &opened).await;
+    let address = browser.eval("location.href").await;
+
+    // Another tab, or a colleague.
+    let address = address.as_str().expect("a URL").to_owned();
+    assert!(
+        address.contains("status=completed&q=address+") && address.ends_with(&format!("&task={}", ids[2])),
+        "{address}"
+    );
+    browser.open("about:blank").await;
+    browser.open(&address).await;
+    for condition in [&opened, &second] {
+        browser.wait_for(30, condition).await;
+    }
+    let controls = "[document.querySelector('#search').value, document.querySelector('#status-filter').value,
+        document.querySelector('[aria-pressed=true]').dataset.status]";
+    assert_eq!(browser.eval(controls).await, json!([word, "completed", "completed"]));
+
+    browser.eval("history.go(-3)").await;
+    for condition in [&format!("{closed} && {second}"), &second] {
+        browser.wait_for(30, condition).await;
+    }
+    browser.eval("history.back()").await;
+    browser.wait_for(30, &first).await;
+    browser.eval("history.back()").await;
+    browser
+        .wait_for(30, "document.querySelector('#search').value === ''")
+        .await;
+    assert_eq!(browser.eval("location.search").await, "?status=completed");
+    browser.eval("history.back()").await;
+    browser
+        .wait_for(
+            30,
+            "document.querySelector('[aria-pressed=true]').dataset.status === ''",
+        )
+        .await;
+    browser.eval("history.go(4)").await;
+    for condition in [&opened, &second] {
+        browser.wait_for(30, condition).await;
+    }
+    // Closing is a place of its own, to which one can come back from.
+    browser.press("Escape").await;
+    browser.wait_for(30, "!location.search.includes('task=')").await;
+    browser.eval("history.back()").await;
+    browser.wait_for(30, &opened).await;
+
+    // What the address cannot mean is left out.
+    browser.open("about:blank").await;
+    browser
+        .open(&format!("{url}?status=none&task=-1&limit=7&other=1"))
+        .await;
+    browser.wait_for(30, "location.search === ''").await;
+    assert_eq!(
+        browser
+            .eval("document.querySelector('#list-problem').textContent")
+            .await,
+        ""
+    );
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+#[tokio::test]
+async fn dashboard_works_with_keyboard_alone() {
+    let title = unique("from the keyboard");
+    create(&title).await;
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser
+        .open(&format!(
+            "{}/admin/dashboard?q={}",
+            env("API_URL"),
+            title.replace(' ', "+")
+        ))
+        .await;
+    let listed = format!("JSON.stringify({TITLES}) === {}", json!(json!([title]).to_string()));
+    browser.wait_for(30, &listed).await;
+    // The list of failures may change meanwhile.
+    browser.click("#pause").await;
+    browser.eval("document.activeElement.blur()").await;
+
+    // Every control, in the order of the page, with a visible focus and a name.
+    let reachable = "Array.from(document.querySelectorAll('button, input, select, textarea, summary, a[href]')).filter(
+        (element) => element.checkVisibility() && !element.closest('dialog'))";
+    browser
+        .eval(&format!("window.reachable = {reachable}; window.scrollTo(0, 0)"))
+        .await;
+    let controls = browser.eval("reachable.length").await.as_u64().expect("a number");
+    assert!(controls > 15, "{controls} controls");
+    browser
+        .eval("document.querySelector('h1').tabIndex = -1; document.querySelector('h1').focus()")
+        .await;
+    for index in 0..controls {
+        browser.press("Tab").await;
+        let focused = browser
+            .eval(
+                "(() => {
+                    const element = document.activeElement, style = getComputedStyle(element);
+                    const name = element.ariaLabel || element.labels?.[0]?.textContent.trim() || element.textContent.trim();
+                    return { at: reachable.indexOf(element), outline: parseFloat(style.outlineWidth), style: style.outlineStyle, name };
+                })()",
+            )
+            .await;
+        assert_eq!(focused["at"], index, "{focused}");
+        assert!(
+            focused["style"] == "solid" && focused["outline"].as_f64() >= Some(2.0),
+            "{focused}"
+        );
+        assert!(
+            focused["name"].as_str().is_some_and(|name| !name.is_empty()),
+            "{focused}"
+        );
+    }
+
+    let focus = |css: &str| format!("document.activeElement === document.querySelector({})", json!(css));
+    browser.eval("document.querySelector('#task-list .row').focus()").await;
+    browser.press("Enter").await;
+    browser
+        .wait_for(30, "!document.querySelector('#detail-body').hidden")
+        .await;
+    browser.wait_for(30, &focus("#detail [data-close]")).await;
+    // The page behind the dialog is not reachable: the focus goes around in it, or to the browser.
+    for _ in 0..6 {
+        browser.press("Tab").await;
+        let inside = "document.activeElement === document.body || document.querySelector('#detail').contains(document.activeElement)";
+        assert_eq!(browser.eval(inside).await, true);
+    }
+    browser.press("Escape").await;
+    browser.wait_for(30, "!document.querySelector('#detail').open").await;
+    browser.wait_for(30, &focus("#task-list .row")).await;
+
+    browser
+        .eval("document.querySelector('.bar [data-open-form]').focus()")
+        .await;
+    browser.press("Enter").await;
+    browser.wait_for(30, &focus("#title")).await;
+    browser.press("Escape").await;
+    browser.wait_for(30, &focus(".bar [data-open-form]")).await;
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+#[tokio::test]
+async fn dashboard_exports_filtered_tasks_as_csv() {
+    let word = unique("csv");
+    let titles = [
+        format!("=1+1 {word}"),
+        format!("\"quoted\", {word}"),
+        format!("@plain {word}"),
+        format!("\u{200b}-hidden {word}"),
+        format!("a=b {word}"),
+    ];
+    let ids = insert(&titles, "two\nlines").await;
+    let other = insert(&[unique("not exported")], "").await;
+    let folder = std::env::temp_dir().join(format!("downloads-{:016x}", fastrand::u64(..)));
+    fs::create_dir(&folder).expect("a new folder");
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser.download_to(&folder).await;
+    browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
+    browser.type_into("#search", &word).await;
+    browser.wait_for(30, &format!("{TITLES}.length === 5")).await;
+
+    browser.click("#export").await;
+    let csv = downloaded(&folder, 1).await;
+    browser
+        .wait_for(
+            30,
+            "document.querySelector('#announcement').textContent === '5 tasks exported.'",
+        )
+        .await;
+    let (header, rows) = csv.split_once("\r\n").expect("a header");
+    assert!(
+        header.starts_with("id,title,description,status,result,attempts,"),
+        "{header}"
+    );
+    let shown = [
+        format!("'=1+1 {word}"),
+        format!("\"\"\"quoted\"\", {word}\""),
+        format!("'@plain {word}"),
+        format!("'\u{200b}-hidden {word}"),
+        format!("a=b {word}"),
+    ];
+    let rows: Vec<&str> = rows.split_terminator("\r\n").collect();
+    assert_eq!(rows.len(), 5, "{csv}");
+    // The newest first, as in the list.
+    for ((id, title), row) in ids.iter().zip(&shown).rev().zip(rows) {
+        let begin = format!("{id},{title},\"two\nlines\",completed,'+done,");
+        assert!(row.starts_with(&begin), "{row} should begin {begin}");
+    }
+    assert!(
+        !csv.contains(&other[0].to_string()) || !csv.contains("not exported"),
+        "{csv}"
+    );
+
+    // At most a thousand.
+    let many = unique("many");
+    insert(
+        &(0..1001).map(|number| format!("{many} {number}")).collect::<Vec<_>>(),
+        "",
+    )
+    .await;
+    browser.type_into("#search", &many).await;
+    browser
+        .wait_for(30, &format!("{TITLES}[0] === {}", json!(format!("{many} 1000"))))
+        .await;
+    browser.click("#export").await;
+    let csv = downloaded(&folder, 2).await;
+    assert_eq!(csv.matches(&many).count(), 1000);
+    browser
+        .wait_for(
+            30,
+            "document.querySelector('#announcement').textContent === 'The newest 1,000 tasks exported.'",
+        )
+        .await;
+    fs::remove_dir_all(&folder).expect("removed");
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+/// The newest of this many complete downloads.
+async fn downloaded(folder: &Path, count: usize) -> String {
+    eventually(30, "the download is complete", async || {
+        let files = fs::read_dir(folder)
+            .expect("the folder")
+            .map(|file| file.expect("a file").path());
+        let mut files: Vec<_> = files
+            .filter(|path| path.extension().is_some_and(|end| end == "csv"))
+            .collect();
+        files.sort_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
+        let newest = files.pop().filter(|_| files.len() + 1 == count)?;
+        fs::read_to_string(newest).ok().filter(|text| text.ends_with("\r\n"))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn dashboard_cancels_task() {
     let title = unique("to be cancelled");
@@ -130,7 +413,7 @@ async fn dashboard_fits_phone_width() {
     let title = unique(&"x".repeat(200));
     create(&title).await;
     let mut browser = Browser::start().await;
-    browser.set_viewport(390, 844, true).await;
+    browser.set_viewport(375, 812, true).await;
     browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
     search_dashboard(&mut browser, &title).await;
     assert_fits(&mut browser, "document.documentElement").await;
@@ -140,6 +423,17 @@ async fn dashboard_fits_phone_width() {
         .wait_for(30, "!document.querySelector('#detail-body').hidden")
         .await;
     assert_fits(&mut browser, "document.querySelector('#detail')").await;
+    browser.press("Escape").await;
+    browser.click(".bar [data-open-form]").await;
+    assert_fits(&mut browser, "document.querySelector('#create')").await;
+    // No control is cut off, or too small for a finger.
+    browser.press("Escape").await;
+    let cut = "Array.from(document.querySelectorAll('button, input, select'))
+        .filter((element) => element.checkVisibility())
+        .map((element) => [element.id || element.className, element.getBoundingClientRect()])
+        .filter(([, { left, right, height }]) => left < 0 || right > 375 || height < 38)
+        .map(([name]) => name)";
+    assert_eq!(browser.eval(cut).await, json!([]));
     assert_eq!(browser.errors().await, NO_ERRORS);
 }
 

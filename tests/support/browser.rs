@@ -156,6 +156,34 @@ impl Browser {
         self.command("Input.insertText", json!({"text": text})).await;
     }
 
+    /// Presses a key: `Tab`, `Enter`, `Escape`, `Shift+Tab`.
+    pub async fn press(&mut self, key: &str) {
+        let (modifiers, key) = match key.strip_prefix("Shift+") {
+            Some(key) => (8, key),
+            None => (0, key),
+        };
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            _ => panic!("{key} is not known"),
+        };
+        for event in ["keyDown", "keyUp"] {
+            let text = if event == "keyDown" { text } else { "" };
+            let press = json!({
+                "type": event, "key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers, "text": text,
+            });
+            self.command("Input.dispatchKeyEvent", press).await;
+        }
+    }
+
+    /// Saves downloads in this folder.
+    pub async fn download_to(&mut self, folder: &Path) {
+        let folder = folder.canonicalize().expect("the folder exists");
+        let allow = json!({"behavior": "allow", "downloadPath": folder});
+        self.command("Browser.setDownloadBehavior", allow).await;
+    }
+
     /// Sets the size of the window and the preferred color scheme.
     pub async fn set_viewport(&mut self, width: u32, height: u32, dark: bool) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});

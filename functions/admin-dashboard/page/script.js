@@ -8,6 +8,10 @@
   const TIMEOUT_MS = 10_000;
   const SEARCH_DELAY_MS = 300;
   const TOAST_MS = 6_000;
+  const LIST = { limit: 20, sort: "-id" };
+  const PLACES = ["after", "before", "skip"];
+  const EXPORT_ROWS = 1_000;
+  const EXPORT_PAGE = 100;
 
   const state = {
     paused: false,
@@ -15,8 +19,8 @@
     clockSkew: 0,
     status: null,
     problems: { status: null, list: null },
-    filter: { status: "", q: "" },
-    listUrl: "tasks?limit=20&sort=-id",
+    filter: {},
+    page: {},
     links: {},
     openTask: null,
     draft: null,
@@ -127,7 +131,7 @@
   const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
 
   const capitalize = (word) => word[0].toUpperCase() + word.slice(1);
-  const plural = (count, noun) => `${number.format(count)} ${noun}${count === 1 ? "" : "s"}`;
+  const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
   const clockTime = (iso) => clock.format(new Date(iso));
 
   // Ages are relative to the server's clock: the client's may be wrong.
@@ -288,7 +292,7 @@
     const dead = (after.dead_letter_queue?.visible ?? 0) - (before.dead_letter_queue?.visible ?? 0);
     if (state.problems.status) announce("Reconnected.");
     else if (dead > 0 && before.dead_letter_queue) announce(`${plural(dead, "new message")} in the dead-letter queue.`);
-    else if (failed > 0) announce(`${plural(failed, "more task")} failed.`);
+    else if (failed > 0) announce(`${plural(failed, "more task", "more tasks")} failed.`);
   }
 
   function renderFreshness() {
@@ -336,24 +340,109 @@
     syncRows($("task-list"), data, ({ id, attempts }) => `#${id} · ${plural(attempts, "attempt")}`);
     $("list-empty").hidden = data.length > 0;
     for (const button of $("pages").children) setEnabled(button, button.dataset.rel in state.links);
+    setEnabled($("export"), data.length > 0);
   }
 
-  function showPage(url) {
-    state.listUrl = url;
+  const listUrl = (parameters) => `tasks?${new URLSearchParams({ ...parameters, ...state.filter, ...state.page })}`;
+
+  const pageOf = (parameters) => Object.fromEntries(Array.from(parameters).filter(([name]) => PLACES.includes(name)));
+
+  function showPage(link) {
+    state.page = pageOf(link.searchParams);
+    visit();
     loadList();
   }
 
+  // A text that is being typed is one place, not one for each letter.
   function applyFilter(change) {
-    const { status, q } = Object.assign(state.filter, change);
+    const replace = Boolean(change.q && state.filter.q);
+    setFilter({ ...state.filter, ...change });
+    state.page = {};
+    visit(replace);
+    loadList();
+  }
+
+  function setFilter(filter) {
+    state.filter = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
+    const { status = "", q = "" } = state.filter;
     $("status-filter").value = status;
+    if ($("search").value.trim() !== q) $("search").value = q;
     for (const button of $("counters").children) button.ariaPressed = String(button.dataset.status === status);
-    showPage(`tasks?${new URLSearchParams({ limit: 20, sort: "-id", ...(status && { status }), ...(q && { q }) })}`);
   }
 
   function clearFilters() {
-    $("search").value = "";
     applyFilter({ status: "", q: "" });
     $("tasks-heading").focus();
+  }
+
+  // --- The address: filter, page and opened task -------------------------------------------------
+
+  function visit(replace = false) {
+    const task = state.openTask === null ? {} : { task: state.openTask };
+    const query = new URLSearchParams({ ...state.filter, ...state.page, ...task }).toString();
+    const url = `${location.pathname}${query && `?${query}`}`;
+    if (url === `${location.pathname}${location.search}`) return;
+    history[replace ? "replaceState" : "pushState"](null, "", url);
+  }
+
+  // Shows what the address says: after a reload, back or forward, and for a link of a colleague.
+  function restore() {
+    clearTimeout(searchTimer);
+    const parameters = new URLSearchParams(location.search);
+    const { status, q, task } = Object.fromEntries(parameters);
+    const known = Array.from($("status-filter").options, (option) => option.value);
+    setFilter({ status: known.includes(status) && status, q: q?.trim() });
+    state.page = pageOf(parameters);
+    const id = Number(task);
+    if (Number.isSafeInteger(id) && id > 0) showTask(id);
+    else closeTask();
+    // Without what it cannot mean.
+    visit(true);
+  }
+
+  // --- Export ------------------------------------------------------------------------------------
+
+  async function exportTasks(button) {
+    setEnabled(button, false);
+    const tasks = [];
+    let next = `tasks?${new URLSearchParams({ ...LIST, limit: EXPORT_PAGE, ...state.filter })}`;
+    while (next && tasks.length < EXPORT_ROWS) {
+      const { data, response, problem } = await api(next);
+      if (problem) {
+        setEnabled(button, true);
+        state.problems.list = problem;
+        return renderProblems();
+      }
+      tasks.push(...data);
+      next = parseLinks(response).next;
+    }
+    download("tasks.csv", csv(tasks.slice(0, EXPORT_ROWS)));
+    const some = next ? `The newest ${number.format(EXPORT_ROWS)} tasks` : plural(tasks.length, "task", "tasks");
+    announce(`${some} exported.`);
+    setEnabled(button, true);
+  }
+
+  // RFC 4180.
+  function csv(tasks) {
+    const names = Object.keys(tasks[0] ?? {});
+    const lines = [names, ...tasks.map((task) => names.map((name) => task[name]))];
+    return lines.map((fields) => `${fields.map(csvField).join(",")}\r\n`).join("");
+  }
+
+  // A spreadsheet would calculate a text that begins like a formula, also behind blanks or control
+  // characters (OWASP, "CSV Injection").
+  function csvField(value) {
+    const isFormula = typeof value === "string" && /^[\s\p{C}]*[=+\-@＝＋－＠]|^[\t\r\n]/u.test(value);
+    const text = `${isFormula ? "'" : ""}${value ?? ""}`;
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+
+  function download(name, text) {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href));
   }
 
   // --- Loading -----------------------------------------------------------------------------------
@@ -375,7 +464,7 @@
     renderFreshness();
   });
 
-  const loadList = () => load("list", state.listUrl, ({ problem = null, ...success }) => {
+  const loadList = () => load("list", listUrl(LIST), ({ problem = null, ...success }) => {
     if (!problem) renderList(success);
     state.problems.list = problem;
     renderProblems();
@@ -421,13 +510,24 @@
   // --- Task detail -------------------------------------------------------------------------------
 
   function openTask(id) {
+    showTask(id);
+    visit();
+  }
+
+  function showTask(id) {
+    if (id === state.openTask) return;
     state.openTask = id;
     setText($("detail-title"), `Task ${id}`);
     setText($("detail-note"), "");
     showProblem($("detail-problem"), null);
     $("detail-body").hidden = true;
-    $("detail").showModal();
+    if (!$("detail").open) $("detail").showModal();
     loadDetail();
+  }
+
+  function closeTask() {
+    state.openTask = null;
+    $("detail").close();
   }
 
   function renderDetail(task) {
@@ -604,7 +704,17 @@
     $("create-form").addEventListener("submit", createTask);
     $("sign-in-form").addEventListener("submit", signIn);
     $("create").addEventListener("close", () => showFormProblem(null));
-    $("detail").addEventListener("close", () => { state.openTask = null; });
+    $("detail").addEventListener("close", () => {
+      // The event comes later: another task may be open already.
+      if ($("detail").open) return;
+      state.openTask = null;
+      visit();
+    });
+    addEventListener("popstate", () => {
+      restore();
+      loadList();
+    });
+    onPress($("export"), exportTasks);
     for (const button of document.querySelectorAll("[data-open-form]")) onPress(button, () => $("create").showModal());
     for (const button of document.querySelectorAll("[data-close]")) onPress(button, closeDialog);
     for (const button of $("pages").children) onPress(button, () => showPage(state.links[button.dataset.rel]));
@@ -633,5 +743,6 @@
 
   $("curl-url").textContent = new URL("tasks", API);
   listen();
+  restore();
   refresh();
 })();
