@@ -289,9 +289,13 @@ impl Run {
             }
             let event: SqsEvent = serde_json::from_value(events::batch(messages.iter().map(record).collect()))?;
             let deadline = SystemTime::now() + Duration::from_secs(30);
-            let processed = process(&database, event, deadline, settings, async |task: &Task| {
-                self.perform(task).await
-            })
+            let processed = process(
+                &database,
+                event,
+                deadline,
+                settings,
+                async |task: &Task, cancellation| self.perform(task, perform(task, cancellation)).await,
+            )
             .await?;
             queue.postpone(&processed.retries).await;
             let is_retried = |id: &str| processed.retries.iter().any(|retry| retry.message_id == id);
@@ -307,12 +311,16 @@ impl Run {
         Ok(())
     }
 
-    async fn perform(&self, task: &Task) -> Result<String, TaskError> {
+    async fn perform(
+        &self,
+        task: &Task,
+        performing: impl Future<Output = Result<String, TaskError>>,
+    ) -> Result<String, TaskError> {
         self.attempts.set(self.attempts.get() + 1);
         if self.scenario == Scenario::RetryStorm && self.started.elapsed() < STORM {
             return Err(TaskError::Transient("no connection".to_owned()));
         }
-        let result = perform(task).await?;
+        let result = performing.await?;
         *self.completed.borrow_mut().entry(task.id.get()).or_default() += 1;
         Ok(result)
     }

@@ -3,20 +3,26 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 use std::path::PathBuf;
+use xtask::{commands::environment::with_stack, stack::settings::Settings, tools::terminal};
 
 use crate::{
     git::Git,
-    kit::{ANSWERS, Kit},
+    kit::{ANSWERS, Exercise, Kit, State},
     page::{self, escape},
+    report::{self, Check},
     rubric::{Rubric, Score},
+    workshop::{Graded, Services, Work, Workshop},
 };
 
 /// The samples' folders in `interview/answers/<name>/samples`.
 pub const SAMPLES: [&str; 3] = ["weak", "good", "excellent"];
+
+/// What `make grade` reported about a sample, in its folder: [`record`] writes it.
+const REPORT: &str = "report.txt";
 
 /// Their names while they are scored.
 const LETTERS: [&str; 3] = ["A", "B", "C"];
@@ -38,6 +44,8 @@ struct Sample {
     /// The patch, or patches, to read.
     work: String,
     transcript: String,
+    /// What `make grade` reported about it.
+    report: String,
     reference: Vec<Score>,
 }
 
@@ -108,10 +116,61 @@ fn samples(git: &Git, kit: &str, rubric: &Rubric, name: &str) -> Result<Vec<Samp
             kind,
             work: file(&reference.work)?,
             transcript: file(&format!("samples/{kind}/transcript.md"))?,
+            report: file(&format!("samples/{kind}/{REPORT}")).unwrap_or_else(|_| "not graded yet".to_owned()),
             reference: reference.rows,
         })
     });
     samples.collect()
+}
+
+/// Grades the samples of an exercise, and records the reports beside their scores.
+pub fn record(settings: &Settings, name: &str) -> Result<()> {
+    let git = Git::open(&settings.root)?;
+    let kit = git.index()?.of_working_tree()?.tree()?;
+    let kit = Kit::of(&git, &kit)?;
+    let exercise = kit.exercise(name)?;
+    let workshop = Workshop::open(settings)?;
+    let start = exercise.tree(&workshop, State::Start)?;
+    let mut trees = Vec::new();
+    for kind in SAMPLES {
+        let folder = settings.root.join(exercise.answer_path(&format!("samples/{kind}")));
+        let scores = fs::read_to_string(folder.join("scores.yaml"))?;
+        let reference: Reference = serde_saphyr::from_str(&scores)?;
+        trees.push((kind, folder, exercise.submitted(&workshop, &start, &reference.work)?));
+    }
+    let grade = |services: Option<&Services>| -> Result<()> {
+        for (kind, folder, tree) in &trees {
+            terminal::say(&format!("  • grading    {name}, {kind}"));
+            let checks = graded(&git, &workshop, &exercise, &start, tree, services)?;
+            let report = report::of_checks(&checks);
+            println!("\n{report}");
+            fs::write(folder.join(REPORT), report)?;
+        }
+        Ok(())
+    };
+    if exercise.key()?.is_some() {
+        return grade(None);
+    }
+    with_stack(settings, "grader", |stack| {
+        let services = Services::start(stack)?;
+        grade(Some(&services))
+    })
+}
+
+fn graded(
+    git: &Git,
+    workshop: &Workshop,
+    exercise: &Exercise,
+    start: &str,
+    tree: &str,
+    services: Option<&Services>,
+) -> Result<Vec<Check>> {
+    let work = Work { exercise, start, tree };
+    let services = || services.cloned().context("only texts are graded without services");
+    match workshop.grade(git, &work, None, services)? {
+        Graded::Checked(checks) => Ok(checks),
+        Graded::Broken(errors) => bail!("the sample does not compile:\n{errors}"),
+    }
 }
 
 /// The samples in an order that depends on the exercise's name only, so that all interviewers speak
@@ -132,8 +191,9 @@ fn html(name: &str, samples: &[Sample]) -> String {
     );
     for (letter, sample) in LETTERS.iter().zip(samples) {
         html += &format!(
-            "<h2>Submission {letter}</h2>\n<h3>What happened</h3>\n<pre class=\"text\">{}</pre>\n<h3>The work</h3>\n{}",
+            "<h2>Submission {letter}</h2>\n<h3>What happened</h3>\n<pre class=\"text\">{}</pre>\n<h3>What make grade reported</h3>\n<pre>{}</pre>\n<h3>The work</h3>\n{}",
             escape(sample.transcript.trim()),
+            escape(sample.report.trim_matches('\n')),
             page::diff(&sample.work)
         );
     }

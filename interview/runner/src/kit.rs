@@ -215,6 +215,21 @@ impl Exercise<'_> {
         index.tree()
     }
 
+    /// The tree of a submission, from that of the start: one of its answer files as a patch.
+    pub fn submitted(&self, workshop: &Workshop, start: &str, file: &str) -> Result<String> {
+        let path = self.answer_path(file);
+        let patch = self.file(&path)?;
+        let index = self.kit.git.index()?.of_tree(start)?;
+        index
+            .apply(&patch)
+            .with_context(|| format!("{path} does not fit the start of {}", self.name))?;
+        if changes_queries(&patch) && self.key()?.is_none() {
+            let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
+            index.take_from(&described, ".sqlx")?;
+        }
+        index.tree()
+    }
+
     /// The tree of a state: the base with its patches applied.
     pub fn patched(&self, state: State) -> Result<String> {
         let index = self.kit.git.index()?.of_tree(&self.kit.base)?;

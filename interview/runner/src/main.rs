@@ -118,6 +118,13 @@ enum Command {
     /// Time grading (part of `make bench LOOP=1`)
     #[command(hide = true)]
     Bench,
+    /// Grade the samples of an exercise, and record the reports
+    #[command(hide = true)]
+    GradeSamples {
+        /// A folder in interview/briefs
+        #[arg(long, env = "N")]
+        name: String,
+    },
     /// Stop a stack when standard input ends
     #[command(hide = true)]
     StopStackAtEof { name: String },
@@ -152,6 +159,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => proof::check(&settings),
         Command::Prove { name } => proof::run(&settings, name.as_deref()),
         Command::Bench => bench::run(&settings),
+        Command::GradeSamples { name } => calibrate::record(&settings, &name),
         Command::StopStackAtEof { name } => environment::stop_at_eof(&settings, &name),
     }
 }

@@ -482,6 +482,7 @@ fn calibrate_names_distance_and_reference_reasons() {
             &format!("work: {work}\nrows:\n{}", rows(scores)),
         );
         project.write(&format!("{folder}/transcript.md"), "What they said.\n");
+        project.write(&format!("{folder}/report.txt"), "  ✗ it <works>\n");
     }
     project.commit("samples");
     let unnamed = project.refusal("calibrate", &[]);
@@ -504,7 +505,9 @@ fn calibrate_names_distance_and_reference_reasons() {
         assert!(printed.contains(part), "{part}\n{printed}");
     }
     let page = project.read(".local/interviews/calibration/broken.html");
-    assert!(page.contains("Submission C") && page.contains("+right again"), "{page}");
+    for part in ["Submission C", "+right again", "✗ it &lt;works&gt;"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
     let (_, body) = page.split_once("<main>").expect("a body");
     for told in ["weak", "excellent", "good", "saw: "] {
         assert!(!body.contains(told), "the page reveals {told}");

@@ -1,7 +1,13 @@
 //! Checks that each exercise is complete: brief, notes, grader and patches. (`make verify` proves
 //! them.)
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use support::documents::{ROOT, file};
 
@@ -125,39 +131,177 @@ fn every_exercise_is_complete() {
     }
 }
 
+/// Runs git with a separate index. None if it fails.
+fn git(index: &Path, arguments: &[&str], input: &str) -> Option<()> {
+    let mut git = Command::new("git");
+    git.current_dir(ROOT).env("GIT_INDEX_FILE", index).args(arguments);
+    let mut git = git.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    git.stdin.take()?.write_all(input.as_bytes()).ok()?;
+    git.wait().ok()?.success().then_some(())
+}
+
+/// Fails unless a patch applies to the start of an exercise.
+fn ensure_applies(name: &str, patch: &str, what: &str) {
+    let base = file("interview/BASE").expect("the base");
+    let index = Path::new(ROOT).join(format!("target/xtask-tests/samples-{name}"));
+    fs::create_dir_all(index.parent().expect("a folder")).expect("a folder");
+    if git(&index, &["read-tree", base.trim()], "").is_none() {
+        // An archive of the project has no history.
+        return;
+    }
+    let briefs = ["rm", "-r", "--quiet", "--cached", "--force", "interview/briefs"];
+    git(&index, &briefs, "").expect("the briefs of the base are removed");
+    let briefs = ["read-tree", "--prefix=interview/briefs/", "HEAD:interview/briefs"];
+    git(&index, &briefs, "").expect("the current briefs are added");
+    let apply = ["apply", "--cached", "--whitespace=nowarn", "-"];
+    if let Some(start) = file(&format!("interview/answers/{name}/start.patch")) {
+        git(&index, &apply, &start).expect("the start applies");
+    }
+    assert!(
+        git(&index, &apply, patch).is_some(),
+        "{what} does not apply to the start of {name}"
+    );
+    fs::remove_file(index).expect("the index is removed");
+}
+
+/// The checks of an exercise, as sentences.
+fn sentences(name: &str) -> Option<Vec<String>> {
+    let grader = file(&format!("interview/answers/{name}/grader.rs"))?;
+    let tests = grader.split("#[tokio::test").skip(1);
+    let tests = tests.filter_map(|test| test.split_once("async fn ")?.1.split('(').next());
+    let mut names: Vec<&str> = tests.collect();
+    if grader.contains("\n// unchanged: ") {
+        names.push("protected_files_are_unchanged");
+    }
+    if grader.contains("\n// tests: ") {
+        names.push("a_new_test_fails_without_the_change");
+    }
+    Some(names.into_iter().map(|name| name.replace('_', " ")).collect())
+}
+
+/// The checks in a report and whether each passed.
+fn outcomes(report: &str) -> Vec<(String, bool)> {
+    let outcome = |line: &str| match (line.strip_prefix("  ✓ "), line.strip_prefix("  ✗ ")) {
+        (Some(check), _) => Some((check.to_owned(), true)),
+        (_, Some(check)) => Some((check.to_owned(), false)),
+        _ => None,
+    };
+    report.lines().filter_map(outcome).collect()
+}
+
 #[test]
-fn samples_have_work_transcript_and_scores_of_every_row() {
+fn samples_apply_and_are_scored_and_graded() {
     if is_within_an_exercise() {
         return;
     }
     let rubric: toml::Value = toml::from_str(&file("interview/rubric.toml").expect("the rubric")).expect("TOML");
     let rows = rubric["row"].as_array().expect("rows").iter();
     let rows: Vec<&str> = rows.map(|row| row["name"].as_str().expect("a name")).collect();
-    let names: Vec<String> = folders("interview/answers")
-        .into_iter()
-        .filter(|name| {
-            Path::new(ROOT)
-                .join(format!("interview/answers/{name}/samples"))
-                .exists()
-        })
-        .collect();
-    assert!(names.len() >= 3, "{names:?}");
+    let mut names = folders("interview/answers");
+    names.retain(|name| {
+        let samples = format!("interview/answers/{name}/samples");
+        Path::new(ROOT).join(samples).exists()
+    });
+    assert!(names.len() >= 5, "{names:?}");
     for name in names {
         let mut sums = Vec::new();
         for kind in ["weak", "good", "excellent"] {
             let folder = format!("interview/answers/{name}/samples/{kind}");
-            let scores = file(&format!("{folder}/scores.yaml")).expect("scores");
+            let scores = file(&format!("{folder}/scores.yaml")).unwrap_or_else(|| panic!("no scores in {folder}"));
             let scores: serde_json::Value = serde_saphyr::from_str(&scores).expect("YAML");
             let scored = scores["rows"].as_array().expect("rows");
             let scored_rows: Vec<_> = scored.iter().filter_map(|row| row["row"].as_str()).collect();
             assert_eq!(scored_rows, rows, "{folder}");
             let work = scores["work"].as_str().expect("a patch");
-            let work = file(&format!("interview/answers/{name}/{work}")).expect("the patch");
-            assert!(work.contains("\n+++ b/"), "{folder}");
+            let patch = file(&format!("interview/answers/{name}/{work}")).expect("the patch");
+            ensure_applies(&name, &patch, work);
             let transcript = file(&format!("{folder}/transcript.md")).expect("a transcript");
-            assert!(transcript.lines().count() >= 5, "{folder}");
+            assert!(transcript.starts_with("Composed for calibration: "), "{folder}");
+            assert!(transcript.lines().count() >= 6, "{folder}");
+
             sums.push(scored.iter().filter_map(|row| row["score"].as_u64()).sum::<u64>());
+            let Some(report) = file(&format!("{folder}/report.txt")) else {
+                continue;
+            };
+            let outcomes = outcomes(&report);
+            if let Some(expected) = sentences(&name) {
+                let checks: Vec<&String> = outcomes.iter().map(|(check, _)| check).collect();
+                assert_eq!(checks, expected.iter().collect::<Vec<_>>(), "{folder}");
+            }
+            let passed = outcomes.iter().filter(|(_, passed)| *passed).count();
+            let total = outcomes.len();
+            assert!(
+                report.ends_with(&format!("\n{passed} of {total} checks passed\n")),
+                "{folder}: {report}"
+            );
+            // The rule of "Checks and hints" in interview/README.md. The checks of a text are steps.
+            let solution = scored[1]["score"].as_u64().expect("a score");
+            let allowed = match passed {
+                _ if sentences(&name).is_none() => 1..=4,
+                all if all == total => 3..=4,
+                most if most + 1 == total => 1..=3,
+                half if half * 2 >= total => 1..=2,
+                _ => 1..=1,
+            };
+            assert!(
+                allowed.contains(&solution),
+                "{folder}: {passed} of {total} checks, and the Solution has {solution}"
+            );
         }
         assert!(sums[0] < sums[1] && sums[1] < sums[2], "{name}: {sums:?}");
+    }
+}
+
+/// The acceptance criteria of a brief: the items of the list.
+fn criteria(brief: &str) -> Vec<String> {
+    let (_, rest) = brief.split_once("\n## Acceptance criteria\n").expect("criteria");
+    let mut criteria: Vec<String> = Vec::new();
+    for line in rest.split("\n## ").next().unwrap_or_default().lines() {
+        let number = format!("{}. ", criteria.len() + 1);
+        if line.starts_with("- ") || line.starts_with(&number) {
+            criteria.push(line.to_owned());
+        } else if let (true, Some(last)) = (line.starts_with("  "), criteria.last_mut()) {
+            *last += &format!(" {}", line.trim());
+        }
+    }
+    criteria
+}
+
+#[test]
+fn every_criterion_has_a_check_or_is_said_to_be_judged() {
+    if is_within_an_exercise() {
+        return;
+    }
+    for name in folders("interview/answers") {
+        let answers = format!("interview/answers/{name}");
+        let brief = file(&format!("interview/briefs/{name}/README.md")).expect("the brief");
+        let mapped = file(&format!("{answers}/criteria.toml")).unwrap_or_else(|| panic!("no criteria.toml of {name}"));
+        let mapped: toml::Table = toml::from_str(&mapped).expect("TOML");
+        let checks = sentences(&name).unwrap_or_else(|| {
+            // The checks of a text are not in a source: they are those of its graded sample.
+            let report = file(&format!("{answers}/samples/excellent/report.txt")).expect("a report");
+            outcomes(&report).into_iter().map(|(check, _)| check).collect()
+        });
+        let checks: BTreeSet<String> = checks.iter().map(|check| check.replace(' ', "_")).collect();
+        let mut used = BTreeSet::new();
+        let criteria = criteria(&brief);
+        assert_eq!(mapped.len(), criteria.len(), "{name}: the criteria in criteria.toml");
+        for (number, criterion) in (1..).zip(&criteria) {
+            let by = mapped.get(&format!("{number}")).and_then(|by| by.as_array());
+            let by = by.unwrap_or_else(|| panic!("{name}: criterion {number} has no list in criteria.toml"));
+            assert!(!by.is_empty(), "{name}: nothing checks criterion {number}");
+            for by in by.iter().map(|by| by.as_str().expect("a name")) {
+                match by {
+                    "interviewer" => assert!(
+                        criterion.contains("interviewer"),
+                        "{name}: criterion {number} does not say that the interviewer judges it"
+                    ),
+                    _ => assert!(checks.contains(by), "{name}: criterion {number} names no check: {by}"),
+                }
+                used.insert(by.to_owned());
+            }
+        }
+        let unused: Vec<&String> = checks.difference(&used).collect();
+        assert_eq!(unused, [""; 0], "{name}: checks of no criterion");
     }
 }
