@@ -13,7 +13,7 @@ use crate::tools::{process, terminal::Step};
 
 /// A program that is found on the PATH or, as root on Debian, installed.
 pub struct Package {
-    /// The program's names in the distributions, the preferred one first.
+    /// The program's names in the distributions, or its path; the preferred one first.
     names: &'static [&'static str],
     /// Debian's package.
     package: &'static str,
@@ -24,9 +24,16 @@ pub struct Package {
 /// The browser that the tests drive. Chrome first: it speaks the same protocol, and Ubuntu's
 /// `chromium` may be unable to start.
 pub const CHROMIUM: Package = Package {
-    names: &["google-chrome", "google-chrome-stable", "chromium", "chromium-browser"],
+    names: &[
+        "google-chrome",
+        "google-chrome-stable",
+        "chromium",
+        "chromium-browser",
+        // On macOS, never on the PATH.
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    ],
     package: "chromium",
-    hint: "Chromium is missing, which the browser tests need; Debian: sudo apt install chromium",
+    hint: "Chromium is missing, which the browser tests need; Debian: sudo apt install chromium, macOS: Google Chrome",
 };
 
 /// Counts the functions' instructions.
