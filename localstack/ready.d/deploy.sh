@@ -1,3 +1,4 @@
 #!/bin/sh
-# LocalStack's init hook, for its log: it runs whenever LocalStack is ready, and that is empty.
-echo "LocalStack is ready, without a stack: its free image keeps nothing. To deploy: make up AWS=localstack"
+# LocalStack's init hook. It runs whenever LocalStack has started, and LocalStack is empty then.
+cat /proc/sys/kernel/random/uuid > /starts/last
+echo "LocalStack has started, without a stack. It is deployed by the service localstack-deploy, or by: make up AWS=localstack"

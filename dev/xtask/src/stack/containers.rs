@@ -4,9 +4,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Result, bail, ensure};
+use ureq::Agent;
 
 use crate::{stack::settings::LocalAws, tools::process};
 
@@ -199,6 +201,17 @@ pub fn ensure_none() -> Result<()> {
     Ok(())
 }
 
+/// True if a LocalStack responds on this URL.
+pub fn localstack_responds(url: &str) -> bool {
+    let config = Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(2)))
+        .build();
+    Agent::from(config)
+        .get(format!("{url}/_localstack/health"))
+        .call()
+        .is_ok()
+}
+
 /// True if a container with these ports (`127.0.0.1:55432->5432/tcp, …`) is published on this port.
 fn publishes(ports: &str, port: u16) -> bool {
     ports.split(", ").any(|ports| {
@@ -248,9 +261,9 @@ mod tests {
             "{ports:?}"
         );
         let images = lines("image: ");
-        let is_pinned = |image: &&&str| image.contains("@sha256:") || ["task-api", "task-api-dev"].contains(*image);
-        assert_eq!(images.len(), 4, "{images:?}");
-        assert_eq!(images.iter().filter(is_pinned).count(), 4, "{images:?}");
+        let is_pinned = |image: &&str| image.contains("@sha256:") || ["task-api", "task-api-dev"].contains(image);
+        assert_eq!(images.len(), 5, "{images:?}");
+        assert!(images.iter().all(is_pinned), "{images:?}");
         // Docker's socket for LocalStack alone, the last service.
         let (others, localstack) = compose.split_once("\n  localstack:\n").expect("a service");
         assert!(!others.contains("docker.sock") && localstack.contains("docker.sock"));

@@ -198,6 +198,9 @@ fn sam_deploy(stack: &Stack, deployment: &Deployment, template: &Path, show: imp
 /// What to do if a deployment failed for a reason that is not in the template.
 fn start_afresh(stack: &Stack) -> &'static str {
     match stack.settings.aws {
+        LocalAws::LocalStack if stack.containers.is_none() => {
+            "To deploy to an empty LocalStack (Postgres keeps the tasks): docker compose restart localstack"
+        }
         LocalAws::LocalStack => {
             "To deploy to an empty LocalStack (Postgres keeps the tasks): make down AWS=localstack, \
              then make up AWS=localstack"

@@ -17,6 +17,7 @@ use crate::tools::{
 /// The emulator of one stack.
 pub struct Emulator {
     folder: PathBuf,
+    host: String,
     port: u16,
     daemon: Daemon,
 }
@@ -26,14 +27,20 @@ impl Emulator {
     pub fn new(folder: &Path, port: u16) -> Self {
         Self {
             folder: folder.to_owned(),
+            host: "127.0.0.1".to_owned(),
             port,
             daemon: Daemon::new(folder.join("emulator.pid")),
         }
     }
 
+    /// The same on another host, where it cannot be started or stopped.
+    pub fn on(self, host: String) -> Self {
+        Self { host, ..self }
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}:{}", self.host, self.port)
     }
 
     /// True if it is running and responds on its port: not the emulator of another stack.

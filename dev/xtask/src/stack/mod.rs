@@ -14,6 +14,7 @@ pub mod settings;
 pub mod start;
 
 use std::{
+    env,
     ffi::OsStr,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -62,10 +63,14 @@ impl Stack {
         let stack = StackSettings::load(root)?;
         match stack.aws {
             LocalAws::Ministack => Ok(Self::new(root, "local", stack, true)),
-            LocalAws::LocalStack => {
-                containers::ensure_docker("AWS=localstack")?;
-                Self::in_containers(root, stack)
-            }
+            LocalAws::LocalStack => match env::var("AWS_HOST") {
+                // In docker-compose.yml, which starts LocalStack and Postgres.
+                Ok(host) => Ok(Self::with_running_localstack(root, stack, host)),
+                Err(_) => {
+                    containers::ensure_docker("AWS=localstack")?;
+                    Self::in_containers(root, stack)
+                }
+            },
         }
     }
 
@@ -80,6 +85,15 @@ impl Stack {
         let stack = Self::local(settings)?;
         stack.print_summary();
         Ok(stack)
+    }
+
+    /// The stack of a LocalStack that is already running on another host.
+    fn with_running_localstack(root: &Path, settings: StackSettings, host: String) -> Self {
+        let stack = Self::new(root, "local", settings, true);
+        Self {
+            emulator: stack.emulator.on(host),
+            ..stack
+        }
     }
 
     /// The stack of the containers in docker-compose.yml.
@@ -242,9 +256,10 @@ impl Stack {
 
     /// True if its emulator, or LocalStack, is running.
     pub fn aws_is_running(&self) -> Result<bool> {
-        match &self.containers {
-            Some(containers) => containers.is_running(Service::LocalStack),
-            None => Ok(self.emulator.is_running()),
+        match (&self.containers, self.settings.aws) {
+            (Some(containers), _) => containers.is_running(Service::LocalStack),
+            (None, LocalAws::LocalStack) => Ok(containers::localstack_responds(&self.emulator.url())),
+            (None, LocalAws::Ministack) => Ok(self.emulator.is_running()),
         }
     }
 

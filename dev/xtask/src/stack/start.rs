@@ -1,6 +1,6 @@
 //! Starts a stack's Postgres and emulator, and deploys template.yaml and the functions' code.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -13,7 +13,7 @@ use crate::{
         functions::{self, Profile, Programs},
         migrations::migrate,
         parameters::{self, Local},
-        settings::Auth,
+        settings::{Auth, LocalAws},
     },
     tools::{parallel::side_by_side, process, python::Tool, terminal::Step},
 };
@@ -230,6 +230,11 @@ fn start_emulator(stack: &Stack) -> Result<()> {
             step.show(line)
         })?;
         step.done(&format!("LocalStack on {}", stack.emulator.url()));
+    } else if stack.settings.aws == LocalAws::LocalStack {
+        let url = stack.emulator.url();
+        process::wait_until(Duration::from_secs(60), || containers::localstack_responds(&url))
+            .with_context(|| format!("no LocalStack responds on {url}"))?;
+        step.done(&format!("LocalStack on {url}"));
     } else if stack.emulator.is_running() {
         step.done(&format!("already running on {}", stack.emulator.url()));
     } else {
