@@ -19,7 +19,9 @@ use crate::{
     stack::{
         Stack,
         containers::{self, Containers},
-        settings::Settings,
+        deploy::{self, STACK_NAME},
+        functions::Programs,
+        settings::{Auth, Settings},
         start,
     },
     tools::{
@@ -119,7 +121,7 @@ fn localstack(stack: &Stack, settings: &Settings) -> Result<Totals> {
     let tests = suite::build(&stack.root, &["--test", "deployed"], &stack.log("tests-build"))?;
     stack.tools.install(&[Tool::Contract])?;
     let chromium = CHROMIUM.find_or_install(&stack.log("packages"))?;
-    let (deployed, _) = start::start_and_deploy(stack, settings.profile)?;
+    let (deployed, programs) = start::start_and_deploy(stack, settings.profile)?;
     let mut totals = TestProgram::find(&tests, "deployed")?.run(&stack.log("deployed"), |command| {
         set_deployed(command, stack, &deployed);
         command.env("CHROMIUM", &chromium);
@@ -130,7 +132,43 @@ fn localstack(stack: &Stack, settings: &Settings) -> Result<Totals> {
     })?;
     openapi::contract_test(stack, &deployed.api_url, Depth::Short)?;
     totals += Totals::one_passed();
+    deploy_again(stack, &deployed.api_url, programs)?;
+    totals += Totals::one_passed();
     Ok(totals)
+}
+
+/// Deploys changed code, then a changed parameter, which LocalStack itself cannot update.
+fn deploy_again(stack: &Stack, api_url: &str, mut programs: Programs) -> Result<()> {
+    let step = Step::start("localstack", "deploying changed code");
+    let mut deployment = start::local_deployment(stack, STACK_NAME, &stack.database_url()?, Auth::Open)?;
+    let health = programs["health"].clone();
+    let root = programs.insert("api-info".to_owned(), health).context("a function")?;
+    let (swapped, _) = deploy::code(stack, &deployment, &programs)?;
+    ensure!(swapped == ["api-info"], "{swapped:?} swapped");
+    let served = get(&format!("{api_url}/")).map(|document| document["endpoints"].is_object());
+    ensure!(!served.unwrap_or_default(), "the previous code still serves");
+    step.done("changed code serves");
+
+    programs.insert("api-info".to_owned(), root);
+    for parameter in &mut deployment.parameters {
+        if parameter.starts_with("LogLevel=") {
+            "LogLevel=debug".clone_into(parameter);
+        }
+    }
+    ensure!(
+        deploy::template(stack, &deployment)?,
+        "a changed parameter was not deployed"
+    );
+    deploy::code(stack, &deployment, &programs)?;
+    let step = Step::start("localstack", "requests after a changed parameter");
+    let api_url = start::deployed(stack)?.api_url;
+    ensure!(
+        get(&format!("{api_url}/"))?["endpoints"].is_object(),
+        "the code was not restored"
+    );
+    task_is_processed(&api_url)?;
+    step.done("a changed parameter is deployed, and a task is processed");
+    Ok(())
 }
 
 fn agent() -> Agent {
