@@ -316,7 +316,7 @@ async fn dashboard_exports_filtered_tasks_as_csv() {
     browser.wait_for(30, &format!("{TITLES}.length === 5")).await;
 
     browser.click("#export").await;
-    let csv = downloaded(&folder, 1).await;
+    let csv = downloaded(&folder).await;
     browser
         .wait_for(
             30,
@@ -359,7 +359,7 @@ async fn dashboard_exports_filtered_tasks_as_csv() {
         .wait_for(30, &format!("{TITLES}[0] === {}", json!(format!("{many} 1000"))))
         .await;
     browser.click("#export").await;
-    let csv = downloaded(&folder, 2).await;
+    let csv = downloaded(&folder).await;
     assert_eq!(csv.matches(&many).count(), 1000);
     browser
         .wait_for(
@@ -371,20 +371,15 @@ async fn dashboard_exports_filtered_tasks_as_csv() {
     assert_eq!(browser.errors().await, NO_ERRORS);
 }
 
-/// The newest of this many complete downloads.
-async fn downloaded(folder: &Path, count: usize) -> String {
-    eventually(30, "the download is complete", async || {
-        let files = fs::read_dir(folder)
-            .expect("the folder")
-            .map(|file| file.expect("a file").path());
-        let mut files: Vec<_> = files
-            .filter(|path| path.extension().is_some_and(|end| end == "csv"))
-            .collect();
-        files.sort_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
-        let newest = files.pop().filter(|_| files.len() + 1 == count)?;
-        fs::read_to_string(newest).ok().filter(|text| text.ends_with("\r\n"))
-    })
-    .await
+/// The complete download, which is removed: Chromium would overwrite it with the next one.
+async fn downloaded(folder: &Path) -> String {
+    let file = folder.join("tasks.csv");
+    let text = eventually(30, "the download is complete", async || {
+        fs::read_to_string(&file).ok().filter(|text| text.ends_with("\r\n"))
+    });
+    let text = text.await;
+    fs::remove_file(file).expect("removed");
+    text
 }
 
 #[tokio::test]
