@@ -150,6 +150,8 @@ async fn dashboard_address_keeps_filter_page_and_task() {
     browser.open(&url).await;
     browser.click("[data-status='completed']").await;
     browser.type_into("#search", &word).await;
+    // The tasks may be the only ones, and so on the page before the search as well.
+    browser.wait_for(30, "location.search.includes('&q=')").await;
     browser.wait_for(30, &first).await;
     browser.click("#pages [data-rel='next']").await;
     browser.wait_for(30, &second).await;

@@ -82,7 +82,7 @@ struct Run {
     /// How often each task was completed.
     completed: RefCell<HashMap<i64, u32>>,
     /// Messages that the reconciler has sent.
-    sent_again: Cell<usize>,
+    resent: Cell<usize>,
 }
 
 /// Runs the scenario, prints what it took, and fails if a task was lost or completed twice.
@@ -124,7 +124,7 @@ pub async fn run() -> Result<()> {
         created: Cell::new(0),
         attempts: Cell::new(0),
         completed: RefCell::default(),
-        sent_again: Cell::new(0),
+        resent: Cell::new(0),
     });
     println!("{}: {rate} tasks a second for {minutes} minutes", run.scenario);
     let before = cpu::with_children(postgres)?;
@@ -357,7 +357,7 @@ impl Run {
             next += Duration::from_secs(60);
             let time = Duration::from_secs(30);
             let report = sweep(&database, &queue, &metrics, &settings, &progress, time, None).await?;
-            self.sent_again.set(self.sent_again.get() + report.sent);
+            self.resent.set(self.resent.get() + report.sent);
         }
         Ok(())
     }
@@ -371,7 +371,7 @@ impl Run {
             self.completed.borrow().len(),
             took.saturating_sub(self.duration).as_secs(),
             self.attempts.get(),
-            self.sent_again.get(),
+            self.resent.get(),
             cpu.as_secs_f64() * 1e6 / tasks as f64
         );
         let fifths: Vec<(i32, f64, f64)> = sqlx::query_as(

@@ -321,7 +321,6 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     )
     .await;
     refused(&processor, delete(id)).await;
-    refused(&processor, cancel(id)).await;
     refused(&processor, SETTLED).await;
     refused(&processor, MarkEnqueued(id)).await;
     for sql in [
