@@ -139,10 +139,11 @@ async fn dashboard_address_keeps_filter_page_and_task() {
     };
     let (first, second) = (page(6..=25), page(1..=5));
     let opened = format!(
-        "document.querySelector('#detail-title').textContent === {} && document.querySelector('#detail').open",
+        "document.querySelector('#detail-title')?.textContent === {} && document.querySelector('#detail').open",
         json!(titles[2])
     );
-    let closed = "!document.querySelector('#detail').open";
+    // A page that is not loaded yet has neither.
+    let closed = "document.querySelector('#detail')?.open === false";
 
     let mut browser = Browser::start().await;
     browser.set_viewport(1280, 900, false).await;
@@ -182,14 +183,14 @@ async fn dashboard_address_keeps_filter_page_and_task() {
     browser.wait_for(30, &first).await;
     browser.eval("history.back()").await;
     browser
-        .wait_for(30, "document.querySelector('#search').value === ''")
+        .wait_for(30, "document.querySelector('#search')?.value === ''")
         .await;
     assert_eq!(browser.eval("location.search").await, "?status=completed");
     browser.eval("history.back()").await;
     browser
         .wait_for(
             30,
-            "document.querySelector('[aria-pressed=true]').dataset.status === ''",
+            "document.querySelector('[aria-pressed=true]')?.dataset.status === ''",
         )
         .await;
     browser.eval("history.go(4)").await;
