@@ -64,7 +64,7 @@ impl<'a> Copy<'a> {
                 Ok(text) if is_ours => {
                     let text = names.replace(&text);
                     renamed.extend([match path.as_str() {
-                        "openapi.json" => (path, with_sorted_components(&text).into_bytes()),
+                        "openapi.json" => (path, with_sorted_members(&text).into_bytes()),
                         query if query.starts_with(".sqlx/") => described_query(&text)?,
                         _ => (names.replace(&path), text.into_bytes()),
                     }]);
@@ -130,41 +130,57 @@ fn described_query(text: &str) -> Result<(String, Vec<u8>)> {
     Ok((format!(".sqlx/query-{new}.json"), text.replace(old, &new).into_bytes()))
 }
 
-/// The members of openapi.json's `components` in the order of their names, as `make openapi` writes
-/// them. As text: a JSON library would not keep its escapes.
-fn with_sorted_components(document: &str) -> String {
-    const MEMBER: &str = "      \"";
-    let mut sorted = String::with_capacity(document.len());
-    let (mut is_in_components, mut members) = (false, Vec::<String>::new());
-    for line in document.lines() {
-        match line {
-            "  \"components\": {" => is_in_components = true,
-            "  }" | "  }," => is_in_components = false,
-            _ => {}
-        }
-        if is_in_components && line.starts_with(MEMBER) {
-            members.push(String::new());
-        }
-        let is_end = line.trim_end_matches(',') == "    }";
-        match members.last_mut() {
-            Some(member) if !is_end => {
-                // The comma behind the last line of a member depends on its place.
-                let line = if line.trim_end_matches(',') == "      }" {
-                    "      }"
-                } else {
-                    line
-                };
-                member.push_str(&format!("{line}\n"));
-            }
-            _ => {
-                members.sort();
-                let all = std::mem::take(&mut members).concat();
-                sorted.push_str(&all.replace("\n      }\n      \"", "\n      },\n      \""));
-                sorted.push_str(&format!("{line}\n"));
-            }
+/// openapi.json with the members in the order of their names where `make openapi` sorts them: in
+/// `paths`, in the parts of `components`, and in examples. As text: a JSON library would not keep its
+/// escapes.
+fn with_sorted_members(document: &str) -> String {
+    let lines: Vec<&str> = document.lines().collect();
+    let mut sorted = sort_members(&lines, &mut Vec::new()).join("\n");
+    sorted.push('\n');
+    sorted
+}
+
+/// The lines of a JSON object or array, with its first and last one. The place is that of the names
+/// that lead to it.
+fn sort_members<'a>(lines: &[&'a str], place: &mut Vec<&'a str>) -> Vec<String> {
+    let [first, content @ .., last] = lines else {
+        return lines.iter().map(|line| (*line).to_owned()).collect();
+    };
+    let indent = first.len() - first.trim_start().len() + 2;
+    let is_begin =
+        |line: &&str| line.len() - line.trim_start().len() == indent && !line.trim_start().starts_with(['}', ']']);
+    let mut begins: Vec<usize> = (0..content.len()).filter(|line| is_begin(&content[*line])).collect();
+    begins.push(content.len());
+    let mut members: Vec<(&str, Vec<String>)> = begins
+        .windows(2)
+        .map(|member| {
+            let name = content[member[0]].trim_start().split("\": ").next().unwrap_or_default();
+            place.push(name);
+            let lines = sort_members(&content[member[0]..member[1]], place);
+            place.pop();
+            (name, lines)
+        })
+        .collect();
+    let is_sorted = match place[..] {
+        ["\"paths"] | ["\"components", _] => true,
+        _ => place.contains(&"\"example"),
+    };
+    if is_sorted && last.trim_start().starts_with('}') {
+        members.sort_by_key(|(name, _)| *name);
+    }
+    // A comma depends on the place.
+    let count = members.len();
+    for (number, (_, lines)) in members.iter_mut().enumerate() {
+        if let Some(line) = lines.last_mut() {
+            let comma = if number + 1 < count { "," } else { "" };
+            *line = format!("{}{comma}", line.strip_suffix(',').unwrap_or(line));
         }
     }
-    sorted
+    let content = members.into_iter().flat_map(|(_, lines)| lines);
+    std::iter::once((*first).to_owned())
+        .chain(content)
+        .chain([(*last).to_owned()])
+        .collect()
 }
 
 /// Where code uses a word outside of comments: path and line.
@@ -316,12 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn components_are_sorted_by_name() {
+    fn members_of_document_are_sorted_by_name() {
         let document = String::from_utf8(project().remove("openapi.json").expect("the document")).expect("text");
-        assert_eq!(with_sorted_components(&document), document);
+        assert_eq!(with_sorted_members(&document), document);
         // "Task" comes late, "Invoice" early.
         let renamed = invoices().replace(&document);
-        let sorted = with_sorted_components(&renamed);
+        let sorted = with_sorted_members(&renamed);
         assert_ne!(sorted, renamed);
         let parse = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
         assert_eq!(parse(&sorted), parse(&renamed));

@@ -38,7 +38,7 @@ enum Command {
         #[arg(long, env = "DIR")]
         dir: Option<PathBuf>,
     },
-    /// Prove that a copy works, unless nothing has changed (part of `make verify`)
+    /// Prove that a copy works, unless nothing has changed
     #[command(hide = true)]
     Prove,
 }

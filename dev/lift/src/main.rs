@@ -1,4 +1,4 @@
-//! `make lift`, and its proof in `make verify`.
+//! `make lift`, and its proof.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The proof in `make verify`: `make check` and `make up` succeed in a copy, and it does its work.
+//! The proof: `make check` and `make up` succeed in a copy, and it does its work.
 
 use std::{
     fs,
@@ -45,10 +45,10 @@ pub fn run(settings: &Settings) -> Result<()> {
         return Ok(());
     }
     prove(root)?;
-    let comment = "# The git tree of which `make verify` last proved that a copy of it works.";
+    let comment = "# The git tree of which was last proved that a copy of it works.";
     fs::write(root.join(PROVED), format!("{comment}\n{now}\n"))?;
     terminal::say(&format!(
-        "  • proved     commit {PROVED}, so that the next make verify skips this proof"
+        "  • proved     commit {PROVED}, so that the next proof is skipped while nothing changes"
     ));
     Ok(())
 }
