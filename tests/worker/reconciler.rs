@@ -13,7 +13,8 @@ use task_metrics::Metrics;
 use task_reconciler::{Progress, Settings, SweepReport};
 
 use crate::support::{
-    App, MetricLines, TestQueue, client_config, database, execute, refusing_queue, row, settings, sqs_stub,
+    App, MetricLines, TestQueue, client_config, database, database_that_is_down, execute, refusing_queue, row,
+    settings, sqs_stub,
 };
 
 /// The time of an invocation.
@@ -276,6 +277,10 @@ async fn sweep_examines_limited_number_of_waiting_tasks(pool: PgPool) {
         let swept = task_reconciler::sweep(&database, &queue, &metrics, settings, &progress, TIME, None).await;
         sent.push(swept.expect("swept").sent);
         insert(&pool, "updated_at", "now() - interval '1 h'").await;
+        // One that fails does not begin anew.
+        let down = database_that_is_down();
+        let failed = task_reconciler::sweep(&down, &queue, &metrics, settings, &progress, TIME, None).await;
+        assert!(failed.is_err(), "{failed:?}");
     }
     // Each sweep examines what is new, and 25,000 from either end; the second and third continue
     // where the one before stopped.

@@ -115,6 +115,7 @@ impl From<SweepError> for Diagnostic {
 pub struct Progress(Mutex<Option<Unexamined>>);
 
 /// The open tasks that a sweep did not examine.
+#[derive(Clone)]
 struct Unexamined {
     rest: Range,
     /// The place after which all tasks are newer than the sweep.
@@ -122,12 +123,12 @@ struct Unexamined {
 }
 
 impl Progress {
-    fn take(&self) -> Option<Unexamined> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn get(&self) -> Option<Unexamined> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, unexamined: Unexamined) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(unexamined);
+    fn set(&self, unexamined: Option<Unexamined>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = unexamined;
     }
 }
 
@@ -242,7 +243,7 @@ async fn send_missing(
         newest_first: true,
     };
     let mut range = Range::all();
-    let earlier = progress.take();
+    let earlier = progress.get();
     if let Some(earlier) = &earlier {
         range.after = earlier.newest.clone();
     }
@@ -258,7 +259,9 @@ async fn send_missing(
         }
         newest = newest.or(Some(earlier.newest));
     }
-    if !is_finished {
+    if is_finished {
+        progress.set(None);
+    } else {
         let count = CountDue {
             due: walk.due,
             range: &range,
@@ -266,9 +269,7 @@ async fn send_missing(
             limit: MAX_COUNTED,
         };
         report.left += database.run(&count).await? as usize;
-        if let Some(newest) = newest {
-            progress.set(Unexamined { rest: range, newest });
-        }
+        progress.set(newest.map(|newest| Unexamined { rest: range, newest }));
     }
     Ok(())
 }
