@@ -1,14 +1,15 @@
 //! The environment of the benchmark: database, queue and functions.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::Client;
 use harness::{AMPLE_TIME, LambdaHost};
-use migrator::{MIGRATIONS, ROLES};
 use queue::TaskQueue;
 use shared::store::Database;
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+
+use crate::environment;
 
 pub struct Fixture {
     /// How to connect to the benchmark's own database.
@@ -31,23 +32,12 @@ pub struct Fixture {
     pub stack: PgConnectOptions,
 }
 
-/// A variable that `make bench` sets.
-fn variable(name: &str) -> Result<String> {
-    env::var(name).with_context(|| format!("{name} is not set: run `make bench`"))
-}
-
 impl Fixture {
     /// Creates the database and the queue.
     pub async fn from_env() -> Result<Self> {
+        let variable = |name: &str| environment::variable("bench", name);
         let stack: PgConnectOptions = variable("DATABASE_URL")?.parse()?;
-        let options = stack.clone().database("bench");
-        let url = options.to_url_lossy();
-        // An interrupted run may have left one.
-        Postgres::drop_database(url.as_str()).await?;
-        Postgres::create_database(url.as_str()).await?;
-        let mut connection = PgConnection::connect_with(&options).await?;
-        MIGRATIONS.run(&mut connection).await?;
-        sqlx::raw_sql(ROLES).execute(&mut connection).await?;
+        let (options, mut connection) = environment::create_database(&stack, "bench").await?;
         // Not empty: a statement that Postgres plans while the table is empty is planned as a
         // sequential scan.
         sqlx::query(
@@ -60,6 +50,7 @@ impl Fixture {
         let sqs = Client::from_conf(queue::client_config()?.build());
         let created = sqs.create_queue().queue_name("bench").send().await?;
         let queue_url = created.queue_url.context("a queue has a URL")?;
+        let url = options.to_url_lossy();
         let variables = [
             ("AUTH", "closed"),
             ("AWS_ENDPOINT_URL", &variable("AWS_ENDPOINT_URL")?),
@@ -96,9 +87,7 @@ impl Fixture {
     /// Deletes the queue and the database.
     pub async fn delete(self) -> Result<()> {
         self.sqs.delete_queue().queue_url(self.queue_url).send().await?;
-        self.connection.close().await?;
         drop(self.database);
-        Postgres::force_drop_database(self.options.to_url_lossy().as_str()).await?;
-        Ok(())
+        environment::delete_database(&self.options, self.connection).await
     }
 }

@@ -5,7 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    env, fmt,
+    fmt,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
@@ -17,7 +17,6 @@ use aws_sdk_sqs::{
     types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName},
 };
 use harness::events;
-use migrator::{MIGRATIONS, ROLES};
 use queue::TaskQueue;
 use serde_json::{Value, json};
 use shared::{
@@ -27,7 +26,7 @@ use shared::{
         tasks::{Insert, MarkEnqueued},
     },
 };
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use support::settings;
 use task_metrics::Metrics;
 use task_processor::{TaskError, perform, process};
@@ -37,7 +36,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use crate::cpu;
+use crate::{cpu, environment};
 
 const NAME: &str = "load";
 
@@ -87,7 +86,7 @@ struct Run {
 
 /// Runs the scenario, prints what it took, and fails if a task was lost or completed twice.
 pub async fn run() -> Result<()> {
-    let variable = |name: &str| env::var(name).with_context(|| format!("{name} is not set: run `make load`"));
+    let variable = |name| environment::variable("load", name);
     let scenario = match variable("SCENARIO")?.as_str() {
         "retry-storm" => Scenario::RetryStorm,
         "slow-consumer" => Scenario::SlowConsumer,
@@ -99,17 +98,8 @@ pub async fn run() -> Result<()> {
     ensure!(minutes >= 1.0 && rate >= 20, "at least MINUTES=1 and RATE=20");
 
     let server: PgConnectOptions = variable("DATABASE_URL")?.parse()?;
-    let options = server.database(NAME);
-    let url = options.to_url_lossy();
-    Postgres::force_drop_database(url.as_str()).await?;
-    Postgres::create_database(url.as_str()).await?;
-    let mut connection = PgConnection::connect_with(&options).await?;
-    MIGRATIONS.run(&mut connection).await?;
-    sqlx::raw_sql(ROLES).execute(&mut connection).await?;
-    let backend = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut connection)
-        .await?;
-    let postgres = cpu::parent(backend)?;
+    let (options, mut connection) = environment::create_database(&server, NAME).await?;
+    let postgres = cpu::parent(environment::backend(&mut connection).await?)?;
     let sqs = Client::from_conf(queue::client_config()?.build());
     let (queue_url, dead_letters_url) = queues(&sqs).await?;
 
@@ -139,8 +129,7 @@ pub async fn run() -> Result<()> {
     for url in [&run.queue_url, &dead_letters_url] {
         run.sqs.delete_queue().queue_url(url).send().await?;
     }
-    connection.close().await?;
-    Postgres::force_drop_database(url.as_str()).await?;
+    environment::delete_database(&options, connection).await?;
     ensure!(dead == 0, "{dead} messages are in the dead-letter queue");
     run.check()
 }

@@ -3,6 +3,7 @@
 //! describes the methods and receives the tables.
 
 mod cpu;
+mod environment;
 mod fixture;
 mod journey;
 mod load;

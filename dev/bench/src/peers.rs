@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{cpu, processes::new_task, report};
+use crate::{cpu, environment, processes::new_task, report};
 
 /// A worker's samples: the first step is warm-up, the last one shows growth.
 const STEPS: usize = 5;
@@ -98,17 +98,9 @@ impl Server {
         let url = variable("DATABASE_URL")?;
         let (server, _) = url.rsplit_once('/').context("DATABASE_URL has no database")?;
         let mut connection = PgConnection::connect(&format!("{server}/postgres")).await?;
-        let backend: i32 = sqlx::query_scalar("select pg_backend_pid()")
-            .fetch_one(&mut connection)
-            .await?;
+        let backend = environment::backend(&mut connection).await?;
         let pid = cpu::parent(backend).context("Postgres must run on this machine: unset DATABASE_URL")?;
-        // So that neither a checkpoint nor autovacuum falls into one of the measurements.
-        for setting in ["autovacuum = off", "checkpoint_timeout = '1h'", "max_wal_size = '16GB'"] {
-            sqlx::query(&format!("alter system set {setting}"))
-                .execute(&mut connection)
-                .await?;
-        }
-        sqlx::query("select pg_reload_conf()").execute(&mut connection).await?;
+        environment::postpone_maintenance(&mut connection, "16GB").await?;
         let url = format!("{server}/{NAME}");
         Ok(Self { url, connection, pid })
     }
@@ -138,9 +130,8 @@ impl Server {
     }
 }
 
-/// A variable that `make bench-peers` sets.
 fn variable(name: &str) -> Result<String> {
-    env::var(name).with_context(|| format!("{name} is not set: run `make bench-peers`"))
+    environment::variable("bench-peers", name)
 }
 
 fn number(name: &str) -> Result<usize> {

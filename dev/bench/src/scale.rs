@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     fmt::Write,
     path::Path,
     time::{Duration, Instant},
@@ -11,7 +10,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use harness::{Bytes, HttpResponse, Request, serve_after};
-use migrator::{MIGRATIONS, ROLES};
 use queue::TaskQueue;
 use serde_json::{Value, json};
 use shared::{
@@ -25,12 +23,12 @@ use shared::{
         tasks::{Delete, Find, Insert, List, MarkEnqueued, Reset, Total, Update, WALK},
     },
 };
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, migrate::MigrateDatabase, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use task_metrics::Metrics;
 use task_reconciler::{Progress, Settings, sweep};
 
 use crate::{
-    cpu,
+    cpu, environment,
     report::{self, in_units},
 };
 
@@ -98,7 +96,7 @@ struct Line {
 
 /// Measures, prints the tables and writes them to docs/performance.md.
 pub async fn run() -> Result<()> {
-    let variable = |name: &str| env::var(name).with_context(|| format!("{name} is not set: run `make scale`"));
+    let variable = |name| environment::variable("scale", name);
     let millions: f64 = variable("MILLIONS")?.parse().context("MILLIONS is a number")?;
     let many = (millions * 1e6) as i64;
     ensure!(many >= 1_000_000, "MILLIONS={millions}: at least one million");
@@ -205,23 +203,10 @@ struct Tasks {
 impl Tasks {
     /// The settings of the connection are those of `SESSION`, but for the timeouts.
     async fn new(server: &PgConnectOptions) -> Result<Self> {
-        let options = server.clone().database("scale");
-        let url = options.to_url_lossy();
-        // An interrupted run may have left one.
-        Postgres::force_drop_database(url.as_str()).await?;
-        Postgres::create_database(url.as_str()).await?;
-        let mut connection = PgConnection::connect_with(&options).await?;
-        MIGRATIONS.run(&mut connection).await?;
-        sqlx::raw_sql(ROLES).execute(&mut connection).await?;
-        // Statistics become old only if nothing refreshes them.
-        for setting in ["autovacuum = off", "checkpoint_timeout = '1h'", "max_wal_size = '4GB'"] {
-            let set = format!("alter system set {setting}");
-            sqlx::query(&set).execute(&mut connection).await?;
-        }
-        sqlx::query("select pg_reload_conf()").execute(&mut connection).await?;
-        let backend = sqlx::query_scalar("select pg_backend_pid()")
-            .fetch_one(&mut connection)
-            .await?;
+        let (options, mut connection) = environment::create_database(server, "scale").await?;
+        // Statistics become old only if autovacuum does not refresh them.
+        environment::postpone_maintenance(&mut connection, "4GB").await?;
+        let backend = environment::backend(&mut connection).await?;
         cpu::exact(backend).context("Postgres must run on this machine, which is Linux: unset DATABASE_URL")?;
         let mut tasks = Self {
             options,
@@ -388,7 +373,7 @@ impl Tasks {
         for (who, access) in [
             ("", Access::All),
             (", own tasks", Access::Own("user 2")),
-            (", without tasks", Access::Own("nobody")),
+            (", without tasks", Access::Own("stranger")),
         ] {
             for status in [
                 None,
@@ -418,7 +403,7 @@ impl Tasks {
                     };
                     // With few tasks there are fewer than are examined at most.
                     let is_walk = match access {
-                        Access::Own("nobody") => false,
+                        Access::Own("stranger") => false,
                         Access::Own(_) => page.filter.status.is_some(),
                         Access::All => page.filter.status == Some(Status::Processing),
                     };
@@ -754,9 +739,7 @@ impl Tasks {
     }
 
     async fn delete(self) -> Result<()> {
-        self.connection.close().await?;
-        Postgres::force_drop_database(self.options.to_url_lossy().as_str()).await?;
-        Ok(())
+        environment::delete_database(&self.options, self.connection).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use aws_lambda_events::sqs::SqsEvent;
 use harness::events;
 use migrator::MIGRATIONS;
@@ -16,9 +16,11 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use support::settings;
 use task_processor::process;
 
+use crate::environment;
+
 /// Runs `fill TASKS` or `work TASKS BATCH STEP`.
 pub async fn run(arguments: &[String]) -> Result<()> {
-    let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set: run `make bench-peers`")?;
+    let url = environment::variable("bench-peers", "DATABASE_URL")?;
     let options: PgConnectOptions = url.parse()?;
     let mut connection = PgConnection::connect_with(&options).await?;
     let numbers: Result<Vec<usize>, _> = arguments[1..].iter().map(|number| number.parse()).collect();

@@ -42,9 +42,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         let (deployed, _) = start::start_and_deploy(stack, Profile::Release)?;
         let references = build_references(stack)?;
         let program = build(stack, &[])?;
-        let mut bench = Command::new(program);
-        bench.current_dir(&stack.root);
-        deploy::into_emulator(&mut bench, stack);
+        let mut bench = command(&program, stack);
         bench
             .env("API_URL", &deployed.api_url)
             .env("DATABASE_URL", &deployed.database_url)
@@ -60,12 +58,7 @@ pub fn run(settings: &Settings) -> Result<()> {
 /// Measures other task processors and the API in Python beside ours, on a Postgres with the
 /// durability of production.
 pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
-    ensure!(
-        settings.database_url.is_none(),
-        "make bench-peers measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
-         make bench-peers DATABASE_URL="
-    );
-    with_durable_stack(settings, PEERS, |stack| {
+    with_own_postgres(settings, "bench-peers", PEERS, |stack| {
         let node_peers = install_peers(&stack.tools, &stack.root)?;
         let database_url = start::postgres_and_aws(stack)?;
         // By this machine's linker: with the benchmark's dependencies, which are compiled anyway.
@@ -76,10 +69,9 @@ pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
             fs::create_dir_all(functions.join(name))?;
             fs::copy(program.with_file_name(name), functions.join(name).join("bootstrap"))?;
         }
-        let mut bench = Command::new(program);
-        bench.arg("peers").current_dir(&stack.root);
-        deploy::into_emulator(&mut bench, stack);
+        let mut bench = command(&program, stack);
         bench
+            .arg("peers")
             .env("DATABASE_URL", database_url)
             .env("FUNCTIONS", functions)
             .env("NODE", stack.tools.bin(Tool::Node).join("node"))
@@ -94,65 +86,73 @@ pub fn run_peers(settings: &Settings, tasks: u32, waiting: u32) -> Result<()> {
             );
         }
         eprintln!("  … measuring for ten minutes; keep the machine idle");
-        let status = bench.status().context("cannot start the benchmark")?;
-        ensure!(
-            status.success(),
-            "the benchmark failed ({status}): see above; Postgres's log: {}",
-            stack.log("postgres").display()
-        );
-        Ok(())
+        measure(&mut bench, stack)
     })
 }
 
 /// Measures with this many millions of tasks, on a Postgres with the durability of production.
 pub fn run_scale(settings: &Settings, millions: f64, unsent: u32) -> Result<()> {
-    ensure!(
-        settings.database_url.is_none(),
-        "make scale measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
-         make scale DATABASE_URL="
-    );
-    with_durable_stack(settings, SCALE, |stack| {
+    with_own_postgres(settings, "scale", SCALE, |stack| {
         let database_url = start::start_postgres(stack)?;
-        let program = build(stack, &[])?;
-        let mut bench = Command::new(program);
-        bench.arg("scale").current_dir(&stack.root);
-        deploy::into_emulator(&mut bench, stack);
+        let mut bench = command(&build(stack, &[])?, stack);
         bench
+            .arg("scale")
             .env("DATABASE_URL", database_url)
             .env("MILLIONS", millions.to_string())
             .env("UNSENT", unsent.to_string());
         eprintln!("  … filling takes a minute for each million");
-        let status = bench.status().context("cannot start the benchmark")?;
-        ensure!(
-            status.success(),
-            "the benchmark failed ({status}): see above; Postgres's log: {}",
-            stack.log("postgres").display()
-        );
-        Ok(())
+        measure(&mut bench, stack)
     })
 }
 
 /// Puts load on the functions' code, on a Postgres with the durability of production.
 pub fn run_load(settings: &Settings, scenario: &str, minutes: f64, rate: u32) -> Result<()> {
-    ensure!(
-        settings.database_url.is_none(),
-        "make load measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
-         make load DATABASE_URL="
-    );
-    with_durable_stack(settings, LOAD, |stack| {
+    with_own_postgres(settings, "load", LOAD, |stack| {
         let database_url = start::postgres_and_aws(stack)?;
-        let program = build(stack, &[])?;
-        let mut load = Command::new(program);
-        load.arg("load").current_dir(&stack.root);
-        deploy::into_emulator(&mut load, stack);
-        load.env("DATABASE_URL", database_url)
+        let mut bench = command(&build(stack, &[])?, stack);
+        bench
+            .arg("load")
+            .env("DATABASE_URL", database_url)
             .env("SCENARIO", scenario)
             .env("MINUTES", minutes.to_string())
             .env("RATE", rate.to_string());
-        let status = load.status().context("cannot start the load")?;
-        ensure!(status.success(), "the scenario failed ({status}): see above");
-        Ok(())
+        measure(&mut bench, stack)
     })
+}
+
+/// Runs a measurement on a separate stack with a Postgres of its own, which has the durability of
+/// production.
+fn with_own_postgres(
+    settings: &Settings,
+    target: &str,
+    name: &str,
+    run: impl FnOnce(&Stack) -> Result<()>,
+) -> Result<()> {
+    ensure!(
+        settings.database_url.is_none(),
+        "make {target} measures the CPU of a Postgres on this machine, which it starts; unset DATABASE_URL: \
+         make {target} DATABASE_URL="
+    );
+    with_durable_stack(settings, name, run)
+}
+
+/// The benchmark's command, with the stack's emulator as AWS.
+fn command(program: &Path, stack: &Stack) -> Command {
+    let mut bench = Command::new(program);
+    bench.current_dir(&stack.root);
+    deploy::into_emulator(&mut bench, stack);
+    bench
+}
+
+/// Measures with the stack's own Postgres.
+fn measure(bench: &mut Command, stack: &Stack) -> Result<()> {
+    let status = bench.status().context("cannot start the benchmark")?;
+    ensure!(
+        status.success(),
+        "the benchmark failed ({status}): see above; Postgres's log: {}",
+        stack.log("postgres").display()
+    );
+    Ok(())
 }
 
 /// Installs what `make bench-peers` measures beside ours, from the lock files in dev/bench/peers;
