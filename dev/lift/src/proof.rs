@@ -5,18 +5,15 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
 use xtask::{
     stack::settings::Settings,
     tools::{
         files,
         git::Git,
-        process,
+        http, process,
         terminal::{self, Step},
     },
 };
@@ -91,27 +88,7 @@ impl Proof {
         let step = Step::start("lift", "POST /invoices");
         let api = self.make(&["url"])?;
         let api = api.lines().last().unwrap_or_default();
-        let created = ureq::post(format!("{api}/invoices"))
-            .header("content-type", "application/json")
-            .send(json!({"title": "First"}).to_string())?
-            .body_mut()
-            .read_to_string()?;
-        let id = serde_json::from_str::<Value>(&created)?["id"].clone();
-        let started = Instant::now();
-        loop {
-            let read = ureq::get(format!("{api}/invoices/{id}"))
-                .call()?
-                .body_mut()
-                .read_to_string()?;
-            if serde_json::from_str::<Value>(&read)?["status"] == "completed" {
-                break;
-            }
-            ensure!(
-                started.elapsed() < Duration::from_secs(60),
-                "invoice {id} is not completed: {read}"
-            );
-            thread::sleep(Duration::from_millis(200));
-        }
+        http::task_is_processed(&format!("{api}/invoices"))?;
         step.done("make check and make up succeed in a copy with invoices, and it completes one");
         Ok(())
     }

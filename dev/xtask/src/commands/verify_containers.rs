@@ -1,14 +1,9 @@
 //! `make verify-containers`: everything that needs Docker, under a project name of its own, so that
 //! the volumes of `docker compose up` are not touched.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
-use ureq::Agent;
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     commands::{
@@ -26,7 +21,7 @@ use crate::{
     },
     tools::{
         debian::CHROMIUM,
-        process,
+        http, process,
         python::Tool,
         terminal::{self, Step},
     },
@@ -70,7 +65,7 @@ fn only_docker(stack: &Stack) -> Result<Totals> {
     let url = up(stack, compose)?;
 
     let step = Step::start("compose", "requests and logs");
-    let id = task_is_processed(&url)?;
+    let id = http::task_is_processed(&format!("{url}/tasks"))?;
     let exec = |arguments: &[&str]| -> Result<String> {
         let mut command = compose.compose();
         process::output(command.args(["exec", "-T", "api"]).args(arguments))
@@ -92,7 +87,7 @@ fn only_docker(stack: &Stack) -> Result<Totals> {
 
     process::run(compose.compose().arg("down"), &stack.log("compose-down"), |_| {})?;
     let url = up(stack, compose)?;
-    let task = get(&format!("{url}/tasks/{id}")).context("`docker compose down` has deleted the task")?;
+    let task = http::get(&format!("{url}/tasks/{id}")).context("`docker compose down` has deleted the task")?;
     ensure!(task["status"] == "completed", "{task}");
     stack.clean()?;
     let volumes = process::output(compose.list("volume").arg("--quiet"))?;
@@ -146,7 +141,7 @@ fn deploy_again(stack: &Stack, api_url: &str, mut programs: Programs) -> Result<
     let root = programs.insert("api-info".to_owned(), health).context("a function")?;
     let (swapped, _) = deploy::code(stack, &deployment, &programs)?;
     ensure!(swapped == ["api-info"], "{swapped:?} swapped");
-    let served = get(&format!("{api_url}/")).map(|document| document["endpoints"].is_object());
+    let served = http::get(&format!("{api_url}/")).map(|document| document["endpoints"].is_object());
     ensure!(!served.unwrap_or_default(), "the previous code still serves");
     step.done("changed code serves");
 
@@ -164,38 +159,10 @@ fn deploy_again(stack: &Stack, api_url: &str, mut programs: Programs) -> Result<
     let step = Step::start("localstack", "requests after a changed parameter");
     let api_url = start::deployed(stack)?.api_url;
     ensure!(
-        get(&format!("{api_url}/"))?["endpoints"].is_object(),
+        http::get(&format!("{api_url}/"))?["endpoints"].is_object(),
         "the code was not restored"
     );
-    task_is_processed(&api_url)?;
+    http::task_is_processed(&format!("{api_url}/tasks"))?;
     step.done("a changed parameter is deployed, and a task is processed");
     Ok(())
-}
-
-fn agent() -> Agent {
-    let config = Agent::config_builder().timeout_global(Some(Duration::from_secs(30)));
-    config.build().into()
-}
-
-fn get(url: &str) -> Result<Value> {
-    let body = agent().get(url).call().with_context(|| format!("GET {url}"))?;
-    Ok(serde_json::from_reader(body.into_body().into_reader())?)
-}
-
-/// Creates a task and waits until it is completed; returns its id.
-fn task_is_processed(api_url: &str) -> Result<i64> {
-    let task = json!({"title": "From a container"}).to_string();
-    let request = agent()
-        .post(format!("{api_url}/tasks"))
-        .header("content-type", "application/json");
-    let created: Value = serde_json::from_reader(request.send(task)?.into_body().into_reader())?;
-    let id = created["id"].as_i64().context("a task has an id")?;
-    let end = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < end {
-        if get(&format!("{api_url}/tasks/{id}"))?["status"] == "completed" {
-            return Ok(id);
-        }
-        thread::sleep(Duration::from_millis(200));
-    }
-    bail!("task {id} was not completed within 30 s");
 }

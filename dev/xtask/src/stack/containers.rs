@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use ureq::Agent;
 
-use crate::{stack::settings::LocalAws, tools::process};
+use crate::{
+    stack::settings::LocalAws,
+    tools::{http, process},
+};
 
 /// The name of the network in docker-compose.yml.
 pub const NETWORK: &str = "task-api";
@@ -203,10 +205,7 @@ pub fn ensure_none() -> Result<()> {
 
 /// True if a LocalStack responds on this URL.
 pub fn localstack_responds(url: &str) -> bool {
-    let config = Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(2)))
-        .build();
-    Agent::from(config)
+    http::agent(Duration::from_secs(2))
         .get(format!("{url}/_localstack/health"))
         .call()
         .is_ok()

@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use ureq::Agent;
 
 use crate::tools::{
+    http,
     process::{self, Daemon},
     python::{Tool, Tools},
 };
@@ -118,10 +118,7 @@ impl Emulator {
 
     /// The folder of the stack whose emulator responds on the port: dev/tools/emulator.py.
     fn responding_folder(&self) -> Option<PathBuf> {
-        let config = Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(2)))
-            .build();
-        let agent = Agent::from(config);
+        let agent = http::agent(Duration::from_secs(2));
         let mut response = agent.get(format!("{}/_task-api/folder", self.url())).call().ok()?;
         response.body_mut().read_to_string().ok().map(PathBuf::from)
     }

@@ -3,6 +3,7 @@
 pub mod debian;
 pub mod files;
 pub mod git;
+pub mod http;
 pub mod parallel;
 pub mod process;
 pub mod python;
