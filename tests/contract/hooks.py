@@ -24,10 +24,12 @@ def fresh(key: str) -> str:
     return key[:1] + uuid.uuid4().hex + key[33:]
 
 
-def new_task(case, kwargs):
-    """The id of a task that no worker has yet, in all likelihood; None for a request without a token."""
-    create = case.operation.schema["/tasks"]["POST"].Case(body={"title": "new"}, media_type="application/json")
-    response = create.call(**kwargs)
+def open_task(case, kwargs):
+    """The id of a new task that waits for its next attempt, created with this request's token; None without one."""
+    token = {name: value for name, value in case.headers.items() if name == "Authorization"}
+    task = {"title": "Open", "description": "retry: no connection"}
+    operation = case.operation.schema["/tasks"]["POST"]
+    response = operation.Case(body=task, headers=token, media_type="application/json").call(**kwargs)
     return response.json()["id"] if response.status_code == 201 else None
 
 
@@ -45,10 +47,10 @@ def before_call(context, case, kwargs):
     # A used key is bound to its body for a day.
     if is_valid(ParameterLocation.HEADER) and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = fresh(case.headers["Idempotency-Key"])
-    # Others have ended within a second. With `If-Match` they remain as generated.
+    # Other tasks end within milliseconds. With `If-Match` they remain as generated.
     is_cancellation = case.operation.label == "POST /tasks/{id}/cancel" and case.method.upper() == "POST"
     if is_cancellation and is_valid(ParameterLocation.PATH) and "If-Match" not in case.headers:
-        case.path_parameters["id"] = new_task(case, kwargs) or case.path_parameters["id"]
+        case.path_parameters["id"] = open_task(case, kwargs) or case.path_parameters["id"]
 
 
 @schemathesis.check
