@@ -51,8 +51,9 @@ const MAX_WAITING: i64 = 50_000;
 /// How many idempotency keys, or old tasks, a statement deletes.
 const DELETED_PER_STEP: i64 = 1000;
 
-/// What is left is counted up to this number.
-const MAX_COUNTED: i64 = 50_000;
+/// What is left is counted up to this number: few enough for the statement timeout, even if each row
+/// is on a page that Postgres has to read from the disk.
+const MAX_COUNTED: i64 = 10_000;
 
 /// The parts of the invocation's time after which no further step of each kind is started. The rest
 /// is for the last step.
@@ -85,15 +86,15 @@ pub struct SweepReport {
     pub refused: usize,
     /// Tasks that became `failed` after the maximum number of attempts.
     pub given_up: usize,
-    /// Tasks that are due, but were not handled. At least as many, if this is 50,000 or more.
+    /// Tasks that are due, but were not handled. At least as many, if this is 10,000 or more.
     pub left: usize,
     /// Expired idempotency keys that were deleted.
     pub expired_keys: usize,
-    /// Expired idempotency keys that were not deleted. At least as many, if this is 50,000.
+    /// Expired idempotency keys that were not deleted. At least as many, if this is 10,000.
     pub expired_keys_left: usize,
     /// Tasks that were deleted after the retention period.
     pub deleted_tasks: usize,
-    /// Tasks older than the retention period. At least as many, if this is 50,000.
+    /// Tasks older than the retention period. At least as many, if this is 10,000.
     pub old_tasks_left: usize,
 }
 
@@ -261,16 +262,20 @@ async fn send_missing(
     }
     if is_finished {
         progress.set(None);
-    } else {
-        let count = CountDue {
-            due: walk.due,
-            range: &range,
-            newest_first: walk.newest_first,
-            limit: MAX_COUNTED,
-        };
-        report.left += database.run(&count).await? as usize;
-        progress.set(newest.map(|newest| Unexamined { rest: range, newest }));
+        return Ok(());
     }
+    // Before it is counted, which may fail.
+    progress.set(newest.map(|newest| Unexamined {
+        rest: range.clone(),
+        newest,
+    }));
+    let count = CountDue {
+        due: walk.due,
+        range: &range,
+        newest_first: walk.newest_first,
+        limit: MAX_COUNTED,
+    };
+    report.left += database.run(&count).await? as usize;
     Ok(())
 }
 
