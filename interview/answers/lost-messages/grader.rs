@@ -101,7 +101,7 @@ async fn message_of_settled_or_deleted_task_is_deleted() {
 }
 
 #[tokio::test]
-async fn transient_failures_are_redelivered_and_their_neighbors_are_not() {
+async fn transient_failures_alone_are_redelivered() {
     let environment = TestEnvironment::new().await;
     let (mut ids, mut failing) = (Vec::new(), Vec::new());
     for number in 0..10 {

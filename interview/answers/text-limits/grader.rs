@@ -64,7 +64,7 @@ async fn valid_tasks_are_created_and_changed() {
 }
 
 #[tokio::test]
-async fn title_of_255_characters_of_any_script_is_accepted_and_not_one_more() {
+async fn title_of_255_characters_of_any_script_is_the_longest() {
     let environment = TestEnvironment::new().await;
     let mut creator = environment.function("create-task").start().await;
     for character in CHARACTERS {

@@ -59,7 +59,8 @@ impl Options {
     }
 }
 
-/// Grades the incident in progress, the working tree of the exercise that is checked out, or what came back from a candidate.
+/// Grades the incident in progress, the working tree of the exercise that is checked out, or what
+/// came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     ensure!(
         options.from.is_some() || !settings.root.join(pack::MARK).exists(),

@@ -67,8 +67,8 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     show_clock(&git, &id)
 }
 
-/// The session that has neither ended nor lost its branch or its incident, if there is one. It survives whatever
-/// happens to the command that started it.
+/// The session that has neither ended nor lost its branch or its incident, if there is one. It
+/// survives whatever happens to the command that started it.
 fn in_progress<'a>(settings: &Settings, git: &'a Git) -> Result<Option<Record<'a>>> {
     let incident = commands::in_progress(&settings.root)?;
     let of_incident = incident.as_ref().and_then(State::record);

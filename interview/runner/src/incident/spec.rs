@@ -168,13 +168,6 @@ pub enum Process {
         name: String,
         when_full: String,
     },
-    /// A sender of messages, as long as the queue's policy allows its account.
-    Flood {
-        account: String,
-        message: String,
-        /// How many messages wait at most.
-        waiting: u64,
-    },
     /// A proxy of Postgres that delays each response.
     Proxy { milliseconds: u64 },
 }

@@ -210,11 +210,6 @@ fn go_on(scene: &Scene, process: &Process) -> Result<()> {
             thread::sleep(LIMIT);
         }
         Process::Leak { user, name, when_full } => leak(scene, &url(user, name), when_full)?,
-        Process::Flood {
-            account,
-            message,
-            waiting,
-        } => flood(scene, account, message, *waiting),
         Process::Proxy { milliseconds } => proxy(scene, Duration::from_millis(*milliseconds))?,
     }
     Ok(())
@@ -242,30 +237,6 @@ fn leak(scene: &Scene, url: &str, when_full: &str) -> Result<()> {
                 }
                 thread::sleep(Duration::from_millis(100));
             }
-        }
-    }
-}
-
-/// Keeps a queue full of messages, in batches of ten, while the queue's policy allows it. On AWS,
-/// SQS checks that; the emulator does not.
-fn flood(scene: &Scene, account: &str, message: &str, waiting: u64) -> ! {
-    let live = &scene.live;
-    let mut sent = 0;
-    loop {
-        // The emulator may be restarted meanwhile.
-        let attributes = live.attributes(&live.queue).unwrap_or_default();
-        let text = |name: &str| attributes[name].as_str().unwrap_or_default();
-        let there = text("ApproximateNumberOfMessages").parse().unwrap_or(waiting);
-        if text("Policy").contains(account) && there < waiting {
-            let entries = (sent..sent + 10).map(|number| {
-                let body = message.replace("{number}", &number.to_string());
-                json!({"Id": number.to_string(), "MessageBody": body})
-            });
-            let entries: Vec<Value> = entries.collect();
-            let batch = json!({"QueueUrl": live.queue, "Entries": entries});
-            sent += u32::from(live.sqs("SendMessageBatch", &batch).is_ok()) * 10;
-        } else {
-            thread::sleep(Duration::from_millis(100));
         }
     }
 }
