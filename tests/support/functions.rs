@@ -40,7 +40,8 @@ const fn reading(
     }
 }
 
-pub const FUNCTIONS: [FunctionSpec; 18] = [
+pub const FUNCTIONS: [FunctionSpec; 19] = [
+    reading("admin-actions", &[("GET /admin/actions", 1)], "GET /admin/actions"),
     FunctionSpec {
         role: None,
         ..reading(
@@ -51,7 +52,7 @@ pub const FUNCTIONS: [FunctionSpec; 18] = [
     },
     FunctionSpec {
         name: "admin-redrive",
-        role: None,
+        role: Some("writer"),
         sqs: &[
             "DeleteMessage",
             "GetQueueAttributes",
@@ -156,8 +157,9 @@ pub const FUNCTIONS: [FunctionSpec; 18] = [
 pub(super) async fn handle(app: &Functions, function: &str, context: Context) -> Result<Response<Body>, ApiError> {
     let database = &app.database;
     match function {
+        "admin-actions" => admin_actions::handle(database, context).await,
         "admin-dashboard" => admin_dashboard::handle(context).await,
-        "admin-redrive" => admin_redrive::handle(&app.queues().await.redrive, context).await,
+        "admin-redrive" => admin_redrive::handle(database, &app.queues().await.redrive, context).await,
         "admin-status" => {
             let queues = app.queues().await;
             admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, context).await
@@ -194,6 +196,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     admin_status::handle,
     admin_task::handle,
     admin_redrive::handle,
+    admin_actions::handle,
     api_info::handle,
     api_docs::openapi,
     api_docs::docs,

@@ -405,7 +405,7 @@ impl Tasks {
                     let is_walk = match access {
                         Access::Own("stranger") => false,
                         Access::Own(_) => page.filter.status.is_some(),
-                        Access::All => page.filter.status == Some(Status::Processing),
+                        Access::All | Access::Admin(_) => page.filter.status == Some(Status::Processing),
                     };
                     let counted = if skip > 0 || count { Total::MAX_COUNTED } else { 100 };
                     let goal = Goal::Cpu(if is_walk { WALK } else { 0 } + counted, page_cpu);

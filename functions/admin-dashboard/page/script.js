@@ -470,6 +470,11 @@
     renderProblems();
   });
 
+  const loadActions = () => load("actions", "admin/actions", ({ data, problem = null }) => {
+    showProblem($("actions-problem"), state.problems.status ? null : problem);
+    if (data) renderActions(data);
+  });
+
   function loadDetail() {
     const id = state.openTask;
     return id !== null && load("detail", `admin/tasks/${id}`, ({ data, problem }) => {
@@ -483,7 +488,7 @@
   async function refresh() {
     clearTimeout(refreshTimer);
     try {
-      await Promise.all([loadStatus(), loadList(), loadDetail()]);
+      await Promise.all([loadStatus(), loadList(), loadDetail(), loadActions()]);
     } finally {
       scheduleRefresh();
     }
@@ -574,6 +579,29 @@
     const item = element("li", text, time);
     item.className = outcome;
     return item;
+  }
+
+  // --- What operators did --------------------------------------------------------------------------
+
+  const ACTIONS = {
+    update: "changed",
+    process: "queued again",
+    cancel: "cancelled",
+    delete: "deleted",
+    redrive: "redrove",
+  };
+
+  function renderActions(actions) {
+    if (changed($("actions"), actions)) $("actions").replaceChildren(...actions.map(actionItem));
+    $("actions-empty").hidden = actions.length > 0;
+  }
+
+  function actionItem({ at, operator, action, task_id, count }) {
+    const time = element("time");
+    setTime(time, at);
+    const messages = count === null ? "the dead-letter queue" : plural(count, "message");
+    const object = task_id === null ? messages : `task ${task_id}`;
+    return element("li", element("span", element("strong", operator), ` ${ACTIONS[action] ?? action} ${object}`), time);
   }
 
   // --- Actions -----------------------------------------------------------------------------------

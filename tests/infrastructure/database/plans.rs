@@ -65,6 +65,11 @@ async fn no_statement_scans_a_table(pool: PgPool) {
          select 'key ' || n, '', n, now(), now() + (n - 100) * interval '1 s' from generate_series(1, 20000) as n",
     )
     .await;
+    execute(
+        &pool,
+        "insert into operator_actions (operator, action) select 'alice', 'delete' from generate_series(1, 20000)",
+    )
+    .await;
     execute(&pool, "vacuum analyze").await;
     let mut connection = pool.acquire().await.expect("a connection");
     let mut checked = 0;

@@ -7,6 +7,7 @@ use shared::{
     domain::{Access, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
     store::{
         Database, SESSION, Statement, StoreError,
+        actions::{ListActions, RecordAction},
         idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, ClaimRequest, FindLost, Lease, Outcome, Settle},
@@ -105,6 +106,13 @@ fn claim(requests: &[ClaimRequest]) -> Claim<'_> {
 }
 
 const ALL: Access = Access::All;
+const ADMIN: Access = Access::Admin("admin");
+
+const REDRIVE: RecordAction = RecordAction {
+    operator: "admin",
+    action: "redrive",
+    count: None,
+};
 
 fn delete(id: TaskId) -> Delete<'static> {
     Delete {
@@ -150,6 +158,7 @@ async fn reader_may_only_read(pool: PgPool) {
     }
     allowed(&reader, ReadOverview).await;
     allowed(&reader, FindHistory(id)).await;
+    allowed(&reader, ListActions { before: None }).await;
 
     let new = &new_task();
     refused(
@@ -161,6 +170,7 @@ async fn reader_may_only_read(pool: PgPool) {
     )
     .await;
     refused(&reader, MarkEnqueued(id)).await;
+    refused(&reader, REDRIVE).await;
     refused(&reader, delete(id)).await;
     refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, cancel(id)).await;
@@ -243,7 +253,8 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
         )
         .await;
     }
-    allowed(&writer, Reset { id, access: ALL }).await;
+    allowed(&writer, Reset { id, access: ADMIN }).await;
+    allowed(&writer, REDRIVE).await;
     let cancelled = allowed(&writer, cancel(id)).await;
     assert!(matches!(cancelled, CancelOutcome::Cancelled(_)), "{cancelled:?}");
     allowed(&writer, Reset { id, access: ALL }).await;
@@ -282,6 +293,9 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
 
     for sql in [
         "truncate tasks",
+        "update operator_actions set operator = 'alice'",
+        "delete from operator_actions",
+        "truncate operator_actions",
         "alter table tasks add column mine text",
         "drop table tasks",
         "create table mine ()",
@@ -323,6 +337,7 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     refused(&processor, delete(id)).await;
     refused(&processor, SETTLED).await;
     refused(&processor, MarkEnqueued(id)).await;
+    refused(&processor, REDRIVE).await;
     for sql in [
         "update tasks set title = 'mine'",
         "update tasks set id = default",

@@ -14,7 +14,7 @@ pub use access::Access;
 pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use input::{Input, parse};
 pub use message::TaskMessage;
-pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start};
+pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start, before};
 pub use task::{NewTask, NotSettable, SettableStatus, Status, StoredStatus, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 

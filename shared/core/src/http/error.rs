@@ -26,8 +26,8 @@ pub enum ApiError {
     /// 401: the request is unauthenticated.
     #[error("Authentication is required: send a bearer token, as in `Authorization: Bearer <token>`.")]
     Unauthorized,
-    /// 403: the caller is not an admin.
-    #[error("This route requires the admin scope.")]
+    /// 403: the caller's role does not allow the request.
+    #[error("This request requires the admin scope, or the viewer scope if it only reads.")]
     Forbidden,
     /// 404: the task does not exist, or belongs to another user.
     #[error("Task {0} does not exist.")]

@@ -13,7 +13,7 @@ pub mod problem;
 mod request;
 mod serve;
 
-pub use context::{Caller, Context};
+pub use context::{Caller, Context, Role};
 pub use error::ApiError;
 pub use etag::{if_match, task, task_or_not_modified};
 pub use event::{Received, receive};

@@ -55,10 +55,11 @@ pub struct Unauthorized(pub Problem);
 /// 403 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The token lacks the admin scope.",
+    description = "The token's scopes do not allow the request.",
     content_type = "application/problem+json",
     example = json!({
-        "type": "about:blank", "title": "Forbidden", "status": 403, "detail": "This route requires the admin scope.",
+        "type": "about:blank", "title": "Forbidden", "status": 403,
+        "detail": "This request requires the admin scope, or the viewer scope if it only reads.",
     })
 )]
 pub struct Forbidden(pub Problem);
