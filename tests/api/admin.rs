@@ -405,7 +405,16 @@ async fn change_by_admin_is_recorded(pool: PgPool) {
     let members: Vec<&String> = first.as_object().expect("an object").keys().collect();
     assert_eq!(
         members,
-        ["action", "at", "count", "filter", "id", "operator", "task_id"]
+        [
+            "action",
+            "at",
+            "count",
+            "filter",
+            "id",
+            "is_complete",
+            "operator",
+            "task_id"
+        ]
     );
 }
 

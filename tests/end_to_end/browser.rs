@@ -414,6 +414,49 @@ async fn dashboard_cancels_task() {
 }
 
 #[tokio::test]
+async fn dashboard_deletes_all_matching_tasks_in_steps() {
+    let title = unique("to be deleted");
+    insert(&vec![title.clone(); 1100], "").await;
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser
+        .open(&format!(
+            "{}/admin/dashboard?q={}",
+            env("API_URL"),
+            title.replace(' ', "+")
+        ))
+        .await;
+    browser
+        .wait_for(30, &format!("{TITLES}.includes({})", json!(title)))
+        .await;
+    browser.click("#open-bulk").await;
+    browser
+        .eval("document.querySelector('#bulk-action').value = 'delete'")
+        .await;
+    browser.click("#bulk-count").await;
+    let note = "document.querySelector('#bulk-note').textContent";
+    let counted = format!("{note} === '1,100 tasks match. Nothing was changed.'");
+    browser.wait_for(30, &counted).await;
+    let found = get(&format!("/tasks?q={title}&limit=100")).await;
+    assert_eq!(found.as_array().map(Vec::len), Some(100));
+    browser.click("#bulk-run").await;
+    browser
+        .wait_for(60, &format!("{note} === '1,100 tasks deleted.'"))
+        .await;
+    assert_eq!(get(&format!("/tasks?q={title}")).await, json!([]));
+    let recorded = format!(
+        "Array.from(document.querySelectorAll('#actions li > span'), (item) => item.textContent)
+             .includes('anonymous deleted 1,100 tasksq: {title}')"
+    );
+    browser.wait_for(30, &recorded).await;
+    // Another filter has not been counted yet.
+    browser.type_into("#bulk-q", "another").await;
+    let is_hidden = format!("document.querySelector('#bulk-run').hidden && {note} === ''");
+    browser.wait_for(30, &is_hidden).await;
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+#[tokio::test]
 async fn dashboard_fits_phone_width() {
     let title = unique(&"x".repeat(200));
     create(&title).await;

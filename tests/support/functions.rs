@@ -40,8 +40,13 @@ const fn reading(
     }
 }
 
-pub const FUNCTIONS: [FunctionSpec; 19] = [
+pub const FUNCTIONS: [FunctionSpec; 20] = [
     reading("admin-actions", &[("GET /admin/actions", 1)], "GET /admin/actions"),
+    FunctionSpec {
+        role: Some("writer"),
+        sample_event: None,
+        ..reading("admin-bulk", &[], "")
+    },
     FunctionSpec {
         role: None,
         ..reading(
@@ -158,6 +163,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     let database = &app.database;
     match function {
         "admin-actions" => admin_actions::handle(database, context).await,
+        "admin-bulk" => admin_bulk::handle(database, context).await,
         "admin-dashboard" => admin_dashboard::handle(context).await,
         "admin-redrive" => admin_redrive::handle(database, &app.queues().await.redrive, context).await,
         "admin-status" => {
@@ -197,6 +203,8 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     admin_task::handle,
     admin_redrive::handle,
     admin_actions::handle,
+    admin_bulk::start,
+    admin_bulk::resume,
     api_info::handle,
     api_docs::openapi,
     api_docs::docs,

@@ -28,6 +28,7 @@ use utoipa::{
         problem::Unauthorized,
         problem::Forbidden,
         problem::NoSuchTask,
+        problem::NoSuchAction,
         problem::NoSuchRoute,
         problem::Processing,
         problem::Settled,
@@ -71,7 +72,7 @@ pub fn document() -> String {
 
     // Their parser rejects unknown members; utoipa recognizes that only from serde's attributes.
     let components = document.components.as_mut().expect("there are schemas");
-    for name in ["NewTask", "TaskPatch"] {
+    for name in ["BulkRequest", "NewTask", "TaskPatch"] {
         if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
             object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         }

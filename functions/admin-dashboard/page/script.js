@@ -589,6 +589,7 @@
     cancel: "cancelled",
     delete: "deleted",
     redrive: "redrove",
+    retry: "retried",
   };
 
   function renderActions(actions) {
@@ -596,12 +597,106 @@
     $("actions-empty").hidden = actions.length > 0;
   }
 
-  function actionItem({ at, operator, action, task_id, count }) {
+  function actionItem({ id, at, operator, action, task_id, filter, count, is_complete }) {
     const time = element("time");
     setTime(time, at);
     const messages = count === null ? "the dead-letter queue" : plural(count, "message");
-    const object = task_id === null ? messages : `task ${task_id}`;
-    return element("li", element("span", element("strong", operator), ` ${ACTIONS[action] ?? action} ${object}`), time);
+    const object = filter ? plural(count, "task") : task_id === null ? messages : `task ${task_id}`;
+    const text = element("span", element("strong", operator), ` ${ACTIONS[action] ?? action} ${object}`);
+    if (filter) text.append(element("span", Object.entries(filter).map(([name, value]) => `${name}: ${value}`).join(", ")));
+    if (!is_complete) {
+      const button = element("button", "Continue");
+      button.type = "button";
+      onPress(button, () => continueUnfinished({ id, action, filter }));
+      text.append(" (not finished) ", button);
+    }
+    return element("li", text, time);
+  }
+
+  // --- All matching tasks ------------------------------------------------------------------------
+
+  const BULK = { retry: "Retry", cancel: "Cancel", delete: "Delete" };
+  let bulkRun = 0;
+
+  function openBulk(filter) {
+    $("bulk-form").reset();
+    for (const [name, value] of Object.entries(filter)) $("bulk-form").elements[name].value = value;
+    resetBulk();
+    $("bulk").showModal();
+  }
+
+  // The number is that of another filter.
+  function resetBulk() {
+    bulkRun += 1;
+    showProblem($("bulk-problem"), null);
+    setText($("bulk-note"), "");
+    $("bulk-progress").hidden = $("bulk-run").hidden = true;
+    setEnabled($("bulk-count"), true);
+  }
+
+  function bulkBody() {
+    const fields = Object.entries(Object.fromEntries(new FormData($("bulk-form")))).filter(([, value]) => value);
+    const isTime = (name) => $("bulk-form").elements[name].type === "datetime-local";
+    return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? new Date(value).toISOString() : value]));
+  }
+
+  const postJson = (body) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+
+  async function countBulk(event) {
+    event?.preventDefault();
+    resetBulk();
+    const run = bulkRun;
+    const body = bulkBody();
+    setEnabled($("bulk-count"), false);
+    const { data, problem = null } = await api("admin/actions", postJson({ ...body, dry_run: true }));
+    if (run !== bulkRun) return;
+    setEnabled($("bulk-count"), true);
+    showProblem($("bulk-problem"), problem);
+    if (!data) return;
+    state.bulk = { body, count: data.count };
+    const tasks = `${data.is_exact ? "" : "about "}${plural(data.count, "task")}`;
+    setText($("bulk-note"), `${capitalize(tasks)} match. Nothing was changed.`);
+    setText($("bulk-run"), `${BULK[body.action]} ${tasks}`);
+    $("bulk-run").hidden = data.is_exact && data.count === 0;
+  }
+
+  async function runBulk() {
+    const { body, count } = state.bulk;
+    $("bulk-run").hidden = true;
+    await takeSteps("admin/actions", postJson({ ...body, dry_run: false }), body.action, count);
+  }
+
+  function continueUnfinished({ id, action, filter }) {
+    // Its times are in the list of actions.
+    const shown = Object.entries(filter).filter(([name]) => !/_(after|before)$/.test(name));
+    openBulk({ action, ...Object.fromEntries(shown) });
+    takeSteps(`admin/actions/${id}/continue`, { method: "POST" }, action, null);
+  }
+
+  // Until the action is complete, fails, or the dialog is closed: it can be continued later.
+  async function takeSteps(path, options, action, expected) {
+    const run = bulkRun;
+    setEnabled($("bulk-count"), false);
+    const progress = $("bulk-progress");
+    progress.removeAttribute("value");
+    progress.hidden = false;
+    for (;;) {
+      const { data, problem = null } = await api(path, options);
+      loadActions();
+      if (run !== bulkRun || !$("bulk").open) return;
+      showProblem($("bulk-problem"), problem, problem ? "The tasks changed so far remain changed. “Actions of operators” continues the rest." : "");
+      if (data && expected) {
+        progress.max = Math.max(expected, data.count, 1);
+        progress.value = data.count;
+      }
+      if (data) setText($("bulk-note"), `${plural(data.count, "task")} ${ACTIONS[action]}${data.is_complete ? "." : " so far…"}`);
+      if (!data || data.is_complete) break;
+      path = `admin/actions/${data.id}/continue`;
+      options = { method: "POST" };
+    }
+    progress.hidden = true;
+    setEnabled($("bulk-count"), true);
+    refresh();
   }
 
   // --- Actions -----------------------------------------------------------------------------------
@@ -729,6 +824,11 @@
     onPress($("delete"), confirmDelete);
     onPress($("confirm-run"), (button) => state.confirmed(button));
     onPress($("clear-filters"), clearFilters);
+    onPress($("open-bulk"), () => openBulk(state.filter));
+    onPress($("bulk-run"), runBulk);
+    $("bulk-form").addEventListener("submit", countBulk);
+    $("bulk-form").addEventListener("input", resetBulk);
+    $("bulk").addEventListener("close", resetBulk);
     $("create-form").addEventListener("submit", createTask);
     $("sign-in-form").addEventListener("submit", signIn);
     $("create").addEventListener("close", () => showFormProblem(null));

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::{
-    domain::{Access, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
+    domain::{
+        Access, BulkAction, BulkFilter, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status,
+        TaskId, TaskPatch,
+    },
     store::{
         Database, SESSION, Statement, StoreError,
         actions::{ListActions, RecordAction},
+        bulk::{ContinueAction, CountMatching, StartAction},
         idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
         operating::{FindHistory, ReadOverview},
         processing::{Claim, ClaimRequest, FindLost, Lease, Outcome, Settle},
@@ -171,6 +175,17 @@ async fn reader_may_only_read(pool: PgPool) {
     .await;
     refused(&reader, MarkEnqueued(id)).await;
     refused(&reader, REDRIVE).await;
+    let (action, filter) = (BulkAction::Cancel, &BulkFilter::default());
+    let operator = "admin";
+    refused(
+        &reader,
+        StartAction {
+            operator,
+            action,
+            filter,
+        },
+    )
+    .await;
     refused(&reader, delete(id)).await;
     refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, cancel(id)).await;
@@ -290,6 +305,35 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     assert_eq!(allowed(&writer, SETTLED).await.count, 2);
     assert!(allowed(&writer, Find { id, access: ALL }).await.is_none());
     allowed(&writer, delete(id)).await;
+
+    allowed(
+        &writer,
+        Insert {
+            new: &new,
+            created_by: "alice",
+        },
+    )
+    .await;
+    for (action, count) in [(BulkAction::Retry, 0), (BulkAction::Cancel, 1), (BulkAction::Delete, 0)] {
+        let filter = &BulkFilter {
+            status: (action == BulkAction::Delete).then_some(Status::Failed),
+            ..BulkFilter::default()
+        };
+        let counted = allowed(&writer, CountMatching { action, filter }).await;
+        assert_eq!((counted.count, counted.is_exact), (count, true), "{action:?}");
+        let operator = "admin";
+        let started = allowed(
+            &writer,
+            StartAction {
+                operator,
+                action,
+                filter,
+            },
+        )
+        .await;
+        let stepped = allowed(&writer, ContinueAction(started)).await.expect("an action");
+        assert_eq!((stepped.count, stepped.is_complete), (Some(count), true), "{action:?}");
+    }
 
     for sql in [
         "truncate tasks",

@@ -210,6 +210,11 @@ pub fn before<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> R
     if errors.is_empty() { Ok(before) } else { Err(errors) }
 }
 
+/// Parses the id of an action.
+pub fn action_id(text: &str) -> Result<i64, FieldError> {
+    integer(text, 1, i64::MAX).map_err(|detail| FieldError::new("#/path/id", detail))
+}
+
 /// Each number has one spelling, so `+5`, `007` and `-0` are invalid.
 fn integer(text: &str, min: i64, max: i64) -> Result<i64, String> {
     match text.parse::<i64>() {

@@ -32,6 +32,9 @@ pub enum ApiError {
     /// 404: the task does not exist, or belongs to another user.
     #[error("Task {0} does not exist.")]
     NoSuchTask(TaskId),
+    /// 404: no action about many tasks has this id.
+    #[error("Action {0} does not exist, or has no steps.")]
+    NoSuchAction(i64),
     /// 404: the route does not exist.
     #[error("Nothing was found at {0}.")]
     NoSuchRoute(String),
@@ -103,7 +106,7 @@ impl ApiError {
             Self::NotJson(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchTask(_) | Self::NoSuchAction(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Processing(_) | Self::Settled(..) | Self::InProgress | Self::RedriveRunning => StatusCode::CONFLICT,
             Self::Stale(_) => StatusCode::PRECONDITION_FAILED,

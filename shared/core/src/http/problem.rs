@@ -75,6 +75,18 @@ pub struct Forbidden(pub Problem);
 )]
 pub struct NoSuchTask(pub Problem);
 
+/// 404 of an action in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "No action about many tasks has this id.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 404, "title": "Not Found",
+        "detail": "Action 7 does not exist, or has no steps.",
+    })
+)]
+pub struct NoSuchAction(pub Problem);
+
 /// 404 of a path in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(

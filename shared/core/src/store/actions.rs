@@ -23,8 +23,8 @@ pub struct Action {
     /// The subject of the admin.
     #[schema(example = "alice")]
     pub operator: String,
-    /// `update`, `process`, `cancel`, `delete`, or `redrive` of the dead-letter queue. Later versions
-    /// may add others.
+    /// `update`, `process`, `cancel`, `delete`, `retry` of many tasks, or `redrive` of the dead-letter
+    /// queue. Later versions may add others.
     #[schema(example = "cancel")]
     pub action: String,
     /// The task, if it was about one.
@@ -37,6 +37,8 @@ pub struct Action {
     /// messages later.
     #[schema(required, minimum = 0)]
     pub count: Option<i64>,
+    /// False if an action about many tasks has more steps: `POST /admin/actions/{id}/continue`.
+    pub is_complete: bool,
 }
 
 /// The most actions of a page.
@@ -65,7 +67,8 @@ impl Statement for ListActions {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let rows = sqlx::query!(
-            r#"select id, at, operator, action, task_id, filter::text, count
+            r#"select id, at, operator, action, task_id, filter::text, count,
+                      below is null or ended_at is not null as "is_complete!"
                from operator_actions
                where id < $1
                order by id desc
@@ -86,6 +89,7 @@ impl Statement for ListActions {
                 task_id: row.task_id,
                 filter: filter.map_err(|error| sqlx::Error::Decode(error.into()))?,
                 count: row.count,
+                is_complete: row.is_complete,
             });
         }
         let is_more = page.len() as i64 > PAGE;
