@@ -1,5 +1,5 @@
-//! `GET /admin/status`, `GET /admin/tasks/{id}`, `POST /admin/redrive`, `GET /admin/actions`,
-//! `GET /admin/dashboard`
+//! `GET /admin/status`, `GET /admin/tasks/{id}`, `GET /admin/failures`, `POST /admin/redrive`,
+//! `GET /admin/actions`, `GET /admin/dashboard`
 
 use std::time::{Duration, Instant};
 
@@ -349,6 +349,119 @@ async fn task_has_timeline(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn failures_are_grouped_without_ids_and_numbers(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, settled_at)
+         select 't', status::task_status, result, date_trunc('hour', now()) - minutes * interval '1 min'
+         from (values
+             ('failed', 'HTTP 503 after 2.5 s from 10.0.0.7:8080', 10),
+             ('failed', 'HTTP 500 after 31 s from db-2.internal:80', 30),
+             ('failed', 'HTTP 502 after 0.1 s from 10.0.0.9:8080', 20),
+             ('failed', 'no order 3f2a9c1e-0000-4000-8000-00c0ffee0001', 5),
+             ('failed', 'no order 7', 15),
+             ('failed', null, 1),
+             ('failed', 'HTTP 503 after 1 s from 10.0.0.7:8080', 25 * 60),
+             ('completed', 'HTTP 503 after 1 s from 10.0.0.7:8080', 2),
+             ('failed', 'no order', 3)
+         ) as t (status, result, minutes)",
+    )
+    .await;
+    let response = App::new(&pool).get("/admin/failures").await;
+    assert_eq!(response.status(), 200);
+    let failures = response.json();
+    assert_eq!(failures["is_complete"], true);
+    let since = OffsetDateTime::parse(failures["since"].as_str().expect("a time"), &Rfc3339).expect("RFC 3339");
+    let age = OffsetDateTime::now_utc() - since - Duration::from_secs(24 * 60 * 60);
+    assert!(age.unsigned_abs() < Duration::from_secs(60), "{age}");
+    let groups = failures["groups"].as_array().expect("a list");
+    let shown: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            json!([
+                group["error"],
+                group["count"],
+                group["example_id"],
+                group["example_error"]
+            ])
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            json!([
+                "HTTP # after # s from #",
+                3,
+                1,
+                "HTTP 503 after 2.5 s from 10.0.0.7:8080"
+            ]),
+            json!(["no order #", 2, 4, "no order 3f2a9c1e-0000-4000-8000-00c0ffee0001"]),
+            json!(["", 1, 6, null]),
+            json!(["no order", 1, 9, "no order"]),
+        ]
+    );
+    let minutes = |from: &str, to: &str| {
+        let time = |name: &str| OffsetDateTime::parse(groups[0][name].as_str().expect("a time"), &Rfc3339);
+        (time(to).expect("RFC 3339") - time(from).expect("RFC 3339")).whole_minutes()
+    };
+    assert_eq!(minutes("first_at", "last_at"), 20);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn group_of_failures_is_retried_as_shown(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, settled_at)
+         select 't', 'failed', case n % 2 when 0 then 'HTTP 50' || n else 'no order ' || n end,
+                now() - case when n > 4 then interval '25 hours' else interval '1 hour' end
+         from generate_series(1, 6) as n",
+    )
+    .await;
+    let app = App::new(&pool);
+    let failures = app.get("/admin/failures").await.json();
+    let group = failures["groups"].as_array().expect("a list").iter();
+    let group = group.filter(|group| group["error"] == "HTTP #").collect::<Vec<_>>();
+    assert_eq!((group.len(), &group[0]["count"]), (1, &json!(2)));
+    // By the group, or by the reason of any of its tasks.
+    for (error, count) in [(&group[0]["error"], 2), (&group[0]["example_error"], 0)] {
+        let body = json!({"action": "retry", "error": error, "ended_after": failures["since"], "dry_run": false});
+        let action = app.post("/admin/actions", body).await.json();
+        assert_eq!(
+            (&action["count"], &action["is_complete"]),
+            (&json!(count), &json!(true))
+        );
+    }
+    let pending: Vec<i64> = sqlx::query_scalar("select id from tasks where status = 'pending' order by id")
+        .fetch_all(&pool)
+        .await
+        .expect("ids");
+    assert_eq!(pending, [2, 4]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn many_failures_are_grouped_in_part(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, settled_at)
+         select 't', 'failed', repeat('x', 1 + n % 60), now() - n * interval '1 s' from generate_series(1, 10001) as n",
+    )
+    .await;
+    let app = App::new(&pool);
+    let read = async || {
+        let failures = app.get("/admin/failures").await.json();
+        let groups = failures["groups"].as_array().map(Vec::len);
+        (failures["is_complete"] == true, groups)
+    };
+    assert_eq!(read().await, (false, Some(50)));
+    execute(&pool, "delete from tasks where id > 10000").await;
+    assert_eq!(read().await, (true, Some(50)));
+    execute(&pool, "delete from tasks").await;
+    assert_eq!(read().await, (true, Some(0)));
+    let response = App::without_database().get("/admin/failures").await;
+    response.assert_problem(503, "Service Unavailable");
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn redrive_moves_messages(pool: PgPool) {
     let app = App::new(&pool);
     let (source, dead) = (app.queue().await, app.dead_letters().await);
@@ -492,7 +605,7 @@ async fn viewer_sees_everything_and_changes_nothing(pool: PgPool) {
     execute(&pool, "update tasks set created_by = 'bob'").await;
     app.dead_letters().await.send(&["a".to_owned()]).await;
     let viewer = app.as_viewer();
-    for path in ["/admin/status", "/admin/actions", "/tasks", "/ready"] {
+    for path in ["/admin/status", "/admin/failures", "/admin/actions", "/tasks", "/ready"] {
         assert_eq!(viewer.get(path).await.status(), 200, "{path}");
     }
     for path in [format!("/tasks/{id}"), format!("/admin/tasks/{id}")] {
@@ -652,6 +765,7 @@ async fn admin_route_for_non_admin_is_403(pool: PgPool) {
         user.get("/admin/status"),
         user.get(format!("/admin/tasks/{id}")),
         user.get("/admin/actions"),
+        user.get("/admin/failures"),
         user.post("/admin/redrive", None),
     ] {
         request.await.assert_problem(403, "Forbidden");

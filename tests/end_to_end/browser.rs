@@ -414,6 +414,43 @@ async fn dashboard_cancels_task() {
 }
 
 #[tokio::test]
+async fn dashboard_retries_failures_of_one_reason() {
+    let title = unique("failed");
+    // A reason of letters alone, which no other test has.
+    let reason: String = (0..12).map(|_| fastrand::lowercase()).collect();
+    let mut database = PgConnection::connect(&env("DATABASE_URL"))
+        .await
+        .expect("Postgres responds");
+    sqlx::query(
+        "insert into tasks (title, status, result, enqueued_at, settled_at)
+         select $1, 'failed', 'order ' || n || ': ' || $2, now(), now() from generate_series(1, 3) as n",
+    )
+    .bind(&title)
+    .bind(&reason)
+    .execute(&mut database)
+    .await
+    .expect("inserted");
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
+    let group = format!(
+        "Array.from(document.querySelectorAll('#reasons > li'))
+             .find((item) => item.textContent.startsWith('3 × order #: {reason}'))"
+    );
+    browser.wait_for(30, &format!("{group} !== undefined")).await;
+    browser
+        .eval(&format!("{group}.querySelector('button:last-child').click()"))
+        .await;
+    let note = "document.querySelector('#bulk-note').textContent";
+    let counted = format!("{note} === '3 tasks match. Nothing was changed.'");
+    browser.wait_for(30, &counted).await;
+    browser.click("#bulk-run").await;
+    browser.wait_for(30, &format!("{note} === '3 tasks retried.'")).await;
+    assert_eq!(get(&format!("/tasks?status=failed&q={title}")).await, json!([]));
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+#[tokio::test]
 async fn dashboard_deletes_all_matching_tasks_in_steps() {
     let title = unique("to be deleted");
     insert(&vec![title.clone(); 1100], "").await;

@@ -40,7 +40,7 @@ const fn reading(
     }
 }
 
-pub const FUNCTIONS: [FunctionSpec; 20] = [
+pub const FUNCTIONS: [FunctionSpec; 21] = [
     reading("admin-actions", &[("GET /admin/actions", 1)], "GET /admin/actions"),
     FunctionSpec {
         role: Some("writer"),
@@ -55,6 +55,7 @@ pub const FUNCTIONS: [FunctionSpec; 20] = [
             "GET /admin/dashboard",
         )
     },
+    reading("admin-failures", &[("GET /admin/failures", 1)], "GET /admin/failures"),
     FunctionSpec {
         name: "admin-redrive",
         role: Some("writer"),
@@ -165,6 +166,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
         "admin-actions" => admin_actions::handle(database, context).await,
         "admin-bulk" => admin_bulk::handle(database, context).await,
         "admin-dashboard" => admin_dashboard::handle(context).await,
+        "admin-failures" => admin_failures::handle(database, context).await,
         "admin-redrive" => admin_redrive::handle(database, &app.queues().await.redrive, context).await,
         "admin-status" => {
             let queues = app.queues().await;
@@ -202,6 +204,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     admin_status::handle,
     admin_task::handle,
     admin_redrive::handle,
+    admin_failures::handle,
     admin_actions::handle,
     admin_bulk::start,
     admin_bulk::resume,

@@ -475,6 +475,18 @@
     if (data) renderActions(data);
   });
 
+  // They are grouped anew by each request, so less often than the rest is read.
+  const REASONS_MS = 15_000;
+  let reasonsAt = -REASONS_MS;
+  function loadReasons() {
+    if (performance.now() - reasonsAt < REASONS_MS) return undefined;
+    reasonsAt = performance.now();
+    return load("reasons", "admin/failures", ({ data, problem = null }) => {
+      showProblem($("reasons-problem"), state.problems.status ? null : problem);
+      if (data) renderReasons(data);
+    });
+  }
+
   function loadDetail() {
     const id = state.openTask;
     return id !== null && load("detail", `admin/tasks/${id}`, ({ data, problem }) => {
@@ -488,7 +500,7 @@
   async function refresh() {
     clearTimeout(refreshTimer);
     try {
-      await Promise.all([loadStatus(), loadList(), loadDetail(), loadActions()]);
+      await Promise.all([loadStatus(), loadList(), loadDetail(), loadActions(), loadReasons()]);
     } finally {
       scheduleRefresh();
     }
@@ -613,6 +625,38 @@
     return element("li", text, time);
   }
 
+  // --- Failures by reason ------------------------------------------------------------------------
+
+  function renderReasons({ groups, is_complete, since }) {
+    $("reasons-hint").hidden = is_complete;
+    $("reasons-empty").hidden = groups.length > 0;
+    // The start of the day moves on; the filter needs it only to the minute.
+    if (changed($("reasons"), [groups, localTime(since)])) {
+      $("reasons").replaceChildren(...groups.map((group) => reasonItem(group, since)));
+    }
+  }
+
+  function reasonItem({ error, count, first_at, last_at, example_id, example_error }, since) {
+    const [first, last] = [element("time"), element("time")];
+    setTime(first, first_at);
+    setTime(last, last_at);
+    const show = element("button", `Task ${example_id}`);
+    onPress(show, () => openTask(example_id));
+    const buttons = [show];
+    if (error) {
+      const retry = element("button", "Retry these…");
+      onPress(retry, () => {
+        openBulk({ action: "retry", status: "failed", error, ended_after: since });
+        countBulk();
+      });
+      buttons.push(retry);
+    }
+    for (const button of buttons) button.type = "button";
+    const text = element("span", element("strong", number.format(count)), ` × ${error || "No reason recorded"}`);
+    text.title = example_error ?? "";
+    return element("li", text, element("p", "First ", first, ", last ", last), ...buttons);
+  }
+
   // --- All matching tasks ------------------------------------------------------------------------
 
   const BULK = { retry: "Retry", cancel: "Cancel", delete: "Delete" };
@@ -620,9 +664,18 @@
 
   function openBulk(filter) {
     $("bulk-form").reset();
-    for (const [name, value] of Object.entries(filter)) $("bulk-form").elements[name].value = value;
+    for (const [name, value] of Object.entries(filter)) {
+      const field = $("bulk-form").elements[name];
+      field.value = field.type === "datetime-local" ? localTime(value) : value;
+    }
     resetBulk();
     $("bulk").showModal();
+  }
+
+  // As `datetime-local` has it.
+  function localTime(iso) {
+    const time = new Date(iso);
+    return new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
   }
 
   // The number is that of another filter.
@@ -667,8 +720,7 @@
   }
 
   function continueUnfinished({ id, action, filter }) {
-    // Its times are in the list of actions.
-    const shown = Object.entries(filter).filter(([name]) => !/_(after|before)$/.test(name));
+    const shown = Object.entries(filter).filter(([name]) => name in $("bulk-form").elements);
     openBulk({ action, ...Object.fromEntries(shown) });
     takeSteps(`admin/actions/${id}/continue`, { method: "POST" }, action, null);
   }

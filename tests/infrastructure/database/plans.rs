@@ -9,7 +9,7 @@ use shared::{
         SESSION, Statement,
         bulk::{CHANGED, ContinueAction, CountMatching, StartAction},
         idempotency::{CountExpired, DeleteExpired},
-        operating::ReadOverview,
+        operating::{GroupFailures, ReadOverview},
         processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
         reconciling::{CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{List, MarkEnqueued, Total},
@@ -333,6 +333,7 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
         }
     }
     read.push(("ReadOverview".to_owned(), blocks(pool, &ReadOverview).await));
+    read.push(("GroupFailures".to_owned(), blocks(pool, &GroupFailures).await));
     for (action, body) in [
         (BulkAction::Retry, json!({"q": "task 1"})),
         (BulkAction::Retry, json!({"error": "none"})),
@@ -374,6 +375,8 @@ async fn costs_do_not_grow_with_rows(pool: PgPool) {
             let more = match name.as_str() {
                 "ReadOverview" => Total::MAX_COUNTED + 4 * ROWS / 512,
                 // There were fewer tasks of each status than are examined.
+                // There were fewer failures than are read at most.
+                "GroupFailures" => 10_000,
                 name if name.starts_with("CountMatching") => Total::MAX_COUNTED,
                 name if name.starts_with("ContinueAction") => Total::MAX_COUNTED + 10 * CHANGED,
                 name if name.ends_with(", counted") => Total::MAX_COUNTED,

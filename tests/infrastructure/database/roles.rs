@@ -13,7 +13,7 @@ use shared::{
         actions::{ListActions, RecordAction},
         bulk::{ContinueAction, CountMatching, StartAction},
         idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
-        operating::{FindHistory, ReadOverview},
+        operating::{FindHistory, GroupFailures, ReadOverview},
         processing::{Claim, ClaimRequest, FindLost, Lease, Outcome, Settle},
         reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{Cancel, CancelOutcome, Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
@@ -161,6 +161,7 @@ async fn reader_may_only_read(pool: PgPool) {
         }
     }
     allowed(&reader, ReadOverview).await;
+    allowed(&reader, GroupFailures).await;
     allowed(&reader, FindHistory(id)).await;
     allowed(&reader, ListActions { before: None }).await;
 
