@@ -47,6 +47,9 @@ grant select on all tables in schema public to reader;
 
 -- writer: the functions that clients change tasks with, and the task-reconciler.
 grant select, insert, update, delete on all tables in schema public to writer;
+-- The log of operators' actions only grows; an action of many steps notes its progress.
+revoke update, delete on operator_actions from writer;
+grant update (count, below, ended_at) on operator_actions to writer;
 
 -- Tables to come, for the moment between their migration and this file.
 alter default privileges in schema public grant select on tables to reader;

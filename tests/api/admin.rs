@@ -1,4 +1,5 @@
-//! `GET /admin/status`, `GET /admin/tasks/{id}`, `POST /admin/redrive`, `GET /admin/dashboard`
+//! `GET /admin/status`, `GET /admin/tasks/{id}`, `GET /admin/failures`, `POST /admin/redrive`,
+//! `GET /admin/actions`, `GET /admin/dashboard`
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use sqlx::PgPool;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{
-    App, Gateway, Proxy, Response, client_config, execute, hanging_sqs, refusing_sqs, scripted_sqs, store_status, task,
+    App, Gateway, Proxy, Response, client_config, execute, hanging_sqs, refusing_sqs, row, scripted_sqs, store_status,
+    task,
 };
 
 /// The expected counts: these, and 0 for every other status. Without the age of the oldest task.
@@ -346,9 +348,122 @@ async fn task_has_timeline(pool: PgPool) {
     get(id + 2).await.assert_problem(404, "Not Found");
 }
 
-#[tokio::test]
-async fn redrive_moves_messages() {
-    let app = App::without_database();
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn failures_are_grouped_without_ids_and_numbers(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, settled_at)
+         select 't', status::task_status, result, date_trunc('hour', now()) - minutes * interval '1 min'
+         from (values
+             ('failed', 'HTTP 503 after 2.5 s from 10.0.0.7:8080', 10),
+             ('failed', 'HTTP 500 after 31 s from db-2.internal:80', 30),
+             ('failed', 'HTTP 502 after 0.1 s from 10.0.0.9:8080', 20),
+             ('failed', 'no order 3f2a9c1e-0000-4000-8000-00c0ffee0001', 5),
+             ('failed', 'no order 7', 15),
+             ('failed', null, 1),
+             ('failed', 'HTTP 503 after 1 s from 10.0.0.7:8080', 25 * 60),
+             ('completed', 'HTTP 503 after 1 s from 10.0.0.7:8080', 2),
+             ('failed', 'no order', 3)
+         ) as t (status, result, minutes)",
+    )
+    .await;
+    let response = App::new(&pool).get("/admin/failures").await;
+    assert_eq!(response.status(), 200);
+    let failures = response.json();
+    assert_eq!(failures["is_complete"], true);
+    let since = OffsetDateTime::parse(failures["since"].as_str().expect("a time"), &Rfc3339).expect("RFC 3339");
+    let age = OffsetDateTime::now_utc() - since - Duration::from_secs(24 * 60 * 60);
+    assert!(age.unsigned_abs() < Duration::from_secs(60), "{age}");
+    let groups = failures["groups"].as_array().expect("a list");
+    let shown: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            json!([
+                group["error"],
+                group["count"],
+                group["example_id"],
+                group["example_error"]
+            ])
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            json!([
+                "HTTP # after # s from #",
+                3,
+                1,
+                "HTTP 503 after 2.5 s from 10.0.0.7:8080"
+            ]),
+            json!(["no order #", 2, 4, "no order 3f2a9c1e-0000-4000-8000-00c0ffee0001"]),
+            json!(["", 1, 6, null]),
+            json!(["no order", 1, 9, "no order"]),
+        ]
+    );
+    let minutes = |from: &str, to: &str| {
+        let time = |name: &str| OffsetDateTime::parse(groups[0][name].as_str().expect("a time"), &Rfc3339);
+        (time(to).expect("RFC 3339") - time(from).expect("RFC 3339")).whole_minutes()
+    };
+    assert_eq!(minutes("first_at", "last_at"), 20);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn group_of_failures_is_retried_as_shown(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, settled_at)
+         select 't', 'failed', case n % 2 when 0 then 'HTTP 50' || n else 'no order ' || n end,
+                now() - case when n > 4 then interval '25 hours' else interval '1 hour' end
+         from generate_series(1, 6) as n",
+    )
+    .await;
+    let app = App::new(&pool);
+    let failures = app.get("/admin/failures").await.json();
+    let group = failures["groups"].as_array().expect("a list").iter();
+    let group = group.filter(|group| group["error"] == "HTTP #").collect::<Vec<_>>();
+    assert_eq!((group.len(), &group[0]["count"]), (1, &json!(2)));
+    // By the group, or by the reason of any of its tasks.
+    for (error, count) in [(&group[0]["error"], 2), (&group[0]["example_error"], 0)] {
+        let body = json!({"action": "retry", "error": error, "ended_after": failures["since"], "dry_run": false});
+        let action = app.post("/admin/actions", body).await.json();
+        assert_eq!(
+            (&action["count"], &action["is_complete"]),
+            (&json!(count), &json!(true))
+        );
+    }
+    let pending: Vec<i64> = sqlx::query_scalar("select id from tasks where status = 'pending' order by id")
+        .fetch_all(&pool)
+        .await
+        .expect("ids");
+    assert_eq!(pending, [2, 4]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn many_failures_are_grouped_in_part(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into tasks (title, status, result, settled_at)
+         select 't', 'failed', repeat('x', 1 + n % 60), now() - n * interval '1 s' from generate_series(1, 10001) as n",
+    )
+    .await;
+    let app = App::new(&pool);
+    let read = async || {
+        let failures = app.get("/admin/failures").await.json();
+        let groups = failures["groups"].as_array().map(Vec::len);
+        (failures["is_complete"] == true, groups)
+    };
+    assert_eq!(read().await, (false, Some(50)));
+    execute(&pool, "delete from tasks where id > 10000").await;
+    assert_eq!(read().await, (true, Some(50)));
+    execute(&pool, "delete from tasks").await;
+    assert_eq!(read().await, (true, Some(0)));
+    let response = App::without_database().get("/admin/failures").await;
+    response.assert_problem(503, "Service Unavailable");
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn redrive_moves_messages(pool: PgPool) {
+    let app = App::new(&pool);
     let (source, dead) = (app.queue().await, app.dead_letters().await);
     dead.send(&["a".to_owned(), "b".to_owned()]).await;
     let response = app.post("/admin/redrive", None).await;
@@ -357,6 +472,168 @@ async fn redrive_moves_messages() {
         (202, json!({"message": "2 messages were moved back to the task queue."}))
     );
     assert_eq!((source.bodies().await.len(), dead.bodies().await.len()), (2, 0));
+    assert_eq!(actions(&app).await, [json!(["tester", "redrive", null, 2])]);
+}
+
+/// The redrive has begun when it is recorded.
+#[tokio::test]
+async fn redrive_without_database_is_202() {
+    let app = App::without_database();
+    app.dead_letters().await.send(&["a".to_owned()]).await;
+    assert_eq!(app.post("/admin/redrive", None).await.status(), 202);
+    assert_eq!(app.queue().await.bodies().await, ["a"]);
+}
+
+/// The recorded actions, newest first: operator, action, task, count.
+async fn actions(app: &App) -> Vec<Value> {
+    let response = app.get("/admin/actions").await;
+    assert_eq!(response.status(), 200);
+    let actions = response.json();
+    let actions = actions.as_array().expect("a list").iter();
+    actions
+        .map(|action| json!([action["operator"], action["action"], action["task_id"], action["count"]]))
+        .collect()
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn change_by_admin_is_recorded(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "t").await;
+    let path = format!("/tasks/{id}");
+    let patched = app.patch(&path, json!({"title": "new"})).await;
+    assert_eq!((patched.status(), &patched.json()["title"]), (200, &json!("new")));
+    assert_eq!(app.post(format!("{path}/cancel"), None).await.status(), 200);
+    assert_eq!(app.post(format!("{path}/process"), None).await.status(), 202);
+    assert_eq!(app.delete(&path).await.status(), 200);
+    let recorded = |action: &str| json!(["tester", action, id, 1]);
+    assert_eq!(
+        actions(&app).await,
+        ["delete", "process", "cancel", "update"].map(recorded)
+    );
+
+    let first = app.get("/admin/actions").await.json()[3].clone();
+    let at = OffsetDateTime::parse(first["at"].as_str().expect("a time"), &Rfc3339).expect("RFC 3339");
+    assert!((OffsetDateTime::now_utc() - at).unsigned_abs() < Duration::from_secs(60));
+    assert_eq!((&first["id"], &first["filter"]), (&json!(1), &Value::Null));
+    let members: Vec<&String> = first.as_object().expect("an object").keys().collect();
+    assert_eq!(
+        members,
+        [
+            "action",
+            "at",
+            "count",
+            "filter",
+            "id",
+            "is_complete",
+            "operator",
+            "task_id"
+        ]
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn request_that_changes_nothing_is_not_recorded(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "t").await;
+    let path = format!("/tasks/{id}");
+    // Refused, unknown, or without effect.
+    app.patch(&path, json!({"title": "new"}))
+        .header("if-match", "\"9\"")
+        .await;
+    app.delete(&path).header("if-match", "\"9\"").await;
+    app.post(format!("{path}/cancel"), None)
+        .header("if-match", "\"9\"")
+        .await;
+    app.patch(&path, json!({})).await;
+    app.get(&path).await;
+    for action in ["process", "cancel"] {
+        app.post(format!("/tasks/{}/{action}", id + 1), None).await;
+    }
+    app.delete(format!("/tasks/{}", id + 1)).await;
+    store_status(&pool, id, Status::Completed).await;
+    app.post(format!("{path}/cancel"), None)
+        .await
+        .assert_problem(409, "Conflict");
+    store_status(&pool, id, Status::Processing).await;
+    execute(&pool, "update tasks set lease_expires_at = now() + interval '1 min'").await;
+    app.post(format!("{path}/process"), None)
+        .await
+        .assert_problem(409, "Conflict");
+    // Nor is what users do with their own tasks, or the creation of one.
+    let created = app.as_user("bob").post("/tasks", json!({"title": "t"})).await;
+    let own = format!("/tasks/{}", created.json()["id"]);
+    app.as_user("bob").patch(&own, json!({"title": "new"})).await;
+    app.as_user("bob").post(format!("{own}/cancel"), None).await;
+    app.as_user("bob").post(format!("{own}/process"), None).await;
+    assert_eq!(app.as_user("bob").delete(&own).await.status(), 200);
+    app.post("/tasks", json!({"title": "t"})).await;
+    assert_eq!(actions(&app).await, [Value::Null; 0]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn older_actions_follow_link(pool: PgPool) {
+    execute(
+        &pool,
+        "insert into operator_actions (operator, action, count)
+         select 'alice', 'redrive', n from generate_series(1, 201) as n",
+    )
+    .await;
+    let app = App::new(&pool);
+    let mut path = "/admin/actions".to_owned();
+    let mut counts = Vec::new();
+    for (expected, next) in [(100, Some(102)), (100, Some(2)), (1, None)] {
+        let response = app.get(&path).await;
+        let page = response.json();
+        let page = page.as_array().expect("a list");
+        assert_eq!(page.len(), expected);
+        counts.extend(page.iter().map(|action| action["count"].as_i64().expect("a number")));
+        let link = next.map(|id| format!("<?before={id}>; rel=\"next\""));
+        assert_eq!(response.header("link"), link.unwrap_or_default());
+        path = format!("/admin/actions?before={}", next.unwrap_or_default());
+    }
+    assert_eq!(counts, (1..=201).rev().collect::<Vec<_>>());
+    for bad in ["before=0", "before=x", "before=1&limit=3", "q=1", "before=+1"] {
+        let response = app.get(format!("/admin/actions?{bad}")).await;
+        response.assert_problem(422, "Unprocessable Entity");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn viewer_sees_everything_and_changes_nothing(pool: PgPool) {
+    let app = App::new(&pool);
+    let id = task(&pool, "t").await;
+    execute(&pool, "update tasks set created_by = 'bob'").await;
+    app.dead_letters().await.send(&["a".to_owned()]).await;
+    let viewer = app.as_viewer();
+    for path in ["/admin/status", "/admin/failures", "/admin/actions", "/tasks", "/ready"] {
+        assert_eq!(viewer.get(path).await.status(), 200, "{path}");
+    }
+    for path in [format!("/tasks/{id}"), format!("/admin/tasks/{id}")] {
+        assert_eq!(viewer.get(path).await.json()["id"], id);
+    }
+    assert_eq!(viewer.get("/tasks").await.json()[0]["id"], id);
+    let before = row(&pool, id).await;
+    let path = format!("/tasks/{id}");
+    for request in [
+        viewer.post("/tasks", json!({"title": "mine"})),
+        viewer.put(&path, json!({"title": "mine"})),
+        viewer.patch(&path, json!({"title": "mine"})),
+        viewer.post(format!("{path}/process"), None),
+        viewer.post(format!("{path}/cancel"), None),
+        viewer.delete(&path),
+        viewer.post("/admin/redrive", None),
+    ] {
+        let response = request.await;
+        response.assert_problem(403, "Forbidden");
+        assert_eq!(
+            response.json()["detail"],
+            "This request requires the admin scope, or the viewer scope if it only reads."
+        );
+    }
+    assert_eq!(row(&pool, id).await, before);
+    assert_eq!(app.get("/tasks").await.json().as_array().map(Vec::len), Some(1));
+    assert_eq!(app.dead_letters().await.bodies().await, ["a"]);
+    assert_eq!((actions(&app).await.len(), app.messages().await.len()), (0, 0));
 }
 
 /// Functions whose SQS refuses to start a redrive, with a last one in this state.
@@ -487,6 +764,8 @@ async fn admin_route_for_non_admin_is_403(pool: PgPool) {
     for request in [
         user.get("/admin/status"),
         user.get(format!("/admin/tasks/{id}")),
+        user.get("/admin/actions"),
+        user.get("/admin/failures"),
         user.post("/admin/redrive", None),
     ] {
         request.await.assert_problem(403, "Forbidden");

@@ -1,6 +1,7 @@
 //! The functions behind API Gateway, one module each.
 
 mod admin;
+mod admin_bulk;
 mod api_docs;
 mod api_info;
 mod authentication;

@@ -32,6 +32,8 @@ pub struct AuditReport {
     cancelled: i64,
     /// Tasks whose cancellation had a 200, and that are not cancelled, or changed afterwards.
     cancelled_in_vain: usize,
+    /// Tasks whose cancellation had a 200, and is not recorded exactly once as an operator's action.
+    unrecorded: i64,
     lost: usize,
     completed_twice: i64,
     created_twice: usize,
@@ -191,12 +193,25 @@ impl Audit {
             .bind(&responses.cancelled)
             .fetch_one(&mut connection)
             .await?;
+        let unrecorded = "with recorded as (
+                              select task_id as id, count(*) as times
+                              from operator_actions
+                              where action = 'cancel'
+                              group by 1
+                          )
+                          select count(*)
+                          from unnest($1::bigint[]) as cancelled (id) left join recorded using (id)
+                          where times is distinct from 1";
         Ok(AuditReport {
             created: created.len(),
             completed: self.count("status = 'completed'").await?,
             failed: self.count("status = 'failed'").await?,
             cancelled: self.count("status = 'cancelled'").await?,
             cancelled_in_vain: usize::try_from(in_vain)?,
+            unrecorded: sqlx::query_scalar(unrecorded)
+                .bind(&responses.cancelled)
+                .fetch_one(&mut connection)
+                .await?,
             lost: created.difference(&settled).count(),
             completed_twice: self.completed_twice(&mut connection).await?,
             created_twice: usize::try_from(all)?.saturating_sub(created.len()),
@@ -232,6 +247,7 @@ impl fmt::Display for AuditReport {
             ("failed", self.failed.to_string()),
             ("cancelled", self.cancelled.to_string()),
             ("cancelled in vain", self.cancelled_in_vain.to_string()),
+            ("unrecorded", self.unrecorded.to_string()),
             ("lost", self.lost.to_string()),
             ("completed twice", self.completed_twice.to_string()),
             ("created twice", self.created_twice.to_string()),
@@ -258,6 +274,11 @@ impl AuditReport {
             self.cancelled_in_vain == 0,
             "{} tasks were cancelled in vain",
             self.cancelled_in_vain
+        );
+        ensure!(
+            self.unrecorded == 0,
+            "{} cancellations are not recorded once",
+            self.unrecorded
         );
         ensure!(
             self.completed_twice == 0,

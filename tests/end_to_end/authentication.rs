@@ -95,3 +95,37 @@ async fn user_token_reaches_own_tasks_and_admin_token_everything() {
         assert_eq!(call(method, &path, Some(&admin)).await.status(), status, "{path}");
     }
 }
+
+#[tokio::test]
+async fn viewer_token_reads_everything_and_changes_nothing() {
+    let (user, viewer) = (token("bob", ""), token("vera", "viewer"));
+    let task: Value = call(Method::POST, "/tasks", Some(&user))
+        .await
+        .json()
+        .await
+        .expect("JSON");
+    let path = format!("/tasks/{}", task["id"]);
+    for read in [
+        "/tasks",
+        &path,
+        "/admin/status",
+        "/admin/actions",
+        &format!("/admin{path}"),
+    ] {
+        assert_eq!(call(Method::GET, read, Some(&viewer)).await.status(), 200, "{read}");
+    }
+    assert_eq!(call(Method::HEAD, &path, Some(&viewer)).await.status(), 200);
+    for (method, path) in [
+        (Method::POST, "/tasks"),
+        (Method::PUT, &path),
+        (Method::PATCH, &path),
+        (Method::DELETE, &path),
+        (Method::POST, &format!("{path}/process")),
+        (Method::POST, &format!("{path}/cancel")),
+        (Method::POST, "/admin/redrive"),
+    ] {
+        assert_problem(call(method, path, Some(&viewer)).await, 403, "Forbidden").await;
+    }
+    let unchanged: Value = call(Method::GET, &path, Some(&user)).await.json().await.expect("JSON");
+    assert_eq!(unchanged["title"], task["title"]);
+}

@@ -155,6 +155,11 @@ impl App {
         self.called_by(json!({"sub": subject, "admin": "false"}))
     }
 
+    /// Called by an operator who may only read.
+    pub fn as_viewer(&self) -> Self {
+        self.called_by(json!({"sub": "viewer", "admin": "false", "viewer": "true"}))
+    }
+
     /// Called by an admin.
     pub fn as_admin(&self) -> Self {
         self.called_by(json!({"sub": "tester", "admin": "true"}))

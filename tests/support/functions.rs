@@ -40,7 +40,13 @@ const fn reading(
     }
 }
 
-pub const FUNCTIONS: [FunctionSpec; 18] = [
+pub const FUNCTIONS: [FunctionSpec; 21] = [
+    reading("admin-actions", &[("GET /admin/actions", 1)], "GET /admin/actions"),
+    FunctionSpec {
+        role: Some("writer"),
+        sample_event: None,
+        ..reading("admin-bulk", &[], "")
+    },
     FunctionSpec {
         role: None,
         ..reading(
@@ -49,9 +55,10 @@ pub const FUNCTIONS: [FunctionSpec; 18] = [
             "GET /admin/dashboard",
         )
     },
+    reading("admin-failures", &[("GET /admin/failures", 1)], "GET /admin/failures"),
     FunctionSpec {
         name: "admin-redrive",
-        role: None,
+        role: Some("writer"),
         sqs: &[
             "DeleteMessage",
             "GetQueueAttributes",
@@ -156,8 +163,11 @@ pub const FUNCTIONS: [FunctionSpec; 18] = [
 pub(super) async fn handle(app: &Functions, function: &str, context: Context) -> Result<Response<Body>, ApiError> {
     let database = &app.database;
     match function {
+        "admin-actions" => admin_actions::handle(database, context).await,
+        "admin-bulk" => admin_bulk::handle(database, context).await,
         "admin-dashboard" => admin_dashboard::handle(context).await,
-        "admin-redrive" => admin_redrive::handle(&app.queues().await.redrive, context).await,
+        "admin-failures" => admin_failures::handle(database, context).await,
+        "admin-redrive" => admin_redrive::handle(database, &app.queues().await.redrive, context).await,
         "admin-status" => {
             let queues = app.queues().await;
             admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, context).await
@@ -194,6 +204,10 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     admin_status::handle,
     admin_task::handle,
     admin_redrive::handle,
+    admin_failures::handle,
+    admin_actions::handle,
+    admin_bulk::start,
+    admin_bulk::resume,
     api_info::handle,
     api_docs::openapi,
     api_docs::docs,

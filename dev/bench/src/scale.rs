@@ -13,11 +13,15 @@ use harness::{Bytes, HttpResponse, Request, serve_after};
 use queue::TaskQueue;
 use serde_json::{Value, json};
 use shared::{
-    domain::{Access, Cursor, Filter, IdempotencyKey, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
+    domain::{
+        Access, BulkAction, BulkFilter, Cursor, Filter, FilterText, IdempotencyKey, NewTask, Page, Sort, Start, Status,
+        TaskId, TaskPatch,
+    },
     store::{
         Database, SESSION, Statement,
+        bulk::CountMatching,
         idempotency::{CountExpired, CreateOnce, DeleteExpired},
-        operating::{FindHistory, ReadOverview},
+        operating::{FindHistory, GroupFailures, ReadOverview},
         processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
         reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{Delete, Find, Insert, List, MarkEnqueued, Reset, Total, Update, WALK},
@@ -405,7 +409,7 @@ impl Tasks {
                     let is_walk = match access {
                         Access::Own("stranger") => false,
                         Access::Own(_) => page.filter.status.is_some(),
-                        Access::All => page.filter.status == Some(Status::Processing),
+                        Access::All | Access::Admin(_) => page.filter.status == Some(Status::Processing),
                     };
                     let counted = if skip > 0 || count { Total::MAX_COUNTED } else { 100 };
                     let goal = Goal::Cpu(if is_walk { WALK } else { 0 } + counted, page_cpu);
@@ -448,6 +452,26 @@ impl Tasks {
         // A sample of each status, up to its limit.
         let goal = Goal::Cpu(4 * Total::MAX_COUNTED, Duration::from_millis(20));
         measure!("`GET /admin/status`", goal, |_| ReadOverview);
+        // The latest 10,000 failures, in any order in the table.
+        let goal = Goal::Cpu(2 * Total::MAX_COUNTED, Duration::from_millis(500));
+        measure!("`GET /admin/failures`", goal, |_| GroupFailures);
+        let text = |text: &str| FilterText::try_from(text.to_owned());
+        let goal = Goal::Cpu(4 * Total::MAX_COUNTED, Duration::from_millis(200));
+        for (action, status) in [
+            (BulkAction::Cancel, Status::Pending),
+            (BulkAction::Retry, Status::Failed),
+        ] {
+            let filter = &BulkFilter {
+                status: Some(status),
+                q: Some(text("~needle")?),
+                ..BulkFilter::default()
+            };
+            let name = format!("{} with `status={}&q=~needle`", action.as_str(), status.as_str());
+            measure!("`POST /admin/actions`: count, {name}", goal, |_| CountMatching {
+                action,
+                filter
+            });
+        }
 
         let due = Due {
             unsent_after: Duration::from_secs(10),

@@ -28,6 +28,7 @@ use utoipa::{
         problem::Unauthorized,
         problem::Forbidden,
         problem::NoSuchTask,
+        problem::NoSuchAction,
         problem::NoSuchRoute,
         problem::Processing,
         problem::Settled,
@@ -71,7 +72,7 @@ pub fn document() -> String {
 
     // Their parser rejects unknown members; utoipa recognizes that only from serde's attributes.
     let components = document.components.as_mut().expect("there are schemas");
-    for name in ["NewTask", "TaskPatch"] {
+    for name in ["BulkRequest", "NewTask", "TaskPatch"] {
         if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
             object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         }
@@ -83,27 +84,31 @@ pub fn document() -> String {
     document.security = Some(vec![SecurityRequirement::new("token", [""; 0])]);
     for (name, path) in &mut document.paths.paths {
         let methods = [
-            &mut path.get,
-            &mut path.put,
-            &mut path.post,
-            &mut path.delete,
-            &mut path.patch,
+            (true, &mut path.get),
+            (false, &mut path.put),
+            (false, &mut path.post),
+            (false, &mut path.delete),
+            (false, &mut path.patch),
         ];
-        let mut operations: Vec<_> = methods.into_iter().flatten().collect();
-        for operation in &mut operations {
+        let operations = methods.into_iter();
+        let mut operations: Vec<_> = operations
+            .filter_map(|(only_reads, operation)| Some((only_reads, operation.as_mut()?)))
+            .collect();
+        for (only_reads, operation) in &mut operations {
             if PUBLIC.contains(&name.as_str()) {
                 operation.security = Some(Vec::new());
                 continue;
             }
             let responses = &mut operation.responses.responses;
             responses.insert("401".to_owned(), Ref::from_response_name("Unauthorized").into());
-            if name.starts_with("/admin/") {
+            // Viewers may only read.
+            if name.starts_with("/admin/") || !*only_reads {
                 responses.insert("403".to_owned(), Ref::from_response_name("Forbidden").into());
             }
         }
         operations
             .into_iter()
-            .flat_map(|operation| operation.responses.responses.values_mut())
+            .flat_map(|(_, operation)| operation.responses.responses.values_mut())
             .for_each(describe_headers);
     }
     for path in document.paths.paths.values_mut() {

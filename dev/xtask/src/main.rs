@@ -60,7 +60,7 @@ enum Command {
         /// The token's subject
         #[arg(long, env = "SUBJECT", default_value = "developer")]
         subject: String,
-        /// The token's scope: `admin`, or empty
+        /// The token's scope: `admin`, `viewer`, or empty
         #[arg(long, env = "SCOPE", default_value = "admin")]
         scope: String,
     },

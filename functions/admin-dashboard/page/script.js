@@ -470,6 +470,23 @@
     renderProblems();
   });
 
+  const loadActions = () => load("actions", "admin/actions", ({ data, problem = null }) => {
+    showProblem($("actions-problem"), state.problems.status ? null : problem);
+    if (data) renderActions(data);
+  });
+
+  // They are grouped anew by each request, so less often than the rest is read.
+  const REASONS_MS = 15_000;
+  let reasonsAt = -REASONS_MS;
+  function loadReasons() {
+    if (performance.now() - reasonsAt < REASONS_MS) return undefined;
+    reasonsAt = performance.now();
+    return load("reasons", "admin/failures", ({ data, problem = null }) => {
+      showProblem($("reasons-problem"), state.problems.status ? null : problem);
+      if (data) renderReasons(data);
+    });
+  }
+
   function loadDetail() {
     const id = state.openTask;
     return id !== null && load("detail", `admin/tasks/${id}`, ({ data, problem }) => {
@@ -483,7 +500,7 @@
   async function refresh() {
     clearTimeout(refreshTimer);
     try {
-      await Promise.all([loadStatus(), loadList(), loadDetail()]);
+      await Promise.all([loadStatus(), loadList(), loadDetail(), loadActions(), loadReasons()]);
     } finally {
       scheduleRefresh();
     }
@@ -574,6 +591,164 @@
     const item = element("li", text, time);
     item.className = outcome;
     return item;
+  }
+
+  // --- What operators did --------------------------------------------------------------------------
+
+  const ACTIONS = {
+    update: "changed",
+    process: "queued again",
+    cancel: "cancelled",
+    delete: "deleted",
+    redrive: "redrove",
+    retry: "retried",
+  };
+
+  function renderActions(actions) {
+    if (changed($("actions"), actions)) $("actions").replaceChildren(...actions.map(actionItem));
+    $("actions-empty").hidden = actions.length > 0;
+  }
+
+  function actionItem({ id, at, operator, action, task_id, filter, count, is_complete }) {
+    const time = element("time");
+    setTime(time, at);
+    const messages = count === null ? "the dead-letter queue" : plural(count, "message");
+    const object = filter ? plural(count, "task") : task_id === null ? messages : `task ${task_id}`;
+    const text = element("span", element("strong", operator), ` ${ACTIONS[action] ?? action} ${object}`);
+    if (filter) text.append(element("span", Object.entries(filter).map(([name, value]) => `${name}: ${value}`).join(", ")));
+    if (!is_complete) {
+      const button = element("button", "Continue");
+      button.type = "button";
+      onPress(button, () => continueUnfinished({ id, action, filter }));
+      text.append(" (not finished) ", button);
+    }
+    return element("li", text, time);
+  }
+
+  // --- Failures by reason ------------------------------------------------------------------------
+
+  function renderReasons({ groups, is_complete, since }) {
+    $("reasons-hint").hidden = is_complete;
+    $("reasons-empty").hidden = groups.length > 0;
+    // The start of the day moves on; the filter needs it only to the minute.
+    if (changed($("reasons"), [groups, localTime(since)])) {
+      $("reasons").replaceChildren(...groups.map((group) => reasonItem(group, since)));
+    }
+  }
+
+  function reasonItem({ error, count, first_at, last_at, example_id, example_error }, since) {
+    const [first, last] = [element("time"), element("time")];
+    setTime(first, first_at);
+    setTime(last, last_at);
+    const show = element("button", `Task ${example_id}`);
+    onPress(show, () => openTask(example_id));
+    const buttons = [show];
+    if (error) {
+      const retry = element("button", "Retry these…");
+      onPress(retry, () => {
+        openBulk({ action: "retry", status: "failed", error, ended_after: since });
+        countBulk();
+      });
+      buttons.push(retry);
+    }
+    for (const button of buttons) button.type = "button";
+    const text = element("span", element("strong", number.format(count)), ` × ${error || "No reason recorded"}`);
+    text.title = example_error ?? "";
+    return element("li", text, element("p", "First ", first, ", last ", last), ...buttons);
+  }
+
+  // --- All matching tasks ------------------------------------------------------------------------
+
+  const BULK = { retry: "Retry", cancel: "Cancel", delete: "Delete" };
+  let bulkRun = 0;
+
+  function openBulk(filter) {
+    $("bulk-form").reset();
+    for (const [name, value] of Object.entries(filter)) {
+      const field = $("bulk-form").elements[name];
+      field.value = field.type === "datetime-local" ? localTime(value) : value;
+    }
+    resetBulk();
+    $("bulk").showModal();
+  }
+
+  // As `datetime-local` has it.
+  function localTime(iso) {
+    const time = new Date(iso);
+    return new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+  }
+
+  // The number is that of another filter.
+  function resetBulk() {
+    bulkRun += 1;
+    showProblem($("bulk-problem"), null);
+    setText($("bulk-note"), "");
+    $("bulk-progress").hidden = $("bulk-run").hidden = true;
+    setEnabled($("bulk-count"), true);
+  }
+
+  function bulkBody() {
+    const fields = Object.entries(Object.fromEntries(new FormData($("bulk-form")))).filter(([, value]) => value);
+    const isTime = (name) => $("bulk-form").elements[name].type === "datetime-local";
+    return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? new Date(value).toISOString() : value]));
+  }
+
+  const postJson = (body) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+
+  async function countBulk(event) {
+    event?.preventDefault();
+    resetBulk();
+    const run = bulkRun;
+    const body = bulkBody();
+    setEnabled($("bulk-count"), false);
+    const { data, problem = null } = await api("admin/actions", postJson({ ...body, dry_run: true }));
+    if (run !== bulkRun) return;
+    setEnabled($("bulk-count"), true);
+    showProblem($("bulk-problem"), problem);
+    if (!data) return;
+    state.bulk = { body, count: data.count };
+    const tasks = `${data.is_exact ? "" : "about "}${plural(data.count, "task")}`;
+    setText($("bulk-note"), `${capitalize(tasks)} match. Nothing was changed.`);
+    setText($("bulk-run"), `${BULK[body.action]} ${tasks}`);
+    $("bulk-run").hidden = data.is_exact && data.count === 0;
+  }
+
+  async function runBulk() {
+    const { body, count } = state.bulk;
+    $("bulk-run").hidden = true;
+    await takeSteps("admin/actions", postJson({ ...body, dry_run: false }), body.action, count);
+  }
+
+  function continueUnfinished({ id, action, filter }) {
+    const shown = Object.entries(filter).filter(([name]) => name in $("bulk-form").elements);
+    openBulk({ action, ...Object.fromEntries(shown) });
+    takeSteps(`admin/actions/${id}/continue`, { method: "POST" }, action, null);
+  }
+
+  // Until the action is complete, fails, or the dialog is closed: it can be continued later.
+  async function takeSteps(path, options, action, expected) {
+    const run = bulkRun;
+    setEnabled($("bulk-count"), false);
+    const progress = $("bulk-progress");
+    progress.removeAttribute("value");
+    progress.hidden = false;
+    for (;;) {
+      const { data, problem = null } = await api(path, options);
+      loadActions();
+      if (run !== bulkRun || !$("bulk").open) return;
+      showProblem($("bulk-problem"), problem, problem ? "The tasks changed so far remain changed. “Actions of operators” continues the rest." : "");
+      if (data && expected) {
+        progress.max = Math.max(expected, data.count, 1);
+        progress.value = data.count;
+      }
+      if (data) setText($("bulk-note"), `${plural(data.count, "task")} ${ACTIONS[action]}${data.is_complete ? "." : " so far…"}`);
+      if (!data || data.is_complete) break;
+      path = `admin/actions/${data.id}/continue`;
+      options = { method: "POST" };
+    }
+    progress.hidden = true;
+    setEnabled($("bulk-count"), true);
+    refresh();
   }
 
   // --- Actions -----------------------------------------------------------------------------------
@@ -701,6 +876,11 @@
     onPress($("delete"), confirmDelete);
     onPress($("confirm-run"), (button) => state.confirmed(button));
     onPress($("clear-filters"), clearFilters);
+    onPress($("open-bulk"), () => openBulk(state.filter));
+    onPress($("bulk-run"), runBulk);
+    $("bulk-form").addEventListener("submit", countBulk);
+    $("bulk-form").addEventListener("input", resetBulk);
+    $("bulk").addEventListener("close", resetBulk);
     $("create-form").addEventListener("submit", createTask);
     $("sign-in-form").addEventListener("submit", signIn);
     $("create").addEventListener("close", () => showFormProblem(null));

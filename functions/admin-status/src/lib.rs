@@ -52,7 +52,7 @@ pub async fn handle(
     dead_letter_queue: &TaskQueue,
     context: Context,
 ) -> Result<Response<Body>, ApiError> {
-    context.admin()?;
+    context.operator()?;
     let (overview, depth, dead, failed_redrive) = tokio::join!(
         database.run(&ReadOverview),
         queue.depth(),

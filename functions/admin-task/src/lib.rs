@@ -74,7 +74,7 @@ enum Event {
     )
 )]
 pub async fn handle(database: &Database, context: Context) -> Result<Response<Body>, ApiError> {
-    context.admin()?;
+    context.operator()?;
     let id = http::task_id(&context.request)?;
     let history = database.run(&FindHistory(id)).await?;
     let history = history.ok_or(ApiError::NoSuchTask(id))?;

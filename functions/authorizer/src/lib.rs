@@ -2,8 +2,8 @@
 //! Developer Guide, "Use API Gateway Lambda authorizers").
 //!
 //! A caller with a token of the issuer, a JWT signed with RS256 or ES256, may call everything
-//! except `/admin`, which requires the admin scope. Without a valid token API Gateway responds with
-//! 401, without the scope with 403. If no decision is possible, because the issuer is unreachable
+//! except `/admin`, which requires the admin scope. With the viewer scope it may read everything,
+//! and nothing else. Without a valid token API Gateway responds with 401, without the scope with 403. If no decision is possible, because the issuer is unreachable
 //! and its keys are not cached, the response is a 500: the token may be valid.
 //!
 //! Tokens are secrets: neither errors nor logs contain any part of one.
@@ -50,6 +50,9 @@ pub struct Settings {
     /// The admin scope. Cognito prefixes it with a resource server, as in `tasks/admin`.
     #[config(env = "ADMIN_SCOPE", default = "admin", validate = not_empty)]
     pub admin_scope: String,
+    /// The scope of operators who may see everything and change nothing.
+    #[config(env = "VIEWER_SCOPE", default = "viewer", validate = not_empty)]
+    pub viewer_scope: String,
 }
 
 fn not_empty(text: &impl AsRef<str>) -> Result<(), &'static str> {

@@ -36,16 +36,21 @@ pub fn stage(method_arn: &str) -> Result<&str, NotAMethodArn> {
     if is_valid { Ok(stage) } else { Err(NotAMethodArn) }
 }
 
-/// Admins may call everything in the stage, other callers everything except `/admin`.
+/// Admins may call everything in the stage, viewers may read everything, other callers may call
+/// everything except `/admin`.
 ///
 /// `*` also matches slashes, so the `Deny` covers more than necessary (`GET /tasks/admin/process`),
-/// never less. It is not the only check: the functions behind `/admin` check `admin` in the context
+/// never less. It is not the only check: the functions check `admin` and `viewer` in the context
 /// themselves.
 pub fn response(stage: &str, identity: &Identity) -> Value {
     let statement =
         |effect, resources| json!({ "Effect": effect, "Action": "execute-api:Invoke", "Resource": resources });
-    let mut statements = vec![statement("Allow", vec![format!("{stage}/*")])];
-    if !identity.is_admin {
+    let allowed = match identity.is_viewer {
+        true => vec![format!("{stage}/GET/*"), format!("{stage}/HEAD/*")],
+        false => vec![format!("{stage}/*")],
+    };
+    let mut statements = vec![statement("Allow", allowed)];
+    if !identity.is_admin && !identity.is_viewer {
         let admin_routes = vec![format!("{stage}/*/admin"), format!("{stage}/*/admin/*")];
         statements.push(statement("Deny", admin_routes));
     }
@@ -58,6 +63,7 @@ pub fn response(stage: &str, identity: &Identity) -> Value {
             "sub": identity.subject,
             "scope": identity.scopes.join(" "),
             "admin": identity.is_admin.to_string(),
+            "viewer": identity.is_viewer.to_string(),
         },
     })
 }

@@ -69,6 +69,8 @@ pub struct Identity {
     pub scopes: Vec<String>,
     /// Whether the admin scope is among them.
     pub is_admin: bool,
+    /// Whether the viewer scope is among them, and the admin scope is not.
+    pub is_viewer: bool,
 }
 
 impl Identity {
@@ -78,6 +80,7 @@ impl Identity {
             subject: "anonymous".to_owned(),
             scopes: Vec::new(),
             is_admin: true,
+            is_viewer: false,
         }
     }
 }
@@ -122,6 +125,7 @@ pub struct Verifier {
     issuer: String,
     audience: String,
     admin_scope: String,
+    viewer_scope: String,
     keys: Keys,
 }
 
@@ -134,6 +138,7 @@ impl Verifier {
             issuer: settings.jwt_issuer,
             audience: settings.jwt_audience,
             admin_scope: settings.admin_scope,
+            viewer_scope: settings.viewer_scope,
         })
     }
 
@@ -191,8 +196,10 @@ impl Verifier {
             .flatten()
             .flat_map(OneOrMany::into_scopes)
             .collect();
+        let is_admin = scopes.contains(&self.admin_scope);
         Ok(Identity {
-            is_admin: scopes.contains(&self.admin_scope),
+            is_admin,
+            is_viewer: !is_admin && scopes.contains(&self.viewer_scope),
             subject: sub,
             scopes,
         })

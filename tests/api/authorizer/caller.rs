@@ -13,26 +13,26 @@ use shared::{
 
 use crate::support::events;
 
-/// The responses of two handlers that return the caller: one for all callers, one for admins.
+/// The responses of two handlers that return the caller: one for all callers, one for operators.
 async fn responses(auth: Auth, event: &Value) -> [(u64, Value); 2] {
     let any_caller = |context: Context| async move {
         let caller = context.caller()?;
         Ok::<_, ApiError>(Response::new(Body::Text(format!(
-            "{} {}",
-            caller.subject, caller.is_admin
+            "{} {:?}",
+            caller.subject, caller.role
         ))))
     };
-    let admin_only = |context: Context| async move {
-        let caller = context.admin()?;
+    let operators_only = |context: Context| async move {
+        let caller = context.operator()?;
         Ok::<_, ApiError>(Response::new(Body::Text(caller.subject.clone())))
     };
     let any_caller = respond(&any_caller, auth, None, lambda_event(event))
         .await
         .expect("handlers do not fail");
-    let admin_only = respond(&admin_only, auth, None, lambda_event(event))
+    let operators_only = respond(&operators_only, auth, None, lambda_event(event))
         .await
         .expect("handlers do not fail");
-    [json!(any_caller), json!(admin_only)].map(|response| {
+    [json!(any_caller), json!(operators_only)].map(|response| {
         (
             response["statusCode"].as_u64().expect("a status"),
             response["body"].clone(),
@@ -60,17 +60,45 @@ async fn authorizer_determines_caller() {
         let admin = rest(json!({ "principalId": "alice", "sub": "alice", "scope": "admin", "admin": "true" }));
         assert_eq!(
             responses(auth, &admin).await,
-            [(200, json!("alice true")), (200, json!("alice"))]
+            [(200, json!("alice Admin")), (200, json!("alice"))]
         );
         // With a member that API Gateway adds.
         let other = rest(json!({ "sub": "bob", "scope": "", "admin": "false", "integrationLatency": 7 }));
         let [any_caller, admin_only] = responses(auth, &other).await;
-        assert_eq!((any_caller, admin_only.0), ((200, json!("bob false")), 403));
+        assert_eq!((any_caller, admin_only.0), ((200, json!("bob User")), 403));
     }
     for admin in [json!("TRUE"), json!("1"), json!(true), json!(1), json!(""), json!(null)] {
         let event = rest(json!({ "sub": "bob", "admin": admin }));
         let [any_caller, admin_only] = responses(Auth::Closed, &event).await;
-        assert_eq!((any_caller, admin_only.0), ((200, json!("bob false")), 403), "{admin}");
+        assert_eq!((any_caller, admin_only.0), ((200, json!("bob User")), 403), "{admin}");
+    }
+}
+
+#[tokio::test]
+async fn viewer_may_read_and_not_change() {
+    for (method, status) in [
+        ("GET", 200),
+        ("HEAD", 200),
+        ("POST", 403),
+        ("PUT", 403),
+        ("PATCH", 403),
+        ("DELETE", 403),
+        ("get", 403),
+        ("REPORT", 403),
+    ] {
+        let mut event = rest(json!({ "sub": "vera", "admin": "false", "viewer": "true" }));
+        event["httpMethod"] = json!(method);
+        let statuses = responses(Auth::Closed, &event).await.map(|(status, _)| status);
+        assert_eq!(statuses, [status, status], "{method}");
+    }
+    for viewer in [json!("TRUE"), json!(true), json!(1), json!(null)] {
+        let event = rest(json!({ "sub": "bob", "admin": "false", "viewer": viewer }));
+        let [any_caller, operators_only] = responses(Auth::Closed, &event).await;
+        assert_eq!(
+            (any_caller, operators_only.0),
+            ((200, json!("bob User")), 403),
+            "{viewer}"
+        );
     }
 }
 
@@ -98,7 +126,7 @@ async fn missing_authorizer_context_is_401() {
             );
         }
         // On an open stack, every caller is the same anonymous admin.
-        let open = [(200, json!("anonymous true")), (200, json!("anonymous"))];
+        let open = [(200, json!("anonymous Admin")), (200, json!("anonymous"))];
         assert_eq!(responses(Auth::Open, &event).await, open, "{event}");
     }
 }

@@ -24,6 +24,7 @@ fn settings() -> Settings {
         jwks_url: None,
         jwks: None,
         admin_scope: "admin".to_owned(),
+        viewer_scope: "viewer".to_owned(),
     }
 }
 

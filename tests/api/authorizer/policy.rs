@@ -41,7 +41,34 @@ async fn admin_may_call_whole_stage() {
                     "Resource": ["arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/*"],
                 }],
             },
-            "context": { "sub": "alice", "scope": "read admin", "admin": "true" },
+            "context": { "sub": "alice", "scope": "read admin", "admin": "true", "viewer": "false" },
+        })
+    );
+}
+
+#[tokio::test]
+async fn viewer_may_only_read() {
+    let key = Key::es256();
+    let token = key.token_with("k", json!({ "scope": "viewer" }));
+    let response = present(&with_keys(&jwks(&[key.jwk("k")])), &token, NOW)
+        .await
+        .expect("valid");
+    assert_eq!(
+        response,
+        json!({
+            "principalId": "alice",
+            "policyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [{
+                    "Effect": "Allow",
+                    "Action": "execute-api:Invoke",
+                    "Resource": [
+                        "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/GET/*",
+                        "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/HEAD/*",
+                    ],
+                }],
+            },
+            "context": { "sub": "alice", "scope": "viewer", "admin": "false", "viewer": "true" },
         })
     );
 }
@@ -75,7 +102,7 @@ async fn non_admin_may_call_all_but_admin_routes() {
                     },
                 ],
             },
-            "context": { "sub": "alice", "scope": "read", "admin": "false" },
+            "context": { "sub": "alice", "scope": "read", "admin": "false", "viewer": "false" },
         })
     );
 }
@@ -169,7 +196,7 @@ async fn open_stack_has_anonymous_admin() {
                         "Resource": ["arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/prod/*"],
                     }],
                 },
-                "context": { "sub": "anonymous", "scope": "", "admin": "true" },
+                "context": { "sub": "anonymous", "scope": "", "admin": "true", "viewer": "false" },
             })
         );
     }

@@ -120,7 +120,9 @@ proptest! {
                     _ => false,
                 }));
                 let statements = policy["policyDocument"]["Statement"].as_array().expect("statements").len();
-                prop_assert_eq!(statements, if is_admin { 1 } else { 2 });
+                let is_viewer = policy["context"]["viewer"] == "true";
+                prop_assert!(!(is_admin && is_viewer));
+                prop_assert_eq!(statements, if is_admin || is_viewer { 1 } else { 2 });
             }
             Err(error) => prop_assert!(matches!(error, AuthError::Unauthorized(_)), "{error:?}"),
         }

@@ -18,6 +18,7 @@ async fn identity(key: &Key, token: &str) -> Identity {
         subject: text("sub"),
         scopes: text("scope").split_whitespace().map(str::to_owned).collect(),
         is_admin: text("admin") == "true",
+        is_viewer: text("viewer") == "true",
     }
 }
 
@@ -30,6 +31,7 @@ fn alice(scopes: &[&str], is_admin: bool) -> Identity {
         subject: "alice".to_owned(),
         scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
         is_admin,
+        is_viewer: false,
     }
 }
 
@@ -344,18 +346,46 @@ async fn admin_needs_exact_scope() {
 }
 
 #[tokio::test]
-async fn admin_scope_is_configurable() {
+async fn viewer_needs_exact_scope_and_admin_is_none() {
+    let key = Key::es256();
+    for (scope, is_admin, is_viewer) in [
+        ("viewer", false, true),
+        ("read viewer", false, true),
+        ("viewer admin", true, false),
+        ("Viewer", false, false),
+        ("viewers tasks/viewer", false, false),
+        ("read,viewer", false, false),
+    ] {
+        let identity = identity(&key, &key.token_with("k", json!({ "scope": scope }))).await;
+        assert_eq!(
+            (identity.is_admin, identity.is_viewer),
+            (is_admin, is_viewer),
+            "{scope}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn scopes_of_operators_are_configurable() {
     let key = Key::es256();
     let settings = authorizer::Settings {
         jwks: Some(Jwks::try_from(jwks(&[key.jwk("k")]).to_string()).expect("a key set")),
         admin_scope: "tasks/admin".to_owned(),
+        viewer_scope: "tasks/viewer".to_owned(),
         ..settings()
     };
     let authorizer = authorizer::Authorizer::closed(settings).expect("complete settings");
-    for (scope, is_admin) in [("tasks/admin", "true"), ("admin", "false")] {
+    for (scope, is_admin, is_viewer) in [
+        ("tasks/admin", "true", "false"),
+        ("tasks/viewer", "false", "true"),
+        ("admin viewer", "false", "false"),
+    ] {
         let token = key.token_with("k", json!({ "scope": scope }));
-        let response = present(&authorizer, &token, NOW).await.expect("valid");
-        assert_eq!(response["context"]["admin"], is_admin);
+        let context = present(&authorizer, &token, NOW).await.expect("valid")["context"].take();
+        assert_eq!(
+            (&context["admin"], &context["viewer"]),
+            (&json!(is_admin), &json!(is_viewer))
+        );
     }
 }
 

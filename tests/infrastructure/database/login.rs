@@ -186,6 +186,7 @@ async fn each_connection_signs_token_for_verified_server(pool: PgPool) {
         "create table tasks (status text, result text, attempts int, fencing_token int, lease_expires_at int,
                        requested_at int, started_at int, settled_at int, version int, updated_at int,
                        earlier_attempts int);
+                   create table operator_actions (count int, below int, ended_at int);
                    create table _sqlx_migrations ()",
     )
     .execute(&mut administrator)

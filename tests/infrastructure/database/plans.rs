@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::{
-    domain::{Access, Filter, Page, Sort, Status, TaskId},
+    domain::{Access, BulkAction, BulkFilter, BulkRequest, Filter, Input, Page, Sort, Status, TaskId},
     store::{
         SESSION, Statement,
+        bulk::{CHANGED, ContinueAction, CountMatching, StartAction},
         idempotency::{CountExpired, DeleteExpired},
-        operating::ReadOverview,
+        operating::{GroupFailures, ReadOverview},
         processing::{Claim, ClaimOutcome, ClaimRequest, Outcome, Settle},
         reconciling::{CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{List, MarkEnqueued, Total},
@@ -63,6 +64,11 @@ async fn no_statement_scans_a_table(pool: PgPool) {
         &pool,
         "insert into idempotency_keys (key, fingerprint, task_id, created_at, expires_at)
          select 'key ' || n, '', n, now(), now() + (n - 100) * interval '1 s' from generate_series(1, 20000) as n",
+    )
+    .await;
+    execute(
+        &pool,
+        "insert into operator_actions (operator, action) select 'alice', 'delete' from generate_series(1, 20000)",
     )
     .await;
     execute(&pool, "vacuum analyze").await;
@@ -227,6 +233,28 @@ async fn blocks(pool: &PgPool, statement: &impl Statement) -> i64 {
     after - before
 }
 
+/// A step of a new action about many tasks.
+struct FirstStep<'a> {
+    action: BulkAction,
+    filter: &'a BulkFilter,
+}
+
+impl Statement for FirstStep<'_> {
+    type Output = ();
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let &Self { action, filter } = self;
+        let operator = "admin";
+        let start = StartAction {
+            operator,
+            action,
+            filter,
+        };
+        let id = start.run(connection).await?;
+        ContinueAction(id).run(connection).await.map(|_| ())
+    }
+}
+
 /// The statements whose costs grew with the table or the backlog before they had limits.
 async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
     let due = Due {
@@ -305,6 +333,24 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
         }
     }
     read.push(("ReadOverview".to_owned(), blocks(pool, &ReadOverview).await));
+    read.push(("GroupFailures".to_owned(), blocks(pool, &GroupFailures).await));
+    for (action, body) in [
+        (BulkAction::Retry, json!({"q": "task 1"})),
+        (BulkAction::Retry, json!({"error": "none"})),
+        (BulkAction::Cancel, json!({"q": "none"})),
+        (BulkAction::Cancel, json!({"status": "pending", "created_by": "user 0"})),
+        (BulkAction::Delete, json!({"created_by": "user 1"})),
+        (BulkAction::Delete, json!({"created_before": "2000-01-01T00:00:00Z"})),
+    ] {
+        let name = format!("{action:?} {body}");
+        let mut body = body;
+        body["action"] = json!(action.as_str());
+        let filter = &BulkRequest::parse(body).expect("valid").filter();
+        let count = CountMatching { action, filter };
+        read.push((format!("CountMatching, {name}"), blocks(pool, &count).await));
+        let step = FirstStep { action, filter };
+        read.push((format!("ContinueAction, {name}"), blocks(pool, &step).await));
+    }
     read
 }
 
@@ -328,6 +374,11 @@ async fn costs_do_not_grow_with_rows(pool: PgPool) {
             // none after a vacuum. There were fewer pending tasks than are counted at most.
             let more = match name.as_str() {
                 "ReadOverview" => Total::MAX_COUNTED + 4 * ROWS / 512,
+                // There were fewer tasks of each status than are examined.
+                // There were fewer failures than are read at most.
+                "GroupFailures" => 10_000,
+                name if name.starts_with("CountMatching") => Total::MAX_COUNTED,
+                name if name.starts_with("ContinueAction") => Total::MAX_COUNTED + 10 * CHANGED,
                 name if name.ends_with(", counted") => Total::MAX_COUNTED,
                 name if name.starts_with("List") => 100,
                 _ => 1000,

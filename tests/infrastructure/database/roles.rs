@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::{
-    domain::{Access, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status, TaskId, TaskPatch},
+    domain::{
+        Access, BulkAction, BulkFilter, Cursor, Filter, IdempotencyKey, Input, NewTask, Page, Sort, Start, Status,
+        TaskId, TaskPatch,
+    },
     store::{
         Database, SESSION, Statement, StoreError,
+        actions::{ListActions, RecordAction},
+        bulk::{ContinueAction, CountMatching, StartAction},
         idempotency::{CountExpired, CreateOnce, CreateOnceOutcome, DeleteExpired},
-        operating::{FindHistory, ReadOverview},
+        operating::{FindHistory, GroupFailures, ReadOverview},
         processing::{Claim, ClaimRequest, FindLost, Lease, Outcome, Settle},
         reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Due, Range, TakeDue},
         tasks::{Cancel, CancelOutcome, Change, Delete, Find, Insert, List, MarkEnqueued, Reset, Update},
@@ -105,6 +110,13 @@ fn claim(requests: &[ClaimRequest]) -> Claim<'_> {
 }
 
 const ALL: Access = Access::All;
+const ADMIN: Access = Access::Admin("admin");
+
+const REDRIVE: RecordAction = RecordAction {
+    operator: "admin",
+    action: "redrive",
+    count: None,
+};
 
 fn delete(id: TaskId) -> Delete<'static> {
     Delete {
@@ -149,7 +161,9 @@ async fn reader_may_only_read(pool: PgPool) {
         }
     }
     allowed(&reader, ReadOverview).await;
+    allowed(&reader, GroupFailures).await;
     allowed(&reader, FindHistory(id)).await;
+    allowed(&reader, ListActions { before: None }).await;
 
     let new = &new_task();
     refused(
@@ -161,6 +175,18 @@ async fn reader_may_only_read(pool: PgPool) {
     )
     .await;
     refused(&reader, MarkEnqueued(id)).await;
+    refused(&reader, REDRIVE).await;
+    let (action, filter) = (BulkAction::Cancel, &BulkFilter::default());
+    let operator = "admin";
+    refused(
+        &reader,
+        StartAction {
+            operator,
+            action,
+            filter,
+        },
+    )
+    .await;
     refused(&reader, delete(id)).await;
     refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, cancel(id)).await;
@@ -243,7 +269,8 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
         )
         .await;
     }
-    allowed(&writer, Reset { id, access: ALL }).await;
+    allowed(&writer, Reset { id, access: ADMIN }).await;
+    allowed(&writer, REDRIVE).await;
     let cancelled = allowed(&writer, cancel(id)).await;
     assert!(matches!(cancelled, CancelOutcome::Cancelled(_)), "{cancelled:?}");
     allowed(&writer, Reset { id, access: ALL }).await;
@@ -280,8 +307,40 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     assert!(allowed(&writer, Find { id, access: ALL }).await.is_none());
     allowed(&writer, delete(id)).await;
 
+    allowed(
+        &writer,
+        Insert {
+            new: &new,
+            created_by: "alice",
+        },
+    )
+    .await;
+    for (action, count) in [(BulkAction::Retry, 0), (BulkAction::Cancel, 1), (BulkAction::Delete, 0)] {
+        let filter = &BulkFilter {
+            status: (action == BulkAction::Delete).then_some(Status::Failed),
+            ..BulkFilter::default()
+        };
+        let counted = allowed(&writer, CountMatching { action, filter }).await;
+        assert_eq!((counted.count, counted.is_exact), (count, true), "{action:?}");
+        let operator = "admin";
+        let started = allowed(
+            &writer,
+            StartAction {
+                operator,
+                action,
+                filter,
+            },
+        )
+        .await;
+        let stepped = allowed(&writer, ContinueAction(started)).await.expect("an action");
+        assert_eq!((stepped.count, stepped.is_complete), (Some(count), true), "{action:?}");
+    }
+
     for sql in [
         "truncate tasks",
+        "update operator_actions set operator = 'alice'",
+        "delete from operator_actions",
+        "truncate operator_actions",
         "alter table tasks add column mine text",
         "drop table tasks",
         "create table mine ()",
@@ -323,6 +382,7 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     refused(&processor, delete(id)).await;
     refused(&processor, SETTLED).await;
     refused(&processor, MarkEnqueued(id)).await;
+    refused(&processor, REDRIVE).await;
     for sql in [
         "update tasks set title = 'mine'",
         "update tasks set id = default",

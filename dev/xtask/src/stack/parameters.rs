@@ -11,7 +11,7 @@ const LOCAL_ORIGINS: &str = "http://localhost:*";
 
 /// Every parameter of template.yaml with its default in the sandbox, which the developer's choices
 /// override. All are passed in each deployment: an omitted parameter would keep its previous value.
-pub const SANDBOX: [(&str, &str); 23] = [
+pub const SANDBOX: [(&str, &str); 24] = [
     ("Environment", "sandbox"),
     ("Architecture", "arm64"),
     ("Auth", "closed"),
@@ -19,6 +19,7 @@ pub const SANDBOX: [(&str, &str); 23] = [
     ("JwtAudience", ""),
     ("JwksUrl", ""),
     ("AdminScope", "admin"),
+    ("ViewerScope", "viewer"),
     ("LocalJwks", ""),
     ("CorsAllowOrigins", ""),
     ("DomainName", ""),

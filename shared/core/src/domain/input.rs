@@ -98,6 +98,16 @@ impl Members {
         self.optional(name)
     }
 
+    /// Reports a mistake in a member.
+    pub fn reject(&mut self, name: &str, detail: impl ToString) {
+        self.errors.push(FieldError::new(pointer(&[name]), detail));
+    }
+
+    /// Reports a mistake in the object as a whole.
+    pub fn reject_all(&mut self, detail: impl ToString) {
+        self.errors.push(FieldError::new("#", detail));
+    }
+
     /// Reports the members that were not read as unknown. Returns `value` if there was no mistake.
     pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Vec<FieldError>> {
         let unknown = self.unread.keys();

@@ -3,6 +3,7 @@
 //! Input is *parsed into* these types, not validated separately: every [`Title`] is valid.
 
 mod access;
+mod bulk;
 mod idempotency_key;
 mod input;
 mod message;
@@ -11,10 +12,11 @@ mod task;
 mod text;
 
 pub use access::Access;
+pub use bulk::{BulkAction, BulkFilter, BulkRequest, FilterText, FilterTime};
 pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use input::{Input, parse};
 pub use message::TaskMessage;
-pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start};
+pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start, action_id, before};
 pub use task::{NewTask, NotSettable, SettableStatus, Status, StoredStatus, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 

@@ -194,6 +194,27 @@ impl Page {
     }
 }
 
+/// Parses the only query parameter of the log of actions: the id before which a page begins.
+pub fn before<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Option<i64>, Vec<FieldError>> {
+    let (mut before, mut errors) = (None, Vec::new());
+    for (name, value) in parameters {
+        let outcome = match name {
+            "before" if before.is_some() => Err("must be given only once".to_owned()),
+            "before" => integer(value, 1, i64::MAX).map(|id| before = Some(id)),
+            _ => Err("is not a parameter of this route, which supports before".to_owned()),
+        };
+        if let Err(detail) = outcome {
+            errors.push(FieldError::new(pointer(&["query", name]), detail));
+        }
+    }
+    if errors.is_empty() { Ok(before) } else { Err(errors) }
+}
+
+/// Parses the id of an action.
+pub fn action_id(text: &str) -> Result<i64, FieldError> {
+    integer(text, 1, i64::MAX).map_err(|detail| FieldError::new("#/path/id", detail))
+}
+
 /// Each number has one spelling, so `+5`, `007` and `-0` are invalid.
 fn integer(text: &str, min: i64, max: i64) -> Result<i64, String> {
     match text.parse::<i64>() {

@@ -1,6 +1,6 @@
 //! The context of a request: the request, its caller and its trace.
 
-use lambda_http::{Request, RequestExt};
+use lambda_http::{Request, RequestExt, http::Method};
 
 use super::ApiError;
 use crate::{config::Auth, domain::Access, trace::TraceHeader};
@@ -17,8 +17,18 @@ pub struct Context {
 pub struct Caller {
     /// The `sub` of the token: 1 to 255 printable ASCII characters.
     pub subject: String,
-    /// Whether the token has the admin scope.
-    pub is_admin: bool,
+    pub role: Role,
+}
+
+/// What a caller may do, according to the scopes of its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything with its own tasks.
+    User,
+    /// See everything, and change nothing.
+    Viewer,
+    /// Everything.
+    Admin,
 }
 
 impl Context {
@@ -33,7 +43,7 @@ impl Context {
             (Some(caller), _) => Some(caller),
             (None, Auth::Open) => Some(Caller {
                 subject: "anonymous".to_owned(),
-                is_admin: true,
+                role: Role::Admin,
             }),
             (None, Auth::Closed) => None,
         };
@@ -42,20 +52,25 @@ impl Context {
         Self { request, caller, trace }
     }
 
-    /// The caller; 401 if the authorizer did not run, because the route in template.yaml has none.
+    /// The caller; 401 if the authorizer did not run, because the route in template.yaml has none;
+    /// 403 for a viewer's request that does not only read. API Gateway has already rejected such
+    /// requests, and those of other callers to the routes of [`operator`](Self::operator), unless it
+    /// matched the path differently than the authorizer's policy, or does not support policies
+    /// (`sam local`).
     pub fn caller(&self) -> Result<&Caller, ApiError> {
-        self.caller.as_ref().ok_or(ApiError::Unauthorized)
+        let caller = self.caller.as_ref().ok_or(ApiError::Unauthorized)?;
+        match (caller.role, self.request.method()) {
+            (Role::User | Role::Admin, _) | (Role::Viewer, &Method::GET | &Method::HEAD) => Ok(caller),
+            (Role::Viewer, _) => Err(ApiError::Forbidden),
+        }
     }
 
-    /// The caller if it is an admin, otherwise 403. API Gateway has already rejected other callers,
-    /// unless it matched the path differently than the authorizer's policy, or does not support
-    /// `Deny` (`sam local`).
-    pub fn admin(&self) -> Result<&Caller, ApiError> {
+    /// The caller if it is an operator: an admin, or a viewer who only reads. Otherwise 403.
+    pub fn operator(&self) -> Result<&Caller, ApiError> {
         let caller = self.caller()?;
-        if caller.is_admin {
-            Ok(caller)
-        } else {
-            Err(ApiError::Forbidden)
+        match caller.role {
+            Role::Viewer | Role::Admin => Ok(caller),
+            Role::User => Err(ApiError::Forbidden),
         }
     }
 
@@ -65,13 +80,13 @@ impl Context {
 }
 
 impl Caller {
-    /// The tasks that the caller may see and change: all of them for an admin, otherwise those that
-    /// it owns.
+    /// The tasks that the caller may see, and change if it may change any: all of them for an
+    /// operator, otherwise those that it owns.
     pub fn access(&self) -> Access<'_> {
-        if self.is_admin {
-            Access::All
-        } else {
-            Access::Own(&self.subject)
+        match self.role {
+            Role::Admin => Access::Admin(&self.subject),
+            Role::Viewer => Access::All,
+            Role::User => Access::Own(&self.subject),
         }
     }
 }

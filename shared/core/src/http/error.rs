@@ -26,12 +26,15 @@ pub enum ApiError {
     /// 401: the request is unauthenticated.
     #[error("Authentication is required: send a bearer token, as in `Authorization: Bearer <token>`.")]
     Unauthorized,
-    /// 403: the caller is not an admin.
-    #[error("This route requires the admin scope.")]
+    /// 403: the caller's role does not allow the request.
+    #[error("This request requires the admin scope, or the viewer scope if it only reads.")]
     Forbidden,
     /// 404: the task does not exist, or belongs to another user.
     #[error("Task {0} does not exist.")]
     NoSuchTask(TaskId),
+    /// 404: no action about many tasks has this id.
+    #[error("Action {0} does not exist, or has no steps.")]
+    NoSuchAction(i64),
     /// 404: the route does not exist.
     #[error("Nothing was found at {0}.")]
     NoSuchRoute(String),
@@ -103,7 +106,7 @@ impl ApiError {
             Self::NotJson(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NoSuchTask(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchTask(_) | Self::NoSuchAction(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Processing(_) | Self::Settled(..) | Self::InProgress | Self::RedriveRunning => StatusCode::CONFLICT,
             Self::Stale(_) => StatusCode::PRECONDITION_FAILED,

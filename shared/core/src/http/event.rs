@@ -19,7 +19,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::{ApiError, Caller};
+use super::{ApiError, Caller, context::Role};
 
 /// A request from API Gateway.
 pub struct Received {
@@ -119,7 +119,11 @@ pub fn receive(event: &RawValue) -> Received {
     {
         request.extensions_mut().insert(Caller {
             subject: subject.to_owned(),
-            is_admin: context.authorizer["admin"] == "true",
+            role: match &context.authorizer {
+                flags if flags["admin"] == "true" => Role::Admin,
+                flags if flags["viewer"] == "true" => Role::Viewer,
+                _ => Role::User,
+            },
         });
     }
     Received {

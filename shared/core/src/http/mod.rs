@@ -13,11 +13,11 @@ pub mod problem;
 mod request;
 mod serve;
 
-pub use context::{Caller, Context};
+pub use context::{Caller, Context, Role};
 pub use error::ApiError;
 pub use etag::{if_match, task, task_or_not_modified};
 pub use event::{Received, receive};
-pub use request::{idempotency_key, json_body, query, task_id};
+pub use request::{action_id, idempotency_key, json_body, query, task_id};
 pub use serve::{respond, serve};
 
 pub use lambda_http::{Body, Request, Response, http::StatusCode};

@@ -55,10 +55,11 @@ pub struct Unauthorized(pub Problem);
 /// 403 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "The token lacks the admin scope.",
+    description = "The token's scopes do not allow the request.",
     content_type = "application/problem+json",
     example = json!({
-        "type": "about:blank", "title": "Forbidden", "status": 403, "detail": "This route requires the admin scope.",
+        "type": "about:blank", "title": "Forbidden", "status": 403,
+        "detail": "This request requires the admin scope, or the viewer scope if it only reads.",
     })
 )]
 pub struct Forbidden(pub Problem);
@@ -73,6 +74,18 @@ pub struct Forbidden(pub Problem);
     })
 )]
 pub struct NoSuchTask(pub Problem);
+
+/// 404 of an action in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "No action about many tasks has this id.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 404, "title": "Not Found",
+        "detail": "Action 7 does not exist, or has no steps.",
+    })
+)]
+pub struct NoSuchAction(pub Problem);
 
 /// 404 of a path in the OpenAPI document.
 #[derive(ToResponse)]

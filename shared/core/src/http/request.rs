@@ -22,6 +22,13 @@ pub fn task_id(request: &Request) -> Result<TaskId, ApiError> {
     Ok(id)
 }
 
+/// The `{id}` of the path, if that is the id of an action.
+pub fn action_id(request: &Request) -> Result<i64, ApiError> {
+    let parameters = request.path_parameters();
+    let id = parameters.first("id").unwrap_or_default();
+    domain::action_id(id).map_err(|error| ApiError::Invalid(vec![error]))
+}
+
 /// The query parameters, decoded, in no particular order.
 pub fn query(request: &Request) -> Vec<(String, String)> {
     request

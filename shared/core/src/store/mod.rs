@@ -2,10 +2,12 @@
 //!
 //! A [`Database`] opens its connection with a [`Login`] and runs [`Statement`]s: those of the API
 //! are in [`tasks`] and [`idempotency`], those of the task-processor in [`processing`], those of
-//! the task-reconciler in [`reconciling`], and those for operators in [`operating`]. Each is
+//! the task-reconciler in [`reconciling`], and those for operators in [`operating`], [`actions`] and [`bulk`]. Each is
 //! checked against the schema at compile time and takes one round trip unless documented otherwise.
 //! [`outbox`] connects them with the queue.
 
+pub mod actions;
+pub mod bulk;
 mod columns;
 mod connection;
 mod error;

@@ -1,4 +1,4 @@
-//! The statements for operators: statistics, and the history of a task.
+//! The statements for operators: statistics, the history of a task, and failures by reason.
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -361,5 +361,114 @@ impl Statement for FindHistory {
             attempts,
             settled_at: row.settled_at,
         }))
+    }
+}
+
+/// The failures of a day, by reason.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Failures {
+    /// The start of the day (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// False if more than 10,000 tasks failed: the latest 10,000 are grouped.
+    pub is_complete: bool,
+    /// The most frequent reasons, most frequent first.
+    #[schema(max_items = 50)]
+    pub groups: Vec<FailureGroup>,
+}
+
+/// The failures with one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct FailureGroup {
+    /// The reason, with `#` for each word with a digit; empty if none was recorded.
+    #[schema(example = "HTTP # after # s")]
+    pub error: String,
+    /// How many tasks.
+    #[schema(minimum = 1)]
+    pub count: i64,
+    /// When the first of them failed (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    pub first_at: OffsetDateTime,
+    /// When the last of them failed (RFC 3339, UTC).
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_at: OffsetDateTime,
+    /// The task that failed last.
+    pub example_id: TaskId,
+    /// Its reason.
+    #[schema(required, example = "HTTP 503 after 2.5 s")]
+    pub example_error: Option<String>,
+}
+
+/// Groups the tasks that failed in the last 24 hours. Reads the latest 10,000 of them at most.
+pub struct GroupFailures;
+
+impl GroupFailures {
+    const MAX_READ: i64 = 10_000;
+    const MAX_GROUPS: i64 = 50;
+}
+
+impl Statement for GroupFailures {
+    type Output = Failures;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        let rows = sqlx::query!(
+            r#"with period as materialized (
+                   select now() - interval '1 day' as since
+               ), failed as materialized (
+                   select id, settled_at, coalesce(error_group(result), '') as error
+                   from (
+                       select id, settled_at, result
+                       from tasks
+                       where status = 'failed' and settled_at >= (select since from period)
+                       order by settled_at desc
+                       limit $1
+                   ) as latest
+               ), grouped as (
+                   select error,
+                          count(*) as count,
+                          min(settled_at) as first_at,
+                          max(settled_at) as last_at,
+                          (array_agg(id order by settled_at desc, id desc))[1] as example_id
+                   from failed
+                   group by error
+                   order by count desc, last_at desc
+                   limit $2
+               )
+               select since as "since!",
+                      (select count(*) from failed) as "total!",
+                      error,
+                      count,
+                      first_at,
+                      last_at,
+                      example_id as "example_id: TaskId",
+                      (select left(result, 1000) from tasks where id = example_id) as example_error
+               from period left join grouped on true
+               order by count desc, last_at desc"#,
+            Self::MAX_READ + 1,
+            Self::MAX_GROUPS,
+        )
+        .fetch_all(connection)
+        .await?;
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (since, is_complete) = (first.since, first.total <= Self::MAX_READ);
+        let groups = rows.into_iter().filter_map(|row| {
+            Some(FailureGroup {
+                error: row.error?,
+                count: row.count?,
+                first_at: row.first_at?,
+                last_at: row.last_at?,
+                example_id: row.example_id?,
+                example_error: row.example_error,
+            })
+        });
+        Ok(Failures {
+            since,
+            is_complete,
+            groups: groups.collect(),
+        })
     }
 }

@@ -489,7 +489,8 @@ impl Statement for Update<'_> {
             });
         }
         let updated = query_tasks!(
-            "update tasks set
+            "with updated as (
+             update tasks set
                 title = coalesce($2, title),
                 description = case when $3 then $4 else description end,
                 status = case
@@ -523,8 +524,13 @@ impl Statement for Update<'_> {
              where id = $1
                and ($6::bigint[] is null or version = any ($6))
                and ($7::text is null or created_by = $7)
-             returning",
-            "",
+             returning *
+             ), recorded as (
+                 insert into operator_actions (operator, action, task_id, count)
+                 select $8, 'update', id, 1 from updated where $8::text is not null
+             )
+             select",
+            "from updated",
             id.get(),
             self.patch.title.as_ref().map(Title::as_str),
             self.patch.description.is_some(),
@@ -532,6 +538,7 @@ impl Statement for Update<'_> {
             self.patch.status.map(Status::as_str),
             self.versions as Option<&[i64]>,
             access.owner(),
+            access.admin(),
         )
         .fetch_optional(&mut *connection)
         .await?;
@@ -556,20 +563,28 @@ impl Statement for Delete<'_> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
-        let deleted = sqlx::query!(
-            "delete from tasks
-             where id = $1
-               and ($2::bigint[] is null or version = any ($2))
-               and ($3::text is null or created_by = $3)",
+        let is_deleted = sqlx::query_scalar!(
+            r#"with deleted as (
+                   delete from tasks
+                   where id = $1
+                     and ($2::bigint[] is null or version = any ($2))
+                     and ($3::text is null or created_by = $3)
+                   returning id
+               ), recorded as (
+                   insert into operator_actions (operator, action, task_id, count)
+                   select $4, 'delete', id, 1 from deleted where $4::text is not null
+               )
+               select exists (select from deleted) as "is_deleted!""#,
             id.get(),
             self.versions as Option<&[i64]>,
             access.owner(),
+            access.admin(),
         )
-        .execute(&mut *connection)
+        .fetch_one(&mut *connection)
         .await?;
-        match deleted.rows_affected() {
-            1 => Ok(Change::Done(())),
-            _ => Change::not_made(Find { id, access }, self.versions, connection).await,
+        match is_deleted {
+            true => Ok(Change::Done(())),
+            false => Change::not_made(Find { id, access }, self.versions, connection).await,
         }
     }
 }
@@ -623,6 +638,9 @@ impl Statement for Cancel<'_> {
                      and ($2::bigint[] is null or version = any ($2))
                      and ($3::text is null or created_by = $3)
                    returning *
+               ), recorded as (
+                   insert into operator_actions (operator, action, task_id, count)
+                   select $4, 'cancel', id, 1 from cancelled where $4::text is not null
                )
                select",
                 r#", is_cancelled as "is_cancelled!"
@@ -636,6 +654,7 @@ impl Statement for Cancel<'_> {
                 self.id.get(),
                 self.versions as Option<&[i64]>,
                 self.access.owner(),
+                self.access.admin(),
             )
             .fetch_optional(&mut *connection)
             .await?;
@@ -700,12 +719,16 @@ impl Statement for Reset<'_> {
                      and (lease_expires_at is null or lease_expires_at <= now())
                      and ($2::text is null or created_by = $2)
                    returning id
+               ), recorded as (
+                   insert into operator_actions (operator, action, task_id, count)
+                   select $3, 'process', id, 1 from reset where $3::text is not null
                )
                select exists (select from reset) as "done!"
                from tasks
                where id = $1 and ($2::text is null or created_by = $2)"#,
             self.id.get(),
             self.access.owner(),
+            self.access.admin(),
         )
         .fetch_optional(connection)
         .await?;
