@@ -33,6 +33,24 @@ def open_task(case, kwargs):
     return response.json()["id"] if response.status_code == 201 else None
 
 
+# What each action of POST /admin/actions applies to.
+STATUSES = {
+    "retry": {"failed", "completed", "cancelled"},
+    "cancel": {"pending", "processing"},
+    "delete": {"pending", "processing", "completed", "failed", "cancelled"},
+}
+
+
+def make_consistent(body):
+    """Changes a body of POST /admin/actions so that it says which tasks, and none contradicts another."""
+    if "error" in body and body["action"] == "cancel":
+        del body["error"]
+    if "error" in body or body.get("status") not in STATUSES[body["action"]]:
+        body.pop("status", None)
+    if body.keys() <= {"action", "dry_run"}:
+        body["q"] = "new"
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Runs in every phase, unlike the hooks that change generated data."""
@@ -44,6 +62,11 @@ def before_call(context, case, kwargs):
     # A list takes one cursor: `after` or `before`.
     if is_valid(ParameterLocation.QUERY) and {"after", "before"} <= case.query.keys():
         del case.query["before"]
+    if is_valid(ParameterLocation.BODY) and case.operation.label == "POST /admin/actions":
+        make_consistent(case.body)
+    # A link from an action about no single task, whose `task_id` is null.
+    if "id" in case.path_parameters and case.path_parameters["id"] is None:
+        case.path_parameters["id"] = 1
     # A used key is bound to its body for a day.
     if is_valid(ParameterLocation.HEADER) and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = fresh(case.headers["Idempotency-Key"])

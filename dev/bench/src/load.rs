@@ -33,15 +33,18 @@ use task_processor::{TaskError, perform, process};
 use task_reconciler::{Progress, sweep};
 use tokio::{
     task::{JoinSet, LocalSet},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, interval_at, sleep},
 };
 
 use crate::{cpu, environment};
 
 const NAME: &str = "load";
 
-/// How many tasks are created at a time.
-const TICK: Duration = Duration::from_millis(50);
+/// How many clients create tasks: one waits for two commits for each task, some 10 ms.
+const CLIENTS: u32 = 4;
+
+/// How often each of them creates some.
+const TICK: Duration = Duration::from_millis(200);
 
 /// How many workers there are, as many as fit on two cores.
 const WORKERS: usize = 4;
@@ -171,8 +174,10 @@ impl Run {
     /// Runs clients, workers and reconciler until every task is completed.
     async fn parts(self: Rc<Self>) -> Result<()> {
         let mut parts = JoinSet::new();
-        let run = Rc::clone(&self);
-        parts.spawn_local(async move { run.create().await });
+        for client in 0..CLIENTS {
+            let run = Rc::clone(&self);
+            parts.spawn_local(async move { run.create(client).await });
+        }
         for worker in 0..WORKERS {
             let run = Rc::clone(&self);
             parts.spawn_local(async move { run.work(worker).await });
@@ -205,13 +210,13 @@ impl Run {
     }
 
     /// Creates tasks as create-task does, but sends ten messages at a time.
-    async fn create(&self) -> Result<()> {
+    async fn create(&self, client: u32) -> Result<()> {
         let (database, queue) = (Database::new(self.options.clone()), self.queue()?);
         let new = &NewTask {
             title: "Process user data".to_owned().try_into()?,
             description: None,
         };
-        let mut ticks = interval(TICK);
+        let mut ticks = interval_at((Instant::now() + TICK * client / CLIENTS).into(), TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut told = Instant::now();
         while self.creates() {
@@ -234,7 +239,7 @@ impl Run {
             for id in ids.iter().filter(|id| !refused.contains(id)) {
                 database.run(&MarkEnqueued(*id)).await?;
             }
-            if told.elapsed() > Duration::from_secs(30) {
+            if client == 0 && told.elapsed() > Duration::from_secs(30) {
                 println!(
                     "  {} tasks created, {} completed",
                     self.created.get(),
@@ -403,6 +408,11 @@ impl Run {
             self.attempts.get()
         );
         println!("  no task was lost, none was completed twice");
+        let wanted = f64::from(self.rate) * self.duration.as_secs_f64();
+        ensure!(
+            created as f64 >= 0.9 * wanted,
+            "only {created} of {wanted} tasks were created: this machine is too slow, or busy; set a lower RATE"
+        );
         Ok(())
     }
 }
