@@ -9,7 +9,7 @@ BUILD = test -x $(XTASK) || echo "  … runner     compiling dev/xtask (once; ta
 AT_ONCE = down help logs token url
 
 OTHERS = bench bench-counts bench-peers build chaos check clean-data contract coverage deploy-sandbox \
-  destroy-sandbox dev dlq fmt lint load openapi redrive sam-local scale sqlx test up verify \
+  destroy-sandbox dev dlq fmt invoke lint load openapi redrive sam-local scale sqlx test up verify \
   verify-containers
 
 .PHONY: $(AT_ONCE) $(OTHERS)

@@ -13,12 +13,17 @@ generates; ministack imports only HTTP methods, though it can serve ANY.
 `GatewayResponses` become `x-amazon-apigateway-gateway-responses` in that definition; ministack can also serve them, but does
 not import them.
 
+Invocations are recorded for `make invoke` while the stack's folder has a folder `invocations`, which `make dev` creates: the last
+ten of each function, of at most 256 KB, without credentials.
+
 Compressed bodies (gzip, deflate) are decompressed, as by API Gateway if the API has `MinimumCompressionSize`; ministack passes
 them on, as text in which most bytes are replaced.
 """
 
+import json
 import os
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -32,6 +37,22 @@ MAX_ENVIRONMENTS = 100
 # As many as two cores can start within a function's connection timeout of two seconds.
 MAX_INVOCATIONS = 16
 MAX_WAIT_SECONDS = 20
+
+MAX_RECORDS = 10
+MAX_RECORD_BYTES = 256 * 1024
+
+# What proves who sent a request, or who responded to it. Names in lower case.
+CREDENTIALS = {
+    "apikey",
+    "authorization",
+    "authorizationtoken",
+    "cookie",
+    "cookies",
+    "proxy-authorization",
+    "set-cookie",
+    "x-amz-security-token",
+    "x-api-key",
+}
 
 ANY_IN_OPENAPI = "x-amazon-apigateway-any-method"
 GATEWAY_RESPONSES_IN_OPENAPI = "x-amazon-apigateway-gateway-responses"
@@ -58,10 +79,61 @@ def execute_within_limit(function, event, request_id):
             reason_code="ConcurrentInvocationLimitExceeded",
             msg=f"the limit of {MAX_INVOCATIONS} concurrent invocations is reached",
         )
+    started = time.monotonic()
     try:
-        return execute(function, event, request_id)
+        result = execute(function, event, request_id)
     finally:
         slots.release()
+    try:
+        record(function, event, result, time.monotonic() - started)
+    except (OSError, TypeError, ValueError) as error:
+        # A full disk, or files deleted meanwhile: no reason to fail the invocation.
+        print(f"an invocation was not recorded: {error}")
+    return result
+
+
+def record(function, event, result, seconds):
+    """Records an invocation, if the stack has a folder for that."""
+    invocations = Path(os.environ["STATE_DIR"]).parent / "invocations"
+    if not invocations.is_dir():
+        return
+    folder = invocations / (function.get("config") or function)["FunctionName"]
+    folder.mkdir(mode=0o700, exist_ok=True)
+    invocation = {
+        "seconds": round(seconds, 6),
+        "is_error": bool(result.get("error")),
+        "event": without_credentials(event),
+        "response": without_credentials(result.get("body")),
+    }
+    text = json.dumps(invocation)
+    if len(text) > MAX_RECORD_BYTES:
+        text = json.dumps(invocation | {"response": None})
+    if len(text) > MAX_RECORD_BYTES:
+        return
+    # Renamed at the end, because a reader may come at any time.
+    new = folder / f"{time.time_ns()}.new"
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "w") as file:
+        file.write(text)
+    new.rename(new.with_suffix(".json"))
+    for old in sorted(folder.glob("*.json"))[:-MAX_RECORDS]:
+        old.unlink(missing_ok=True)
+
+
+def without_credentials(value):
+    """A copy, in which credentials are replaced wherever they are."""
+    if isinstance(value, list):
+        return [without_credentials(member) for member in value]
+    if isinstance(value, dict):
+        return {
+            name: redacted(member) if name.lower() in CREDENTIALS else without_credentials(member)
+            for name, member in value.items()
+        }
+    return value
+
+
+def redacted(value):
+    """Of the same type, so that the function can read the event."""
+    return [redacted(member) for member in value] if isinstance(value, list) else value and "redacted"
 
 
 def remove_surplus():

@@ -6,8 +6,9 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::{
     commands::{
-        bench, chaos, check, counts, coverage, dead_letters, dev, environment, help, lint, local_loop, openapi,
-        queries, sam_local, sandbox, test, up, verify, verify_containers,
+        bench, chaos, check, counts, coverage, dead_letters, dev, environment, help,
+        invoke::{self, Debug},
+        lint, local_loop, openapi, queries, sam_local, sandbox, test, up, verify, verify_containers,
     },
     stack::{Stack, postgres::PostgresFault, settings::Settings},
     tools::terminal,
@@ -42,6 +43,21 @@ enum Command {
     Logs,
     /// Start the stack, then rebuild and swap functions on each change
     Dev,
+    /// Run a function again with its last event, or one from a file; list them (docs/development.md)
+    Invoke {
+        /// The function; none lists what `make dev` has recorded
+        #[arg(long = "function", env = "FN")]
+        function: Option<String>,
+        /// `last`, or a file
+        #[arg(long, env = "EVENT", default_value = "last")]
+        event: String,
+        /// `attach` or `launch`: for a debugger
+        #[arg(long, env = "DEBUGGER")]
+        debug: Option<Debug>,
+        /// A test's stack, whose emulator is at AWS_ENDPOINT_URL
+        #[arg(long, hide = true)]
+        of: Option<String>,
+    },
     /// Build the functions for AWS's Lambda image on this machine, into target/lambda
     Build,
     /// Serve the routes on http://127.0.0.1:3000 in AWS's Lambda image (needs Docker)
@@ -168,6 +184,12 @@ fn run(command: Command) -> Result<()> {
         Command::Url => up::url(&Stack::started(&settings)?),
         Command::Logs => up::logs(&Stack::started(&settings)?),
         Command::Dev => dev::run(&Stack::local(&settings)?),
+        Command::Invoke {
+            function,
+            event,
+            debug,
+            of,
+        } => invoke::run(&settings, of.as_deref(), function.as_deref(), &event, debug),
         Command::Build => up::build(&settings.root),
         Command::SamLocal => sam_local::serve(&settings),
         Command::DeploySandbox => sandbox::deploy(&settings),

@@ -62,6 +62,8 @@ pub struct Failure {
     function: String,
     /// As it was reported to Lambda.
     pub error: String,
+    /// Since the invocation.
+    pub took: Duration,
 }
 
 impl fmt::Display for Failure {
@@ -97,6 +99,38 @@ impl LambdaHost {
         Ok(function)
     }
 
+    /// Starts a function that logs to this file, and waits until it requests its first invocation.
+    pub async fn start_logging(&self, name: &str, log: File) -> Result<Function> {
+        let (function, _) = self.spawn(name, &[] as &[&OsStr], None, Some(log)).await?;
+        Ok(function)
+    }
+
+    /// Invokes a function that someone else starts, such as a debugger, with the environment
+    /// variables that `announce` gets.
+    pub async fn serve_once(
+        &self,
+        name: &str,
+        event: &Value,
+        announce: impl FnOnce(&[(String, String)]) -> Result<()>,
+    ) -> Result<Result<Response, Failure>> {
+        let mut api = RuntimeApi::start().await?;
+        api.invoke(&event.to_string(), self.time)?;
+        announce(&self.environment(name, &api))?;
+        let mut invoked = Instant::now();
+        loop {
+            let RuntimeEvent { at, call } = api.next_event().await;
+            match call {
+                RuntimeCall::Next => invoked = at,
+                RuntimeCall::Response(body) => {
+                    let body = serde_json::from_slice(&body)?;
+                    let took = at - invoked;
+                    return Ok(Ok(Response { body, took }));
+                }
+                RuntimeCall::Error(body) => return Ok(Err(Failure::new(name, &body, at - invoked))),
+            }
+        }
+    }
+
     /// Starts a process and waits until it requests an invocation. Also returns when it was
     /// started.
     async fn spawn(
@@ -122,28 +156,7 @@ impl LambdaHost {
         command
             .args(&line[1..])
             .env_clear()
-            // As Lambda does (AWS Lambda Developer Guide, "Defined runtime environment variables").
-            .env("_HANDLER", "bootstrap")
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-            .env("AWS_LAMBDA_FUNCTION_NAME", name)
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-            .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
-            .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}"))
-            .env("AWS_LAMBDA_LOG_STREAM_NAME", "2026/11/22/[1]0123456789abcdef")
-            .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
-            .env("AWS_ACCESS_KEY_ID", "local")
-            .env("AWS_SECRET_ACCESS_KEY", "local")
-            .env("AWS_SESSION_TOKEN", "local")
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_DEFAULT_REGION", "us-east-1")
-            .env("LAMBDA_TASK_ROOT", &folder)
-            .env("LANG", "en_US.UTF-8")
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("TZ", ":UTC")
-            // As template.yaml does for each function.
-            .env("HOME", "/var/task")
-            .env("PGUSER", "unused")
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .envs(self.environment(name, &api))
             .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -162,6 +175,49 @@ impl LambdaHost {
         };
         function.init = function.next_invocation().await? - started;
         Ok((function, started))
+    }
+
+    /// A function's environment variables, as on Lambda (AWS Lambda Developer Guide, "Defined
+    /// runtime environment variables").
+    fn environment(&self, name: &str, api: &RuntimeApi) -> Vec<(String, String)> {
+        let folder = self.functions.join(name);
+        let lambdas: &[(&str, &str)] = &[
+            ("_HANDLER", "bootstrap"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+            ("AWS_LAMBDA_FUNCTION_NAME", name),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", &format!("/aws/lambda/{name}")),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "2026/11/22/[1]0123456789abcdef"),
+            ("AWS_LAMBDA_RUNTIME_API", &api.address.to_string()),
+            ("AWS_ACCESS_KEY_ID", "local"),
+            ("AWS_SECRET_ACCESS_KEY", "local"),
+            ("AWS_SESSION_TOKEN", "local"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("LAMBDA_TASK_ROOT", &folder.to_string_lossy()),
+            ("LANG", "en_US.UTF-8"),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("TZ", ":UTC"),
+            // As template.yaml does for each function.
+            ("HOME", "/var/task"),
+            ("PGUSER", "unused"),
+        ];
+        let lambdas = lambdas
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        // A later variable wins.
+        lambdas.chain(self.variables.iter().cloned()).collect()
+    }
+}
+
+impl Failure {
+    fn new(function: &str, error: &[u8], took: Duration) -> Self {
+        Self {
+            function: function.to_owned(),
+            error: String::from_utf8_lossy(error).into_owned(),
+            took,
+        }
     }
 }
 
@@ -195,10 +251,7 @@ impl Function {
                 body: serde_json::from_slice(&body)?,
                 took: at - invoked,
             }),
-            RuntimeCall::Error(body) => Err(Failure {
-                function: self.name.clone(),
-                error: String::from_utf8_lossy(&body).into_owned(),
-            }),
+            RuntimeCall::Error(body) => Err(Failure::new(&self.name, &body, at - invoked)),
             RuntimeCall::Next => bail!("{} requested another invocation before it had responded", self.name),
         };
         self.next_invocation().await?;

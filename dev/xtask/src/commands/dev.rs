@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use notify::{Event, EventKind, RecursiveMode, Watcher, recommended_watcher};
 
 use crate::{
-    commands::up,
+    commands::{invoke, up},
     stack::{Stack, deploy, functions, migrations, start},
 };
 
@@ -33,6 +33,7 @@ const FILES: [&str; 5] = [
 
 /// Starts the stack, then applies changes until interrupted.
 pub fn run(stack: &Stack) -> Result<()> {
+    invoke::record(stack)?;
     up::up(stack, functions::Profile::Local)?;
     let (sender, changes) = mpsc::channel();
     let root = stack.root.clone();

@@ -154,10 +154,11 @@ pub fn set_deployed(command: &mut Command, stack: &Stack, deployed: &Deployed) {
         .env("TEMPLATES", deploy::templates(stack))
         .env("TEST_STACK", stack.name());
     deploy::into_emulator(command, stack);
-    if stack.owns_postgres()
-        && let Ok(xtask) = std::env::current_exe()
-    {
-        // The chaos tests inject faults with `fail-postgres`.
-        command.env("FAIL_POSTGRES", xtask);
+    if let Ok(xtask) = std::env::current_exe() {
+        command.env("XTASK", &xtask);
+        if stack.owns_postgres() {
+            // The chaos tests inject faults with `fail-postgres`.
+            command.env("FAIL_POSTGRES", xtask);
+        }
     }
 }

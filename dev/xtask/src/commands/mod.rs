@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod dev;
 pub mod environment;
 pub mod help;
+pub mod invoke;
 pub mod lint;
 pub mod local_loop;
 pub mod openapi;

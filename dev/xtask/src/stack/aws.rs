@@ -97,6 +97,19 @@ impl Aws {
         Ok(None)
     }
 
+    /// A function's environment variables, as template.yaml sets them.
+    pub fn variables(&self, function: &str) -> Result<BTreeMap<String, String>> {
+        let path = format!("/2015-03-31/functions/{function}/configuration");
+        let (status, mut configuration) = self.lambda("GET", &path, String::new())?;
+        ensure!(
+            status == 200,
+            "GetFunctionConfiguration of {function} failed: {status} {configuration}"
+        );
+        Ok(serde_json::from_value(
+            configuration["Environment"]["Variables"].take(),
+        )?)
+    }
+
     /// Replaces a function's code by this zip file, as `sam sync --code` does: publishes a version
     /// and moves the alias to it. Returns Lambda's digest of the code.
     pub fn replace_code(&self, function: &str, zip: &[u8]) -> Result<String> {

@@ -306,7 +306,7 @@ fn program<'a>(programs: &'a Programs, function: &str) -> Result<&'a Path> {
 }
 
 /// A function's logical id in template.yaml: `GetTaskFunction` for `get-task`.
-fn logical_id(function: &str) -> String {
+pub fn logical_id(function: &str) -> String {
     let words = function.split('-').map(|word| {
         let (first, rest) = word.split_at(1);
         first.to_uppercase() + rest
