@@ -25,8 +25,8 @@ use crate::{
     tools::{files, process, terminal::Step},
 };
 
-/// Where .vscode/launch.json finds the program and its variables.
-const FOLDER: &str = ".local/invoke";
+/// The folder in that of a stack in which .vscode/launch.json finds the program and its variables.
+const FOLDER: &str = "invoke";
 
 /// The records' folder in that of a stack: dev/tools/emulator.py writes them while it exists.
 const INVOCATIONS: &str = "invocations";
@@ -109,7 +109,7 @@ pub fn run(
     variables.insert("AWS_ENDPOINT_URL".to_owned(), aws_url);
 
     let program = build(&stack.root, function, debug)?;
-    let folder = stack.root.join(FOLDER);
+    let folder = stack.folder.join(FOLDER);
     files::remove_if_exists(fs::remove_dir_all(&folder))?;
     DirBuilder::new()
         .recursive(true)
