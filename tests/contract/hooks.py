@@ -24,13 +24,21 @@ def fresh(key: str) -> str:
     return key[:1] + uuid.uuid4().hex + key[33:]
 
 
-def open_task(case, kwargs):
-    """The id of a new task that waits for its next attempt, created with this request's token; None without one."""
+# Bodies that create what random ids nearly never find: a task that waits for its next attempt, where plain ones end within
+# milliseconds; and an action about many tasks.
+CREATES = {
+    "POST /tasks/{id}/cancel": ("/tasks", {"title": "Open", "description": "retry: no connection"}),
+    "POST /admin/actions/{id}/continue": ("/admin/actions", {"action": "retry", "q": "Open", "dry_run": False}),
+}
+
+
+def created(case, kwargs):
+    """The id of what was created for this request, with its token; None without one."""
+    path, body = CREATES[case.operation.label]
     token = {name: value for name, value in case.headers.items() if name == "Authorization"}
-    task = {"title": "Open", "description": "retry: no connection"}
-    operation = case.operation.schema["/tasks"]["POST"]
-    response = operation.Case(body=task, headers=token, media_type="application/json").call(**kwargs)
-    return response.json()["id"] if response.status_code == 201 else None
+    operation = case.operation.schema[path]["POST"]
+    response = operation.Case(body=body, headers=token, media_type="application/json").call(**kwargs)
+    return response.json()["id"] if response.status_code < 300 else None
 
 
 # What each action of POST /admin/actions applies to.
@@ -70,10 +78,10 @@ def before_call(context, case, kwargs):
     # A used key is bound to its body for a day.
     if is_valid(ParameterLocation.HEADER) and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = fresh(case.headers["Idempotency-Key"])
-    # Other tasks end within milliseconds. With `If-Match` they remain as generated.
-    is_cancellation = case.operation.label == "POST /tasks/{id}/cancel" and case.method.upper() == "POST"
-    if is_cancellation and is_valid(ParameterLocation.PATH) and "If-Match" not in case.headers:
-        case.path_parameters["id"] = open_task(case, kwargs) or case.path_parameters["id"]
+    # With `If-Match` ids remain as generated.
+    is_about_created = case.operation.label in CREATES and case.method.upper() == "POST"
+    if is_about_created and is_valid(ParameterLocation.PATH) and "If-Match" not in case.headers:
+        case.path_parameters["id"] = created(case, kwargs) or case.path_parameters["id"]
 
 
 @schemathesis.check

@@ -33,7 +33,7 @@ use task_processor::{TaskError, perform, process};
 use task_reconciler::{Progress, sweep};
 use tokio::{
     task::{JoinSet, LocalSet},
-    time::{MissedTickBehavior, interval, interval_at, sleep},
+    time::{MissedTickBehavior, interval_at, sleep},
 };
 
 use crate::{cpu, environment};
