@@ -46,6 +46,9 @@ const CLIENTS: u32 = 4;
 /// How often each of them creates some.
 const TICK: Duration = Duration::from_millis(200);
 
+/// How often a second one of them does, so that a rate is a multiple of this.
+const TICKS: u32 = CLIENTS * 1000 / TICK.as_millis() as u32;
+
 /// How many workers there are, as many as fit on two cores.
 const WORKERS: usize = 4;
 
@@ -222,7 +225,7 @@ impl Run {
         while self.creates() {
             ticks.tick().await;
             let mut ids = Vec::new();
-            for _ in 0..self.rate / 20 {
+            for _ in 0..self.rate / TICKS {
                 ids.push(
                     database
                         .run(&Insert {
@@ -408,7 +411,7 @@ impl Run {
             self.attempts.get()
         );
         println!("  no task was lost, none was completed twice");
-        let wanted = f64::from(self.rate) * self.duration.as_secs_f64();
+        let wanted = f64::from(self.rate / TICKS * TICKS) * self.duration.as_secs_f64();
         ensure!(
             created as f64 >= 0.9 * wanted,
             "only {created} of {wanted} tasks were created: this machine is too slow, or busy; set a lower RATE"
