@@ -363,8 +363,8 @@ impl Run {
         let took = self.started.elapsed();
         let tasks = self.created.get();
         println!(
-            "  {tasks} tasks created, {} completed {} s after the last was created, {} attempts, {} messages sent \
-             again; {:.0} µs of Postgres for each task",
+            "  {tasks} tasks created, {} completed {} s after the last was created, {} attempts, {} messages re-sent; \
+             {:.0} µs of Postgres for each task",
             self.completed.borrow().len(),
             took.saturating_sub(self.duration).as_secs(),
             self.attempts.get(),
