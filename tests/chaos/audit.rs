@@ -12,16 +12,14 @@ use anyhow::{Context, Result, ensure};
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
-use crate::{clients::Responses, faults::Stack};
-
-pub fn title(seed: u64, number: usize) -> String {
-    format!("chaos {seed} {number}")
-}
+use crate::{clients::Responses, faults::Stack, plan};
 
 pub struct Audit {
     stack: Arc<Stack>,
     /// A `like` pattern for the titles of this run's tasks.
     titles: String,
+    /// The text of the filter of all actions in bulk.
+    bulk: String,
 }
 
 /// The final counts of a run.
@@ -34,6 +32,9 @@ pub struct AuditReport {
     cancelled_in_vain: usize,
     /// Tasks whose cancellation had a 200, and is not recorded exactly once as an operator's action.
     unrecorded: i64,
+    cancelled_in_bulk: i64,
+    /// How many tasks the recorded actions in bulk have cancelled, each by its own count.
+    recorded_in_bulk: i64,
     lost: usize,
     completed_twice: i64,
     created_twice: usize,
@@ -78,7 +79,8 @@ impl Audit {
         sqlx::raw_sql(install).execute(&mut stack.connect().await?).await?;
         Ok(Self {
             stack: Arc::clone(stack),
-            titles: format!("chaos {seed} %"),
+            titles: format!("{}%", plan::titles(seed)),
+            bulk: plan::titles_in_bulk(seed),
         })
     }
 
@@ -202,6 +204,9 @@ impl Audit {
                           select count(*)
                           from unnest($1::bigint[]) as cancelled (id) left join recorded using (id)
                           where times is distinct from 1";
+        let in_bulk = "select count(*) from tasks where title like $1 || '%' and status = 'cancelled'";
+        let recorded_in_bulk = "select coalesce(sum(count), 0)::bigint from operator_actions
+                                where action = 'cancel' and filter ->> 'q' = $1";
         Ok(AuditReport {
             created: created.len(),
             completed: self.count("status = 'completed'").await?,
@@ -210,6 +215,14 @@ impl Audit {
             cancelled_in_vain: usize::try_from(in_vain)?,
             unrecorded: sqlx::query_scalar(unrecorded)
                 .bind(&responses.cancelled)
+                .fetch_one(&mut connection)
+                .await?,
+            cancelled_in_bulk: sqlx::query_scalar(in_bulk)
+                .bind(&self.bulk)
+                .fetch_one(&mut connection)
+                .await?,
+            recorded_in_bulk: sqlx::query_scalar(recorded_in_bulk)
+                .bind(&self.bulk)
                 .fetch_one(&mut connection)
                 .await?,
             lost: created.difference(&settled).count(),
@@ -248,6 +261,8 @@ impl fmt::Display for AuditReport {
             ("cancelled", self.cancelled.to_string()),
             ("cancelled in vain", self.cancelled_in_vain.to_string()),
             ("unrecorded", self.unrecorded.to_string()),
+            ("in bulk", self.cancelled_in_bulk.to_string()),
+            ("recorded", self.recorded_in_bulk.to_string()),
             ("lost", self.lost.to_string()),
             ("completed twice", self.completed_twice.to_string()),
             ("created twice", self.created_twice.to_string()),
@@ -279,6 +294,13 @@ impl AuditReport {
             self.unrecorded == 0,
             "{} cancellations are not recorded once",
             self.unrecorded
+        );
+        ensure!(self.cancelled_in_bulk > 0, "no task was cancelled in bulk");
+        ensure!(
+            self.cancelled_in_bulk == self.recorded_in_bulk,
+            "{} tasks were cancelled in bulk, and {} are recorded",
+            self.cancelled_in_bulk,
+            self.recorded_in_bulk
         );
         ensure!(
             self.completed_twice == 0,

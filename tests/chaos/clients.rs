@@ -1,4 +1,5 @@
-//! The clients create tasks, and retry each until they receive a 201. They cancel some of them.
+//! The clients create tasks, and retry each until they receive a 201. They cancel some of them,
+//! one by one and in bulk.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinSet};
 
-use crate::{audit::title, faults::Stack, plan::Plan};
+use crate::{
+    faults::Stack,
+    plan::{self, Plan},
+};
 
 const CLIENTS: usize = 8;
 
@@ -139,13 +143,16 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
         clients
             .wait_until(|| number < clients.allowed.load(Ordering::SeqCst))
             .await;
-        let id = create(&http, clients.seed, number, &mut responses).await?;
+        let id = create(&http, number, plan.title(clients.seed, number), &mut responses).await?;
         responses.created.push(id);
         clients.created.fetch_add(1, Ordering::SeqCst);
         clients.changed.notify_waiters();
 
         if plan.cancelled.contains(&number) && cancel(&http, id, &mut responses).await? {
             responses.cancelled.push(id);
+        }
+        if plan.cancelled_in_bulk.contains(&number) {
+            cancel_in_bulk(&http, &plan::titles_in_bulk(clients.seed), &mut responses).await?;
         }
         if plan.duplicates.contains(&number) {
             stack.send(json!({"task_id": id}).to_string()).await?;
@@ -162,12 +169,12 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
 }
 
 /// Creates one task with an Idempotency-Key, so that retries create no second one.
-async fn create(http: &reqwest::Client, seed: u64, number: usize, responses: &mut Responses) -> Result<i64> {
+async fn create(http: &reqwest::Client, number: usize, title: String, responses: &mut Responses) -> Result<i64> {
     let begun = Instant::now();
-    let body = json!({"title": title(seed, number), "description": "one two three"});
+    let body = json!({"title": title, "description": "one two three"});
     loop {
         let request = http.post(format!("{}/tasks", crate::faults::env("API_URL")?));
-        let request = request.header("idempotency-key", title(seed, number).replace(' ', "-"));
+        let request = request.header("idempotency-key", title.replace(' ', "-"));
         let received = match request.json(&body).send().await {
             Ok(response) if response.status() == 201 => {
                 let replayed = response.headers().contains_key("idempotent-replayed");
@@ -207,30 +214,54 @@ async fn create(http: &reqwest::Client, seed: u64, number: usize, responses: &mu
 
 /// Cancels a task. Returns false if it had ended before.
 async fn cancel(http: &reqwest::Client, id: i64, responses: &mut Responses) -> Result<bool> {
+    let (status, _) = post(http, &format!("/tasks/{id}/cancel"), &Value::Null, &[200, 409], responses).await?;
+    Ok(status == 200)
+}
+
+/// Cancels all tasks with this text in their title, in as many steps as it takes.
+async fn cancel_in_bulk(http: &reqwest::Client, text: &str, responses: &mut Responses) -> Result<()> {
+    let request = json!({"action": "cancel", "q": text, "dry_run": false});
+    let (_, mut action) = post(http, "/admin/actions", &request, &[202], responses).await?;
+    while action["is_complete"] != true {
+        let path = format!("/admin/actions/{}/continue", action["id"]);
+        (_, action) = post(http, &path, &Value::Null, &[200], responses).await?;
+    }
+    Ok(())
+}
+
+/// Sends a request until its response has one of these statuses, and returns it with the body.
+async fn post(
+    http: &reqwest::Client,
+    path: &str,
+    body: &Value,
+    expected: &[u16],
+    responses: &mut Responses,
+) -> Result<(u16, Value)> {
     let begun = Instant::now();
+    // The action, `cancel` for example, not the id.
+    let name = path.rsplit('/').next().unwrap_or_default();
     loop {
-        let request = http.post(format!("{}/tasks/{id}/cancel", crate::faults::env("API_URL")?));
-        let received = match request.send().await {
-            Ok(response) => response.status().as_u16(),
-            Err(_) => 0,
+        let mut request = http.post(format!("{}{path}", crate::faults::env("API_URL")?));
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let (received, text) = match request.send().await {
+            Ok(response) => (response.status().as_u16(), response.text().await.unwrap_or_default()),
+            Err(_) => (0, String::new()),
         };
         let counted = match received {
             0 => "no response".to_owned(),
-            status => format!("{status} to cancel"),
+            status => format!("{status} to {name}"),
         };
         *responses.statuses.entry(counted).or_default() += 1;
-        match received {
-            200 => return Ok(true),
-            409 => return Ok(false),
-            status => ensure!(
-                [0, 502, 503, 504].contains(&status),
-                "unexpected response to the cancellation of task {id}: {status}"
-            ),
+        if expected.contains(&received) {
+            return Ok((received, serde_json::from_str(&text)?));
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
-            "task {id} could not be cancelled within {PATIENCE:?}"
+            [0, 502, 503, 504].contains(&received),
+            "unexpected response to {path}: {received} {text}"
         );
+        ensure!(begun.elapsed() < PATIENCE, "{path} had no response within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -46,11 +46,31 @@ pub struct Plan {
     pub out_of_order: BTreeSet<usize>,
     /// The tasks that are cancelled right after they were created.
     pub cancelled: BTreeSet<usize>,
+    /// The tasks after which all tasks of this set that have not ended are cancelled.
+    pub cancelled_in_bulk: BTreeSet<usize>,
     /// The tasks after which a malformed message is sent.
     pub poison: BTreeSet<usize>,
 }
 
+/// The beginning of all titles of a run.
+pub fn titles(seed: u64) -> String {
+    format!("chaos {seed} ")
+}
+
+/// The beginning of the titles of the tasks that are cancelled in bulk, and of no others.
+pub fn titles_in_bulk(seed: u64) -> String {
+    format!("chaos {seed} in bulk ")
+}
+
 impl Plan {
+    /// The title of a task.
+    pub fn title(&self, seed: u64, number: usize) -> String {
+        match self.cancelled_in_bulk.contains(&number) {
+            true => format!("{}{number}", titles_in_bulk(seed)),
+            false => format!("{}{number}", titles(seed)),
+        }
+    }
+
     pub fn new(seed: u64, tasks: usize, postgres: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let rounds = (tasks / 700).max(1);
@@ -73,6 +93,7 @@ impl Plan {
         let mut some =
             |share: usize| -> BTreeSet<usize> { (0..tasks / share).map(|_| random.usize(0..tasks)).collect() };
         let (duplicates, out_of_order, cancelled, mut poison) = (some(10), some(50), some(10), some(100));
+        let cancelled_in_bulk = &some(10) - &cancelled;
         // One after the last deletion of the queue.
         poison.insert(tasks - 1);
         Self {
@@ -81,6 +102,7 @@ impl Plan {
             duplicates,
             out_of_order,
             cancelled,
+            cancelled_in_bulk,
             poison,
         }
     }
