@@ -1,6 +1,6 @@
 //! The Lambda function for `GET /admin/status`.
 
-use queue::TaskQueue;
+use queue::{EventSourceMapping, TaskQueue};
 use shared::{store::Database, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
@@ -9,5 +9,9 @@ async fn main() -> Result<(), lambda_http::Error> {
     let (database, config) = (Database::from_env()?, queue::client_config()?);
     let queue = TaskQueue::new(config.clone(), queue::task_queue_url()?);
     let dead_letter_queue = TaskQueue::new(config, queue::dead_letter_queue_url()?);
-    shared::http::serve(|context| admin_status::handle(&database, &queue, &dead_letter_queue, context)).await
+    let mapping = EventSourceMapping::from_env()?;
+    shared::http::serve(|context| {
+        admin_status::handle(&database, &queue, &dead_letter_queue, mapping.as_ref(), context)
+    })
+    .await
 }

@@ -1,9 +1,12 @@
-//! The SQS client, separate from `shared` so that functions that do not use SQS do not link it.
+//! The SQS client, separate from `shared` so that functions that do not use SQS do not link it; and
+//! the event source mapping, which is Lambda's.
 
 mod dead_letters;
+mod event_source_mapping;
 pub mod https;
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue, Redrive};
+pub use event_source_mapping::{EventSourceMapping, MappingError, MappingState};
 
 use std::{
     collections::HashMap,
@@ -86,7 +89,7 @@ impl QueueError {
     }
 }
 
-/// Settings of an SQS client besides [`AwsCredentials`].
+/// Settings of a client besides [`AwsCredentials`].
 #[derive(Config)]
 struct EndpointConfig {
     /// The endpoint of an emulator (AWS SDKs and Tools Reference Guide, "Service-specific
