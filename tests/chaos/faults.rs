@@ -26,7 +26,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long Postgres is paused: longer than a function waits for it.
 const PAUSE: Duration = Duration::from_secs(4);
 
-/// How long the queue is missing.
+/// How long batches take at most that were received before processing was paused: the processor's
+/// timeout, and some time to stop receiving.
+const LAST_BATCHES: Duration = Duration::from_secs(4);
+
+/// How long the queue is missing, and how long tasks wait while processing is paused.
 const OUTAGE: Duration = Duration::from_secs(3);
 
 /// A variable that `make chaos` and `make test` set.
@@ -239,8 +243,7 @@ impl Stack {
     /// Pauses processing until tasks have waited for a while, and resumes it.
     async fn pause_processing(&self, audit: &Audit, clients: &Clients) -> Result<String> {
         set_paused(true).await?;
-        // Batches that were received before are still processed.
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(LAST_BATCHES).await;
         let (paused, begun) = (audit.now().await?, Instant::now());
         let waiting = loop {
             let waiting = audit
