@@ -69,8 +69,8 @@ pub async fn get(mapping: Option<&EventSourceMapping>, context: Context) -> Resu
     tag = "operators",
     summary = "Pause or resume processing",
     description = "While processing is paused, messages wait in the task queue and tasks stay `pending`. Tasks that are \
-                   being processed are completed. Lambda needs up to a minute to stop or start; until then `state` is \
-                   `Disabling`, `Enabling` or `Updating`.",
+                   being processed are completed. Lambda completes the change after the response; until then `state` \
+                   is `Disabling`, `Enabling` or `Updating`.",
     request_body = ProcessingRequest,
     responses(
         (status = 200, description = "Processing is paused or resumed.", body = Processing),
