@@ -85,8 +85,14 @@ async fn requests_to_lambda_are_signed(pool: PgPool) {
         assert_eq!(request.uri().path(), "/2015-03-31/event-source-mappings/a1b2");
         let header = |name: &str| request.headers()[name].to_str().expect("text");
         let authorization = header("authorization");
-        assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/"), "{authorization}");
-        assert!(authorization.contains("/eu-central-1/lambda/aws4_request, "), "{authorization}");
+        assert!(
+            authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/"),
+            "{authorization}"
+        );
+        assert!(
+            authorization.contains("/eu-central-1/lambda/aws4_request, "),
+            "{authorization}"
+        );
         assert_eq!(header("x-amz-security-token"), "a token");
         assert_eq!(request.headers().get_all("host").iter().count(), 1);
     }
@@ -165,9 +171,16 @@ async fn refusal_of_lambda_is_503_and_logged(pool: PgPool) {
         let response = request.await;
         response.assert_problem(503, "Service Unavailable");
         assert_eq!(response.json()["detail"], "Lambda is unavailable. Please try again.");
-        let errors: Vec<Value> = lines.take().into_iter().filter(|line| line["level"] == "ERROR").collect();
+        let errors: Vec<Value> = lines
+            .take()
+            .into_iter()
+            .filter(|line| line["level"] == "ERROR")
+            .collect();
         let cause = errors[0]["error"].as_str().expect("a cause");
-        assert!(errors.len() == 1 && cause.contains("403 Forbidden AccessDeniedException"), "{errors:?}");
+        assert!(
+            errors.len() == 1 && cause.contains("403 Forbidden AccessDeniedException"),
+            "{errors:?}"
+        );
     }
 }
 
@@ -189,7 +202,11 @@ async fn status_without_lambda_is_partial(pool: PgPool) {
         assert_eq!(status["problems"], json!([problem]));
         assert_eq!(status["tasks"]["total"], 0);
         // As with SQS.
-        assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_millis(2500),
+            "{:?}",
+            started.elapsed()
+        );
     }
 }
 

@@ -416,9 +416,9 @@ async fn dashboard_cancels_task() {
     assert_eq!(browser.errors().await, NO_ERRORS);
 }
 
-/// Of the closed stack, where no other test needs processing.
+/// In the closed stack no other test needs processing.
 #[tokio::test]
-async fn dashboard_pauses_and_resumes_processing() {
+async fn dashboard_of_closed_api_pauses_processing() {
     let _alone = PAUSING.lock().await;
     let mut browser = Browser::start().await;
     browser.set_viewport(1280, 900, false).await;
@@ -459,7 +459,9 @@ async fn dashboard_pauses_and_resumes_processing() {
         .filter((text) => text.endsWith(' processing')).slice(0, 2)";
     let both = format!("JSON.stringify({recorded}) === '[\"alice resumed processing\",\"alice paused processing\"]'");
     browser.wait_for(30, &both).await;
-    assert_eq!(browser.errors().await, NO_ERRORS);
+    // Of the requests before signing in.
+    let errors = browser.errors().await;
+    assert!(errors.iter().all(|error| error.contains("401")), "{errors:?}");
 }
 
 #[tokio::test]

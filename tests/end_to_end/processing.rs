@@ -30,10 +30,13 @@ async fn set(paused: bool) {
 }
 
 #[tokio::test]
-async fn paused_task_stays_pending_until_resumed() {
+async fn task_of_closed_api_stays_pending_while_paused() {
     let _alone = PAUSING.lock().await;
     set(true).await;
-    assert_eq!(get("/admin/processing").await, json!({"paused": true, "state": "Disabled"}));
+    assert_eq!(
+        get("/admin/processing").await,
+        json!({"paused": true, "state": "Disabled"})
+    );
     assert_eq!(get("/admin/status").await["paused"], true);
     // The emulator may be receiving for the last time.
     tokio::time::sleep(Duration::from_secs(1)).await;

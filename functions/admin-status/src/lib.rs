@@ -37,8 +37,8 @@ pub struct SystemStatus {
 }
 
 /// 200 with the status. If SQS is unavailable, the queue depths are null and `problems` explains
-/// why; likewise `paused` if Lambda is. A redrive that failed after it was accepted is in `problems`
-/// as well.
+/// why; likewise `paused` if Lambda is. A redrive that failed after it was accepted is in
+/// `problems` as well.
 #[utoipa::path(
     get,
     path = "/admin/status",

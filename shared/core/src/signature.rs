@@ -1,7 +1,7 @@
 //! Signatures of requests to AWS (AWS General Reference, "Create a signed AWS API request").
 //!
-//! Implemented here because aws-sigv4 would add 20 crates to functions that only read; tests compare
-//! the results with botocore's.
+//! Implemented here because aws-sigv4 would add 20 crates to functions that only read; tests
+//! compare the results with botocore's.
 
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
@@ -32,7 +32,10 @@ impl<'a> Signer<'a> {
     }
 
     fn scope(&self) -> String {
-        format!("{}/{}/{}/aws4_request", self.date, self.credentials.region, self.service)
+        format!(
+            "{}/{}/{}/aws4_request",
+            self.date, self.credentials.region, self.service
+        )
     }
 
     /// The access key and what the signature is valid for.
@@ -45,9 +48,14 @@ impl<'a> Signer<'a> {
         let (moment, scope) = (&self.moment, self.scope());
         let to_sign = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{}", digest(request));
         let secret = format!("AWS4{}", self.credentials.secret_access_key);
-        let key = [&self.date, self.credentials.region.as_str(), self.service, "aws4_request"]
-            .into_iter()
-            .fold(secret.into_bytes(), |key, part| hmac(&key, part));
+        let key = [
+            &self.date,
+            self.credentials.region.as_str(),
+            self.service,
+            "aws4_request",
+        ]
+        .into_iter()
+        .fold(secret.into_bytes(), |key, part| hmac(&key, part));
         hmac(&key, &to_sign).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

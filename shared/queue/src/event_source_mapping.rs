@@ -1,8 +1,8 @@
-//! The event source mapping, which passes the messages of the task queue to the task-processor. While
-//! it is disabled, processing is paused: messages wait in the queue.
+//! The event source mapping, which passes the messages of the task queue to the task-processor.
+//! While it is disabled, processing is paused: messages wait in the queue.
 //!
-//! These are two requests to Lambda, signed in `shared`. aws-sdk-lambda has a type for every other one
-//! as well: minutes of compiling, and megabytes, for a member of a JSON object.
+//! Two requests to Lambda, signed by `shared`. aws-sdk-lambda has types for every other request as
+//! well: too many to compile and to ship, for one member of a JSON object.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -70,8 +70,8 @@ pub struct Refusal {
 /// The state of the mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct MappingState {
-    /// `Creating`, `Enabling`, `Enabled`, `Disabling`, `Disabled`, `Updating` or `Deleting` (AWS Lambda
-    /// API Reference, "GetEventSourceMapping").
+    /// `Creating`, `Enabling`, `Enabled`, `Disabling`, `Disabled`, `Updating` or `Deleting` (AWS
+    /// Lambda API Reference, "GetEventSourceMapping").
     #[serde(rename = "State")]
     pub name: String,
 }
@@ -100,7 +100,7 @@ pub struct EventSourceMapping {
 }
 
 impl EventSourceMapping {
-    /// The mapping of the environment (`EVENT_SOURCE_MAPPING_ID`), if it has one. Does not connect yet.
+    /// The mapping of the environment (`EVENT_SOURCE_MAPPING_ID`), if any. Does not connect yet.
     pub fn from_env() -> Result<Option<Self>, ConfigError> {
         let config: MappingConfig = config::from_env()?;
         let Some(id) = config.event_source_mapping_id.filter(|id| !id.is_empty()) else {
@@ -127,7 +127,7 @@ impl EventSourceMapping {
         self.send(Method::GET, String::new(), GET_TIMEOUT).await
     }
 
-    /// Enables or disables it, which Lambda completes after its response. No error if it already is.
+    /// Enables or disables it, which Lambda completes after its response. Repeated, nothing changes.
     pub async fn set_enabled(&self, enabled: bool) -> Result<MappingState, MappingError> {
         let body = serde_json::to_string(&Update { enabled }).expect("a boolean always serializes");
         self.send(Method::PUT, body, UPDATE_TIMEOUT).await

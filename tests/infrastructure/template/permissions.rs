@@ -1,5 +1,5 @@
-//! The roles allow exactly the calls of SQS and Lambda that the functions make. A recorder between each
-//! function and SQS, and a stub of the event source mapping, collect them.
+//! The roles allow exactly the calls of SQS and Lambda that the functions make. A recorder between
+//! each function and SQS, and a stub of the event source mapping, collect them.
 
 use std::collections::BTreeSet;
 

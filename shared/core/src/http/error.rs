@@ -91,7 +91,8 @@ pub enum ApiError {
     /// 503: SQS is unreachable or does not respond in time. Clients may retry.
     #[error("The queue is unavailable. Please try again.")]
     QueueUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// 503: Lambda is unreachable, does not respond in time, or refuses the request. Clients may retry.
+    /// 503: Lambda is unreachable, does not respond in time, or refuses the request. Clients may
+    /// retry.
     #[error("Lambda is unavailable. Please try again.")]
     LambdaUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// 500: a bug.

@@ -33,8 +33,8 @@ pub struct Action {
     /// Which tasks, if it was about all that match.
     #[schema(required, value_type = Option<Object>)]
     pub filter: Option<Value>,
-    /// The number of tasks; of a redrive, of messages. Null if it is not known, since on AWS, SQS moves
-    /// the messages later; and of `pause` and `resume`.
+    /// The number of tasks; of a redrive, of messages. Null for `pause` and `resume`, and if it is
+    /// not known: on AWS, SQS moves the messages later.
     #[schema(required, minimum = 0)]
     pub count: Option<i64>,
     /// False if an action about many tasks has more steps: `POST /admin/actions/{id}/continue`.
