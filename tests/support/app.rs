@@ -242,7 +242,7 @@ impl Functions {
             let queue = |queue: &TestQueue| TaskQueue::new(self.sqs.clone(), queue.url().to_owned());
             let (dead, source) = (dead_letters.url().to_owned(), tasks.url().to_owned());
             Queues {
-                task_queue: queue(&tasks),
+                task_queue: queue(&tasks).with_mapping(self.mapping.clone()),
                 dead_letter_queue: queue(&dead_letters),
                 redrive: DeadLetterQueue::new(self.sqs.clone(), dead, source),
                 tasks,

@@ -164,7 +164,7 @@ pub const FUNCTIONS: [FunctionSpec; 22] = [
         name: "task-reconciler",
         role: Some("writer"),
         sqs: &["GetQueueAttributes", "SendMessage"],
-        lambda: &[],
+        lambda: &["GetEventSourceMapping"],
         size_budget: WITH_SQS,
         // Takes due tasks, deletes expired keys.
         round_trips: &[("sweep", 2)],
@@ -189,7 +189,7 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
         "admin-status" => {
             let queues = app.queues().await;
             let (queue, dead_letter_queue) = (&queues.task_queue, &queues.dead_letter_queue);
-            admin_status::handle(database, queue, dead_letter_queue, app.mapping.as_ref(), context).await
+            admin_status::handle(database, queue, dead_letter_queue, context).await
         }
         "admin-task" => admin_task::handle(database, context).await,
         "api-docs" => api_docs::handle(context).await,

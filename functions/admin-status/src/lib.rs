@@ -1,7 +1,7 @@
 //! `GET /admin/status`: the system status.
 
 use lambda_http::{Body, Response, http::StatusCode};
-use queue::{Depth, EventSourceMapping, MappingError, QueueError, TaskQueue};
+use queue::{Depth, MappingError, QueueError, TaskQueue};
 use serde::Serialize;
 use shared::{
     http::{self, ApiError, Context, problem},
@@ -56,7 +56,6 @@ pub async fn handle(
     database: &Database,
     queue: &TaskQueue,
     dead_letter_queue: &TaskQueue,
-    mapping: Option<&EventSourceMapping>,
     context: Context,
 ) -> Result<Response<Body>, ApiError> {
     context.operator()?;
@@ -65,7 +64,7 @@ pub async fn handle(
         queue.depth(),
         dead_letter_queue.depth(),
         dead_letter_queue.failed_redrive(),
-        paused(mapping),
+        queue.is_paused(),
     );
     let mut problems = Vec::new();
     match failed_redrive {
@@ -82,14 +81,6 @@ pub async fn handle(
         generated_at: OffsetDateTime::now_utc(),
     };
     Ok(http::json(StatusCode::OK, &status))
-}
-
-/// `None` without a mapping.
-async fn paused(mapping: Option<&EventSourceMapping>) -> Result<Option<bool>, MappingError> {
-    match mapping {
-        Some(mapping) => mapping.state().await.map(|state| Some(state.is_paused())),
-        None => Ok(None),
-    }
 }
 
 fn paused_or_problem(paused: Result<Option<bool>, MappingError>, problems: &mut Vec<String>) -> Option<bool> {

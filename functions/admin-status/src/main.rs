@@ -8,10 +8,7 @@ async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
     let (database, config) = (Database::from_env()?, queue::client_config()?);
     let queue = TaskQueue::new(config.clone(), queue::task_queue_url()?);
+    let queue = queue.with_mapping(EventSourceMapping::from_env()?);
     let dead_letter_queue = TaskQueue::new(config, queue::dead_letter_queue_url()?);
-    let mapping = EventSourceMapping::from_env()?;
-    shared::http::serve(|context| {
-        admin_status::handle(&database, &queue, &dead_letter_queue, mapping.as_ref(), context)
-    })
-    .await
+    shared::http::serve(|context| admin_status::handle(&database, &queue, &dead_letter_queue, context)).await
 }

@@ -4,7 +4,10 @@
 //! Two requests to Lambda, signed by `shared`. aws-sdk-lambda has types for every other request as
 //! well: too many to compile and to ship, for one member of a JSON object.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use aws_smithy_types::body::SdkBody;
 use confique::Config;
@@ -89,14 +92,15 @@ struct Update {
     enabled: bool,
 }
 
-/// The mapping of the task queue.
+/// The mapping of the task queue. Clones share the connection.
+#[derive(Clone)]
 pub struct EventSourceMapping {
     credentials: AwsCredentials,
     /// The URL of Lambda, without a slash at the end.
     endpoint: String,
     path: String,
     /// Created by the first request, so that it does not slow down init.
-    connections: LazyLock<Connections>,
+    connections: Arc<LazyLock<Connections>>,
 }
 
 impl EventSourceMapping {
@@ -118,7 +122,7 @@ impl EventSourceMapping {
             credentials,
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             path: format!("/2015-03-31/event-source-mappings/{id}"),
-            connections: LazyLock::new(Connections::default),
+            connections: Arc::new(LazyLock::new(Connections::default)),
         }
     }
 

@@ -62,10 +62,13 @@ async fn task_processor(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn task_reconciler(pool: PgPool) {
     let (app, sqs) = recorded(&pool).await;
+    let (mapping, lambda) = mapping::mapping().await;
+    let app = app.with_mapping(mapping);
     let insert = "insert into tasks (title, updated_at) values ('t', now() - interval '1 h')";
     execute(&pool, insert).await;
     assert_eq!(app.sweep(None).await.expect("a sweep").sent, 1);
     assert_allowed("task-reconciler", sqs.actions(), &[]);
+    assert_allowed_in_lambda("task-reconciler", &lambda);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
