@@ -48,6 +48,7 @@ async fn status_without_tasks_is_complete(pool: PgPool) {
             "throughput": null,
             "queue": empty,
             "dead_letter_queue": empty,
+            "paused": null,
             "problems": [],
             "recent_tasks": [],
             "recent_failures": [],

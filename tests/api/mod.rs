@@ -2,6 +2,7 @@
 
 mod admin;
 mod admin_bulk;
+mod admin_processing;
 mod api_docs;
 mod api_info;
 mod authentication;

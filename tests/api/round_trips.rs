@@ -14,20 +14,22 @@ use shared::{
 };
 use sqlx::PgPool;
 
-use crate::support::{App, Proxy, functions::FUNCTIONS, task};
+use crate::support::{App, Proxy, functions::FUNCTIONS, mapping, task};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn round_trips_match_functions_table(pool: PgPool) {
     let proxy = Proxy::start(&pool).await;
-    let app = App::with_database(proxy.database(&pool));
+    let app = App::with_database(proxy.database(&pool)).with_mapping(mapping::mapping().await.0);
     let send = async |request: &str| {
         let id = task(&pool, "t").await;
         let before = proxy.round_trips();
         match request.split_once(' ') {
             Some((method, path)) => {
-                let body = ["POST /tasks", "PATCH /tasks/{id}"]
-                    .contains(&request)
-                    .then(|| json!({"title": "new"}));
+                let body = match request {
+                    "POST /tasks" | "PATCH /tasks/{id}" => Some(json!({"title": "new"})),
+                    "PUT /admin/processing" => Some(json!({"paused": true})),
+                    _ => None,
+                };
                 let request = app.request(method, path.replace("{id}", &id.to_string()));
                 let response = body
                     .iter()

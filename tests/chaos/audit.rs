@@ -97,6 +97,13 @@ impl Audit {
         Ok(now.fetch_one(&mut self.stack.connect().await?).await?)
     }
 
+    /// How many claims were made since then.
+    pub async fn claims_since(&self, at: OffsetDateTime) -> Result<i64> {
+        let claims = "select count(*) from chaos_log where status = 'processing' and at > $1";
+        let query = sqlx::query_scalar(claims).bind(at);
+        Ok(query.fetch_one(&mut self.stack.connect().await?).await?)
+    }
+
     /// How many claims made within a second of `at` have no outcome: their workers were killed.
     pub async fn claims_without_outcome(&self, at: OffsetDateTime) -> Result<i64> {
         let claims = "select count(*) from chaos_log as claim

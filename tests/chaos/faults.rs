@@ -15,6 +15,7 @@ use nix::{
     unistd::Pid,
 };
 use queue::{DeadLetterQueue, TaskQueue};
+use serde_json::json;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{audit::Audit, clients::Clients, plan::Fault};
@@ -25,7 +26,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long Postgres is paused: longer than a function waits for it.
 const PAUSE: Duration = Duration::from_secs(4);
 
-/// How long the queue is missing.
+/// How long batches take at most that were received before processing was paused: the processor's
+/// timeout, and some time to stop receiving.
+const LAST_BATCHES: Duration = Duration::from_secs(4);
+
+/// How long the queue is missing, and how long tasks wait while processing is paused.
 const OUTAGE: Duration = Duration::from_secs(3);
 
 /// A variable that `make chaos` and `make test` set.
@@ -99,6 +104,7 @@ impl Stack {
             Fault::CrashPostgres => self.restart_postgres("crash").await,
             Fault::PausePostgres => self.pause_postgres().await,
             Fault::LoseQueue => self.lose_queue(audit, clients).await,
+            Fault::PauseProcessing => self.pause_processing(audit, clients).await,
         }
     }
 
@@ -234,6 +240,29 @@ impl Stack {
         ))
     }
 
+    /// Pauses processing until tasks have waited for a while, and resumes it.
+    async fn pause_processing(&self, audit: &Audit, clients: &Clients) -> Result<String> {
+        set_paused(true).await?;
+        tokio::time::sleep(LAST_BATCHES).await;
+        let (paused, begun) = (audit.now().await?, Instant::now());
+        let waiting = loop {
+            let waiting = audit
+                .count("status = 'pending' and fencing_token = 0 and enqueued_at is not null")
+                .await?;
+            if waiting > 0 || begun.elapsed() > DEADLINE {
+                break waiting;
+            }
+            clients.allow_more();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        tokio::time::sleep(OUTAGE).await;
+        let claims = audit.claims_since(paused).await?;
+        set_paused(false).await?;
+        ensure!(waiting > 0, "no task was created while processing was paused");
+        ensure!(claims == 0, "{claims} tasks were claimed while processing was paused");
+        Ok(format!("{waiting} tasks waited, none was claimed"))
+    }
+
     async fn queue_attributes(&self) -> Result<HashMap<QueueAttributeName, String>> {
         let request = self.sqs.get_queue_attributes().queue_url(&self.queue_url);
         let response = request.attribute_names(QueueAttributeName::All).send().await?;
@@ -255,6 +284,25 @@ impl Stack {
         let missing: Vec<String> = expected.into_iter().filter(|body| !is_dead(body)).collect();
         let found = count - missing.len();
         Ok((missing, found))
+    }
+}
+
+/// As an admin does. Retried, because an earlier fault may still have an effect.
+async fn set_paused(paused: bool) -> Result<()> {
+    let (url, begun) = (format!("{}/admin/processing", env("API_URL")?), Instant::now());
+    loop {
+        let request = reqwest::Client::new().put(&url).json(&json!({"paused": paused}));
+        let response = request.send().await?;
+        if response.status() == 200 {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < DEADLINE,
+            "PUT /admin/processing: {} {}",
+            response.status(),
+            response.text().await?
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Fault {
     PausePostgres,
     /// The task queue is deleted, and recreated empty after some seconds.
     LoseQueue,
+    /// An admin pauses processing while tasks are created, and resumes it.
+    PauseProcessing,
 }
 
 impl Fault {
@@ -24,6 +26,7 @@ impl Fault {
             Self::CrashPostgres => "Postgres crashed",
             Self::PausePostgres => "Postgres paused",
             Self::LoseQueue => "queue deleted with messages",
+            Self::PauseProcessing => "processing paused",
         }
     }
 }
@@ -76,7 +79,12 @@ impl Plan {
         let rounds = (tasks / 700).max(1);
         let mut faults = Vec::new();
         for _ in 0..rounds {
-            faults.extend([Fault::KillProcessors, Fault::KillProcessors, Fault::LoseQueue]);
+            faults.extend([
+                Fault::KillProcessors,
+                Fault::KillProcessors,
+                Fault::LoseQueue,
+                Fault::PauseProcessing,
+            ]);
             if postgres {
                 faults.extend([Fault::RestartPostgres, Fault::CrashPostgres, Fault::PausePostgres]);
             }

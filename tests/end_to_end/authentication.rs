@@ -60,6 +60,7 @@ async fn only_public_routes_work_without_token() {
             (Method::GET, "/tasks/1"),
             (Method::DELETE, "/tasks/1"),
             (Method::GET, "/admin/status"),
+            (Method::PUT, "/admin/processing"),
             (Method::POST, "/admin/redrive"),
         ] {
             let response = call(method, path, token).await;
@@ -110,6 +111,7 @@ async fn viewer_token_reads_everything_and_changes_nothing() {
         &path,
         "/admin/status",
         "/admin/actions",
+        "/admin/processing",
         &format!("/admin{path}"),
     ] {
         assert_eq!(call(Method::GET, read, Some(&viewer)).await.status(), 200, "{read}");
@@ -122,6 +124,7 @@ async fn viewer_token_reads_everything_and_changes_nothing() {
         (Method::DELETE, &path),
         (Method::POST, &format!("{path}/process")),
         (Method::POST, &format!("{path}/cancel")),
+        (Method::PUT, "/admin/processing"),
         (Method::POST, "/admin/redrive"),
     ] {
         assert_problem(call(method, path, Some(&viewer)).await, 403, "Forbidden").await;

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use crate::support::{Browser, env, eventually, token};
+use crate::{
+    PAUSING,
+    support::{Browser, env, eventually, token},
+};
 
 const NO_ERRORS: [&str; 0] = [];
 
@@ -411,6 +414,54 @@ async fn dashboard_cancels_task() {
     );
     browser.wait_for(30, &recorded).await;
     assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+/// In the closed stack no other test needs processing.
+#[tokio::test]
+async fn dashboard_of_closed_api_pauses_processing() {
+    let _alone = PAUSING.lock().await;
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser
+        .open(&format!("{}/admin/dashboard", env("CLOSED_API_URL")))
+        .await;
+    browser.wait_for(30, "document.querySelector('#sign-in').open").await;
+    browser.type_into("#token", &token("alice", "admin")).await;
+    browser.click("#sign-in .primary").await;
+    let can_pause = "document.querySelector('#pause-processing').ariaDisabled === 'false'";
+    browser.wait_for(30, can_pause).await;
+    assert_eq!(browser.eval("document.querySelector('#paused').hidden").await, true);
+
+    // With the keyboard alone.
+    let focus = |css: &str| format!("document.querySelector({}).focus()", json!(css));
+    browser.eval(&focus("#pause-processing")).await;
+    browser.press("Enter").await;
+    browser.wait_for(30, "document.querySelector('#confirm').open").await;
+    browser.press("Tab").await;
+    browser.press("Enter").await;
+    let banner = "document.querySelector('#paused').checkVisibility()
+        && document.querySelector('#paused p').textContent.startsWith('alice paused it ')";
+    browser.wait_for(30, banner).await;
+    assert_eq!(browser.eval("document.querySelector('#confirm').open").await, false);
+    // Red, or its light shade in a dark page.
+    let red = "/^rgb\\((178, 53, 41|242, 141, 130)\\)$/.test(getComputedStyle(document.querySelector('#paused')).backgroundColor)";
+    assert_eq!(browser.eval(red).await, true);
+    assert_fits(&mut browser, "document.documentElement").await;
+    assert_eq!(browser.eval(&format!("{can_pause} === false")).await, true);
+
+    browser.eval(&focus("#resume-processing")).await;
+    browser.press("Enter").await;
+    let resumed = format!("document.querySelector('#paused').hidden && {can_pause}");
+    browser.wait_for(30, &resumed).await;
+    let focused = browser.eval("document.activeElement.id").await;
+    assert_eq!(focused, "pause-processing");
+    let recorded = "Array.from(document.querySelectorAll('#actions li > span'), (item) => item.textContent)
+        .filter((text) => text.endsWith(' processing')).slice(0, 2)";
+    let both = format!("JSON.stringify({recorded}) === '[\"alice resumed processing\",\"alice paused processing\"]'");
+    browser.wait_for(30, &both).await;
+    // Of the requests before signing in.
+    let errors = browser.errors().await;
+    assert!(errors.iter().all(|error| error.contains("401")), "{errors:?}");
 }
 
 #[tokio::test]

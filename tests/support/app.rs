@@ -12,7 +12,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::config::Builder;
 use harness::events;
 use lambda_http::{Context, LambdaEvent};
-use queue::{DeadLetterQueue, TaskQueue};
+use queue::{DeadLetterQueue, EventSourceMapping, TaskQueue};
 use serde_json::{Map, Value, json};
 use shared::{
     config::Auth,
@@ -40,6 +40,8 @@ pub struct App {
 pub(super) struct Functions {
     pub database: Database,
     pub metrics: Metrics,
+    /// None unless a test sets one: the emulator has no mapping of the tests' own queues.
+    pub mapping: Option<EventSourceMapping>,
     sqs: Builder,
     queues: Arc<OnceCell<Queues>>,
 }
@@ -69,6 +71,7 @@ impl App {
         let functions = Functions {
             database,
             metrics: Metrics::none(),
+            mapping: None,
             sqs: client_config(),
             queues: Arc::default(),
         };
@@ -81,6 +84,12 @@ impl App {
     /// With this configuration of the SQS client.
     pub fn with_sqs(mut self, sqs: Builder) -> Self {
         self.unshared().sqs = sqs;
+        self
+    }
+
+    /// With this event source mapping.
+    pub fn with_mapping(mut self, mapping: EventSourceMapping) -> Self {
+        self.unshared().mapping = Some(mapping);
         self
     }
 
@@ -233,7 +242,7 @@ impl Functions {
             let queue = |queue: &TestQueue| TaskQueue::new(self.sqs.clone(), queue.url().to_owned());
             let (dead, source) = (dead_letters.url().to_owned(), tasks.url().to_owned());
             Queues {
-                task_queue: queue(&tasks),
+                task_queue: queue(&tasks).with_mapping(self.mapping.clone()),
                 dead_letter_queue: queue(&dead_letters),
                 redrive: DeadLetterQueue::new(self.sqs.clone(), dead, source),
                 tasks,

@@ -14,6 +14,8 @@ pub struct FunctionSpec {
     pub role: Option<&'static str>,
     /// The SQS actions that its IAM role allows.
     pub sqs: &'static [&'static str],
+    /// The Lambda actions on the event source mapping that its IAM role allows.
+    pub lambda: &'static [&'static str],
     /// The maximum size of its zip in megabytes.
     pub size_budget: f64,
     /// Requests (or `sweep`), and how many round trips to Postgres each takes when warm.
@@ -34,13 +36,14 @@ const fn reading(
         name,
         role: Some("reader"),
         sqs: &[],
+        lambda: &[],
         size_budget: SMALL,
         round_trips,
         sample_event: Some(sample),
     }
 }
 
-pub const FUNCTIONS: [FunctionSpec; 21] = [
+pub const FUNCTIONS: [FunctionSpec; 22] = [
     reading("admin-actions", &[("GET /admin/actions", 1)], "GET /admin/actions"),
     FunctionSpec {
         role: Some("writer"),
@@ -57,6 +60,16 @@ pub const FUNCTIONS: [FunctionSpec; 21] = [
     },
     reading("admin-failures", &[("GET /admin/failures", 1)], "GET /admin/failures"),
     FunctionSpec {
+        role: Some("writer"),
+        lambda: &["GetEventSourceMapping", "UpdateEventSourceMapping"],
+        sample_event: None,
+        ..reading(
+            "admin-processing",
+            &[("GET /admin/processing", 0), ("PUT /admin/processing", 1)],
+            "",
+        )
+    },
+    FunctionSpec {
         name: "admin-redrive",
         role: Some("writer"),
         sqs: &[
@@ -67,12 +80,14 @@ pub const FUNCTIONS: [FunctionSpec; 21] = [
             "SendMessage",
             "StartMessageMoveTask",
         ],
+        lambda: &[],
         size_budget: WITH_SQS,
         round_trips: &[],
         sample_event: None,
     },
     FunctionSpec {
         sqs: &["GetQueueAttributes", "ListMessageMoveTasks"],
+        lambda: &["GetEventSourceMapping"],
         size_budget: WITH_SQS,
         ..reading("admin-status", &[("GET /admin/status", 1)], "GET /admin/status")
     },
@@ -140,6 +155,7 @@ pub const FUNCTIONS: [FunctionSpec; 21] = [
             "GetQueueAttributes",
             "ReceiveMessage",
         ],
+        lambda: &[],
         size_budget: WITH_SQS,
         round_trips: &[],
         sample_event: Some("SQS"),
@@ -148,6 +164,7 @@ pub const FUNCTIONS: [FunctionSpec; 21] = [
         name: "task-reconciler",
         role: Some("writer"),
         sqs: &["GetQueueAttributes", "SendMessage"],
+        lambda: &["GetEventSourceMapping"],
         size_budget: WITH_SQS,
         // Takes due tasks, deletes expired keys.
         round_trips: &[("sweep", 2)],
@@ -167,10 +184,12 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
         "admin-bulk" => admin_bulk::handle(database, context).await,
         "admin-dashboard" => admin_dashboard::handle(context).await,
         "admin-failures" => admin_failures::handle(database, context).await,
+        "admin-processing" => admin_processing::handle(database, app.mapping.as_ref(), context).await,
         "admin-redrive" => admin_redrive::handle(database, &app.queues().await.redrive, context).await,
         "admin-status" => {
             let queues = app.queues().await;
-            admin_status::handle(database, &queues.task_queue, &queues.dead_letter_queue, context).await
+            let (queue, dead_letter_queue) = (&queues.task_queue, &queues.dead_letter_queue);
+            admin_status::handle(database, queue, dead_letter_queue, context).await
         }
         "admin-task" => admin_task::handle(database, context).await,
         "api-docs" => api_docs::handle(context).await,
@@ -203,6 +222,8 @@ pub(super) async fn handle(app: &Functions, function: &str, context: Context) ->
     admin_dashboard::handle,
     admin_status::handle,
     admin_task::handle,
+    admin_processing::get,
+    admin_processing::set,
     admin_redrive::handle,
     admin_failures::handle,
     admin_actions::handle,

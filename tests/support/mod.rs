@@ -7,6 +7,7 @@ pub mod documents;
 pub mod functions;
 pub mod issuer;
 mod logs;
+pub mod mapping;
 mod metrics;
 mod plans;
 mod queues;

@@ -13,8 +13,8 @@ use task_metrics::Metrics;
 use task_reconciler::{Progress, Settings, SweepReport};
 
 use crate::support::{
-    App, MetricLines, TestQueue, client_config, database, database_that_is_down, execute, refusing_queue, row,
-    settings, sqs_stub,
+    App, MetricLines, TestQueue, client_config, database, database_that_is_down, execute, mapping,
+    mapping::refusing_mapping, refusing_queue, row, settings, sqs_stub,
 };
 
 /// The time of an invocation.
@@ -258,6 +258,36 @@ async fn full_queue_has_no_lost_messages(pool: PgPool) {
     let (queue, accepted) = stub_of_sqs(49_999, |_| true).await;
     assert_eq!(sweep(&pool, &queue).await.sent, 1);
     assert_eq!(*accepted.lock().expect("not poisoned"), [1]);
+}
+
+/// Its messages are old because nothing receives them.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn paused_queue_has_no_lost_messages(pool: PgPool) {
+    let columns = "enqueued_at, updated_at";
+    insert(&pool, columns, "now() - interval '2 h', now() - interval '2 h'").await;
+    insert(&pool, columns, "null, now() - interval '2 h'").await;
+    let (mapping, _) = mapping::mapping().await;
+    mapping.set_enabled(false).await.expect("paused");
+    let (queue, accepted) = stub_of_sqs(1, |_| true).await;
+    let paused = queue.with_mapping(Some(mapping.clone()));
+    for (report, ids) in [((1, 0), vec![2]), ((0, 0), vec![2])] {
+        let swept = sweep(&pool, &paused).await;
+        assert_eq!((swept.sent, swept.left), report, "only what has no message");
+        assert_eq!(*accepted.lock().expect("not poisoned"), ids);
+    }
+
+    mapping.set_enabled(true).await.expect("resumed");
+    assert_eq!(sweep(&pool, &paused).await.sent, 1);
+    assert_eq!(*accepted.lock().expect("not poisoned"), [2, 1]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn unknown_state_of_mapping_hides_no_lost_message(pool: PgPool) {
+    let values = "now() - interval '2 h', now() - interval '2 h'";
+    insert(&pool, "enqueued_at, updated_at", values).await;
+    let (queue, _) = stub_of_sqs(0, |_| true).await;
+    let (mapping, _) = refusing_mapping(500, "ServiceException").await;
+    assert_eq!(sweep(&pool, &queue.with_mapping(Some(mapping))).await.sent, 1);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

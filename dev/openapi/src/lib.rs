@@ -34,10 +34,12 @@ use utoipa::{
         problem::Settled,
         problem::InProgress,
         problem::RedriveRunning,
+        problem::ProcessingChanging,
         problem::Stale,
         problem::TooLarge,
         problem::UnsupportedMediaType,
         problem::Invalid,
+        problem::NoEventSourceMapping,
         problem::Unavailable,
     ))
 )]
@@ -72,7 +74,7 @@ pub fn document() -> String {
 
     // Their parser rejects unknown members; utoipa recognizes that only from serde's attributes.
     let components = document.components.as_mut().expect("there are schemas");
-    for name in ["BulkRequest", "NewTask", "TaskPatch"] {
+    for name in ["BulkRequest", "NewTask", "ProcessingRequest", "TaskPatch"] {
         if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
             object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         }

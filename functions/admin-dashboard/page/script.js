@@ -18,6 +18,7 @@
     failuresInARow: 0,
     clockSkew: 0,
     status: null,
+    actions: [],
     problems: { status: null, list: null },
     filter: {},
     page: {},
@@ -261,6 +262,7 @@
     renderDepths($("queue"), queue);
     renderDepths($("dead-letter-queue"), deadLetters);
     renderRedrive(deadLetters);
+    renderProcessing();
     renderNotices(status.problems);
     syncRows($("failures"), failures, ({ result }) => result ?? "No reason recorded");
     $("failures-empty").hidden = failures.length > 0;
@@ -282,6 +284,20 @@
     setText($("redrive-hint"), deadLetters ? hint : "The depth of the dead-letter queue is unknown.");
   }
 
+  function renderProcessing() {
+    const { paused } = state.status;
+    $("paused").hidden = paused !== true;
+    setEnabled($("pause-processing"), paused === false);
+    const known = paused ? "Processing is paused." : "Messages wait in the task queue until processing is resumed.";
+    setText($("pause-processing-hint"), paused === null ? "Whether processing is paused is unknown." : known);
+    // The log does not tell who used the AWS CLI, or what is older than its latest page.
+    const last = state.actions.find(({ action }) => action === "pause" || action === "resume");
+    $("paused-by").hidden = last?.action !== "pause";
+    if (last?.action !== "pause") return;
+    setText($("paused-by").querySelector("strong"), last.operator);
+    setTime($("paused-by").querySelector("time"), last.at);
+  }
+
   function renderNotices(problems) {
     if (!changed($("notices"), problems)) return;
     $("notices").replaceChildren(...problems.map((text) => element("p", text)));
@@ -291,13 +307,15 @@
     const failed = after.tasks.failed - before.tasks.failed;
     const dead = (after.dead_letter_queue?.visible ?? 0) - (before.dead_letter_queue?.visible ?? 0);
     if (state.problems.status) announce("Reconnected.");
+    else if (after.paused && before.paused === false) announce("Processing is paused.");
+    else if (before.paused && after.paused === false) announce("Processing is resumed.");
     else if (dead > 0 && before.dead_letter_queue) announce(`${plural(dead, "new message")} in the dead-letter queue.`);
     else if (failed > 0) announce(`${plural(failed, "more task", "more tasks")} failed.`);
   }
 
   function renderFreshness() {
     const mode = state.problems.status ? "failing" : state.paused ? "paused" : "live";
-    const texts = { failing: "Disconnected, last updated", paused: "Paused, last updated", live: "Live, updated" };
+    const texts = { failing: "Disconnected, last updated", paused: "Updates paused, latest", live: "Live, updated" };
     $("freshness").dataset.mode = mode;
     setText($("freshness-text"), state.status ? texts[mode] : "No data yet");
     if (state.status) setTime($("last-good"), state.status.generated_at);
@@ -514,7 +532,7 @@
 
   function togglePause() {
     state.paused = !state.paused;
-    setText($("pause"), state.paused ? "Resume" : "Pause");
+    setText($("pause"), state.paused ? "Resume updates" : "Pause updates");
     renderFreshness();
     followVisibility();
   }
@@ -601,10 +619,17 @@
     cancel: "cancelled",
     delete: "deleted",
     redrive: "redrove",
+    pause: "paused",
+    resume: "resumed",
     retry: "retried",
   };
 
+  // Of actions without a task and a number.
+  const OBJECTS = { redrive: "the dead-letter queue", pause: "processing", resume: "processing" };
+
   function renderActions(actions) {
+    state.actions = actions;
+    if (state.status) renderProcessing();
     if (changed($("actions"), actions)) $("actions").replaceChildren(...actions.map(actionItem));
     $("actions-empty").hidden = actions.length > 0;
   }
@@ -612,7 +637,7 @@
   function actionItem({ id, at, operator, action, task_id, filter, count, is_complete }) {
     const time = element("time");
     setTime(time, at);
-    const messages = count === null ? "the dead-letter queue" : plural(count, "message");
+    const messages = count === null ? (OBJECTS[action] ?? "") : plural(count, "message");
     const object = filter ? plural(count, "task") : task_id === null ? messages : `task ${task_id}`;
     const text = element("span", element("strong", operator), ` ${ACTIONS[action] ?? action} ${object}`);
     if (filter) text.append(element("span", Object.entries(filter).map(([name, value]) => `${name}: ${value}`).join(", ")));
@@ -693,7 +718,8 @@
     return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? new Date(value).toISOString() : value]));
   }
 
-  const postJson = (body) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  const json = (method, body) => ({ method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  const postJson = (body) => json("POST", body);
 
   async function countBulk(event) {
     event?.preventDefault();
@@ -813,6 +839,21 @@
     openConfirm({ heading: "Redrive the dead-letter queue?", text, label: "Redrive", style: "primary", run });
   }
 
+  function confirmPause() {
+    const text = "Messages will wait in the task queue until processing is resumed. Tasks that are being processed are completed.";
+    const run = async (button) => {
+      const done = await act(button, showAt("confirm-problem"), "admin/processing", json("PUT", { paused: true }));
+      if (done) $("confirm").close();
+    };
+    openConfirm({ heading: "Pause processing?", text, label: "Pause processing", style: "danger", run });
+  }
+
+  async function resumeProcessing(button) {
+    const done = await act(button, showAt("paused-problem"), "admin/processing", json("PUT", { paused: false }));
+    // The button will be hidden, which would lose the focus.
+    if (done) $("pause-processing").focus();
+  }
+
   function openSignIn(problem) {
     if ($("sign-in").open) return;
     // A first sign-in follows no failed one: there is no problem to show.
@@ -871,6 +912,8 @@
   function listen() {
     onPress($("pause"), togglePause);
     onPress($("redrive"), confirmRedrive);
+    onPress($("pause-processing"), confirmPause);
+    onPress($("resume-processing"), resumeProcessing);
     onPress($("process"), processAgain);
     onPress($("cancel"), cancelTask);
     onPress($("delete"), confirmDelete);

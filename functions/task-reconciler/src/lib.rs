@@ -225,7 +225,17 @@ async fn send_missing(
     trace: Option<&TraceHeader>,
     report: &mut SweepReport,
 ) -> Result<(), SweepError> {
-    let may_be_lost = match queue.depth().await {
+    let (depth, paused) = tokio::join!(queue.depth(), queue.is_paused());
+    let paused = paused.unwrap_or_else(|error| {
+        telemetry::log_error(
+            &error,
+            "state of the event source mapping unavailable: taken for enabled",
+        );
+        None
+    });
+    let may_be_lost = match depth {
+        // All messages are old then.
+        _ if paused == Some(true) => 0,
         Ok(depth) => MAX_WAITING.saturating_sub_unsigned(depth.visible),
         Err(error) => {
             telemetry::log_error(&error, "queue depth unavailable: no message counts as lost");

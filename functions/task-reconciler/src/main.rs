@@ -1,7 +1,7 @@
 //! The scheduled Lambda function that re-sends lost messages.
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use queue::TaskQueue;
+use queue::{EventSourceMapping, TaskQueue};
 use shared::{config, invocation::time_until, store::Database, telemetry, trace::TraceHeader};
 use task_metrics::Metrics;
 use task_reconciler::{Progress, Settings, sweep};
@@ -11,7 +11,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init();
     let (settings, metrics): (&Settings, _) = (&config::from_env()?, &Metrics::from_env()?);
     let progress = &Progress::default();
-    let (database, queue) = (&Database::from_env()?, &TaskQueue::from_env()?);
+    let queue = &TaskQueue::from_env()?.with_mapping(EventSourceMapping::from_env()?);
+    let database = &Database::from_env()?;
     let handler = async |event: LambdaEvent<serde_json::Value>| {
         let trace = TraceHeader::of(&event.context);
         let time = time_until(event.context.deadline());

@@ -7,6 +7,7 @@
 //! | [`http`] | requests and responses | [`http::ApiError`]: one variant per kind of error response |
 //! | [`config`] | environment variables | [`config::ConfigError`]: the function cannot start |
 //! | [`invocation`] | the time that an invocation has | none |
+//! | [`signature`] | signatures of requests to AWS | none |
 //! | [`telemetry`] | JSON logs | none |
 //! | [`trace`] | X-Ray trace headers | none |
 //!
@@ -31,6 +32,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod invocation;
+pub mod signature;
 pub mod store;
 pub mod telemetry;
 pub mod trace;

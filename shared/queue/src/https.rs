@@ -1,4 +1,4 @@
-//! The HTTPS client of the SDK.
+//! The HTTPS client of the SDK and of [`crate::EventSourceMapping`].
 //!
 //! The SDK's own client, aws-smithy-http-client, cannot be built without HTTP/2, which SQS does not
 //! support (226 KB of each function, unzipped), and by default loads every certificate authority of
@@ -19,9 +19,10 @@ use aws_smithy_runtime_api::{
     shared::IntoShared,
 };
 use aws_smithy_types::body::SdkBody;
+use hyper::{Request, Response, body::Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect},
+    client::legacy::{self, Client, connect},
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{
@@ -52,13 +53,7 @@ pub fn client_trusting(authorities: &'static [u8]) -> SharedHttpClient {
 /// A client that replaces connections after another idle time; tests cannot wait.
 pub fn client_reusing(authorities: &'static [u8], within: Duration) -> SharedHttpClient {
     let connector = OnceLock::new();
-    let create = move || {
-        SharedHttpConnector::new(Connector(Arc::new(Connections {
-            https: https(authorities),
-            reuse_within: within,
-            idle: Mutex::new(None),
-        })))
-    };
+    let create = move || SharedHttpConnector::new(Connector(Arc::new(Connections::new(authorities, within))));
     http_client_fn(move |_, _| connector.get_or_init(create).clone()).into_shared()
 }
 
@@ -99,7 +94,7 @@ struct Connector(Arc<Connections>);
 /// a retry after a timeout, which drops the request, connects anew. hyper itself replaces only
 /// connections that were closed.
 #[derive(Debug)]
-struct Connections {
+pub(crate) struct Connections {
     https: HttpsConnector<connect::HttpConnector>,
     reuse_within: Duration,
     /// With the time of its last response. Wall-clock time: a monotonic clock may stop while the
@@ -107,7 +102,30 @@ struct Connections {
     idle: Mutex<Option<(Connection, SystemTime)>>,
 }
 
+impl Default for Connections {
+    /// Trusts only AWS.
+    fn default() -> Self {
+        Self::new(AMAZON_ROOTS, REUSE_WITHIN)
+    }
+}
+
 impl Connections {
+    fn new(authorities: &[u8], reuse_within: Duration) -> Self {
+        Self {
+            https: https(authorities),
+            reuse_within,
+            idle: Mutex::new(None),
+        }
+    }
+
+    /// Sends a request. Without a timeout.
+    pub(crate) async fn send(&self, request: Request<SdkBody>) -> Result<Response<Incoming>, legacy::Error> {
+        let connection = self.take();
+        let response = connection.request(request).await?;
+        self.put_back(connection);
+        Ok(response)
+    }
+
     fn take(&self) -> Connection {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_fresh = |since: &SystemTime| since.elapsed().is_ok_and(|idle| idle < self.reuse_within);
@@ -131,11 +149,9 @@ impl HttpConnector for Connector {
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x();
             let request = request.map_err(|error| ConnectorError::user(error.into()))?;
-            let connection = connections.take();
             // As an I/O error, so that the SDK retries it.
-            let response = connection.request(request).await;
+            let response = connections.send(request).await;
             let response = response.map_err(|error| ConnectorError::io(error.into()))?;
-            connections.put_back(connection);
             let response = HttpResponse::try_from(response.map(SdkBody::from_body_1_x));
             response.map_err(|error| ConnectorError::other(error.into(), None))
         })

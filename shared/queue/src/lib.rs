@@ -1,9 +1,12 @@
-//! The SQS client, separate from `shared` so that functions that do not use SQS do not link it.
+//! The SQS client, separate from `shared` so that functions that do not use SQS do not link it; and
+//! the event source mapping, which is Lambda's.
 
 mod dead_letters;
+mod event_source_mapping;
 pub mod https;
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue, Redrive};
+pub use event_source_mapping::{EventSourceMapping, MappingError, MappingState};
 
 use std::{
     collections::HashMap,
@@ -86,7 +89,7 @@ impl QueueError {
     }
 }
 
-/// Settings of an SQS client besides [`AwsCredentials`].
+/// Settings of a client besides [`AwsCredentials`].
 #[derive(Config)]
 struct EndpointConfig {
     /// The endpoint of an emulator (AWS SDKs and Tools Reference Guide, "Service-specific
@@ -119,6 +122,8 @@ pub fn client_config() -> Result<Builder, ConfigError> {
 
 /// The queue that triggers the task-processor.
 pub struct TaskQueue {
+    /// None if the function does not need it, or the environment has none.
+    mapping: Option<EventSourceMapping>,
     /// Created by the first call, so that it does not slow down init.
     client: LazyLock<Client, Box<dyn FnOnce() -> Client + Send>>,
     url: String,
@@ -139,7 +144,24 @@ impl TaskQueue {
         let retries = RetryConfig::standard().with_initial_backoff(BACKOFF);
         let config = config.timeout_config(timeouts).retry_config(retries);
         let client = LazyLock::new(Box::new(|| Client::from_conf(config.build())) as Box<_>);
-        Self { client, url }
+        Self {
+            mapping: None,
+            client,
+            url,
+        }
+    }
+
+    /// With the event source mapping that passes its messages on, if there is one.
+    pub fn with_mapping(self, mapping: Option<EventSourceMapping>) -> Self {
+        Self { mapping, ..self }
+    }
+
+    /// Whether processing is paused; `None` without a mapping.
+    pub async fn is_paused(&self) -> Result<Option<bool>, MappingError> {
+        match &self.mapping {
+            Some(mapping) => mapping.state().await.map(|state| Some(state.is_paused())),
+            None => Ok(None),
+        }
     }
 
     /// The maximum number of messages per batch ("Amazon SQS message quotas").

@@ -101,7 +101,7 @@ fn sweeps(template: &Value, prices: &Prices) -> (f64, f64, f64) {
 
 fn sandbox(template: &Value, prices: &Prices) -> String {
     let endpoint = prices.of("interface_endpoint_hour");
-    assert_eq!(zones(template), 1);
+    assert_eq!(zones(template), 2, "one of each endpoint");
     let alarms = alarms(template);
     let free_alarms = float(alarms) * prices.of("alarm_month");
     let (times, interval, awake) = sweeps(template, prices);
@@ -112,9 +112,9 @@ fn sandbox(template: &Value, prices: &Prices) -> String {
     assert_eq!(count(template, "AWS::CloudWatch::Dashboard"), 1);
     let rows = [
         row(
-            "SQS interface endpoint, one zone",
-            format!("{endpoint} an hour and zone"),
-            endpoint * prices.hours(),
+            "interface endpoints of SQS and Lambda, one zone",
+            format!("{endpoint} an hour, endpoint and zone"),
+            2.0 * endpoint * prices.hours(),
         ),
         row("KMS key of the alarm topic", "one key", prices.of("kms_key_month")),
         row(
@@ -167,7 +167,7 @@ fn sandbox(template: &Value, prices: &Prices) -> String {
 fn prod(template: &Value, prices: &Prices) -> String {
     let instances = count(template, "AWS::RDS::DBInstance");
     let floor = number(&cluster(template)["ServerlessV2ScalingConfiguration"]["MinCapacity"]);
-    assert_eq!((instances, zones(template)), (2, 2));
+    assert_eq!((instances, zones(template)), (2, 4));
     let shared = prices.of("kms_key_month") + float(alarms(template)) * prices.of("alarm_month") + polling(prices).1;
     let acu = prices.of("aurora_acu_hour");
     let rows = [
@@ -177,9 +177,9 @@ fn prod(template: &Value, prices: &Prices) -> String {
             float(instances) * floor * acu * prices.hours(),
         ),
         row(
-            "SQS interface endpoint, two zones",
+            "interface endpoints of SQS and Lambda, two zones",
             "",
-            2.0 * prices.of("interface_endpoint_hour") * prices.hours(),
+            4.0 * prices.of("interface_endpoint_hour") * prices.hours(),
         ),
         row("key, alarms, polling, as above", "", shared),
         Row {

@@ -28,6 +28,7 @@ checks! {
     event_source_mapping_is_partial_and_bounded,
     capacity_fits_every_limit,
     roles_allow_only_known_actions,
+    only_admin_processing_changes_mapping,
     roles_have_no_further_managed_policies,
     every_role_has_boundary,
     boundary_allows_roles_and_no_iam,
@@ -261,7 +262,9 @@ fn roles_allow_only_known_actions(templates: &Value) {
                 for action in one_or_more(&statement["Action"]) {
                     let action = action.as_str().expect("an action");
                     let known = action.starts_with("sqs:") || action == "rds-db:connect";
-                    assert!(known && !action.contains('*'), "{name}: {action}");
+                    // See the next check.
+                    let about_mapping = ["ProcessingChange", "ProcessingView"].contains(&name.as_str());
+                    assert!((known || about_mapping) && !action.contains('*'), "{name}: {action}");
                 }
             }
         }
@@ -280,6 +283,67 @@ fn roles_allow_only_known_actions(templates: &Value) {
                 assert!(managed.contains(&policy), "{name}: {policy}");
             }
         }
+    }
+}
+
+/// The actions on the event source mapping that each function's role allows. `permissions` compares
+/// them with the calls of the code.
+pub fn allowed_in_lambda(template: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let mut allowed = BTreeMap::new();
+    for name in ["ProcessingChange", "ProcessingView"] {
+        let policy = &template["Resources"][name]["Properties"];
+        let action = &policy["PolicyDocument"]["Statement"]["Action"];
+        let action = action.as_str().and_then(|action| action.strip_prefix("lambda:"));
+        for role in policy["Roles"].as_array().expect("roles") {
+            let function = role["Ref"].as_str().expect("a role").trim_end_matches("Role");
+            let actions = allowed.entry(function_name(function)).or_insert_with(BTreeSet::new);
+            actions.insert(action.expect("one action of Lambda").to_owned());
+        }
+    }
+    allowed
+}
+
+/// Of the mapping only, and without passing its messages to another function.
+fn only_admin_processing_changes_mapping(templates: &Value) {
+    let with_lambda = FUNCTIONS.iter().filter(|function| !function.lambda.is_empty());
+    let expected = with_lambda.map(|function| {
+        let actions = function.lambda.iter().map(|&action| action.to_owned());
+        (function.name.to_owned(), actions.collect())
+    });
+    let expected: BTreeMap<String, BTreeSet<String>> = expected.collect();
+    let mapping = json!({"Fn::GetAtt": ["TaskQueueEventSourceMapping", "EventSourceMappingArn"]});
+    for environment in CLOUD {
+        assert_eq!(allowed_in_lambda(&templates[environment]), expected, "{environment}");
+        for name in ["ProcessingChange", "ProcessingView"] {
+            let statement = &properties(templates, environment, name)["PolicyDocument"]["Statement"];
+            assert_eq!(statement["Resource"], mapping, "{name}");
+        }
+        let change = &properties(templates, environment, "ProcessingChange")["PolicyDocument"]["Statement"];
+        let processor = json!([
+            {"Fn::GetAtt": ["TaskProcessorFunction", "Arn"]},
+            {"Fn::Sub": "${TaskProcessorFunction.Arn}:live"},
+        ]);
+        assert_eq!(
+            change["Condition"],
+            json!({"ArnEquals": {"lambda:FunctionArn": processor}})
+        );
+        // With RDS Proxy, the mapping depends on the roles that log in through it.
+        for (name, role) in of_type(&templates[environment], "AWS::IAM::Role") {
+            assert!(!role.to_string().contains("TaskQueueEventSourceMapping"), "{name}");
+        }
+    }
+    for environment in EVERYWHERE {
+        for (name, function) in functions(templates, environment) {
+            let id = &function["Environment"]["Variables"]["EVENT_SOURCE_MAPPING_ID"];
+            let expected = match expected.contains_key(&name) {
+                true => json!({"Ref": "TaskQueueEventSourceMapping"}),
+                false => Value::Null,
+            };
+            assert_eq!(*id, expected, "{environment}: {name}");
+        }
+        // A deployment leaves alone what the template does not set.
+        let mapping = properties(templates, environment, "TaskQueueEventSourceMapping");
+        assert!(mapping.get("Enabled").is_none(), "{environment}");
     }
 }
 
@@ -480,6 +544,9 @@ fn functions_log_in_as_their_database_role(templates: &Value) {
     for environment in CLOUD {
         let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (name, policy) in of_type(&templates[environment], "AWS::IAM::Policy") {
+            if ["ProcessingChange", "ProcessingView"].contains(&name.as_str()) {
+                continue;
+            }
             let statement = &policy["Properties"]["PolicyDocument"]["Statement"];
             assert_eq!(statement["Action"], "rds-db:connect", "{name}");
             let resource = &statement["Resource"]["Fn::Sub"];
@@ -1031,6 +1098,16 @@ fn network_has_no_route_to_internet(templates: &Value) {
             rules("AWS::EC2::SecurityGroupEgress", "GroupId", "DestinationSecurityGroupId"),
             rules("AWS::EC2::SecurityGroupIngress", "SourceSecurityGroupId", "GroupId")
         );
+        let endpoint = properties(templates, environment, "LambdaEndpoint");
+        let statement = &endpoint["PolicyDocument"]["Statement"];
+        assert_eq!(
+            (&statement["Action"], &statement["Resource"]),
+            (
+                &json!(["lambda:GetEventSourceMapping", "lambda:UpdateEventSourceMapping"]),
+                &json!({"Fn::GetAtt": ["TaskQueueEventSourceMapping", "EventSourceMappingArn"]})
+            )
+        );
+        assert_eq!(endpoint["PrivateDnsEnabled"], true);
         let endpoint = properties(templates, environment, "AnswerEndpoint");
         let statement = &endpoint["PolicyDocument"]["Statement"];
         assert_eq!(statement["Action"], "s3:PutObject");

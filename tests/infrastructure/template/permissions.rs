@@ -1,13 +1,16 @@
-//! The roles allow exactly the SQS calls that the functions make. A recorder between each function
-//! and SQS collects them.
+//! The roles allow exactly the calls of SQS and Lambda that the functions make. A recorder between
+//! each function and SQS, and a stub of the event source mapping, collect them.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::{checks::allowed_in_sqs, templates};
-use crate::support::{App, Recorder, execute, task};
+use super::{
+    checks::{allowed_in_lambda, allowed_in_sqs},
+    templates,
+};
+use crate::support::{App, Recorder, execute, mapping, mapping::MappingLog, task};
 
 /// Compares the recorded calls with what the function's role allows.
 fn assert_allowed(function: &str, called: BTreeSet<String>, besides: &[&str]) {
@@ -59,17 +62,46 @@ async fn task_processor(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn task_reconciler(pool: PgPool) {
     let (app, sqs) = recorded(&pool).await;
+    let (mapping, lambda) = mapping::mapping().await;
+    let app = app.with_mapping(mapping);
     let insert = "insert into tasks (title, updated_at) values ('t', now() - interval '1 h')";
     execute(&pool, insert).await;
     assert_eq!(app.sweep(None).await.expect("a sweep").sent, 1);
     assert_allowed("task-reconciler", sqs.actions(), &[]);
+    assert_allowed_in_lambda("task-reconciler", &lambda);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn admin_status(pool: PgPool) {
     let (app, sqs) = recorded(&pool).await;
+    let (mapping, lambda) = mapping::mapping().await;
+    let app = app.with_mapping(mapping);
     assert_eq!(app.get("/admin/status").await.status(), 200);
     assert_allowed("admin-status", sqs.actions(), &[]);
+    assert_allowed_in_lambda("admin-status", &lambda);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn admin_processing(pool: PgPool) {
+    let (mapping, lambda) = mapping::mapping().await;
+    let app = App::new(&pool).with_mapping(mapping);
+    assert_eq!(app.get("/admin/processing").await.status(), 200);
+    let pause = json!({"paused": true});
+    assert_eq!(app.put("/admin/processing", pause).await.status(), 200);
+    assert_allowed_in_lambda("admin-processing", &lambda);
+}
+
+/// The same for requests about the event source mapping.
+fn assert_allowed_in_lambda(function: &str, requests: &MappingLog) {
+    let requests = requests.lock().expect("not poisoned");
+    let called = requests.iter().map(|request| match request.method().as_str() {
+        "GET" => "GetEventSourceMapping".to_owned(),
+        "PUT" => "UpdateEventSourceMapping".to_owned(),
+        other => panic!("{other} is neither"),
+    });
+    let called: BTreeSet<String> = called.collect();
+    let allowed = allowed_in_lambda(&templates()["prod"]);
+    assert_eq!(Some(&called), allowed.get(function), "{function}");
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

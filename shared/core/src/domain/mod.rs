@@ -8,6 +8,7 @@ mod idempotency_key;
 mod input;
 mod message;
 mod page;
+mod processing;
 mod task;
 mod text;
 
@@ -17,6 +18,7 @@ pub use idempotency_key::{IdempotencyKey, InvalidIdempotencyKey};
 pub use input::{Input, parse};
 pub use message::TaskMessage;
 pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start, action_id, before};
+pub use processing::ProcessingRequest;
 pub use task::{NewTask, NotSettable, SettableStatus, Status, StoredStatus, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 

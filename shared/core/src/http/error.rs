@@ -10,8 +10,8 @@ use lambda_http::{
     http::{HeaderValue, StatusCode, header},
 };
 
-/// Seconds until a client should retry, if the database or the queue is unavailable or a request
-/// with the same `Idempotency-Key` is in progress.
+/// Seconds until a client should retry, if a service is unavailable, or a request with the same
+/// `Idempotency-Key` or an earlier change of processing is in progress.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// Why a request failed. Clients see the message; the source appears only in the log.
@@ -59,6 +59,9 @@ pub enum ApiError {
     /// 409: SQS is still moving the messages of an earlier redrive.
     #[error("A redrive is already running. Wait until it has moved its messages.")]
     RedriveRunning,
+    /// 409: Lambda has not completed an earlier pause or resumption. Clients may retry.
+    #[error("Processing is already being paused or resumed. Please try again.")]
+    ProcessingChanging,
     /// 412: the task's version is not one of those in `If-Match`.
     #[error("Task {0} has changed: its ETag does not match If-Match. Fetch the task again, then retry.")]
     Stale(TaskId),
@@ -79,12 +82,19 @@ pub enum ApiError {
     /// 422: the request is well-formed but not valid. The response lists every mistake.
     #[error("The request is well-formed but not valid; see `errors`.")]
     Invalid(Vec<FieldError>),
+    /// 501: the environment has no event source mapping.
+    #[error("Processing can be neither paused nor resumed here: there is no event source mapping.")]
+    NoEventSourceMapping,
     /// 503: the database is unreachable or does not respond in time. Clients may retry.
     #[error("The database is unavailable. Please try again.")]
     Unavailable(#[source] StoreError),
     /// 503: SQS is unreachable or does not respond in time. Clients may retry.
     #[error("The queue is unavailable. Please try again.")]
     QueueUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// 503: Lambda is unreachable, does not respond in time, or refuses the request. Clients may
+    /// retry.
+    #[error("Lambda is unavailable. Please try again.")]
+    LambdaUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// 500: a bug.
     #[error("An unexpected error occurred.")]
     Internal(#[source] StoreError),
@@ -108,12 +118,19 @@ impl ApiError {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchTask(_) | Self::NoSuchAction(_) | Self::NoSuchRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Processing(_) | Self::Settled(..) | Self::InProgress | Self::RedriveRunning => StatusCode::CONFLICT,
+            Self::Processing(_)
+            | Self::Settled(..)
+            | Self::InProgress
+            | Self::RedriveRunning
+            | Self::ProcessingChanging => StatusCode::CONFLICT,
             Self::Stale(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) | Self::UnsupportedCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unavailable(_) | Self::QueueUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEventSourceMapping => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable(_) | Self::QueueUnavailable(_) | Self::LambdaUnavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -138,7 +155,11 @@ impl ApiError {
             HeaderValue::from_static("application/problem+json"),
         );
         match self {
-            Self::Unavailable(_) | Self::QueueUnavailable(_) | Self::InProgress => {
+            Self::Unavailable(_)
+            | Self::QueueUnavailable(_)
+            | Self::LambdaUnavailable(_)
+            | Self::InProgress
+            | Self::ProcessingChanging => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             // Required by RFC 9110, section 15.5.2.

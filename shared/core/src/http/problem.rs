@@ -147,6 +147,19 @@ pub struct InProgress(pub Problem);
 )]
 pub struct RedriveRunning(pub Problem);
 
+/// 409 of pausing and resuming in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "An earlier pause or resumption is not complete.",
+    content_type = "application/problem+json",
+    headers(("Retry-After" = u32, description = "Seconds to wait before retrying.")),
+    example = json!({
+        "type": "about:blank", "status": 409, "title": "Conflict",
+        "detail": "Processing is already being paused or resumed. Please try again.",
+    })
+)]
+pub struct ProcessingChanging(pub Problem);
+
 /// 412 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
@@ -196,10 +209,22 @@ pub struct UnsupportedMediaType(pub Problem);
 )]
 pub struct Invalid(pub Problem);
 
+/// 501 in the OpenAPI document.
+#[derive(ToResponse)]
+#[response(
+    description = "The environment has no event source mapping, as under `cargo lambda watch`.",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "about:blank", "status": 501, "title": "Not Implemented",
+        "detail": "Processing can be neither paused nor resumed here: there is no event source mapping.",
+    })
+)]
+pub struct NoEventSourceMapping(pub Problem);
+
 /// 503 in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "Postgres is unavailable, or SQS, where the response depends on it.",
+    description = "Postgres is unavailable, or SQS or Lambda, where the response depends on it.",
     content_type = "application/problem+json",
     headers(("Retry-After" = u32, description = "Seconds to wait before retrying.")),
     example = json!({

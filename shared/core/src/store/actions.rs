@@ -23,8 +23,8 @@ pub struct Action {
     /// The subject of the admin.
     #[schema(example = "alice")]
     pub operator: String,
-    /// `update`, `process`, `cancel`, `delete`, `retry` of many tasks, or `redrive` of the dead-letter
-    /// queue. Later versions may add others.
+    /// `update`, `process`, `cancel`, `delete`, `retry` of many tasks, `redrive` of the dead-letter
+    /// queue, or `pause` or `resume` of processing. Later versions may add others.
     #[schema(example = "cancel")]
     pub action: String,
     /// The task, if it was about one.
@@ -33,8 +33,8 @@ pub struct Action {
     /// Which tasks, if it was about all that match.
     #[schema(required, value_type = Option<Object>)]
     pub filter: Option<Value>,
-    /// The number of tasks; of a redrive, of messages. Null if it is not known: on AWS, SQS moves the
-    /// messages later.
+    /// The number of tasks; of a redrive, of messages. Null for `pause` and `resume`, and if it is
+    /// not known: on AWS, SQS moves the messages later.
     #[schema(required, minimum = 0)]
     pub count: Option<i64>,
     /// False if an action about many tasks has more steps: `POST /admin/actions/{id}/continue`.

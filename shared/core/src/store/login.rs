@@ -8,17 +8,18 @@
 use std::str::FromStr;
 
 use confique::Config;
-use hmac::{Hmac, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use sqlx::{
     ConnectOptions, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
 use time::OffsetDateTime;
 
-use crate::config::{self, AwsCredentials, ConfigError};
+use crate::{
+    config::{self, AwsCredentials, ConfigError},
+    signature::{self, Signer},
+};
 
 /// The certificate authorities of RDS; see rds-ca/README.md for their origin.
 const RDS_CA: &[u8] = include_bytes!("../../rds-ca/rds-ca.pem");
@@ -155,23 +156,17 @@ impl Login {
 /// The IAM token of a database role, valid for 15 minutes from `now`.
 ///
 /// It is a presigned request (AWS General Reference, "Create a signed AWS API request") without its
-/// scheme. Implemented here because aws-sigv4 would add 20 crates to functions that only read; a
-/// test compares the token with botocore's.
+/// scheme.
 pub fn auth_token(credentials: &AwsCredentials, host: &str, port: u16, role: &str, now: OffsetDateTime) -> String {
-    let (year, month, day) = now.to_calendar_date();
-    let date = format!("{year:04}{:02}{day:02}", u8::from(month));
-    let (hour, minute, second) = now.to_hms();
-    let moment = format!("{date}T{hour:02}{minute:02}{second:02}Z");
-    let scope = format!("{date}/{}/rds-db/aws4_request", credentials.region);
-    let credential = format!("{}/{scope}", credentials.access_key_id);
-
+    let signer = Signer::new(credentials, "rds-db", now);
+    let credential = signer.credential();
     // Sorted by name, as the signature requires.
     let parameters = [
         ("Action", Some("connect")),
         ("DBUser", Some(role)),
         ("X-Amz-Algorithm", Some("AWS4-HMAC-SHA256")),
         ("X-Amz-Credential", Some(&credential)),
-        ("X-Amz-Date", Some(&moment)),
+        ("X-Amz-Date", Some(&signer.moment)),
         ("X-Amz-Expires", Some("900")),
         ("X-Amz-Security-Token", credentials.session_token.as_deref()),
         ("X-Amz-SignedHeaders", Some("host")),
@@ -179,26 +174,15 @@ pub fn auth_token(credentials: &AwsCredentials, host: &str, port: u16, role: &st
     let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let parameters = parameters.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, RESERVED)));
     let query = parameters.collect::<Vec<_>>().join("&");
-
-    let no_body = Sha256::digest("");
-    let request = format!("GET\n/\n{query}\nhost:{host}:{port}\n\nhost\n{no_body:x}");
-    let to_sign = format!("AWS4-HMAC-SHA256\n{moment}\n{scope}\n{:x}", Sha256::digest(request));
-    let secret = format!("AWS4{}", credentials.secret_access_key);
-    let key = [&date, &credentials.region, "rds-db", "aws4_request"]
-        .into_iter()
-        .fold(secret.into_bytes(), |key, part| hmac(&key, part));
-    let signature: String = hmac(&key, &to_sign).iter().map(|byte| format!("{byte:02x}")).collect();
+    let no_body = signature::digest("");
+    let signature = signer.sign(&format!("GET\n/\n{query}\nhost:{host}:{port}\n\nhost\n{no_body}"));
     format!("{host}:{port}/?{query}&X-Amz-Signature={signature}")
-}
-
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key may have any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]
