@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Response, routes::ROUTES, task};
+use crate::support::{App, Gateway, Response, mapping, routes::ROUTES, task};
 
 fn assert_has_security_headers(response: &Response) {
     for (name, value) in [
@@ -38,7 +38,7 @@ async fn every_response_has_security_headers(pool: PgPool) {
 /// RFC 9110, section 9.3.2.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn head_is_get_without_body(pool: PgPool) {
-    let app = App::new(&pool);
+    let app = App::new(&pool).with_mapping(mapping::mapping().await.0);
     let id = task(&pool, "t").await.to_string();
     let routes: Vec<&str> = ROUTES.keys().filter_map(|route| route.strip_prefix("GET ")).collect();
     assert!(routes.len() > 10, "{routes:?}");
