@@ -197,13 +197,7 @@ fn samples_apply_and_are_scored_and_graded() {
     let rubric: toml::Value = toml::from_str(&file("interview/rubric.toml").expect("the rubric")).expect("TOML");
     let rows = rubric["row"].as_array().expect("rows").iter();
     let rows: Vec<&str> = rows.map(|row| row["name"].as_str().expect("a name")).collect();
-    let mut names = folders("interview/answers");
-    names.retain(|name| {
-        let samples = format!("interview/answers/{name}/samples");
-        Path::new(ROOT).join(samples).exists()
-    });
-    assert!(names.len() >= 5, "{names:?}");
-    for name in names {
+    for name in folders("interview/answers") {
         let mut sums = Vec::new();
         for kind in ["weak", "good", "excellent"] {
             let folder = format!("interview/answers/{name}/samples/{kind}");
