@@ -197,7 +197,9 @@ fn samples_apply_and_are_scored_and_graded() {
     let rubric: toml::Value = toml::from_str(&file("interview/rubric.toml").expect("the rubric")).expect("TOML");
     let rows = rubric["row"].as_array().expect("rows").iter();
     let rows: Vec<&str> = rows.map(|row| row["name"].as_str().expect("a name")).collect();
-    for name in folders("interview/answers") {
+    let names = folders("interview/answers");
+    assert!(names.len() >= 14, "{names:?}");
+    for name in names {
         let mut sums = Vec::new();
         for kind in ["weak", "good", "excellent"] {
             let folder = format!("interview/answers/{name}/samples/{kind}");
