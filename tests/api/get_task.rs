@@ -12,7 +12,7 @@ async fn response_shows_all_members(pool: PgPool) {
     execute(
         &pool,
         "update tasks set description = 'd', status = 'failed', result = 'r', attempts = 3, settled_at = now(),
-         created_at = '2026-01-02 03:04:05.678901+00', updated_at = '2026-01-02 05:04:06+01'",
+         run_at = '2026-01-02 03:05:00+00', created_at = '2026-01-02 03:04:05.678901+00', updated_at = '2026-01-02 05:04:06+01'",
     )
     .await;
     for gateway in [Gateway::Rest, Gateway::Http] {
@@ -30,6 +30,7 @@ async fn response_shows_all_members(pool: PgPool) {
                 "status": "failed",
                 "result": "r",
                 "attempts": 3,
+                "run_at": "2026-01-02T03:05:00Z",
                 "created_at": "2026-01-02T03:04:05.678901Z",
                 "updated_at": "2026-01-02T04:04:06Z",
             })

@@ -150,7 +150,7 @@ pub const FUNCTIONS: [FunctionSpec; 21] = [
         sqs: &["GetQueueAttributes", "SendMessage"],
         size_budget: WITH_SQS,
         // Takes due tasks, deletes expired keys.
-        round_trips: &[("sweep", 2)],
+        round_trips: &[("sweep", 3)],
         sample_event: None,
     },
     FunctionSpec {

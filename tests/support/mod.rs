@@ -80,8 +80,13 @@ pub async fn store_status(pool: &PgPool, id: i64, status: Status) {
         Status::Completed | Status::Failed | Status::Cancelled => "now()",
         _ => "null",
     };
+    let run_at = match status {
+        Status::Scheduled => "now() + interval '1 h'",
+        _ => "null",
+    };
     let store = format!(
-        "update tasks set status = '{}', lease_expires_at = {lease}, settled_at = {settled_at} where id = {id}",
+        "update tasks set status = '{}', lease_expires_at = {lease}, settled_at = {settled_at}, run_at = {run_at}
+         where id = {id}",
         stored.as_str()
     );
     execute(pool, &store).await;

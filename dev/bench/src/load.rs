@@ -238,7 +238,8 @@ impl Run {
             }
             // Before its message is sent: a worker may complete the task at once.
             self.created.set(self.created.get() + ids.len());
-            let refused = queue.send_all(&ids, None).await;
+            let messages: Vec<_> = ids.iter().map(|id| (*id, 0)).collect();
+            let refused = queue.send_all(&messages, None).await;
             for id in ids.iter().filter(|id| !refused.contains(id)) {
                 database.run(&MarkEnqueued(*id)).await?;
             }

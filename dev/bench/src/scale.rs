@@ -479,8 +479,16 @@ impl Tasks {
             include_lost: true,
             max_attempts: 10,
         };
-        let (range, limit) = (&Range::all(), 500);
         let sweep = Goal::Blocks(1000);
+        let (range, limit) = (&Range::scheduled(), 500);
+        let newest_first = true;
+        measure!("sweep: take 500 scheduled tasks", sweep, |_| TakeDue {
+            due,
+            range,
+            newest_first,
+            limit
+        });
+        let range = &Range::open();
         for (end, newest_first) in [("oldest", false), ("newest", true)] {
             measure!("sweep: take 500, {end} first", sweep, |_| TakeDue {
                 due,

@@ -134,20 +134,25 @@
   const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
   const clockTime = (iso) => clock.format(new Date(iso));
 
-  // Ages are relative to the server's clock: the client's may be wrong.
-  function relativeTime(iso) {
-    const age = Math.max(0, Math.floor((Date.now() + state.clockSkew - Date.parse(iso)) / 1000));
-    const [unit, size] = UNITS.find(([, seconds]) => age >= seconds) ?? UNITS.at(-1);
-    return relative.format(-Math.floor(age / size), unit);
+  // Relative to the server's clock: the client's may be wrong. Only the time of a scheduled task can
+  // be in the future.
+  function relativeTime(iso, isFuture) {
+    const age = Math.floor((Date.now() + state.clockSkew - Date.parse(iso)) / 1000);
+    const distance = isFuture ? Math.abs(age) : Math.max(0, age);
+    const [unit, size] = UNITS.find(([, seconds]) => distance >= seconds) ?? UNITS.at(-1);
+    return relative.format((isFuture && age < 0 ? 1 : -1) * Math.floor(distance / size), unit);
   }
 
-  function setTime(node, iso) {
+  function setTime(node, iso, isFuture = false) {
     node.dateTime = node.title = iso;
-    setText(node, relativeTime(iso));
+    node.toggleAttribute("data-future", isFuture);
+    setText(node, relativeTime(iso, isFuture));
   }
 
   function tickTimes() {
-    for (const node of document.querySelectorAll("time[datetime]")) setText(node, relativeTime(node.dateTime));
+    for (const node of document.querySelectorAll("time[datetime]")) {
+      setText(node, relativeTime(node.dateTime, node.hasAttribute("data-future")));
+    }
   }
 
   function formatSeconds(seconds) {
@@ -562,13 +567,16 @@
     const attempts = $("detail-attempt-list");
     if (changed(attempts, task.recent_attempts)) attempts.replaceChildren(...task.recent_attempts.map(attemptItem));
     $("detail-attempts-made").hidden = task.recent_attempts.length === 0;
-    setEnabled($("cancel"), ["pending", "processing"].includes(task.status));
+    $("detail-scheduled").hidden = task.run_at === null;
+    if (task.run_at !== null) setTime($("detail-run-at"), task.run_at, true);
+    setText($("process"), task.status === "scheduled" ? "Run now" : "Process again");
+    setEnabled($("cancel"), ["scheduled", "pending", "processing"].includes(task.status));
     $("detail-body").hidden = false;
   }
 
   function timelineItem({ at, event }) {
     const time = element("time");
-    setTime(time, at);
+    setTime(time, at, event === "scheduled");
     const item = element("li", capitalize(event), time);
     item.className = event;
     return item;

@@ -134,7 +134,7 @@ fn cancel(id: TaskId) -> Cancel<'static> {
     }
 }
 
-fn take_due(range: &Range) -> TakeDue<'_> {
+fn take_due<Key>(range: &Range<Key>) -> TakeDue<'_, Key> {
     TakeDue {
         due: NONE_DUE,
         range,
@@ -191,7 +191,7 @@ async fn reader_may_only_read(pool: PgPool) {
     refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, cancel(id)).await;
     refused(&reader, claim(&[ClaimRequest { id, sent_at: None }])).await;
-    refused(&reader, take_due(&Range::all())).await;
+    refused(&reader, take_due(&Range::open())).await;
     refused(&reader, DeleteExpired { from: None, limit: 1 }).await;
     refused(&reader, SETTLED).await;
     for sql in [
@@ -274,24 +274,37 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     let cancelled = allowed(&writer, cancel(id)).await;
     assert!(matches!(cancelled, CancelOutcome::Cancelled(_)), "{cancelled:?}");
     allowed(&writer, Reset { id, access: ALL }).await;
-    let taken = allowed(&writer, take_due(&Range::all())).await;
-    assert!(taken.to_send.contains(&id), "{taken:?}");
+    let taken = allowed(&writer, take_due(&Range::open())).await;
+    assert!(taken.to_send.contains(&(id, 0)), "{taken:?}");
     allowed(&writer, ClearEnqueued(&[id])).await;
-    let lost = "update tasks set attempts = 10, status = 'processing', lease_expires_at = now()";
-    execute(&pool, lost).await;
-    let taken = allowed(&writer, take_due(&Range::all())).await;
-    assert!(taken.discarded.contains(&id), "{taken:?}");
-    let (due, range, limit) = (NONE_DUE, &Range::all(), 10);
-    allowed(
-        &writer,
-        CountDue {
-            due,
-            range,
-            newest_first: false,
-            limit,
-        },
+    execute(
+        &pool,
+        "update tasks set status = 'scheduled', run_at = now(), enqueued_at = null",
     )
     .await;
+    let taken = allowed(&writer, take_due(&Range::scheduled())).await;
+    assert!(taken.to_send.contains(&(id, 0)), "{taken:?}");
+    let lost = "update tasks set attempts = 10, status = 'processing', lease_expires_at = now()";
+    execute(&pool, lost).await;
+    let taken = allowed(&writer, take_due(&Range::open())).await;
+    assert!(taken.discarded.contains(&id), "{taken:?}");
+    let (due, newest_first, limit) = (NONE_DUE, false, 10);
+    let range = &Range::open();
+    let count = CountDue {
+        due,
+        range,
+        newest_first,
+        limit,
+    };
+    allowed(&writer, count).await;
+    let range = &Range::scheduled();
+    let count = CountDue {
+        due,
+        range,
+        newest_first,
+        limit,
+    };
+    allowed(&writer, count).await;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
     let from = None;
     assert_eq!(allowed(&writer, CountExpired { from, limit }).await, 1);

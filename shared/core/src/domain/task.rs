@@ -57,8 +57,8 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A task's status: `pending -> processing -> completed | failed`, or `cancelled` before it ends.
-/// `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
+/// A task's status: `scheduled -> pending -> processing -> completed | failed`, or `cancelled` before
+/// it ends. `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
 // Not `sqlx::Type`: statements pass it as text and cast it, so that no connection has to look up
 // the enum `task_status` in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,16 +74,19 @@ pub enum Status {
     Failed,
     /// Settled without an outcome, by a client.
     Cancelled,
+    /// Waiting for its time, `run_at`.
+    Scheduled,
 }
 
 impl Status {
-    /// Every status, in the order of the task lifecycle.
-    pub const ALL: [Self; 5] = [
+    /// Every status, in the order of the enum in Postgres.
+    pub const ALL: [Self; 6] = [
         Self::Pending,
         Self::Processing,
         Self::Completed,
         Self::Failed,
         Self::Cancelled,
+        Self::Scheduled,
     ];
 
     /// Those that clients set with `PUT` and `PATCH`. The others have routes of their own.
@@ -97,6 +100,7 @@ impl Status {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Scheduled => "scheduled",
         }
     }
 }
@@ -225,6 +229,10 @@ pub struct Task {
     /// How many attempts were started since the task was last queued.
     #[schema(minimum = 0, example = 1)]
     pub attempts: i32,
+    /// When the task is to run, or was to before it ran (RFC 3339, UTC); null for at once.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required, example = json!(null))]
+    pub run_at: Option<OffsetDateTime>,
     /// When the task was created (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     #[schema(example = "2026-11-22T15:41:29.796838Z")]

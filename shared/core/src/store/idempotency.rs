@@ -118,6 +118,7 @@ impl CreateOnce<'_> {
             status: StoredStatus::Known(Status::Pending),
             result: None,
             attempts: 0,
+            run_at: None,
             created_at: row.created_at,
             updated_at: row.created_at,
             version: 1,

@@ -459,7 +459,7 @@ impl<T> Change<T> {
 /// Setting a status other than `processing` revokes a worker's lease, so its outcome is discarded.
 /// Setting `processing` preserves an existing lease; a task without a lease becomes claimable,
 /// since no worker is working on it. A task that is opened in this way has all its attempts ahead,
-/// so that the reconciler does not discard it untried.
+/// so that the reconciler does not discard it untried. A status ends the schedule of a task.
 pub struct Update<'a> {
     pub id: TaskId,
     pub patch: &'a TaskPatch,
@@ -503,6 +503,9 @@ impl Statement for Update<'_> {
                     when $5::text = 'processing' and lease_expires_at is null then 0
                     else attempts
                 end,
+                run_at = case when $5::text is null then run_at end,
+                -- A message that is still delayed comes too late.
+                enqueued_at = case when $5::text is null or status <> 'scheduled' then enqueued_at end,
                 lease_expires_at = case
                     when $5::text is null then lease_expires_at
                     when $5::text = 'processing' then coalesce(lease_expires_at, now())
@@ -634,7 +637,7 @@ impl Statement for Cancel<'_> {
                        version = version + 1,
                        updated_at = now()
                    where id = $1
-                     and status in ('pending', 'processing')
+                     and status in ('pending', 'processing', 'scheduled')
                      and ($2::bigint[] is null or version = any ($2))
                      and ($3::text is null or created_by = $3)
                    returning *
@@ -668,7 +671,7 @@ impl Statement for Cancel<'_> {
                 _ if !is_required => CancelOutcome::Stale,
                 StoredStatus::Known(Status::Cancelled) => CancelOutcome::Cancelled(task),
                 // As of the start of the statement: it has changed since.
-                StoredStatus::Known(Status::Pending | Status::Processing) => continue,
+                StoredStatus::Known(Status::Pending | Status::Processing | Status::Scheduled) => continue,
                 status => CancelOutcome::Settled(status),
             });
         }
@@ -708,6 +711,7 @@ impl Statement for Reset<'_> {
                        result = null,
                        attempts = 0,
                        earlier_attempts = ended_attempts(tasks, null),
+                       run_at = null,
                        enqueued_at = null,
                        lease_expires_at = null,
                        settled_at = null,
