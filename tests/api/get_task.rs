@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Proxy, execute, task};
+use crate::support::{App, Gateway, Proxy, execute, in_seconds, task};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn response_shows_all_members(pool: PgPool) {
@@ -45,6 +45,7 @@ async fn members_are_returned_as_clients_set_them(pool: PgPool) {
     for (member, first, second) in [
         ("title", json!("a"), json!("b")),
         ("description", json!("a"), json!("b")),
+        ("run_at", json!(in_seconds(60)), json!(in_seconds(86_400))),
     ] {
         let mut body = json!({"title": "t"});
         body[member] = first.clone();

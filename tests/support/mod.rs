@@ -35,6 +35,7 @@ use shared::{
     store::{Database, Login},
 };
 use sqlx::PgPool;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A variable that `make test` sets.
 pub fn env(name: &str) -> String {
@@ -90,6 +91,13 @@ pub async fn store_status(pool: &PgPool, id: i64, status: Status) {
         stored.as_str()
     );
     execute(pool, &store).await;
+}
+
+/// The time in this many seconds, as clients send it and the API returns it.
+pub fn in_seconds(seconds: i64) -> String {
+    let time = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+    let time = time.replace_nanosecond(time.nanosecond() / 1000 * 1000);
+    time.ok().and_then(|time| time.format(&Rfc3339).ok()).expect("a time")
 }
 
 /// The task's row as JSON, with the status that clients see, or null.

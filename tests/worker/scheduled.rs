@@ -19,7 +19,7 @@ use task_reconciler::{Progress, SweepReport};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    App, client_config, database, events, eventually, execute, row, settings, sqs_stub, store_status, task,
+    App, client_config, database, events, eventually, execute, in_seconds, row, settings, sqs_stub, store_status, task,
 };
 
 /// Inserts a task that is scheduled for now plus this interval, and was changed a minute ago.
@@ -116,6 +116,33 @@ async fn postponed_message_returns_when_time_has_come(pool: PgPool) {
     assert_eq!(work_off(&app, &pool, id).await, 2);
     let late = lateness(&pool, id).await;
     assert!((0.0..2.0).contains(&late), "{late} s late");
+}
+
+/// What docs/api.md states: never early, and at most two seconds late.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn created_task_runs_when_its_time_has_come(pool: PgPool) {
+    let app = App::new(&pool);
+    let created = app.post("/tasks", json!({"title": "t", "run_at": in_seconds(3)})).await;
+    let id = created.id();
+    assert_eq!(work_off(&app, &pool, id).await, 1);
+    let late = lateness(&pool, id).await;
+    assert!((0.0..2.0).contains(&late), "{late} s late");
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn rescheduled_task_runs_once_at_its_new_time(pool: PgPool) {
+    let app = App::new(&pool);
+    let created = app.post("/tasks", json!({"title": "t", "run_at": in_seconds(2)})).await;
+    let id = created.id();
+    let patch = json!({"run_at": in_seconds(5)});
+    assert_eq!(app.patch(format!("/tasks/{id}"), patch).await.status(), 200);
+    // The next sweep, which waits for a moment, in case the task is new.
+    execute(&pool, "update tasks set updated_at = updated_at - interval '1 min'").await;
+    assert_eq!(app.sweep(None).await.expect("swept").sent, 1);
+    work_off(&app, &pool, id).await;
+    let late = lateness(&pool, id).await;
+    assert!((0.0..2.0).contains(&late), "{late} s late");
+    assert_eq!(row(&pool, id).await["fencing_token"], 1);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

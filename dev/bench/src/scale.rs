@@ -319,6 +319,7 @@ impl Tasks {
         let new = &NewTask {
             title: "Weekly report".to_owned().try_into()?,
             description: None,
+            run_at: None,
         };
         let keys: Vec<IdempotencyKey> = (0..ROUNDS)
             .map(|round| IdempotencyKey::parse(format!("key-{round}").as_bytes()))
@@ -351,7 +352,10 @@ impl Tasks {
             new,
         });
         measure!("… the mark that the message was sent", flat, |round| {
-            MarkEnqueued(id(middle + round))
+            MarkEnqueued {
+                id: id(middle + round),
+                run_at: None,
+            }
         });
         let patch = &TaskPatch {
             title: Some("Monthly report".to_owned().try_into()?),

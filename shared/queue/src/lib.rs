@@ -259,12 +259,16 @@ impl TaskQueue {
         dead_letters::failed_redrive(&self.client, &self.url).await
     }
 
-    /// Sends the message of a task, as part of this trace.
-    pub async fn send(&self, id: TaskId, trace: Option<&TraceHeader>) -> Result<(), QueueError> {
+    /// The longest delay of a message, in seconds ("Amazon SQS message quotas").
+    pub const MAX_DELAY: i32 = 900;
+
+    /// Sends the message of a task, with this delay in seconds, as part of this trace.
+    pub async fn send(&self, id: TaskId, delay: i32, trace: Option<&TraceHeader>) -> Result<(), QueueError> {
         self.client
             .send_message()
             .queue_url(&self.url)
             .message_body(body(id))
+            .set_delay_seconds(delay_seconds(delay))
             .set_message_system_attributes(system_attributes(trace))
             .send()
             .await

@@ -172,7 +172,7 @@ async fn settle_finds_tasks_by_id(pool: PgPool) {
 async fn marking_and_claiming_are_hot_updates(pool: PgPool) {
     let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
     let mut transaction = pool.begin().await.expect("a transaction");
-    MarkEnqueued(id)
+    MarkEnqueued { id, run_at: None }
         .run(&mut transaction)
         .await
         .expect("the task is marked");

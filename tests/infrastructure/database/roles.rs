@@ -118,6 +118,10 @@ const REDRIVE: RecordAction = RecordAction {
     count: None,
 };
 
+fn mark(id: TaskId) -> MarkEnqueued {
+    MarkEnqueued { id, run_at: None }
+}
+
 fn delete(id: TaskId) -> Delete<'static> {
     Delete {
         id,
@@ -174,7 +178,7 @@ async fn reader_may_only_read(pool: PgPool) {
         },
     )
     .await;
-    refused(&reader, MarkEnqueued(id)).await;
+    refused(&reader, mark(id)).await;
     refused(&reader, REDRIVE).await;
     let (action, filter) = (BulkAction::Cancel, &BulkFilter::default());
     let operator = "admin";
@@ -219,7 +223,7 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
         },
     )
     .await;
-    allowed(&writer, MarkEnqueued(task.id)).await;
+    allowed(&writer, mark(task.id)).await;
     let key = IdempotencyKey::parse(b"key").expect("a key");
     for replayed in [false, true] {
         let keep = Duration::from_secs(60);
@@ -394,7 +398,7 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     .await;
     refused(&processor, delete(id)).await;
     refused(&processor, SETTLED).await;
-    refused(&processor, MarkEnqueued(id)).await;
+    refused(&processor, mark(id)).await;
     refused(&processor, REDRIVE).await;
     for sql in [
         "update tasks set title = 'mine'",
