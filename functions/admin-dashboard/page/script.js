@@ -542,6 +542,7 @@
     setText($("detail-title"), `Task ${id}`);
     setText($("detail-note"), "");
     showProblem($("detail-problem"), null);
+    $("schedule-form").reset();
     $("detail-body").hidden = true;
     if (!$("detail").open) $("detail").showModal();
     loadDetail();
@@ -686,6 +687,9 @@
     return new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
   }
 
+  // As the API has it; undefined if the field is empty.
+  const utcTime = (local) => (local ? new Date(local).toISOString() : undefined);
+
   // The number is that of another filter.
   function resetBulk() {
     bulkRun += 1;
@@ -698,7 +702,7 @@
   function bulkBody() {
     const fields = Object.entries(Object.fromEntries(new FormData($("bulk-form")))).filter(([, value]) => value);
     const isTime = (name) => $("bulk-form").elements[name].type === "datetime-local";
-    return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? new Date(value).toISOString() : value]));
+    return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? utcTime(value) : value]));
   }
 
   const postJson = (body) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
@@ -785,6 +789,18 @@
     if (task && id === state.openTask) setText($("detail-note"), `Task ${id} cancelled`);
   }
 
+  async function scheduleTask(event) {
+    event.preventDefault();
+    const button = $("schedule");
+    if (button.ariaDisabled === "true") return;
+    const id = state.openTask;
+    const body = JSON.stringify({ run_at: utcTime($("schedule-at").value) });
+    const options = { method: "PATCH", body, headers: { "Content-Type": "application/json" } };
+    const task = await act(button, showAt("detail-problem"), `tasks/${id}`, options);
+    // A time that has passed means now.
+    if (task && id === state.openTask) setText($("detail-note"), `Task ${id} ${task.status === "scheduled" ? "scheduled" : "queued"}`);
+  }
+
   function openConfirm({ heading, text, label, style, run }) {
     state.confirmed = run;
     setText($("confirm-heading"), heading);
@@ -840,8 +856,8 @@
     event.preventDefault();
     const form = event.target;
     if ($("create-submit").ariaDisabled === "true") return;
-    const { title, description } = Object.fromEntries(new FormData(form));
-    const body = JSON.stringify({ title, description: description || undefined });
+    const { title, description, run_at } = Object.fromEntries(new FormData(form));
+    const body = JSON.stringify({ title, description: description || undefined, run_at: utcTime(run_at) });
     // A form that is submitted again creates the same task: its key stays until it succeeds or is
     // edited.
     if (state.draft?.body !== body) state.draft = { body, key: randomKey() };
@@ -851,7 +867,7 @@
     state.draft = null;
     form.reset();
     $("create").close();
-    announce(`Task ${task.id} created.`);
+    announce(`Task ${task.id} ${task.status === "scheduled" ? "scheduled" : "created"}.`);
   }
 
   // Not crypto.randomUUID, which is available only over https and on localhost.
@@ -860,7 +876,7 @@
   }
 
   function showFormProblem(problem) {
-    const fields = ["title", "description"];
+    const fields = ["title", "description", "run_at"];
     const errors = problem?.errors ?? [];
     for (const field of fields) {
       const own = errors.filter(({ pointer }) => pointer === `#/${field}`);
@@ -890,6 +906,7 @@
     $("bulk-form").addEventListener("input", resetBulk);
     $("bulk").addEventListener("close", resetBulk);
     $("create-form").addEventListener("submit", createTask);
+    $("schedule-form").addEventListener("submit", scheduleTask);
     $("sign-in-form").addEventListener("submit", signIn);
     $("create").addEventListener("close", () => showFormProblem(null));
     $("detail").addEventListener("close", () => {
