@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{audit::title, faults::Stack, plan::Plan};
@@ -20,6 +21,9 @@ const CLIENTS: usize = 8;
 
 /// How long a client retries to create one task.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long after their creation the scheduled tasks are to run.
+const SCHEDULED_IN: Duration = Duration::from_secs(6);
 
 /// The progress of all clients.
 pub struct Clients {
@@ -139,7 +143,8 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
         clients
             .wait_until(|| number < clients.allowed.load(Ordering::SeqCst))
             .await;
-        let id = create(&http, clients.seed, number, &mut responses).await?;
+        let run_in = plan.scheduled.contains(&number).then_some(SCHEDULED_IN);
+        let id = create(&http, clients.seed, number, run_in, &mut responses).await?;
         responses.created.push(id);
         clients.created.fetch_add(1, Ordering::SeqCst);
         clients.changed.notify_waiters();
@@ -162,9 +167,18 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
 }
 
 /// Creates one task with an Idempotency-Key, so that retries create no second one.
-async fn create(http: &reqwest::Client, seed: u64, number: usize, responses: &mut Responses) -> Result<i64> {
+async fn create(
+    http: &reqwest::Client,
+    seed: u64,
+    number: usize,
+    run_in: Option<Duration>,
+    responses: &mut Responses,
+) -> Result<i64> {
     let begun = Instant::now();
-    let body = json!({"title": title(seed, number), "description": "one two three"});
+    let mut body = json!({"title": title(seed, number), "description": "one two three"});
+    if let Some(run_in) = run_in {
+        body["run_at"] = json!((OffsetDateTime::now_utc() + run_in).format(&Rfc3339)?);
+    }
     loop {
         let request = http.post(format!("{}/tasks", crate::faults::env("API_URL")?));
         let request = request.header("idempotency-key", title(seed, number).replace(' ', "-"));

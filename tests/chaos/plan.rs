@@ -46,6 +46,8 @@ pub struct Plan {
     pub out_of_order: BTreeSet<usize>,
     /// The tasks that are cancelled right after they were created.
     pub cancelled: BTreeSet<usize>,
+    /// The tasks that are to run some seconds later.
+    pub scheduled: BTreeSet<usize>,
     /// The tasks after which a malformed message is sent.
     pub poison: BTreeSet<usize>,
 }
@@ -73,6 +75,7 @@ impl Plan {
         let mut some =
             |share: usize| -> BTreeSet<usize> { (0..tasks / share).map(|_| random.usize(0..tasks)).collect() };
         let (duplicates, out_of_order, cancelled, mut poison) = (some(10), some(50), some(10), some(100));
+        let scheduled = some(5);
         // One after the last deletion of the queue.
         poison.insert(tasks - 1);
         Self {
@@ -81,6 +84,7 @@ impl Plan {
             duplicates,
             out_of_order,
             cancelled,
+            scheduled,
             poison,
         }
     }
