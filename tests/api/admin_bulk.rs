@@ -72,7 +72,7 @@ async fn dry_run_changes_nothing(pool: PgPool) {
     let everything = "select jsonb_agg(to_jsonb(tasks) order by id) from tasks";
     let before: Value = sqlx::query_scalar(everything).fetch_one(&pool).await.expect("tasks");
     let all = json!({"created_after": "2020-01-01T00:00:00Z"});
-    for (action, expected) in [("retry", 1), ("cancel", 2), ("delete", 5)] {
+    for (action, expected) in [("retry", 1), ("cancel", 2), ("delete", 6)] {
         for dry_run in [Value::Null, json!(true)] {
             let mut body = all.clone();
             body["action"] = json!(action);
@@ -166,12 +166,12 @@ async fn deleted_tasks_are_gone_with_their_titles(pool: PgPool) {
     let action = carry_out(&app, &json!({"action": "delete", "q": "PRO"})).await;
     assert_eq!(action["count"], 1);
     assert_eq!(ids(&pool, "title = 'processing'").await, [0; 0]);
-    assert_eq!(ids(&pool, "true").await.len(), 4);
+    assert_eq!(ids(&pool, "true").await.len(), 5);
     let titles: i64 = sqlx::query_scalar("select count(*) from task_titles")
         .fetch_one(&pool)
         .await
         .expect("a number");
-    assert_eq!(titles, 4);
+    assert_eq!(titles, 5);
 }
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]

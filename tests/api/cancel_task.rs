@@ -9,7 +9,7 @@ use crate::support::{App, Gateway, eventually, execute, row, store_status, task}
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn open_task_is_cancelled_once(pool: PgPool) {
     for gateway in [Gateway::Rest, Gateway::Http] {
-        for status in [Status::Pending, Status::Processing] {
+        for status in [Status::Pending, Status::Processing, Status::Scheduled] {
             let app = App::new(&pool);
             let id = task(&pool, "t").await;
             store_status(&pool, id, status).await;

@@ -3,9 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use shared::{domain::Task, store::tasks::MarkEnqueued};
 use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Proxy, Request, Response, count, execute, hanging_sqs, refusing_sqs, row};
+use crate::support::{
+    App, Gateway, Proxy, Request, Response, client_config, count, database, execute, hanging_sqs, in_seconds,
+    refusing_sqs, row, scripted_sqs,
+};
 
 /// Sends the request and asserts that no task was stored and no message was sent.
 async fn refused(app: &App, pool: &PgPool, request: Request) -> Response {
@@ -140,7 +144,7 @@ async fn malformed_base64_is_400(pool: PgPool) {
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn invalid_task_is_422_with_every_error(pool: PgPool) {
     let app = App::new(&pool);
-    let cases: [(Value, &[&str]); 18] = [
+    let cases: [(Value, &[&str]); 20] = [
         (json!(null), &["#"]),
         (json!([]), &["#"]),
         (json!(7), &["#"]),
@@ -161,6 +165,8 @@ async fn invalid_task_is_422_with_every_error(pool: PgPool) {
             &["#/description"],
         ),
         (json!({"title": "t", "status": "pending"}), &["#/status"]),
+        (json!({"title": "t", "run_at": "tomorrow"}), &["#/run_at"]),
+        (json!({"title": "t", "run_at": in_seconds(367 * 86_400)}), &["#/run_at"]),
         (
             json!({"title": "", "description": 1, "a/b~c": 1, "z": 2}),
             &["#/title", "#/description", "#/a~1b~0c", "#/z"],
@@ -482,4 +488,158 @@ async fn idempotency_key_takes_no_round_trip(pool: PgPool) {
     }
     // One to store the task and one to mark it as enqueued; a replay only reads.
     assert_eq!(used[1..], [2, 1]);
+}
+
+/// How many messages SQS has accepted and delays.
+async fn delayed(app: &App) -> u64 {
+    let depth = app.queue().await.sender().depth().await;
+    depth.expect("SQS responds").delayed
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn task_to_run_later_is_scheduled(pool: PgPool) {
+    for gateway in [Gateway::Rest, Gateway::Http] {
+        // At most 15 minutes ahead, and beyond.
+        for (seconds, is_sent) in [(890, true), (910, false), (365 * 86_400, false)] {
+            let app = App::new(&pool);
+            let run_at = in_seconds(seconds);
+            let post = app.post("/tasks", json!({"title": "t", "run_at": run_at})).via(gateway);
+            // With a key, another statement stores the task.
+            let key = format!("{gateway:?} {seconds}").replace(' ', "-");
+            for (nth, post) in [post.clone(), post.header("idempotency-key", &key)]
+                .into_iter()
+                .enumerate()
+            {
+                let response = post.await;
+                assert_eq!(response.status(), 201, "{}", response.text());
+                let created = response.json();
+                assert_eq!(
+                    (&created["status"], &created["run_at"]),
+                    (&json!("scheduled"), &json!(run_at))
+                );
+                assert_eq!(app.get(format!("/tasks/{}", response.id())).await.json(), created);
+                assert_eq!(row(&pool, response.id()).await["enqueued_at"].is_string(), is_sent);
+                let history = app.get(format!("/admin/tasks/{}", response.id())).await.json();
+                let last = history["timeline"].as_array().and_then(|timeline| timeline.last());
+                assert_eq!(last, Some(&json!({"at": run_at, "event": "scheduled"})));
+                let sent = if is_sent { nth as u64 + 1 } else { 0 };
+                assert_eq!((delayed(&app).await, app.messages().await.len()), (sent, 0));
+            }
+        }
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn time_that_has_passed_means_now(pool: PgPool) {
+    let app = App::new(&pool);
+    for run_at in [json!(in_seconds(-1)), json!("1969-07-20T20:17:40+23:59"), Value::Null] {
+        let post = app.post("/tasks", json!({"title": "t", "run_at": run_at}));
+        let key = format!("key-{}", run_at.as_str().map_or(0, str::len));
+        for post in [post.clone(), post.header("idempotency-key", &key)] {
+            let created = post.await;
+            assert_eq!(
+                (&created.json()["status"], &created.json()["run_at"]),
+                (&json!("pending"), &Value::Null),
+                "{run_at}"
+            );
+            assert_eq!(app.get(format!("/tasks/{}", created.id())).await.json(), created.json());
+            assert_eq!(app.messages().await.len(), 1);
+        }
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn message_is_delayed_until_time_has_come(pool: PgPool) {
+    let (url, requests) = scripted_sqs(|_, _| json!({"MessageId": "m", "MD5OfMessageBody": ""})).await;
+    let app = App::new(&pool).with_sqs(client_config().endpoint_url(url));
+    for (run_at, expected) in [
+        (Value::Null, None),
+        (json!(in_seconds(-5)), None),
+        (json!(in_seconds(100)), Some(90..=100)),
+    ] {
+        let created = app.post("/tasks", json!({"title": "t", "run_at": run_at})).await;
+        assert_eq!(created.status(), 201);
+        let (action, request) = requests.lock().expect("not poisoned").pop().expect("a request");
+        assert_eq!(action, "SendMessage");
+        match expected {
+            None => assert_eq!(request["DelaySeconds"], Value::Null),
+            Some(expected) => {
+                let delay = request["DelaySeconds"].as_i64().expect("a delay");
+                assert!(expected.contains(&delay), "{delay}");
+                // Never early: rounded up, by Postgres's clock.
+                let late = "select created_at + $1 * interval '1 s' - run_at < interval '1 s'
+                            and created_at + $1 * interval '1 s' >= run_at from tasks where id = $2";
+                let late = sqlx::query_scalar::<_, bool>(late)
+                    .bind(delay as f64)
+                    .bind(created.id());
+                assert!(late.fetch_one(&pool).await.expect("times"), "{delay}");
+            }
+        }
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn schedule_takes_no_round_trip(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let app = App::with_database(proxy.database(&pool));
+    let mut used = Vec::new();
+    // The first one also connects and prepares the statements.
+    for seconds in [60, 60, -60, 3600] {
+        let before = proxy.round_trips();
+        let created = app
+            .post("/tasks", json!({"title": "t", "run_at": in_seconds(seconds)}))
+            .await;
+        assert_eq!(created.status(), 201);
+        used.push(proxy.round_trips() - before);
+    }
+    assert_eq!(used[1..], [2, 2, 1], "what is not sent is not marked");
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn key_covers_time(pool: PgPool) {
+    let app = App::new(&pool);
+    let body = json!({"title": "t", "run_at": in_seconds(3600)});
+    let first = create_once(&app, "key", &body).await;
+    for other in [
+        json!({"title": "t"}),
+        json!({"title": "t", "run_at": null}),
+        json!({"title": "t", "run_at": in_seconds(7200)}),
+    ] {
+        let response = create_once(&app, "key", &other).await;
+        response.assert_problem(422, "Unprocessable Entity");
+    }
+    // Also when it has run.
+    execute(&pool, "update tasks set status = 'pending', run_at = null").await;
+    let again = create_once(&app, "key", &body).await;
+    assert_eq!(
+        (again.header("idempotent-replayed"), again.text()),
+        ("true", first.text())
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn key_of_request_without_time_is_as_before(pool: PgPool) {
+    let app = App::new(&pool);
+    create_once(&app, "without", &json!({"title": "t", "description": "d"})).await;
+    let is_same = "select fingerprint = sha256(convert_to('[\"t\", \"d\"]', 'UTF8')) from idempotency_keys";
+    let is_same: bool = sqlx::query_scalar(is_same).fetch_one(&pool).await.expect("a key");
+    assert!(
+        is_same,
+        "a request that is retried across the deployment would be refused"
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn task_that_was_rescheduled_is_not_marked(pool: PgPool) {
+    let app = App::new(&pool);
+    let created = app
+        .post("/tasks", json!({"title": "t", "run_at": in_seconds(60)}))
+        .await;
+    let task: Task = serde_json::from_value(created.json()).expect("a task");
+    let patch = json!({"run_at": in_seconds(7200)});
+    assert_eq!(app.patch(format!("/tasks/{}", task.id), patch).await.status(), 200);
+    // As create-task does when its message is accepted late.
+    let (id, run_at) = (task.id, task.run_at);
+    database(&pool).run(&MarkEnqueued { id, run_at }).await.expect("run");
+    assert_eq!(row(&pool, created.id()).await["enqueued_at"], Value::Null);
 }

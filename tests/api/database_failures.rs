@@ -339,7 +339,7 @@ async fn mixed_up_prepared_statements_are_replaced(pool: PgPool) {
         let database = database(&pool);
         database.run(&find).await.expect("found");
         database.run(&Sql(mix_up)).await.expect("mixed up");
-        database.run(&MarkEnqueued(id)).await.expect(reason);
+        database.run(&MarkEnqueued { id, run_at: None }).await.expect(reason);
         assert!(database.run(&find).await.expect(reason).is_some(), "{reason}");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Proxy, execute, task};
+use crate::support::{App, Gateway, Proxy, execute, in_seconds, task};
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn response_shows_all_members(pool: PgPool) {
@@ -12,7 +12,7 @@ async fn response_shows_all_members(pool: PgPool) {
     execute(
         &pool,
         "update tasks set description = 'd', status = 'failed', result = 'r', attempts = 3, settled_at = now(),
-         created_at = '2026-01-02 03:04:05.678901+00', updated_at = '2026-01-02 05:04:06+01'",
+         run_at = '2026-01-02 03:05:00+00', created_at = '2026-01-02 03:04:05.678901+00', updated_at = '2026-01-02 05:04:06+01'",
     )
     .await;
     for gateway in [Gateway::Rest, Gateway::Http] {
@@ -30,6 +30,7 @@ async fn response_shows_all_members(pool: PgPool) {
                 "status": "failed",
                 "result": "r",
                 "attempts": 3,
+                "run_at": "2026-01-02T03:05:00Z",
                 "created_at": "2026-01-02T03:04:05.678901Z",
                 "updated_at": "2026-01-02T04:04:06Z",
             })
@@ -44,6 +45,7 @@ async fn members_are_returned_as_clients_set_them(pool: PgPool) {
     for (member, first, second) in [
         ("title", json!("a"), json!("b")),
         ("description", json!("a"), json!("b")),
+        ("run_at", json!(in_seconds(60)), json!(in_seconds(86_400))),
     ] {
         let mut body = json!({"title": "t"});
         body[member] = first.clone();

@@ -7,7 +7,7 @@ use shared::{
 };
 use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Request, Response, database, execute, row, task};
+use crate::support::{App, Gateway, Proxy, Request, Response, database, execute, in_seconds, row, store_status, task};
 
 async fn update(pool: &PgPool, id: i64, body: &Value) -> Response {
     App::new(pool).patch(format!("/tasks/{id}"), body.clone()).await
@@ -93,6 +93,10 @@ async fn invalid_change_is_422(pool: PgPool) {
         (json!({"status": "paused"}), "#/status"),
         (json!({"status": 1}), "#/status"),
         (json!({"description": ["d"]}), "#/description"),
+        (json!({"status": "scheduled"}), "#/status"),
+        (json!({"run_at": "tomorrow"}), "#/run_at"),
+        (json!({"run_at": in_seconds(367 * 86_400)}), "#/run_at"),
+        (json!({"status": "pending", "run_at": null}), "#/run_at"),
         (json!({"id": 9}), "#/id"),
         (json!({"result": "r"}), "#/result"),
         (json!([{"title": "x"}]), "#"),
@@ -273,4 +277,151 @@ async fn manual_pending_restarts_request_time(pool: PgPool) {
         (&row["requested_at"], &row["settled_at"], &row["attempts"]),
         (&row["updated_at"], &Value::Null, &json!(0))
     );
+}
+
+/// A task with this status, as if it had been processed before.
+async fn processed(pool: &PgPool, status: Status) -> i64 {
+    let id = task(pool, "t").await;
+    store_status(pool, id, status).await;
+    let before = format!(
+        "update tasks set result = 'r', attempts = 3, started_at = '2026-01-02', enqueued_at = '2026-01-01',
+                requested_at = '2026-01-01'
+         where id = {id}"
+    );
+    execute(pool, &before).await;
+    id
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn run_at_starts_task_anew_whatever_its_status(pool: PgPool) {
+    let is_leased = |status: &Status| *status == Status::Processing;
+    for status in Status::ALL.into_iter().filter(|status| !is_leased(status)) {
+        for (method, seconds) in [("PATCH", 3600), ("PUT", -3600)] {
+            let id = processed(&pool, status).await;
+            let run_at = in_seconds(seconds);
+            let request = App::new(&pool).request(method, format!("/tasks/{id}"));
+            let response = request.json(&json!({"run_at": run_at})).await;
+            assert_eq!((response.status(), response.header("etag")), (200, "\"2\""));
+            let (shown, run_at) = match seconds {
+                1.. => ("scheduled", json!(run_at)),
+                // A time that has passed means now.
+                _ => ("pending", Value::Null),
+            };
+            let task = response.json();
+            assert_eq!(
+                (&task["status"], &task["run_at"]),
+                (&json!(shown), &run_at),
+                "{status:?}"
+            );
+            assert_eq!((&task["attempts"], &task["result"]), (&json!(0), &Value::Null));
+            let stored = row(&pool, id).await;
+            for cleared in ["enqueued_at", "settled_at", "started_at", "lease_expires_at"] {
+                assert_eq!(stored[cleared], Value::Null, "{cleared}");
+            }
+            assert_eq!(stored["requested_at"], stored["updated_at"]);
+            assert_eq!(stored["earlier_attempts"].as_array().map(Vec::len), Some(1));
+        }
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn leased_task_is_not_rescheduled(pool: PgPool) {
+    let id = processed(&pool, Status::Processing).await;
+    let before = row(&pool, id).await;
+    for run_at in [json!(in_seconds(3600)), json!(in_seconds(-1)), Value::Null] {
+        let response = update(&pool, id, &json!({"run_at": run_at, "title": "new"})).await;
+        response.assert_problem(409, "Conflict");
+        let app = App::new(&pool);
+        let stale = app.patch(format!("/tasks/{id}"), json!({"run_at": run_at}));
+        stale
+            .header("if-match", "\"9\"")
+            .await
+            .assert_problem(412, "Precondition Failed");
+        app.patch("/tasks/999", json!({"run_at": run_at}))
+            .await
+            .assert_problem(404, "Not Found");
+    }
+    assert_eq!(row(&pool, id).await, before);
+
+    execute(&pool, "update tasks set lease_expires_at = now()").await;
+    let response = update(&pool, id, &json!({"run_at": in_seconds(3600)})).await;
+    assert_eq!(
+        (response.status(), &response.json()["status"]),
+        (200, &json!("scheduled"))
+    );
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn null_ends_schedule_and_changes_nothing_else(pool: PgPool) {
+    for status in Status::ALL.into_iter().filter(|status| *status != Status::Processing) {
+        let id = processed(&pool, status).await;
+        let schedule = "update tasks set run_at = coalesce(run_at, '2026-01-01') where id = ";
+        execute(&pool, &format!("{schedule}{id}")).await;
+        let before = row(&pool, id).await;
+        let response = update(&pool, id, &json!({"run_at": null})).await;
+        assert_eq!((response.status(), &response.json()["run_at"]), (200, &Value::Null));
+        let mut expected = before;
+        let stored = row(&pool, id).await;
+        for changed in ["run_at", "version", "updated_at"] {
+            expected[changed] = stored[changed].clone();
+        }
+        if status == Status::Scheduled {
+            // The reconciler sends its message: another one may still be delayed.
+            assert_eq!(
+                (&stored["enqueued_at"], &stored["requested_at"]),
+                (&Value::Null, &stored["updated_at"])
+            );
+            for changed in ["enqueued_at", "requested_at"] {
+                expected[changed] = stored[changed].clone();
+            }
+            expected["status"] = json!("pending");
+        }
+        assert_eq!(stored, expected, "{status:?}");
+    }
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn only_status_and_process_end_schedule(pool: PgPool) {
+    let app = App::new(&pool);
+    for status in Status::SETTABLE {
+        let id = processed(&pool, Status::Scheduled).await;
+        let before = row(&pool, id).await;
+        assert_eq!(update(&pool, id, &json!({"title": "new"})).await.status(), 200);
+        let renamed = row(&pool, id).await;
+        for untouched in ["status", "run_at", "enqueued_at"] {
+            assert_eq!(renamed[untouched], before[untouched], "{untouched}");
+        }
+        let response = update(&pool, id, &json!({"status": status})).await;
+        assert_eq!((response.status(), &response.json()["run_at"]), (200, &Value::Null));
+        let stored = row(&pool, id).await;
+        assert_eq!(
+            (&stored["status"], &stored["enqueued_at"]),
+            (&json!(status), &Value::Null)
+        );
+    }
+    let id = processed(&pool, Status::Scheduled).await;
+    assert_eq!(app.post(format!("/tasks/{id}/process"), None).await.status(), 202);
+    let stored = row(&pool, id).await;
+    assert_eq!(
+        (&stored["status"], &stored["run_at"]),
+        (&json!("pending"), &Value::Null)
+    );
+    assert_eq!(app.messages().await, [json!({"task_id": id}).to_string()]);
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn rescheduling_takes_one_round_trip(pool: PgPool) {
+    let proxy = Proxy::start(&pool).await;
+    let app = App::with_database(proxy.database(&pool));
+    let id = task(&pool, "t").await;
+    let mut used = Vec::new();
+    for _ in 0..3 {
+        let before = proxy.round_trips();
+        let response = app
+            .patch(format!("/tasks/{id}"), json!({"run_at": in_seconds(60)}))
+            .await;
+        assert_eq!(response.status(), 200);
+        used.push(proxy.round_trips() - before);
+    }
+    assert_eq!(used[1..], [1, 1]);
 }

@@ -38,6 +38,10 @@ pub struct AuditReport {
     lost: usize,
     completed_twice: i64,
     created_twice: usize,
+    /// Tasks that were to run later, of those that have ended.
+    scheduled: i64,
+    /// Claims of tasks before their time.
+    early: i64,
     attempts: i64,
     /// Tasks that do not show the attempts that were made.
     other_attempts: i64,
@@ -126,7 +130,7 @@ impl Audit {
         let begun = Instant::now();
         let mut told = Instant::now();
         loop {
-            let open = self.count("status in ('pending', 'processing')").await?;
+            let open = self.count("status in ('scheduled', 'pending', 'processing')").await?;
             let messages = self.stack.messages_in_queue().await?;
             if open == 0 && messages == 0 {
                 return Ok(());
@@ -156,8 +160,18 @@ impl Audit {
             .await?)
     }
 
-    /// Verifies that a task that was completed twice would be detected: logs a second completion,
-    /// counts, rolls back.
+    /// How many claims in the log were made before the time of their task.
+    async fn early(&self, connection: &mut PgConnection) -> Result<i64> {
+        let early = "select count(*) from chaos_log join tasks on id = task_id
+                     where chaos_log.status = 'processing' and chaos_log.at < run_at and title like $1";
+        Ok(sqlx::query_scalar(early)
+            .bind(&self.titles)
+            .fetch_one(connection)
+            .await?)
+    }
+
+    /// Verifies that a task that was completed twice, or claimed early, would be detected: logs such an
+    /// event, counts, rolls back.
     async fn check_itself(&self, connection: &mut PgConnection) -> Result<()> {
         let before = self.completed_twice(connection).await?;
         let mut transaction = connection.begin().await?;
@@ -172,6 +186,18 @@ impl Audit {
         ensure!(
             seen == before + 1,
             "the audit does not detect a task that was completed twice"
+        );
+        let before = self.early(&mut transaction).await?;
+        let earlier = "insert into chaos_log (at, task_id, status, fencing_token)
+                       select run_at - interval '1 s', id, 'processing', fencing_token + 100
+                       from tasks where run_at is not null and title like $1 limit 1";
+        sqlx::query(earlier)
+            .bind(&self.titles)
+            .execute(&mut *transaction)
+            .await?;
+        ensure!(
+            self.early(&mut transaction).await? == before + 1,
+            "the audit does not detect a task that was claimed early"
         );
         transaction.rollback().await?;
         Ok(())
@@ -235,6 +261,8 @@ impl Audit {
             lost: created.difference(&settled).count(),
             completed_twice: self.completed_twice(&mut connection).await?,
             created_twice: usize::try_from(all)?.saturating_sub(created.len()),
+            scheduled: self.count("run_at is not null and status <> 'cancelled'").await?,
+            early: self.early(&mut connection).await?,
             other_attempts: self.count(OTHER_ATTEMPTS).await?,
             attempts: sqlx::query_scalar(attempts)
                 .bind(&self.titles)
@@ -273,6 +301,8 @@ impl fmt::Display for AuditReport {
             ("lost", self.lost.to_string()),
             ("completed twice", self.completed_twice.to_string()),
             ("created twice", self.created_twice.to_string()),
+            ("scheduled", self.scheduled.to_string()),
+            ("early", self.early.to_string()),
             ("attempts", self.attempts.to_string()),
             ("other attempts", self.other_attempts.to_string()),
         ];
@@ -287,7 +317,7 @@ impl fmt::Display for AuditReport {
 }
 
 impl AuditReport {
-    /// Fails unless every task was created once and settled, and none was completed twice.
+    /// Fails unless every task was created once and settled, and none was completed twice or early.
     pub fn check(&self, tasks: usize) -> Result<()> {
         ensure!(self.created == tasks, "{} of {tasks} tasks were created", self.created);
         ensure!(self.lost == 0, "{} tasks were lost", self.lost);
@@ -319,6 +349,8 @@ impl AuditReport {
             "{} tasks were created twice",
             self.created_twice
         );
+        ensure!(self.scheduled > 0, "no scheduled task has run");
+        ensure!(self.early == 0, "{} claims came before the task's time", self.early);
         ensure!(
             self.other_attempts == 0,
             "{} tasks show other attempts than were made",

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
@@ -24,6 +25,9 @@ const CLIENTS: usize = 8;
 
 /// How long a client retries to create one task.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long after their creation the scheduled tasks are to run.
+const SCHEDULED_IN: Duration = Duration::from_secs(6);
 
 /// The progress of all clients.
 pub struct Clients {
@@ -143,7 +147,9 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
         clients
             .wait_until(|| number < clients.allowed.load(Ordering::SeqCst))
             .await;
-        let id = create(&http, number, plan.title(clients.seed, number), &mut responses).await?;
+        let run_in = plan.scheduled.contains(&number).then_some(SCHEDULED_IN);
+        let title = plan.title(clients.seed, number);
+        let id = create(&http, number, title, run_in, &mut responses).await?;
         responses.created.push(id);
         clients.created.fetch_add(1, Ordering::SeqCst);
         clients.changed.notify_waiters();
@@ -169,9 +175,18 @@ async fn create_tasks(clients: &Clients, stack: &Stack, plan: &Plan) -> Result<R
 }
 
 /// Creates one task with an Idempotency-Key, so that retries create no second one.
-async fn create(http: &reqwest::Client, number: usize, title: String, responses: &mut Responses) -> Result<i64> {
+async fn create(
+    http: &reqwest::Client,
+    number: usize,
+    title: String,
+    run_in: Option<Duration>,
+    responses: &mut Responses,
+) -> Result<i64> {
     let begun = Instant::now();
-    let body = json!({"title": title, "description": "one two three"});
+    let mut body = json!({"title": title, "description": "one two three"});
+    if let Some(run_in) = run_in {
+        body["run_at"] = json!((OffsetDateTime::now_utc() + run_in).format(&Rfc3339)?);
+    }
     loop {
         let request = http.post(format!("{}/tasks", crate::faults::env("API_URL")?));
         let request = request.header("idempotency-key", title.replace(' ', "-"));
@@ -214,7 +229,14 @@ async fn create(http: &reqwest::Client, number: usize, title: String, responses:
 
 /// Cancels a task. Returns false if it had ended before.
 async fn cancel(http: &reqwest::Client, id: i64, responses: &mut Responses) -> Result<bool> {
-    let (status, _) = post(http, &format!("/tasks/{id}/cancel"), &Value::Null, &[200, 409], responses).await?;
+    let (status, _) = post(
+        http,
+        &format!("/tasks/{id}/cancel"),
+        &Value::Null,
+        &[200, 409],
+        responses,
+    )
+    .await?;
     Ok(status == 200)
 }
 

@@ -1,5 +1,5 @@
 //! Chaos tests: faults are injected while clients create tasks. Afterwards every task with a 201
-//! must be completed, failed or, on request, cancelled, and none completed twice.
+//! must be completed, failed or, on request, cancelled, and none completed twice or before its time.
 //!
 //! A seed determines the order of the faults and the tasks after which they are injected. The run
 //! fails unless each fault is confirmed to have happened. `make chaos` runs at full length,

@@ -51,6 +51,8 @@ pub struct Plan {
     pub cancelled: BTreeSet<usize>,
     /// The tasks after which all tasks of this set that have not ended are cancelled.
     pub cancelled_in_bulk: BTreeSet<usize>,
+    /// The tasks that are to run some seconds later.
+    pub scheduled: BTreeSet<usize>,
     /// The tasks after which a malformed message is sent.
     pub poison: BTreeSet<usize>,
 }
@@ -102,6 +104,7 @@ impl Plan {
             |share: usize| -> BTreeSet<usize> { (0..tasks / share).map(|_| random.usize(0..tasks)).collect() };
         let (duplicates, out_of_order, cancelled, mut poison) = (some(10), some(50), some(10), some(100));
         let cancelled_in_bulk = &some(10) - &cancelled;
+        let scheduled = some(5);
         // One after the last deletion of the queue.
         poison.insert(tasks - 1);
         Self {
@@ -111,6 +114,7 @@ impl Plan {
             out_of_order,
             cancelled,
             cancelled_in_bulk,
+            scheduled,
             poison,
         }
     }

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import schemathesis
 from hypothesis import strategies as st
@@ -41,11 +42,14 @@ def created(case, kwargs):
     return response.json()["id"] if response.status_code < 300 else None
 
 
+# Those whose body can have `run_at`.
+CHANGES = {"POST /tasks", "PUT /tasks/{id}", "PATCH /tasks/{id}"}
+
 # What each action of POST /admin/actions applies to.
 STATUSES = {
     "retry": {"failed", "completed", "cancelled"},
-    "cancel": {"pending", "processing"},
-    "delete": {"pending", "processing", "completed", "failed", "cancelled"},
+    "cancel": {"pending", "processing", "scheduled"},
+    "delete": {"pending", "processing", "completed", "failed", "cancelled", "scheduled"},
 }
 
 
@@ -57,6 +61,15 @@ def make_consistent(body):
         body.pop("status", None)
     if body.keys() <= {"action", "dry_run"}:
         body["q"] = "new"
+
+
+def make_possible(body):
+    """Changes a body of a task so that its time is at most a year ahead, and not sent together with a status."""
+    run_at = body.get("run_at")
+    if run_at is not None and run_at[:4] > str(datetime.now(UTC).year):
+        body["run_at"] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    if "run_at" in body:
+        body.pop("status", None)
 
 
 @schemathesis.hook
@@ -75,6 +88,8 @@ def before_call(context, case, kwargs):
     # Other requests, and the tests after this one, need processing.
     if is_valid(ParameterLocation.BODY) and case.operation.label == "PUT /admin/processing":
         case.body["paused"] = False
+    if is_valid(ParameterLocation.BODY) and case.operation.label in CHANGES:
+        make_possible(case.body)
     # A link from an action about no single task, whose `task_id` is null.
     if "id" in case.path_parameters and case.path_parameters["id"] is None:
         case.path_parameters["id"] = 1

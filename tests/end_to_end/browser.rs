@@ -465,6 +465,55 @@ async fn dashboard_of_closed_api_pauses_processing() {
 }
 
 #[tokio::test]
+async fn dashboard_schedules_task_and_runs_it_now() {
+    let title = unique("later");
+    let mut browser = Browser::start().await;
+    browser.set_viewport(1280, 900, false).await;
+    browser.open(&format!("{}/admin/dashboard", env("API_URL"))).await;
+    // As a person picks it, in their own time zone.
+    let fill = |field: &str, hours: u32| {
+        format!(
+            "(() => {{
+                const time = new Date(Date.now() + {hours} * 3_600_000);
+                const local = new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+                document.querySelector('{field}').value = local;
+                return `${{new Date(local).toISOString().slice(0, 19)}}Z`;
+            }})()"
+        )
+    };
+    browser.click(".bar [data-open-form]").await;
+    browser.type_into("#title", &title).await;
+    let run_at = browser.eval(&fill("#run_at", 2)).await;
+    browser.click("#create-submit").await;
+    browser.wait_for(30, "!document.querySelector('#create').open").await;
+    search_dashboard(&mut browser, &title).await;
+    let scheduled = get(&format!("/tasks?status=scheduled&q={title}")).await;
+    assert_eq!(scheduled[0]["run_at"], run_at);
+
+    browser.click("#task-list .row").await;
+    let shown = |run_at: &Value| {
+        format!(
+            "document.querySelector('#detail-run-at').dateTime === {run_at} && document.querySelector('#process').textContent === 'Run now'"
+        )
+    };
+    browser.wait_for(30, &shown(&run_at)).await;
+    let later = browser.eval(&fill("#schedule-at", 5)).await;
+    browser.click("#schedule").await;
+    browser.wait_for(30, &shown(&later)).await;
+    let time = browser
+        .eval("document.querySelector('#detail-run-at').textContent")
+        .await;
+    assert!(time.as_str().is_some_and(|time| time.starts_with("in ")), "{time}");
+
+    browser.click("#process").await;
+    let completed = "document.querySelector('#detail-status').className === 'status completed'
+        && document.querySelector('#process').textContent === 'Process again'
+        && document.querySelector('#detail-scheduled').hidden";
+    browser.wait_for(30, completed).await;
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
+#[tokio::test]
 async fn dashboard_retries_failures_of_one_reason() {
     let title = unique("failed");
     // A reason of letters alone, which no other test has.

@@ -134,7 +134,7 @@ fn only_omitted_text_and_times_may_differ() {
 async fn documented_commands_print_documented_output() {
     for (document, commands) in [
         ("README.md", 2),
-        ("docs/api.md", 8),
+        ("docs/api.md", 9),
         ("docs/tour.md", 6),
         ("docs/walkthrough.md", 10),
     ] {

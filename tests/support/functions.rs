@@ -167,7 +167,7 @@ pub const FUNCTIONS: [FunctionSpec; 22] = [
         lambda: &["GetEventSourceMapping"],
         size_budget: WITH_SQS,
         // Takes due tasks, deletes expired keys.
-        round_trips: &[("sweep", 2)],
+        round_trips: &[("sweep", 3)],
         sample_event: None,
     },
     FunctionSpec {

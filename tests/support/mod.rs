@@ -36,6 +36,7 @@ use shared::{
     store::{Database, Login},
 };
 use sqlx::PgPool;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A variable that `make test` sets.
 pub fn env(name: &str) -> String {
@@ -81,11 +82,23 @@ pub async fn store_status(pool: &PgPool, id: i64, status: Status) {
         Status::Completed | Status::Failed | Status::Cancelled => "now()",
         _ => "null",
     };
+    let run_at = match status {
+        Status::Scheduled => "now() + interval '1 h'",
+        _ => "null",
+    };
     let store = format!(
-        "update tasks set status = '{}', lease_expires_at = {lease}, settled_at = {settled_at} where id = {id}",
+        "update tasks set status = '{}', lease_expires_at = {lease}, settled_at = {settled_at}, run_at = {run_at}
+         where id = {id}",
         stored.as_str()
     );
     execute(pool, &store).await;
+}
+
+/// The time in this many seconds, as clients send it and the API returns it.
+pub fn in_seconds(seconds: i64) -> String {
+    let time = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+    let time = time.replace_nanosecond(time.nanosecond() / 1000 * 1000);
+    time.ok().and_then(|time| time.format(&Rfc3339).ok()).expect("a time")
 }
 
 /// The task's row as JSON, with the status that clients see, or null.

@@ -61,13 +61,19 @@ impl TestQueue {
 
     /// Receives `count` messages as one event, as the event source mapping does.
     pub async fn receive_as_event(&self, count: usize) -> SqsEvent {
+        let event = self.poll(count).await;
+        assert_eq!(event.records.len(), count);
+        event
+    }
+
+    /// Receives up to `count` messages as one event.
+    pub async fn poll(&self, count: usize) -> SqsEvent {
         let request = self.client.receive_message().queue_url(&self.url);
         let request = request
             .max_number_of_messages(count as i32)
             .message_system_attribute_names(MessageSystemAttributeName::All);
         let received = request.send().await.expect("the queue can be read");
         let records: Vec<_> = received.messages().iter().map(as_record).collect();
-        assert_eq!(records.len(), count);
         serde_json::from_value(json!({"Records": records})).expect("an SQS event")
     }
 

@@ -8,5 +8,6 @@ mod processor;
 mod properties;
 mod queue_over_tls;
 mod reconciler;
+mod scheduled;
 mod silent_sqs;
 mod trace;

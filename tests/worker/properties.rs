@@ -14,7 +14,9 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use shared::{
-    domain::{Access, Cursor, Filter, Page, Sort, Start, Status, StoredStatus, Task, TaskId, TaskPatch},
+    domain::{
+        Access, Cursor, Filter, FilterTime, Page, RunAt, Sort, Start, Status, StoredStatus, Task, TaskId, TaskPatch,
+    },
     store::{
         Database,
         operating::{AttemptOutcome, FindHistory, History},
@@ -114,6 +116,10 @@ enum Event {
     Cancel,
     /// `PUT /tasks/{id}`
     SetStatus(Status),
+    /// `PATCH /tasks/{id}`, with a time in two hours or in the past.
+    Schedule { later: bool },
+    /// The time of a scheduled task comes.
+    TimeComes,
     /// `DELETE /tasks/{id}`
     Delete,
 }
@@ -131,6 +137,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::ProcessAgain),
         2 => Just(Event::Cancel),
         2 => status().prop_map(Event::SetStatus),
+        2 => any::<bool>().prop_map(|later| Event::Schedule { later }),
+        2 => Just(Event::TimeComes),
         1 => Just(Event::Delete),
     ]
 }
@@ -148,6 +156,8 @@ struct Model {
     made: Vec<(i64, AttemptOutcome)>,
     /// Whether an outcome may still be stored for the last of them.
     is_open: bool,
+    /// Whether the time of a scheduled task has come.
+    is_due: bool,
 }
 
 impl Model {
@@ -156,6 +166,7 @@ impl Model {
             Status::Pending => true,
             Status::Processing => !self.leased,
             Status::Failed => sent_late,
+            Status::Scheduled => self.is_due,
             _ => false,
         }
     }
@@ -218,6 +229,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
         version: 1,
         made: Vec::new(),
         is_open: false,
+        is_due: false,
     });
     // The token of each worker's last claim.
     let mut tokens = [None; WORKERS];
@@ -265,8 +277,15 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                             "busy, but {model:?}"
                         );
                     }
+                    (ClaimOutcome::Early { seconds }, Some(model)) => {
+                        assert!(
+                            model.status == Status::Scheduled && !model.is_due,
+                            "early, but {model:?}"
+                        );
+                        assert!((7100..=7200).contains(&seconds), "{seconds} s");
+                    }
                     (ClaimOutcome::Settled, Some(model)) => {
-                        let is_open = matches!(model.status, Status::Pending | Status::Processing);
+                        let is_open = matches!(model.status, Status::Pending | Status::Processing | Status::Scheduled);
                         assert!(!is_open && !model.is_claimable(sent_late), "settled, but {model:?}");
                     }
                     (other, model) => assert!(other == ClaimOutcome::Settled, "{other:?}, but {model:?}"),
@@ -376,6 +395,38 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                         assert!(matches!(change, Change::Done(task) if task.version == model.version));
                     }
                     None => assert_eq!(change, Change::NotFound),
+                }
+            }
+            Event::Schedule { later } => {
+                let run_at = OffsetDateTime::now_utc() + time::Duration::hours(if later { 2 } else { -2 });
+                let patch = TaskPatch {
+                    run_at: Some(Some(RunAt::try_from(FilterTime(run_at)).expect("within a year"))),
+                    ..TaskPatch::default()
+                };
+                let update = Update {
+                    id,
+                    patch: &patch,
+                    versions: None,
+                    access: Access::All,
+                };
+                let change = case.database.run(&update).await.expect("run");
+                match &mut model {
+                    None => assert_eq!(change, Change::NotFound),
+                    Some(model) if model.leased => assert_eq!(change, Change::Leased),
+                    Some(model) => {
+                        model.set_status(if later { Status::Scheduled } else { Status::Pending });
+                        model.attempts = 0;
+                        model.is_open = false;
+                        model.is_due = false;
+                        assert!(matches!(change, Change::Done(task) if task.version == model.version));
+                    }
+                }
+            }
+            Event::TimeComes => {
+                case.execute("update tasks set run_at = now() where status = 'scheduled'")
+                    .await;
+                if let Some(model) = &mut model {
+                    model.is_due = true;
                 }
             }
             Event::Delete => {

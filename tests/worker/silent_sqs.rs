@@ -80,7 +80,7 @@ async fn serve(stream: TcpStream, requests: usize) -> std::io::Result<()> {
 async fn send(queue: &TaskQueue) -> Duration {
     let started = Instant::now();
     let id = TaskId::try_from(1).expect("an id");
-    queue.send(id, None).await.expect("the message is accepted");
+    queue.send(id, 0, None).await.expect("the message is accepted");
     started.elapsed()
 }
 

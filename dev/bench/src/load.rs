@@ -218,6 +218,7 @@ impl Run {
         let new = &NewTask {
             title: "Process user data".to_owned().try_into()?,
             description: None,
+            run_at: None,
         };
         let mut ticks = interval_at((Instant::now() + TICK * client / CLIENTS).into(), TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -238,9 +239,10 @@ impl Run {
             }
             // Before its message is sent: a worker may complete the task at once.
             self.created.set(self.created.get() + ids.len());
-            let refused = queue.send_all(&ids, None).await;
+            let messages: Vec<_> = ids.iter().map(|id| (*id, 0)).collect();
+            let refused = queue.send_all(&messages, None).await;
             for id in ids.iter().filter(|id| !refused.contains(id)) {
-                database.run(&MarkEnqueued(*id)).await?;
+                database.run(&MarkEnqueued { id: *id, run_at: None }).await?;
             }
             if client == 0 && told.elapsed() > Duration::from_secs(30) {
                 println!(

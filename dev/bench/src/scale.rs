@@ -319,6 +319,7 @@ impl Tasks {
         let new = &NewTask {
             title: "Weekly report".to_owned().try_into()?,
             description: None,
+            run_at: None,
         };
         let keys: Vec<IdempotencyKey> = (0..ROUNDS)
             .map(|round| IdempotencyKey::parse(format!("key-{round}").as_bytes()))
@@ -351,7 +352,10 @@ impl Tasks {
             new,
         });
         measure!("… the mark that the message was sent", flat, |round| {
-            MarkEnqueued(id(middle + round))
+            MarkEnqueued {
+                id: id(middle + round),
+                run_at: None,
+            }
         });
         let patch = &TaskPatch {
             title: Some("Monthly report".to_owned().try_into()?),
@@ -479,8 +483,16 @@ impl Tasks {
             include_lost: true,
             max_attempts: 10,
         };
-        let (range, limit) = (&Range::all(), 500);
         let sweep = Goal::Blocks(1000);
+        let (range, limit) = (&Range::scheduled(), 500);
+        let newest_first = true;
+        measure!("sweep: take 500 scheduled tasks", sweep, |_| TakeDue {
+            due,
+            range,
+            newest_first,
+            limit
+        });
+        let range = &Range::open();
         for (end, newest_first) in [("oldest", false), ("newest", true)] {
             measure!("sweep: take 500, {end} first", sweep, |_| TakeDue {
                 due,

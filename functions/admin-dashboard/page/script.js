@@ -135,20 +135,25 @@
   const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
   const clockTime = (iso) => clock.format(new Date(iso));
 
-  // Ages are relative to the server's clock: the client's may be wrong.
-  function relativeTime(iso) {
-    const age = Math.max(0, Math.floor((Date.now() + state.clockSkew - Date.parse(iso)) / 1000));
-    const [unit, size] = UNITS.find(([, seconds]) => age >= seconds) ?? UNITS.at(-1);
-    return relative.format(-Math.floor(age / size), unit);
+  // Relative to the server's clock: the client's may be wrong. Only the time of a scheduled task can
+  // be in the future.
+  function relativeTime(iso, isFuture) {
+    const age = Math.floor((Date.now() + state.clockSkew - Date.parse(iso)) / 1000);
+    const distance = isFuture ? Math.abs(age) : Math.max(0, age);
+    const [unit, size] = UNITS.find(([, seconds]) => distance >= seconds) ?? UNITS.at(-1);
+    return relative.format((isFuture && age < 0 ? 1 : -1) * Math.floor(distance / size), unit);
   }
 
-  function setTime(node, iso) {
+  function setTime(node, iso, isFuture = false) {
     node.dateTime = node.title = iso;
-    setText(node, relativeTime(iso));
+    node.toggleAttribute("data-future", isFuture);
+    setText(node, relativeTime(iso, isFuture));
   }
 
   function tickTimes() {
-    for (const node of document.querySelectorAll("time[datetime]")) setText(node, relativeTime(node.dateTime));
+    for (const node of document.querySelectorAll("time[datetime]")) {
+      setText(node, relativeTime(node.dateTime, node.hasAttribute("data-future")));
+    }
   }
 
   function formatSeconds(seconds) {
@@ -555,6 +560,7 @@
     setText($("detail-title"), `Task ${id}`);
     setText($("detail-note"), "");
     showProblem($("detail-problem"), null);
+    $("schedule-form").reset();
     $("detail-body").hidden = true;
     if (!$("detail").open) $("detail").showModal();
     loadDetail();
@@ -580,13 +586,16 @@
     const attempts = $("detail-attempt-list");
     if (changed(attempts, task.recent_attempts)) attempts.replaceChildren(...task.recent_attempts.map(attemptItem));
     $("detail-attempts-made").hidden = task.recent_attempts.length === 0;
-    setEnabled($("cancel"), ["pending", "processing"].includes(task.status));
+    $("detail-scheduled").hidden = task.run_at === null;
+    if (task.run_at !== null) setTime($("detail-run-at"), task.run_at, true);
+    setText($("process"), task.status === "scheduled" ? "Run now" : "Process again");
+    setEnabled($("cancel"), ["scheduled", "pending", "processing"].includes(task.status));
     $("detail-body").hidden = false;
   }
 
   function timelineItem({ at, event }) {
     const time = element("time");
-    setTime(time, at);
+    setTime(time, at, event === "scheduled");
     const item = element("li", capitalize(event), time);
     item.className = event;
     return item;
@@ -703,6 +712,9 @@
     return new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
   }
 
+  // As the API has it; undefined if the field is empty.
+  const utcTime = (local) => (local ? new Date(local).toISOString() : undefined);
+
   // The number is that of another filter.
   function resetBulk() {
     bulkRun += 1;
@@ -715,7 +727,7 @@
   function bulkBody() {
     const fields = Object.entries(Object.fromEntries(new FormData($("bulk-form")))).filter(([, value]) => value);
     const isTime = (name) => $("bulk-form").elements[name].type === "datetime-local";
-    return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? new Date(value).toISOString() : value]));
+    return Object.fromEntries(fields.map(([name, value]) => [name, isTime(name) ? utcTime(value) : value]));
   }
 
   const json = (method, body) => ({ method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
@@ -803,6 +815,18 @@
     if (task && id === state.openTask) setText($("detail-note"), `Task ${id} cancelled`);
   }
 
+  async function scheduleTask(event) {
+    event.preventDefault();
+    const button = $("schedule");
+    if (button.ariaDisabled === "true") return;
+    const id = state.openTask;
+    const body = JSON.stringify({ run_at: utcTime($("schedule-at").value) });
+    const options = { method: "PATCH", body, headers: { "Content-Type": "application/json" } };
+    const task = await act(button, showAt("detail-problem"), `tasks/${id}`, options);
+    // A time that has passed means now.
+    if (task && id === state.openTask) setText($("detail-note"), `Task ${id} ${task.status === "scheduled" ? "scheduled" : "queued"}`);
+  }
+
   function openConfirm({ heading, text, label, style, run }) {
     state.confirmed = run;
     setText($("confirm-heading"), heading);
@@ -873,8 +897,8 @@
     event.preventDefault();
     const form = event.target;
     if ($("create-submit").ariaDisabled === "true") return;
-    const { title, description } = Object.fromEntries(new FormData(form));
-    const body = JSON.stringify({ title, description: description || undefined });
+    const { title, description, run_at } = Object.fromEntries(new FormData(form));
+    const body = JSON.stringify({ title, description: description || undefined, run_at: utcTime(run_at) });
     // A form that is submitted again creates the same task: its key stays until it succeeds or is
     // edited.
     if (state.draft?.body !== body) state.draft = { body, key: randomKey() };
@@ -884,7 +908,7 @@
     state.draft = null;
     form.reset();
     $("create").close();
-    announce(`Task ${task.id} created.`);
+    announce(`Task ${task.id} ${task.status === "scheduled" ? "scheduled" : "created"}.`);
   }
 
   // Not crypto.randomUUID, which is available only over https and on localhost.
@@ -893,7 +917,7 @@
   }
 
   function showFormProblem(problem) {
-    const fields = ["title", "description"];
+    const fields = ["title", "description", "run_at"];
     const errors = problem?.errors ?? [];
     for (const field of fields) {
       const own = errors.filter(({ pointer }) => pointer === `#/${field}`);
@@ -925,6 +949,7 @@
     $("bulk-form").addEventListener("input", resetBulk);
     $("bulk").addEventListener("close", resetBulk);
     $("create-form").addEventListener("submit", createTask);
+    $("schedule-form").addEventListener("submit", scheduleTask);
     $("sign-in-form").addEventListener("submit", signIn);
     $("create").addEventListener("close", () => showFormProblem(null));
     $("detail").addEventListener("close", () => {

@@ -48,6 +48,8 @@ enum Event {
     Requested,
     /// SQS accepted its message.
     Enqueued,
+    /// The time that it is, or was, scheduled for.
+    Scheduled,
     /// A worker claimed it.
     Claimed,
     /// It was completed.
@@ -96,11 +98,15 @@ fn timeline(history: &History) -> Vec<TimelineEntry> {
         // This version does not know in which way the task was settled.
         StoredStatus::Unknown(_) => None,
     };
+    // A task that was settled before did not wait for it.
+    let is_reached = |run_at: &OffsetDateTime| history.settled_at.is_none_or(|settled_at| *run_at <= settled_at);
+    let run_at = history.task.run_at.filter(is_reached);
     let again = (history.requested_at > created_at).then_some(history.requested_at);
     let mut timeline: Vec<TimelineEntry> = [
         (Some(created_at), Some(Event::Created)),
         (again, Some(Event::Requested)),
         (history.enqueued_at, Some(Event::Enqueued)),
+        (run_at, Some(Event::Scheduled)),
         (
             history.attempts.last().map(|attempt| attempt.started_at),
             Some(Event::Claimed),

@@ -38,7 +38,8 @@ pub struct Settings {
     operation_id = "createTask",
     tag = "tasks",
     summary = "Create a task",
-    description = "Stores the task as `pending` and queues it for a worker. Repeating a request with the same \
+    description = "Stores the task as `pending` and queues it for a worker; with `run_at`, as `scheduled`, and queues it \
+                   when its time comes. Repeating a request with the same \
                    `Idempotency-Key` and body within a day creates nothing and returns the first response again. \
                    The keys of different users are independent.",
     params((
@@ -106,7 +107,10 @@ pub async fn handle(
     match outcome {
         CreateOnceOutcome::Created(task) => {
             metrics.task_created();
-            outbox::enqueue(database, task.id, queue.send(task.id, trace)).await;
+            // The reconciler sends the others.
+            if let Some(delay) = delay(&task) {
+                outbox::enqueue(database, task.id, task.run_at, queue.send(task.id, delay, trace)).await;
+            }
             Ok(created(&task))
         }
         CreateOnceOutcome::Replayed(task) => {
@@ -121,6 +125,17 @@ pub async fn handle(
         }
         CreateOnceOutcome::InProgress => Err(ApiError::InProgress),
     }
+}
+
+/// The delay of a new task's message in seconds, by Postgres's clock; `None` if that is longer than a
+/// message can be delayed.
+fn delay(task: &Task) -> Option<i32> {
+    let Some(run_at) = task.run_at else { return Some(0) };
+    let remaining = run_at - task.created_at;
+    let seconds = remaining.whole_seconds() + i64::from(remaining.subsec_nanoseconds() > 0);
+    i32::try_from(seconds)
+        .ok()
+        .filter(|seconds| *seconds <= TaskQueue::MAX_DELAY)
 }
 
 fn created(task: &Task) -> Response<Body> {

@@ -50,6 +50,7 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
             Ok(http::json(StatusCode::OK, &body))
         }
         Change::Stale => Err(ApiError::Stale(id)),
+        Change::Leased => Err(ApiError::Processing(id)),
         Change::NotFound => Err(ApiError::NoSuchTask(id)),
     }
 }

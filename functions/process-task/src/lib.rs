@@ -21,7 +21,8 @@ use shared::{
     operation_id = "processTask",
     tag = "tasks",
     summary = "Process a task again",
-    description = "Resets the task to `pending` and enqueues its message. `result` is null until the task is settled again.",
+    description = "Resets the task to `pending` and enqueues its message. `result` is null until the task is settled again. \
+                   A scheduled task runs now.",
     params(("id" = inline(TaskId), Path, description = "The task's id.")),
     responses(
         (status = 202, description = "The task was queued.", body = Confirmation,
@@ -42,7 +43,7 @@ pub async fn handle(database: &Database, queue: &TaskQueue, context: Context) ->
     let id = http::task_id(&context.request)?;
     let access = caller.access();
     match database.run(&tasks::Reset { id, access }).await? {
-        ResetOutcome::Done => outbox::enqueue(database, id, queue.send(id, context.trace())).await,
+        ResetOutcome::Done => outbox::enqueue(database, id, None, queue.send(id, 0, context.trace())).await,
         ResetOutcome::Processing => return Err(ApiError::Processing(id)),
         ResetOutcome::NotFound => return Err(ApiError::NoSuchTask(id)),
     }

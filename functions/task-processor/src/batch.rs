@@ -42,6 +42,10 @@ const MAX_RESULT_CHARS: usize = 1000;
 /// enqueued while its message is already on its way, which takes milliseconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long before its time the message of a scheduled task is postponed. An earlier one is that of a
+/// task that was rescheduled: its next message will be sent (task-reconciler).
+const MAX_EARLY_SECONDS: i32 = 60;
+
 /// How often leases are looked up while tasks are performed: only long tasks cost a statement.
 const LOOK_UP_AFTER: Duration = Duration::from_secs(5);
 
@@ -72,6 +76,8 @@ enum Delivery {
     Acknowledge,
     /// They are redelivered.
     Retry,
+    /// They are redelivered after this many seconds.
+    RetryAfter(i32),
 }
 
 /// The attempt to process a job.
@@ -82,6 +88,8 @@ struct Attempt {
     outcome: Option<Outcome>,
     /// The processing time, if the task was claimed.
     elapsed: Option<Duration>,
+    /// When the task was to run, if it was claimed.
+    run_at: Option<OffsetDateTime>,
 }
 
 /// The result of a batch.
@@ -110,7 +118,7 @@ pub async fn process(
     if time.is_zero() {
         return Err(BatchError::NoTimeLeft);
     }
-    let (retries, jobs) = job::read(event, settings.retry_delay_seconds)?;
+    let (mut retries, jobs) = job::read(event, settings.retry_delay_seconds)?;
     let requests: Vec<ClaimRequest> = jobs.iter().map(Job::request).collect();
     let mut claims = claim(database, &requests, time).await?;
     let started = OffsetDateTime::now_utc();
@@ -156,15 +164,20 @@ pub async fn process(
         completed: count(Status::Completed),
         failed: count(Status::Failed),
         processing_times: claimed().filter_map(|attempt| attempt.elapsed).collect(),
-        queue_latencies: claimed().filter_map(|attempt| attempt.job.latency(started)).collect(),
+        queue_latencies: claimed()
+            .filter_map(|attempt| attempt.job.latency(attempt.run_at, started))
+            .collect(),
     };
 
     let mut is_done = vec![false; retries.len()];
-    let acknowledged = attempts
-        .iter()
-        .filter(|attempt| attempt.delivery == Delivery::Acknowledge);
-    for record in acknowledged.flat_map(|attempt| &attempt.job.records) {
-        is_done[*record] = true;
+    for Attempt { job, delivery, .. } in &attempts {
+        for record in &job.records {
+            match delivery {
+                Delivery::Acknowledge => is_done[*record] = true,
+                Delivery::Retry => {}
+                Delivery::RetryAfter(seconds) => retries[*record].seconds = *seconds,
+            }
+        }
     }
     let retries = retries.into_iter().zip(is_done).filter(|(_, is_done)| !is_done);
     Ok(Processed {
@@ -241,8 +254,10 @@ async fn attempt(
     perform: &impl AsyncFn(&Task, &CancellationToken) -> Result<String, TaskError>,
 ) -> Attempt {
     let started = Instant::now();
+    let mut run_at = None;
     let (delivery, outcome) = match claim {
         ClaimOutcome::Claimed(claimed) => {
+            run_at = claimed.task.run_at;
             let (outcome, delivery) = work(claimed, time, is_last_receive, &cancellation, perform).await;
             (delivery, Some(outcome))
         }
@@ -261,6 +276,14 @@ async fn attempt(
             );
             (Delivery::Retry, None)
         }
+        ClaimOutcome::Early { seconds } if seconds <= MAX_EARLY_SECONDS => {
+            info!(seconds, "the task is scheduled: its message is postponed");
+            (Delivery::RetryAfter(seconds), None)
+        }
+        ClaimOutcome::Early { seconds } => {
+            info!(seconds, "the task is scheduled: another message will be sent");
+            (Delivery::Acknowledge, None)
+        }
         ClaimOutcome::Settled => {
             info!("nothing to do: the task is completed, failed, cancelled or deleted");
             (Delivery::Acknowledge, None)
@@ -270,6 +293,7 @@ async fn attempt(
         job,
         delivery,
         elapsed: outcome.is_some().then(|| started.elapsed()),
+        run_at,
         outcome,
     }
 }

@@ -44,9 +44,11 @@ impl Job {
         self.trace.as_ref().map(TraceHeader::trace_id)
     }
 
-    /// The time since the latest message was sent; zero if SQS's clock is ahead of ours.
-    pub fn latency(&self, now: OffsetDateTime) -> Option<Duration> {
-        let waited = now - self.sent_at?;
+    /// The time since the latest message was sent, or since the task was to run; zero if that is ahead
+    /// of our clock.
+    pub fn latency(&self, run_at: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<Duration> {
+        let sent_at = self.sent_at?;
+        let waited = now - run_at.map_or(sent_at, |run_at| run_at.max(sent_at));
         Some(waited.try_into().unwrap_or_default())
     }
 

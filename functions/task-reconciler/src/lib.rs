@@ -2,7 +2,8 @@
 //!
 //! create-task stores a task and then sends its message; if SQS is unavailable, or the function
 //! dies in between, the task has no message. A message can also be lost later, with the queue or in
-//! the dead-letter queue. Each sweep finds such tasks and re-sends their messages. A duplicate
+//! the dead-letter queue. Each sweep finds such tasks and re-sends their messages. So it also sends
+//! those of scheduled tasks, shortly before their time, delayed for what remains. A duplicate
 //! message is harmless: the task-processor's claim gives each task to one worker at a time. A task
 //! whose attempts never report an outcome is not re-sent indefinitely: after the maximum number of
 //! attempts it becomes `failed`.
@@ -26,7 +27,10 @@ use shared::{
     store::{
         Database, Statement, StoreError,
         idempotency::{CountExpired, DeleteExpired},
-        reconciling::{ClearEnqueued, CountDue, CountSettled, DeleteSettled, Deleted, Due, Position, Range, TakeDue},
+        reconciling::{
+            ClearEnqueued, CountDue, CountSettled, DeleteSettled, Deleted, Due, Open, Position, Range, Scheduled,
+            TakeDue, Taken,
+        },
     },
     telemetry,
     trace::TraceHeader,
@@ -37,11 +41,11 @@ use tokio::time::Instant;
 /// The minimum age of a task without a message: longer than create-task may run.
 const UNSENT_AFTER: Duration = Duration::from_secs(10);
 
-/// How many open tasks a statement examines, and so how many messages are sent at a time.
+/// How many tasks a statement examines, and so how many messages are sent at a time.
 const TASKS_PER_STEP: i64 = 500;
 
-/// How many open tasks that are not due a sweep examines, about 0.1 s of Postgres's time. The next
-/// sweep continues.
+/// How many open tasks that are not due a sweep examines, and how many scheduled ones, about 0.1 s of
+/// Postgres's time each. The next sweep continues.
 const MAX_NOT_DUE: i64 = 50_000;
 
 /// How many messages may be in the queue until old ones count as lost. While more are waiting, an
@@ -57,6 +61,7 @@ const MAX_COUNTED: i64 = 10_000;
 
 /// The parts of the invocation's time after which no further step of each kind is started. The rest
 /// is for the last step.
+const SCHEDULED_UNTIL: f64 = 0.3;
 const MESSAGES_UNTIL: f64 = 0.6;
 const KEYS_UNTIL: f64 = 0.75;
 const OLD_TASKS_UNTIL: f64 = 0.85;
@@ -111,25 +116,36 @@ impl From<SweepError> for Diagnostic {
 }
 
 /// Where the next sweep of this execution environment continues. Empty after a cold start: that
-/// sweep examines all open tasks.
+/// sweep examines all tasks.
 #[derive(Default)]
-pub struct Progress(Mutex<Option<Unexamined>>);
-
-/// The open tasks that a sweep did not examine.
-#[derive(Clone)]
-struct Unexamined {
-    rest: Range,
-    /// The place after which all tasks are newer than the sweep.
-    newest: Position,
+pub struct Progress {
+    scheduled: Unexamined<Scheduled>,
+    open: Unexamined<Open>,
 }
 
-impl Progress {
-    fn get(&self) -> Option<Unexamined> {
+/// The tasks that a sweep did not examine.
+struct Unexamined<Key>(Mutex<Option<Rest<Key>>>);
+
+#[derive(Clone)]
+struct Rest<Key> {
+    range: Range<Key>,
+    /// The place after which all tasks are newer than the sweep.
+    newest: Position<Key>,
+}
+
+impl<Key> Default for Unexamined<Key> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Key: Clone> Unexamined<Key> {
+    fn get(&self) -> Option<Rest<Key>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, unexamined: Option<Unexamined>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = unexamined;
+    fn set(&self, rest: Option<Rest<Key>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = rest;
     }
 }
 
@@ -155,16 +171,36 @@ pub async fn sweep(
         include_lost: false,
         max_attempts: settings.max_attempts,
     };
-    send_missing(
+    let (depth, paused) = tokio::join!(queue.depth(), queue.is_paused());
+    let paused = paused.unwrap_or_else(|error| {
+        telemetry::log_error(
+            &error,
+            "state of the event source mapping unavailable: taken for enabled",
+        );
+        None
+    });
+    let may_be_lost = match depth {
+        // All messages are old then.
+        _ if paused == Some(true) => 0,
+        Ok(depth) => MAX_WAITING.saturating_sub_unsigned(depth.visible),
+        Err(error) => {
+            telemetry::log_error(&error, "queue depth unavailable: no message counts as lost");
+            0
+        }
+    };
+    let mut walk = Walk {
         database,
         queue,
         due,
-        progress,
-        until(MESSAGES_UNTIL),
+        may_be_lost,
+        until: until(SCHEDULED_UNTIL),
         trace,
-        &mut report,
-    )
-    .await?;
+        report: &mut report,
+        newest_first: true,
+    };
+    walk.send_missing(Range::scheduled(), &progress.scheduled).await?;
+    walk.until = until(MESSAGES_UNTIL);
+    walk.send_missing(Range::open(), &progress.open).await?;
     delete_in_steps(
         database,
         until(KEYS_UNTIL),
@@ -214,81 +250,6 @@ pub async fn sweep(
     Ok(report)
 }
 
-/// Sends the missing messages, until none is missing, the time is over, or SQS refuses: first those
-/// of tasks that are newer than the last sweep, then those of the tasks that it did not examine.
-async fn send_missing(
-    database: &Database,
-    queue: &TaskQueue,
-    due: Due,
-    progress: &Progress,
-    until: Instant,
-    trace: Option<&TraceHeader>,
-    report: &mut SweepReport,
-) -> Result<(), SweepError> {
-    let (depth, paused) = tokio::join!(queue.depth(), queue.is_paused());
-    let paused = paused.unwrap_or_else(|error| {
-        telemetry::log_error(
-            &error,
-            "state of the event source mapping unavailable: taken for enabled",
-        );
-        None
-    });
-    let may_be_lost = match depth {
-        // All messages are old then.
-        _ if paused == Some(true) => 0,
-        Ok(depth) => MAX_WAITING.saturating_sub_unsigned(depth.visible),
-        Err(error) => {
-            telemetry::log_error(&error, "queue depth unavailable: no message counts as lost");
-            0
-        }
-    };
-    let mut walk = Walk {
-        database,
-        queue,
-        due,
-        may_be_lost,
-        until,
-        trace,
-        report,
-        newest: None,
-        newest_first: true,
-    };
-    let mut range = Range::all();
-    let earlier = progress.get();
-    if let Some(earlier) = &earlier {
-        range.after = earlier.newest.clone();
-    }
-    let mut is_finished = walk.examine(&mut range).await?;
-    let mut newest = walk.newest.take();
-    if let Some(earlier) = earlier {
-        if is_finished {
-            range = earlier.rest;
-            is_finished = walk.examine(&mut range).await?;
-        } else {
-            // One range again, with the tasks in between that the last sweep has examined.
-            range.after = earlier.rest.after;
-        }
-        newest = newest.or(Some(earlier.newest));
-    }
-    if is_finished {
-        progress.set(None);
-        return Ok(());
-    }
-    // Before it is counted, which may fail.
-    progress.set(newest.map(|newest| Unexamined {
-        rest: range.clone(),
-        newest,
-    }));
-    let count = CountDue {
-        due: walk.due,
-        range: &range,
-        newest_first: walk.newest_first,
-        limit: MAX_COUNTED,
-    };
-    report.left += database.run(&count).await? as usize;
-    Ok(())
-}
-
 /// The search of a sweep for missing messages.
 struct Walk<'a> {
     database: &'a Database,
@@ -299,19 +260,74 @@ struct Walk<'a> {
     until: Instant,
     trace: Option<&'a TraceHeader>,
     report: &'a mut SweepReport,
-    /// The place of one of the newest tasks that were examined.
-    newest: Option<Position>,
     /// The end of the range that is examined next.
     newest_first: bool,
 }
 
 impl Walk<'_> {
+    /// Sends the missing messages of a range, until none is missing, the time is over, or SQS refuses:
+    /// first those of tasks that are newer than the last sweep, then those of the tasks that it did
+    /// not examine.
+    async fn send_missing<Key: Clone>(
+        &mut self,
+        mut range: Range<Key>,
+        progress: &Unexamined<Key>,
+    ) -> Result<(), SweepError>
+    where
+        for<'a> TakeDue<'a, Key>: Statement<Output = Taken<Key>>,
+        for<'a> CountDue<'a, Key>: Statement<Output = i64>,
+    {
+        self.newest_first = true;
+        let earlier = progress.get();
+        if let Some(earlier) = &earlier {
+            range.after = earlier.newest.clone();
+        }
+        let mut newest = None;
+        let mut is_finished = self.examine(&mut range, &mut newest).await?;
+        if let Some(earlier) = earlier {
+            if is_finished {
+                range = earlier.range;
+                is_finished = self.examine(&mut range, &mut None).await?;
+            } else {
+                // One range again, with the tasks in between that the last sweep has examined.
+                range.after = earlier.range.after;
+            }
+            newest = newest.or(Some(earlier.newest));
+        }
+        if is_finished {
+            progress.set(None);
+            return Ok(());
+        }
+        // Before it is counted, which may fail.
+        let range = &range;
+        progress.set(newest.map(|newest| Rest {
+            range: range.clone(),
+            newest,
+        }));
+        let count = CountDue {
+            due: self.due,
+            range,
+            newest_first: self.newest_first,
+            limit: MAX_COUNTED,
+        };
+        self.report.left += self.database.run(&count).await? as usize;
+        Ok(())
+    }
+
     /// Examines the tasks of a range, from both ends, and sends the missing messages. Returns true
     /// if none is left; otherwise, the range becomes that of the tasks that were not examined.
     ///
     /// The ends alternate, so that after an outage the newest tasks do not wait for all others, until
-    /// one has no missing messages.
-    async fn examine(&mut self, range: &mut Range) -> Result<bool, SweepError> {
+    /// one has no missing messages. `newest` becomes the place of one of the newest tasks that were
+    /// examined.
+    async fn examine<Key: Clone>(
+        &mut self,
+        range: &mut Range<Key>,
+        newest: &mut Option<Position<Key>>,
+    ) -> Result<bool, SweepError>
+    where
+        for<'a> TakeDue<'a, Key>: Statement<Output = Taken<Key>>,
+    {
         let (mut not_due, mut is_other_end_due) = (0, true);
         while Instant::now() < self.until && not_due < MAX_NOT_DUE {
             self.due.include_lost = self.may_be_lost > 0;
@@ -335,8 +351,8 @@ impl Walk<'_> {
                 return Ok(false);
             }
             self.report.left += refused;
-            if self.newest.is_none() {
-                self.newest.clone_from(&taken.last);
+            if newest.is_none() {
+                newest.clone_from(&taken.last);
             }
             if let Some(position) = taken.last {
                 match self.newest_first {
@@ -356,12 +372,12 @@ impl Walk<'_> {
     }
 
     /// Sends the messages of these tasks. Returns how many of them SQS refused.
-    async fn send(&mut self, ids: &[TaskId]) -> Result<usize, SweepError> {
-        let refused = self.queue.send_all(ids, self.trace).await;
+    async fn send(&mut self, messages: &[(TaskId, i32)]) -> Result<usize, SweepError> {
+        let refused = self.queue.send_all(messages, self.trace).await;
         if !refused.is_empty() {
             self.database.run(&ClearEnqueued(&refused)).await?;
         }
-        self.report.sent += ids.len() - refused.len();
+        self.report.sent += messages.len() - refused.len();
         self.report.refused += refused.len();
         Ok(refused.len())
     }

@@ -10,7 +10,7 @@ use shared::{
     },
 };
 
-/// 200 with the updated task; 400, 404, 412 if `If-Match` does not match, 413, 415, 422.
+/// 200 with the updated task; 400, 404, 409 if `run_at` is set while a worker holds the lease, 412 if `If-Match` does not match, 413, 415, 422.
 #[utoipa::path(
     method(put, patch),
     path = "/tasks/{id}",
@@ -18,7 +18,7 @@ use shared::{
     tag = "tasks",
     summary = "Change a task",
     description = "Changes only the members that are present. A status that is set here remains until the task is \
-                   processed again; the outcome of an attempt in progress is discarded.",
+                   processed again; the outcome of an attempt in progress is discarded. `run_at` schedules the task anew.",
     params(
         ("id" = inline(TaskId), Path, description = "The task's id."),
         ("If-Match" = Option<String>, Header, nullable = false,
@@ -35,6 +35,7 @@ use shared::{
             )),
         (status = 400, response = problem::NotJson),
         (status = 404, response = problem::NoSuchTask),
+        (status = 409, response = problem::Processing),
         (status = 412, response = problem::Stale),
         (status = 413, response = problem::TooLarge),
         (status = 415, response = problem::UnsupportedMediaType),
@@ -56,6 +57,7 @@ pub async fn handle(database: &Database, context: Context) -> Result<Response<Bo
     match database.run(&update).await? {
         Change::Done(task) => Ok(http::task(StatusCode::OK, &task)),
         Change::Stale => Err(ApiError::Stale(id)),
+        Change::Leased => Err(ApiError::Processing(id)),
         Change::NotFound => Err(ApiError::NoSuchTask(id)),
     }
 }

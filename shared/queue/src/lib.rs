@@ -167,31 +167,32 @@ impl TaskQueue {
     /// The maximum number of messages per batch ("Amazon SQS message quotas").
     pub const MAX_BATCH: usize = 10;
 
-    /// Sends the messages of up to [`TaskQueue::MAX_BATCH`] tasks, as part of this trace. Returns
-    /// the tasks whose message was not accepted.
-    pub async fn send_batch(&self, ids: &[TaskId], trace: Option<&TraceHeader>) -> Vec<TaskId> {
-        if ids.is_empty() {
+    /// Sends the messages of up to [`TaskQueue::MAX_BATCH`] tasks, each with its delay in seconds, as
+    /// part of this trace. Returns the tasks whose message was not accepted.
+    pub async fn send_batch(&self, messages: &[(TaskId, i32)], trace: Option<&TraceHeader>) -> Vec<TaskId> {
+        if messages.is_empty() {
             return Vec::new();
         }
-        let entries = ids.iter().map(|id| {
+        let entries = messages.iter().map(|&(id, delay)| {
             // An entry's id must be unique within its batch, and the task's id is.
             let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
             entry
-                .message_body(body(*id))
+                .message_body(body(id))
+                .set_delay_seconds(delay_seconds(delay))
                 .set_message_system_attributes(system_attributes(trace))
                 .build()
                 .expect("an entry has an id and a body")
         });
         let request = self.client.send_message_batch().queue_url(&self.url);
+        let ids = messages.iter().map(|(id, _)| *id);
         match request.set_entries(Some(entries.collect())).send().await {
             Ok(response) => {
                 let accepted: Vec<&str> = response.successful().iter().map(|entry| entry.id()).collect();
-                let refused = |id: &&TaskId| !accepted.contains(&id.to_string().as_str());
-                ids.iter().filter(refused).copied().collect()
+                ids.filter(|id| !accepted.contains(&id.to_string().as_str())).collect()
             }
             Err(error) => {
                 telemetry::log_error(&QueueError::new(error), "sending a batch of messages failed");
-                ids.to_vec()
+                ids.collect()
             }
         }
     }
@@ -199,11 +200,11 @@ impl TaskQueue {
     /// Sends the messages of tasks in batches, several at a time. Returns the tasks whose message was
     /// not accepted. If as many batches in a row are refused as are sent at a time, no further one is
     /// sent: SQS is unavailable.
-    pub async fn send_all(&self, ids: &[TaskId], trace: Option<&TraceHeader>) -> Vec<TaskId> {
+    pub async fn send_all(&self, messages: &[(TaskId, i32)], trace: Option<&TraceHeader>) -> Vec<TaskId> {
         let refused_in_a_row = &AtomicUsize::new(0);
-        let batches = ids.chunks(Self::MAX_BATCH).map(|batch| async move {
+        let batches = messages.chunks(Self::MAX_BATCH).map(|batch| async move {
             if refused_in_a_row.load(Ordering::Relaxed) >= CONCURRENT_BATCHES {
-                return batch.to_vec();
+                return batch.iter().map(|(id, _)| *id).collect();
             }
             let refused = self.send_batch(batch, trace).await;
             if refused.len() == batch.len() {
@@ -280,12 +281,16 @@ impl TaskQueue {
         dead_letters::failed_redrive(&self.client, &self.url).await
     }
 
-    /// Sends the message of a task, as part of this trace.
-    pub async fn send(&self, id: TaskId, trace: Option<&TraceHeader>) -> Result<(), QueueError> {
+    /// The longest delay of a message, in seconds ("Amazon SQS message quotas").
+    pub const MAX_DELAY: i32 = 900;
+
+    /// Sends the message of a task, with this delay in seconds, as part of this trace.
+    pub async fn send(&self, id: TaskId, delay: i32, trace: Option<&TraceHeader>) -> Result<(), QueueError> {
         self.client
             .send_message()
             .queue_url(&self.url)
             .message_body(body(id))
+            .set_delay_seconds(delay_seconds(delay))
             .set_message_system_attributes(system_attributes(trace))
             .send()
             .await
@@ -326,6 +331,11 @@ pub fn parse_sent_timestamp(text: &str) -> Option<OffsetDateTime> {
 /// The body of a task's message.
 fn body(id: TaskId) -> String {
     serde_json::to_string(&TaskMessage { task_id: id }).expect("a number always serializes")
+}
+
+/// The delay of a message, if it has one.
+fn delay_seconds(seconds: i32) -> Option<i32> {
+    (seconds > 0).then_some(seconds)
 }
 
 /// The attribute with which the consumer continues the trace (AWS X-Ray Developer Guide, "Amazon

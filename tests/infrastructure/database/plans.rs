@@ -172,7 +172,7 @@ async fn settle_finds_tasks_by_id(pool: PgPool) {
 async fn marking_and_claiming_are_hot_updates(pool: PgPool) {
     let id = TaskId::try_from(task(&pool, "t").await).expect("an id");
     let mut transaction = pool.begin().await.expect("a transaction");
-    MarkEnqueued(id)
+    MarkEnqueued { id, run_at: None }
         .run(&mut transaction)
         .await
         .expect("the task is marked");
@@ -191,7 +191,7 @@ async fn marking_and_claiming_are_hot_updates(pool: PgPool) {
 }
 
 /// Adds tasks, nine of ten settled in the last half hour, the others waiting, and as many keys, nine
-/// of ten expired.
+/// of ten expired; and a fifth as many scheduled tasks, a tenth of them due.
 async fn grow(pool: &PgPool, rows: i64) {
     let tasks = format!(
         "insert into tasks (title, status, created_at, requested_at, updated_at, enqueued_at, started_at, settled_at, created_by)
@@ -203,6 +203,14 @@ async fn grow(pool: &PgPool, rows: i64) {
               lateral (select n % 10 = 0, now() - interval '29 minutes' * (1 - n::float8 / {rows})) as task (is_open, at)"
     );
     execute(pool, &tasks).await;
+    let scheduled = format!(
+        "insert into tasks (title, status, updated_at, enqueued_at, run_at, created_by)
+         select 'task ' || n, 'scheduled', '2020-01-01', case when n % 20 > 0 then now() end,
+                case when n <= {rows} / 50 then now() - {rows} * interval '1 s' - n * interval '1 ms' else now() + n * interval '1 h' end,
+                'user ' || n % 2
+         from generate_series(1, {rows} / 5) as n"
+    );
+    execute(pool, &scheduled).await;
     let keys = format!(
         "insert into idempotency_keys (key, fingerprint, task_id, expires_at)
          select gen_random_uuid(), '', n, now() + (n - {rows} * 0.9) * interval '1 ms' from generate_series(1, {rows}) as n"
@@ -263,25 +271,37 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
         include_lost: true,
         max_attempts: 10,
     };
-    let (range, from, older_than) = (&Range::all(), None, Duration::from_secs(60));
+    let (from, older_than) = (None, Duration::from_secs(60));
     let mut read = Vec::new();
     for newest_first in [false, true] {
-        let limit = 500;
-        let take = TakeDue {
-            due,
-            range,
-            newest_first,
-            limit,
-        };
-        read.push((format!("TakeDue, {newest_first}"), blocks(pool, &take).await));
-        let limit = 1000;
-        let count = CountDue {
-            due,
-            range,
-            newest_first,
-            limit,
-        };
-        read.push((format!("CountDue, {newest_first}"), blocks(pool, &count).await));
+        macro_rules! walk {
+            ($name:literal, $range:expr) => {
+                let (range, limit) = (&$range, 500);
+                let take = TakeDue {
+                    due,
+                    range,
+                    newest_first,
+                    limit,
+                };
+                read.push((
+                    format!("TakeDue, {}, {newest_first}", $name),
+                    blocks(pool, &take).await,
+                ));
+                let limit = 1000;
+                let count = CountDue {
+                    due,
+                    range,
+                    newest_first,
+                    limit,
+                };
+                read.push((
+                    format!("CountDue, {}, {newest_first}", $name),
+                    blocks(pool, &count).await,
+                ));
+            };
+        }
+        walk!("open", Range::open());
+        walk!("scheduled", Range::scheduled());
     }
     let limit = 1000;
     read.push((
@@ -310,6 +330,7 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
             Some(Status::Pending),
             Some(Status::Processing),
             Some(Status::Completed),
+            Some(Status::Scheduled),
         ] {
             for (sort, skip, count) in [
                 (Sort::OldestFirst, 0, true),
@@ -339,6 +360,10 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
         (BulkAction::Retry, json!({"error": "none"})),
         (BulkAction::Cancel, json!({"q": "none"})),
         (BulkAction::Cancel, json!({"status": "pending", "created_by": "user 0"})),
+        (
+            BulkAction::Cancel,
+            json!({"status": "scheduled", "created_by": "user 0"}),
+        ),
         (BulkAction::Delete, json!({"created_by": "user 1"})),
         (BulkAction::Delete, json!({"created_before": "2000-01-01T00:00:00Z"})),
     ] {

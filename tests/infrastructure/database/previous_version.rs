@@ -10,7 +10,7 @@ use shared::{
 };
 use sqlx::{PgPool, Row};
 
-use crate::support::{App, database, execute, row, task};
+use crate::support::{App, database, execute, row, store_status, task};
 
 /// Before migration 12.
 const CLAIM: &str = "
@@ -189,6 +189,48 @@ async fn title_written_by_previous_version_is_found(pool: PgPool) {
     assert_eq!(left, 0);
 }
 
+/// A task that is scheduled in an hour.
+async fn scheduled(pool: &PgPool) -> i64 {
+    let id = task(pool, "t").await;
+    store_status(pool, id, Status::Scheduled).await;
+    id
+}
+
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn former_version_survives_scheduled_task(pool: PgPool) {
+    let app = App::new(&pool);
+    // Its workers leave it alone, also when its time has come.
+    let id = scheduled(&pool).await;
+    let before = row(&pool, id).await;
+    assert_eq!(claim_before(&pool, id).await, None);
+    assert_eq!(row(&pool, id).await, before);
+    execute(&pool, "update tasks set run_at = now()").await;
+    assert_eq!(claim_before(&pool, id).await, None);
+    // Its clients can change it, and run it at once.
+    assert_eq!(run_before(&pool, UPDATE, id, None).await, [id]);
+    assert_eq!(row(&pool, id).await["status"], "scheduled");
+    for status in ["completed", "failed", "processing", "pending"] {
+        let id = scheduled(&pool).await;
+        assert_eq!(run_before(&pool, UPDATE, id, Some(status)).await, [id]);
+        assert_eq!(row(&pool, id).await["status"], status);
+    }
+    let id = scheduled(&pool).await;
+    assert_eq!(run_before(&pool, RESET, id, None).await, [id]);
+    // This version processes what it left: the time stays, and does not matter.
+    assert!(matches!(claim(&pool, id).await, ClaimOutcome::Claimed(_)));
+    assert_eq!(app.get(format!("/tasks/{id}")).await.json()["status"], "processing");
+}
+
+/// Runs a former version's statement about a task, and returns the ids of the tasks that it changed.
+async fn run_before(pool: &PgPool, sql: &str, id: i64, status: Option<&str>) -> Vec<i64> {
+    let query = sqlx::query_scalar(sql).bind(id);
+    let query = match sql.contains("$3") {
+        true => query.bind(None::<&str>).bind(status),
+        false => query,
+    };
+    query.fetch_all(pool).await.expect("no constraint is violated")
+}
+
 /// How former versions read a status that they do not know: `api::newer_version`.
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn former_version_survives_cancelled_task(pool: PgPool) {
@@ -199,14 +241,7 @@ async fn former_version_survives_cancelled_task(pool: PgPool) {
         assert_eq!(app.post(format!("/tasks/{id}/cancel"), None).await.status(), 200);
         (id, token, row(&pool, id).await)
     };
-    let run = async |sql: &str, id: i64, status: Option<&str>| -> Vec<i64> {
-        let query = sqlx::query_scalar(sql).bind(id);
-        let query = match sql.contains("$3") {
-            true => query.bind(None::<&str>).bind(status),
-            false => query,
-        };
-        query.fetch_all(&pool).await.expect("no constraint is violated")
-    };
+    let run = async |sql: &str, id: i64, status: Option<&str>| run_before(&pool, sql, id, status).await;
     // Its workers: the outcome of the running one is discarded, and no other one claims it.
     let (id, token, before) = cancelled().await;
     assert_eq!(settle_before(&pool, id, token).await, [0; 0]);

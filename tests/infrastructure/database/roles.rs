@@ -118,6 +118,10 @@ const REDRIVE: RecordAction = RecordAction {
     count: None,
 };
 
+fn mark(id: TaskId) -> MarkEnqueued {
+    MarkEnqueued { id, run_at: None }
+}
+
 fn delete(id: TaskId) -> Delete<'static> {
     Delete {
         id,
@@ -134,7 +138,7 @@ fn cancel(id: TaskId) -> Cancel<'static> {
     }
 }
 
-fn take_due(range: &Range) -> TakeDue<'_> {
+fn take_due<Key>(range: &Range<Key>) -> TakeDue<'_, Key> {
     TakeDue {
         due: NONE_DUE,
         range,
@@ -174,7 +178,7 @@ async fn reader_may_only_read(pool: PgPool) {
         },
     )
     .await;
-    refused(&reader, MarkEnqueued(id)).await;
+    refused(&reader, mark(id)).await;
     refused(&reader, REDRIVE).await;
     let (action, filter) = (BulkAction::Cancel, &BulkFilter::default());
     let operator = "admin";
@@ -191,7 +195,7 @@ async fn reader_may_only_read(pool: PgPool) {
     refused(&reader, Reset { id, access: ALL }).await;
     refused(&reader, cancel(id)).await;
     refused(&reader, claim(&[ClaimRequest { id, sent_at: None }])).await;
-    refused(&reader, take_due(&Range::all())).await;
+    refused(&reader, take_due(&Range::open())).await;
     refused(&reader, DeleteExpired { from: None, limit: 1 }).await;
     refused(&reader, SETTLED).await;
     for sql in [
@@ -219,7 +223,7 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
         },
     )
     .await;
-    allowed(&writer, MarkEnqueued(task.id)).await;
+    allowed(&writer, mark(task.id)).await;
     let key = IdempotencyKey::parse(b"key").expect("a key");
     for replayed in [false, true] {
         let keep = Duration::from_secs(60);
@@ -274,24 +278,37 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     let cancelled = allowed(&writer, cancel(id)).await;
     assert!(matches!(cancelled, CancelOutcome::Cancelled(_)), "{cancelled:?}");
     allowed(&writer, Reset { id, access: ALL }).await;
-    let taken = allowed(&writer, take_due(&Range::all())).await;
-    assert!(taken.to_send.contains(&id), "{taken:?}");
+    let taken = allowed(&writer, take_due(&Range::open())).await;
+    assert!(taken.to_send.contains(&(id, 0)), "{taken:?}");
     allowed(&writer, ClearEnqueued(&[id])).await;
-    let lost = "update tasks set attempts = 10, status = 'processing', lease_expires_at = now()";
-    execute(&pool, lost).await;
-    let taken = allowed(&writer, take_due(&Range::all())).await;
-    assert!(taken.discarded.contains(&id), "{taken:?}");
-    let (due, range, limit) = (NONE_DUE, &Range::all(), 10);
-    allowed(
-        &writer,
-        CountDue {
-            due,
-            range,
-            newest_first: false,
-            limit,
-        },
+    execute(
+        &pool,
+        "update tasks set status = 'scheduled', run_at = now(), enqueued_at = null",
     )
     .await;
+    let taken = allowed(&writer, take_due(&Range::scheduled())).await;
+    assert!(taken.to_send.contains(&(id, 0)), "{taken:?}");
+    let lost = "update tasks set attempts = 10, status = 'processing', lease_expires_at = now()";
+    execute(&pool, lost).await;
+    let taken = allowed(&writer, take_due(&Range::open())).await;
+    assert!(taken.discarded.contains(&id), "{taken:?}");
+    let (due, newest_first, limit) = (NONE_DUE, false, 10);
+    let range = &Range::open();
+    let count = CountDue {
+        due,
+        range,
+        newest_first,
+        limit,
+    };
+    allowed(&writer, count).await;
+    let range = &Range::scheduled();
+    let count = CountDue {
+        due,
+        range,
+        newest_first,
+        limit,
+    };
+    allowed(&writer, count).await;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
     let from = None;
     assert_eq!(allowed(&writer, CountExpired { from, limit }).await, 1);
@@ -381,7 +398,7 @@ async fn processor_may_only_claim_and_settle(pool: PgPool) {
     .await;
     refused(&processor, delete(id)).await;
     refused(&processor, SETTLED).await;
-    refused(&processor, MarkEnqueued(id)).await;
+    refused(&processor, mark(id)).await;
     refused(&processor, REDRIVE).await;
     for sql in [
         "update tasks set title = 'mine'",

@@ -13,7 +13,7 @@ use super::{FieldError, Input, Status, TextError, input::Members, text::check};
 pub enum BulkAction {
     /// Queued again: failed tasks, or completed or cancelled ones if `status` says so.
     Retry,
-    /// Cancelled: pending and processing tasks.
+    /// Cancelled: pending and processing tasks, or scheduled ones if `status` says so.
     Cancel,
     /// Deleted.
     Delete,
@@ -32,7 +32,7 @@ impl BulkAction {
     fn statuses(self) -> &'static [Status] {
         match self {
             Self::Retry => &[Status::Completed, Status::Failed, Status::Cancelled],
-            Self::Cancel => &[Status::Pending, Status::Processing],
+            Self::Cancel => &[Status::Pending, Status::Processing, Status::Scheduled],
             Self::Delete => &Status::ALL,
         }
     }
@@ -98,8 +98,8 @@ pub struct BulkFilter {
 pub struct BulkRequest {
     /// What becomes of the tasks.
     pub action: BulkAction,
-    /// Only tasks with this status. By default `failed` for `retry`, and any that the action applies to
-    /// for the others.
+    /// Only tasks with this status. By default `failed` for `retry`, `pending` and `processing` for
+    /// `cancel`, and any for `delete`.
     #[schema(value_type = Status, required = false)]
     pub status: Option<Status>,
     /// Only tasks whose title contains this text, ignoring case.

@@ -19,7 +19,7 @@ pub use input::{Input, parse};
 pub use message::TaskMessage;
 pub use page::{Cursor, Filter, InvalidCursor, Page, Sort, Start, action_id, before};
 pub use processing::ProcessingRequest;
-pub use task::{NewTask, NotSettable, SettableStatus, Status, StoredStatus, Task, TaskId, TaskPatch};
+pub use task::{NewTask, NotSettable, RunAt, SettableStatus, Status, StoredStatus, Task, TaskId, TaskPatch};
 pub use text::{Description, TextError, Title};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};

@@ -5,13 +5,13 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sqlx::{Decode, Postgres, error::BoxDynError, postgres::PgValueRef};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime, UtcOffset};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, Ref, RefOr, Schema, Type, schema::AnyOfBuilder},
 };
 
-use super::{Description, FieldError, Input, Title, input::Members, text::stored_title};
+use super::{Description, FieldError, FilterTime, Input, Title, input::Members, text::stored_title};
 
 /// A task id: a positive integer, assigned in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -57,8 +57,8 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A task's status: `pending -> processing -> completed | failed`, or `cancelled` before it ends.
-/// `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
+/// A task's status: `scheduled -> pending -> processing -> completed | failed`, or `cancelled` before
+/// it ends. `POST /tasks/{id}/process` and a transient failure lead back to `pending`.
 // Not `sqlx::Type`: statements pass it as text and cast it, so that no connection has to look up
 // the enum `task_status` in the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,19 +74,22 @@ pub enum Status {
     Failed,
     /// Settled without an outcome, by a client.
     Cancelled,
+    /// Waiting for its time, `run_at`.
+    Scheduled,
 }
 
 impl Status {
-    /// Every status, in the order of the task lifecycle.
-    pub const ALL: [Self; 5] = [
+    /// Every status, in the order of the enum in Postgres.
+    pub const ALL: [Self; 6] = [
         Self::Pending,
         Self::Processing,
         Self::Completed,
         Self::Failed,
         Self::Cancelled,
+        Self::Scheduled,
     ];
 
-    /// Those that clients set with `PUT` and `PATCH`. The others have routes of their own.
+    /// Those that clients set with `PUT` and `PATCH`. The others have a route, or a member, of their own.
     pub const SETTABLE: [Self; 4] = [Self::Pending, Self::Processing, Self::Completed, Self::Failed];
 
     /// The name in JSON and in Postgres.
@@ -97,6 +100,15 @@ impl Status {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Scheduled => "scheduled",
+        }
+    }
+
+    /// How clients set a status that they cannot name.
+    fn is_set_by(self) -> &'static str {
+        match self {
+            Self::Scheduled => "set `run_at`",
+            _ => "there is a route for that",
         }
     }
 }
@@ -108,7 +120,7 @@ pub struct SettableStatus(Status);
 
 /// The status is not one that clients set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot be set to `{}`: there is a route for that", .0.as_str())]
+#[error("cannot be set to `{}`: {}", .0.as_str(), .0.is_set_by())]
 pub struct NotSettable(Status);
 
 impl TryFrom<Status> for SettableStatus {
@@ -225,6 +237,10 @@ pub struct Task {
     /// How many attempts were started since the task was last queued.
     #[schema(minimum = 0, example = 1)]
     pub attempts: i32,
+    /// When the task is to run, or was to before it ran (RFC 3339, UTC); null for at once.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required, example = json!(null))]
+    pub run_at: Option<OffsetDateTime>,
     /// When the task was created (RFC 3339, UTC).
     #[serde(with = "time::serde::rfc3339")]
     #[schema(example = "2026-11-22T15:41:29.796838Z")]
@@ -238,6 +254,37 @@ pub struct Task {
     pub version: i64,
 }
 
+/// When a client wants a task to run, to the microsecond like every stored time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "FilterTime")]
+pub struct RunAt(OffsetDateTime);
+
+/// The time is too far in the future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be at most 366 days ahead")]
+pub struct TooFarAhead;
+
+impl RunAt {
+    const MAX_AHEAD: Duration = Duration::days(366);
+
+    pub fn get(self) -> OffsetDateTime {
+        self.0
+    }
+}
+
+impl TryFrom<FilterTime> for RunAt {
+    type Error = TooFarAhead;
+
+    fn try_from(FilterTime(time): FilterTime) -> Result<Self, TooFarAhead> {
+        if time > OffsetDateTime::now_utc() + Self::MAX_AHEAD {
+            return Err(TooFarAhead);
+        }
+        let microsecond = time.nanosecond() / 1000 * 1000;
+        let time = time.replace_nanosecond(microsecond).expect("below a second");
+        Ok(Self(time.to_offset(UtcOffset::UTC)))
+    }
+}
+
 /// The body of `POST /tasks`.
 #[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
 pub struct NewTask {
@@ -245,6 +292,10 @@ pub struct NewTask {
     pub title: Title,
     /// The description.
     pub description: Option<Description>,
+    /// When the task is to run (RFC 3339), at most 366 days ahead. A time that has passed, or null: at
+    /// once.
+    #[schema(value_type = Option<OffsetDateTime>, example = json!(null))]
+    pub run_at: Option<RunAt>,
 }
 
 /// The body of `PUT` and `PATCH /tasks/{id}`. Only the members that are present change.
@@ -257,9 +308,15 @@ pub struct TaskPatch {
     /// The new description; null removes it.
     #[schema(value_type = Option<Description>)]
     pub description: Option<Option<Description>>,
-    /// The new status. Null is invalid, and so is `cancelled`, for which there is a route.
+    /// The new status. Null is invalid, and so are `cancelled`, for which there is a route, and
+    /// `scheduled`, which `run_at` sets. It ends a schedule.
     #[schema(value_type = SettableStatus, required = false)]
     pub status: Option<Status>,
+    /// Schedules the task anew, whatever its status (RFC 3339, at most 366 days ahead); a time that has
+    /// passed queues it at once. Null ends the schedule: a scheduled task is queued, others remain. Not
+    /// together with `status`.
+    #[schema(value_type = Option<OffsetDateTime>)]
+    pub run_at: Option<Option<RunAt>>,
 }
 
 impl Input for NewTask {
@@ -267,9 +324,11 @@ impl Input for NewTask {
         let mut members = Members::of(value)?;
         let title = members.required("title");
         let description: Option<Option<Description>> = members.optional("description");
+        let run_at: Option<Option<RunAt>> = members.optional("run_at");
         members.finish(title.map(|title| Self {
             title,
             description: description.flatten(),
+            run_at: run_at.flatten(),
         }))
     }
 }
@@ -281,7 +340,11 @@ impl Input for TaskPatch {
             title: members.optional("title"),
             description: members.optional("description"),
             status: members.optional("status").map(|SettableStatus(status)| status),
+            run_at: members.optional("run_at"),
         };
+        if patch.status.is_some() && patch.run_at.is_some() {
+            members.reject("run_at", "cannot be set together with `status`");
+        }
         members.finish(Some(patch))
     }
 }
@@ -296,6 +359,7 @@ impl TaskPatch {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use time::format_description::well_known::Rfc3339;
 
     use super::*;
 
@@ -357,6 +421,66 @@ mod tests {
             pointers::<TaskPatch>(json!({"title": null, "status": null})),
             ["#/title", "#/status"]
         );
+    }
+
+    #[test]
+    fn run_at_is_at_most_366_days_ahead() {
+        let in_days = |days| {
+            let time = OffsetDateTime::now_utc() + Duration::days(days);
+            json!(time.format(&Rfc3339).expect("RFC 3339"))
+        };
+        let run_at = |value: &Value| {
+            let new = NewTask::parse(json!({"title": "t", "run_at": value}));
+            let patch = TaskPatch::parse(json!({"run_at": value}));
+            assert_eq!(new.is_ok(), patch.is_ok(), "{value}");
+            (new.map(|new| new.run_at), patch.map(|patch| patch.run_at))
+        };
+        for valid in [
+            in_days(365),
+            in_days(-365),
+            json!("0000-01-01T00:00:00+23:59"),
+            json!("2026-01-02T03:04:05.6789012345+01:00"),
+        ] {
+            let (new, patch) = run_at(&valid);
+            assert!(
+                new.expect("valid").is_some() && patch.expect("valid").flatten().is_some(),
+                "{valid}"
+            );
+        }
+        assert_eq!(run_at(&Value::Null), (Ok(None), Ok(Some(None))));
+        for invalid in [
+            in_days(367),
+            json!("9999-12-31T23:59:59-23:59"),
+            json!("2026-01-02T03:04:05"),
+            json!("2026-01-02"),
+            json!("tomorrow"),
+            json!(""),
+            json!(1_767_323_045),
+        ] {
+            assert_eq!(
+                pointers::<NewTask>(json!({"title": "t", "run_at": invalid})),
+                ["#/run_at"]
+            );
+            assert_eq!(pointers::<TaskPatch>(json!({"run_at": invalid})), ["#/run_at"]);
+        }
+    }
+
+    #[test]
+    fn run_at_is_utc_with_microseconds() {
+        let body = json!({"title": "t", "run_at": "2026-01-02T03:04:05.678901999+01:00"});
+        let run_at = NewTask::parse(body).expect("valid").run_at.expect("a time").get();
+        assert_eq!(
+            run_at.format(&Rfc3339).expect("RFC 3339"),
+            "2026-01-02T02:04:05.678901Z"
+        );
+    }
+
+    #[test]
+    fn status_and_run_at_exclude_each_other() {
+        for run_at in [Value::Null, json!("2026-01-02T03:04:05Z")] {
+            let patch = json!({"status": "pending", "run_at": run_at});
+            assert_eq!(pointers::<TaskPatch>(patch), ["#/run_at"]);
+        }
     }
 
     #[test]

@@ -366,6 +366,7 @@ impl Statement for ContinueAction {
                          result = null,
                          attempts = 0,
                          earlier_attempts = ended_attempts(tasks, null),
+                         run_at = null,
                          enqueued_at = null,
                          lease_expires_at = null,
                          settled_at = null,

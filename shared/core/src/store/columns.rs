@@ -13,6 +13,7 @@ macro_rules! with_task_columns {
             status r#"shown_status(status, lease_expires_at) as "status!: StoredStatus""#,
             result r#"result as "result?""#,
             attempts r#"attempts as "attempts!""#,
+            run_at r#"run_at as "run_at?""#,
             created_at r#"created_at as "created_at!""#,
             updated_at r#"updated_at as "updated_at!""#,
             version r#"version as "version!""#

@@ -10,12 +10,12 @@ use super::{
     error::{LOCK_NOT_AVAILABLE, sqlstate},
     reconciling::Deleted,
 };
-use crate::domain::{Description, IdempotencyKey, NewTask, Status, StoredStatus, Task, TaskId};
+use crate::domain::{Description, IdempotencyKey, NewTask, RunAt, Status, StoredStatus, Task, TaskId};
 
 /// The outcome of creating a task once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreateOnceOutcome {
-    /// The task is stored, pending and not yet enqueued, and so is the key.
+    /// The task is stored, not yet enqueued, and so is the key.
     Created(Task),
     /// The key was used before with the same body: the task as returned then.
     Replayed(Task),
@@ -70,12 +70,24 @@ impl CreateOnce<'_> {
     }
 
     async fn attempt(&self, connection: &mut PgConnection) -> Result<CreateOnceOutcome, sqlx::Error> {
-        let NewTask { title, description } = self.new;
+        let NewTask {
+            title,
+            description,
+            run_at,
+        } = self.new;
+        let run_at = run_at.map(RunAt::get);
         // The insert into idempotency_keys waits for any transaction that inserted the same key,
         // and fails if that one commits; the new task is then rolled back as well.
         let row = sqlx::query!(
             r#"with request as (
-                   select sha256(convert_to(jsonb_build_array($3::text, $4::text)::text, 'UTF8')) as fingerprint
+                   -- Without a time as it was before there were any: the first request may be older.
+                   select sha256(convert_to(
+                       (jsonb_build_array($3::text, $4::text) || case
+                           when $6::timestamptz is null then '[]'
+                           else jsonb_build_array(extract(epoch from $6))
+                       end)::text,
+                       'UTF8'
+                   )) as fingerprint
                ), known as (
                    select task_id, created_at, fingerprint
                    from idempotency_keys
@@ -85,8 +97,10 @@ impl CreateOnce<'_> {
                    where key = $1 and expires_at <= now()
                    returning key
                ), task as (
-                   insert into tasks (title, description, created_by)
-                   select $3, $4, $5
+                   insert into tasks (title, description, created_by, status, run_at)
+                   select $3, $4, $5,
+                          case when $6 > now() then 'scheduled'::task_status else 'pending' end,
+                          case when $6 > now() then $6 end
                    where not exists (select from known)
                      -- Always true; reading `expired` forces its delete to run before the insert.
                      and (select count(*) from expired) <= 1
@@ -107,17 +121,23 @@ impl CreateOnce<'_> {
             title.as_str(),
             description.as_ref().map(Description::as_str),
             self.created_by,
+            run_at,
         )
         .fetch_one(connection)
         .await?;
         // The task as it was created, and so as the first response returned it.
+        let run_at = run_at.filter(|run_at| *run_at > row.created_at);
         let task = Task {
             id: row.task_id,
             title: title.clone(),
             description: description.clone(),
-            status: StoredStatus::Known(Status::Pending),
+            status: StoredStatus::Known(match run_at {
+                Some(_) => Status::Scheduled,
+                None => Status::Pending,
+            }),
             result: None,
             attempts: 0,
+            run_at,
             created_at: row.created_at,
             updated_at: row.created_at,
             version: 1,

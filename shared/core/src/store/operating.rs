@@ -49,6 +49,9 @@ pub struct Counts {
     /// Cancelled tasks.
     #[schema(minimum = 0)]
     pub cancelled: i64,
+    /// Tasks waiting for their time.
+    #[schema(minimum = 0)]
+    pub scheduled: i64,
     /// Seconds since the oldest pending task was queued, of the 1,000 with the lowest ids; null without
     /// pending tasks.
     #[schema(required, minimum = 0)]
@@ -103,7 +106,7 @@ impl Statement for ReadOverview {
                   union all
                   select status, created_at, requested_at, started_at, settled_at
                   from tasks
-                  where id % 512 = 0 and status in ('pending', 'processing') and settled_at is null
+                  where id % 512 = 0 and status in ('pending', 'processing', 'scheduled') and settled_at is null
                     and created_at >= (select start from period)
                ), sizes as materialized (
                   select count(*) filter (where created_at >= (select start from period)) > 10 as is_created_large,
@@ -194,6 +197,7 @@ impl Statement for ReadOverview {
                          coalesce(sum(tasks) filter (where status = 'completed'), 0)::bigint as completed,
                          coalesce(sum(tasks) filter (where status = 'failed'), 0)::bigint as failed,
                          coalesce(sum(tasks) filter (where status = 'cancelled'), 0)::bigint as cancelled,
+                         coalesce(sum(tasks) filter (where status = 'scheduled'), 0)::bigint as scheduled,
                          -- What the sample leaves out of the status with the most tasks.
                          greatest(
                              case when bool_or(is_limited) then (

@@ -25,6 +25,8 @@ pub enum ClaimOutcome {
     /// The task was completed, failed, cancelled or deleted after the message was sent: the message
     /// is a duplicate or late, and requires no work.
     Settled,
+    /// The task is scheduled, and its time comes in this many seconds, at least one.
+    Early { seconds: i32 },
     /// The task has a status that this version does not know, and is left alone: a later version
     /// has stored it, and processes the message or acknowledges it.
     Unknown(String),
@@ -49,8 +51,8 @@ pub struct ClaimRequest {
     pub sent_at: Option<OffsetDateTime>,
 }
 
-/// Claims tasks that are pending, tasks with an expired lease, and tasks that failed before their
-/// message was sent, which requests another run.
+/// Claims tasks that are pending, tasks with an expired lease, scheduled tasks whose time has come,
+/// and tasks that failed before their message was sent, which requests another run.
 ///
 /// Returns an outcome for every requested task. Two claims of a task never both succeed: the second
 /// finds a row lock or a valid lease. It does not wait for the lock, because a single locked row
@@ -77,7 +79,8 @@ impl Statement for Claim<'_> {
         // Lateral forces one index lookup per task, whatever the statistics say: they are those of a
         // moment without or with many waiting tasks. The update finds the rows that were just
         // locked where they are (`ctid`), without another lookup. It leaves the stored status as it
-        // is (the lease makes a task `processing`) and so every indexed column: a HOT update.
+        // is (the lease makes a task `processing`) and so every indexed column: a HOT update. (Of a task
+        // that was scheduled it is not.)
         //
         // `found` shows the other tasks as of the start of the statement. A task that is claimable
         // there but was not claimed was locked, or has changed since.
@@ -94,6 +97,7 @@ impl Statement for Claim<'_> {
                        where tasks.id = requested.id
                          and (status in ('pending', 'processing')
                                  and (lease_expires_at is null or lease_expires_at <= now())
+                              or status = 'scheduled' and run_at <= now()
                               or status = 'failed' and settled_at < sent_at)
                        for update skip locked
                    ) as task
@@ -104,7 +108,11 @@ impl Statement for Claim<'_> {
                        attempts = case when status = 'failed' then 1 else attempts + 1 end,
                        fencing_token = fencing_token + 1,
                        lease_expires_at = now() + make_interval(secs => $3),
-                       requested_at = case when status = 'failed' then now() else requested_at end,
+                       requested_at = case status
+                           when 'failed' then now()
+                           when 'scheduled' then run_at
+                           else requested_at
+                       end,
                        started_at = now(),
                        settled_at = null,
                        earlier_attempts = case
@@ -118,7 +126,8 @@ impl Statement for Claim<'_> {
                    returning tasks.*
                )
                select",
-            r#", fencing_token as "fencing_token!", is_claimed as "is_claimed!", is_claimable as "is_claimable!"
+            r#", fencing_token as "fencing_token!", is_claimed as "is_claimed!", is_claimable as "is_claimable!",
+               case when status = 'scheduled' then ceil(extract(epoch from run_at - now()))::integer end as early_seconds
                from (
                    select claimed.*, true as is_claimed, false as is_claimable from claimed
                    union all
@@ -129,6 +138,7 @@ impl Statement for Claim<'_> {
                        select tasks.*, false, coalesce(
                            status in ('pending', 'processing')
                                and (lease_expires_at is null or lease_expires_at <= now())
+                           or status = 'scheduled' and run_at <= now()
                            or status = 'failed' and settled_at < sent_at,
                            false
                        )
@@ -158,6 +168,9 @@ impl Statement for Claim<'_> {
                 _ if row.is_claimable => ClaimOutcome::Locked,
                 StoredStatus::Known(Status::Completed | Status::Failed | Status::Cancelled) => ClaimOutcome::Settled,
                 StoredStatus::Known(Status::Pending | Status::Processing) => ClaimOutcome::Busy,
+                StoredStatus::Known(Status::Scheduled) => ClaimOutcome::Early {
+                    seconds: row.early_seconds.unwrap_or_default(),
+                },
                 StoredStatus::Unknown(status) => ClaimOutcome::Unknown(status),
             };
             claims.insert(id, claim);

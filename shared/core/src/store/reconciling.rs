@@ -4,10 +4,10 @@
 //! Each examines a limited number of rows, however large table and backlog are, and returns where
 //! the next one continues.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::Statement;
 use crate::domain::TaskId;
@@ -16,7 +16,8 @@ use crate::domain::TaskId;
 ///
 /// No worker has a lease on it, and its message was either never sent (and the task is older than
 /// `unsent_after`, so that the reconciler does not overtake create-task), or sent more than
-/// `lost_after` ago, longer than the queue's retry window.
+/// `lost_after` ago, longer than the queue's retry window. That of a scheduled task is received when
+/// its time comes, so it is lost that long after its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Due {
     /// The minimum age of a task that was never enqueued.
@@ -30,34 +31,53 @@ pub struct Due {
     pub max_attempts: i32,
 }
 
-/// A place among the tasks in the order of status and id. The enum's values are in the order in
-/// which they were added, so the open tasks come first: pending, processing.
+/// A place among the tasks in the order of a key and the id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    status: String,
+pub struct Position<Key> {
+    key: Key,
     id: i64,
 }
 
-impl Position {
-    fn new(status: impl Into<String>, id: i64) -> Self {
-        let status = status.into();
-        Self { status, id }
+/// The tasks between two places, which are not included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range<Key> {
+    pub after: Position<Key>,
+    pub before: Position<Key>,
+}
+
+/// The key of open tasks: the status. The enum's values are in the order in which they were added, so
+/// the open ones come first (pending, processing), and the scheduled ones behind the settled ones.
+pub type Open = String;
+
+/// The key of scheduled tasks: when they are to run.
+pub type Scheduled = OffsetDateTime;
+
+impl Range<Open> {
+    /// All open tasks.
+    pub fn open() -> Self {
+        let end = |status: &str| Position {
+            key: status.to_owned(),
+            id: 0,
+        };
+        Self {
+            after: end("pending"),
+            before: end("completed"),
+        }
     }
 }
 
-/// The open tasks between two places, which are not included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Range {
-    pub after: Position,
-    pub before: Position,
-}
+/// How long before its time the message of a scheduled task is sent, delayed for the rest: two sweeps,
+/// so that one may fail.
+const SENT_BEFORE: Duration = Duration::from_secs(120);
 
-impl Range {
-    /// All open tasks.
-    pub fn all() -> Self {
+impl Range<Scheduled> {
+    /// All scheduled tasks whose messages are to be sent by now.
+    pub fn scheduled() -> Self {
+        // Postgres has the clock that counts: the statements add the condition.
+        let end = |key| Position { key, id: 0 };
         Self {
-            after: Position::new("pending", 0),
-            before: Position::new("completed", 0),
+            after: end(OffsetDateTime::UNIX_EPOCH),
+            before: end(PrimitiveDateTime::MAX.assume_utc()),
         }
     }
 }
@@ -66,7 +86,7 @@ impl Range {
 /// first nine arguments come from [`Due`] and [`Range`].
 ///
 /// Only the index on status and id provides this order, so the plan does not depend on statistics.
-macro_rules! query_examined {
+macro_rules! query_open {
     ($order:literal, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
         sqlx::query!(
             "with examined as materialized (
@@ -77,7 +97,8 @@ macro_rules! query_examined {
                           lease_expires_at is not null and attempts >= $4 as is_discarded,
                           (lease_expires_at is null or lease_expires_at <= now())
                           and (enqueued_at is null and updated_at < now() - make_interval(secs => $1)
-                               or enqueued_at < now() - make_interval(secs => $2)
+                               or enqueued_at is not null
+                                  and greatest(enqueued_at, run_at) < now() - make_interval(secs => $2)
                                   and ($3 or lease_expires_at is not null and attempts >= $4)) as is_due
                    from tasks
                    where (status, id) > ($5::text::task_status, $6) and (status, id) < ($7::text::task_status, $8)
@@ -90,9 +111,45 @@ macro_rules! query_examined {
             $due.lost_after.as_secs_f64(),
             $due.include_lost,
             $due.max_attempts,
-            $range.after.status,
+            $range.after.key,
             $range.after.id,
-            $range.before.status,
+            $range.before.key,
+            $range.before.id,
+            $limit,
+        )
+    };
+}
+
+/// The same for scheduled tasks. Its first nine arguments come from [`Due`], [`SENT_BEFORE`] and
+/// [`Range`]. The order is that of the index `tasks_scheduled`.
+macro_rules! query_scheduled {
+    ($order:literal, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
+        sqlx::query!(
+            "with examined as materialized (
+                   select id,
+                          run_at,
+                          version,
+                          enqueued_at,
+                          case
+                              when enqueued_at is null then updated_at < now() - make_interval(secs => $1)
+                              else greatest(enqueued_at, run_at) < now() - make_interval(secs => $2) and $3
+                          end as is_due
+                   from tasks
+                   where status = 'scheduled'
+                     and (run_at, id) > ($5, $6) and (run_at, id) < ($7, $8)
+                     and run_at <= now() + make_interval(secs => $4)
+                   order by "
+                + $order
+                + " limit $9
+               )"
+                $(+ $then)+,
+            $due.unsent_after.as_secs_f64(),
+            $due.lost_after.as_secs_f64(),
+            $due.include_lost,
+            SENT_BEFORE.as_secs_f64(),
+            $range.after.key,
+            $range.after.id,
+            $range.before.key,
             $range.before.id,
             $limit,
         )
@@ -107,9 +164,9 @@ macro_rules! query_examined {
 ///
 /// Concurrent sweeps never take the same task: each skips rows that the other has locked, and a
 /// task that was taken is no longer due.
-pub struct TakeDue<'a> {
+pub struct TakeDue<'a, Key> {
     pub due: Due,
-    pub range: &'a Range,
+    pub range: &'a Range<Key>,
     /// From the end of the range, instead of from its beginning.
     pub newest_first: bool,
     /// The maximum number of tasks to examine, and so to take.
@@ -118,9 +175,9 @@ pub struct TakeDue<'a> {
 
 /// The tasks taken by [`TakeDue`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// Tasks marked as enqueued, whose messages are now to be sent.
-    pub to_send: Vec<TaskId>,
+pub struct Taken<Key> {
+    /// Tasks marked as enqueued, whose messages are now to be sent, with this delay in seconds.
+    pub to_send: Vec<(TaskId, i32)>,
     /// How many of them had a message before, which counts as lost.
     pub lost: i64,
     /// Tasks that are now failed, after too many attempts without a reported outcome.
@@ -128,16 +185,16 @@ pub struct Taken {
     /// How many tasks were examined.
     pub examined: i64,
     /// The last one, if any.
-    pub last: Option<Position>,
+    pub last: Option<Position<Key>>,
 }
 
-impl Statement for TakeDue<'_> {
-    type Output = Taken;
+impl Statement for TakeDue<'_, Open> {
+    type Output = Taken<Open>;
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         macro_rules! take {
             ($order:literal, $reverse:literal) => {
-                query_examined!(
+                query_open!(
                     $order,
                     r#", due as (
                    select examined.*
@@ -173,7 +230,7 @@ impl Statement for TakeDue<'_> {
                       (select count(*) from due where not is_discarded and enqueued_at is not null) as "lost!",
                       array(select id from discarded) as "discarded!: Vec<TaskId>",
                       (select count(*) from examined) as "examined!",
-                      (select status from last) as last_status,
+                      (select status from last) as last_key,
                       (select id from last) as last_id"#,
                     self.due,
                     self.range,
@@ -182,14 +239,11 @@ impl Statement for TakeDue<'_> {
                 .fetch_one(connection)
                 .await
                 .map(|row| Taken {
-                    to_send: row.to_send,
+                    to_send: row.to_send.into_iter().map(|id| (id, 0)).collect(),
                     lost: row.lost,
                     discarded: row.discarded,
                     examined: row.examined,
-                    last: row
-                        .last_status
-                        .zip(row.last_id)
-                        .map(|(status, id)| Position::new(status, id)),
+                    last: row.last_key.zip(row.last_id).map(|(key, id)| Position { key, id }),
                 })
             };
         }
@@ -197,6 +251,62 @@ impl Statement for TakeDue<'_> {
             take!("tasks.status desc, id desc", "examined.status, id")
         } else {
             take!("tasks.status, id", "examined.status desc, id desc")
+        }
+    }
+}
+
+impl Statement for TakeDue<'_, Scheduled> {
+    type Output = Taken<Scheduled>;
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        macro_rules! take {
+            ($order:literal, $reverse:literal) => {
+                query_scheduled!(
+                    $order,
+                    r#", due as (
+                   select examined.id, examined.enqueued_at
+                   from examined cross join lateral (
+                       select
+                       from tasks
+                       where tasks.id = examined.id
+                         and tasks.version = examined.version
+                         and tasks.enqueued_at is not distinct from examined.enqueued_at
+                       for update skip locked
+                   ) as locked
+                   where is_due
+               ), sent as (
+                   update tasks
+                   set enqueued_at = now()
+                   where id = any (array(select id from due))
+                   returning id, greatest(ceil(extract(epoch from run_at - now())), 0)::integer as delay
+               ), last as (
+                   select run_at, id from examined order by "# $reverse r#" limit 1
+               )
+               select array(select id from sent order by id) as "to_send!: Vec<TaskId>",
+                      array(select delay from sent order by id) as "delays!",
+                      (select count(*) from due where enqueued_at is not null) as "lost!",
+                      (select count(*) from examined) as "examined!",
+                      (select run_at from last) as last_key,
+                      (select id from last) as last_id"#,
+                    self.due,
+                    self.range,
+                    self.limit
+                )
+                .fetch_one(connection)
+                .await
+                .map(|row| Taken {
+                    to_send: iter::zip(row.to_send, row.delays).collect(),
+                    lost: row.lost,
+                    discarded: Vec::new(),
+                    examined: row.examined,
+                    last: row.last_key.zip(row.last_id).map(|(key, id)| Position { key, id }),
+                })
+            };
+        }
+        if self.newest_first {
+            take!("tasks.run_at desc, id desc", "run_at, id")
+        } else {
+            take!("tasks.run_at, id", "run_at desc, id desc")
         }
     }
 }
@@ -221,16 +331,32 @@ impl Statement for ClearEnqueued<'_> {
 }
 
 /// Counts the tasks that are due among the next ones of a range.
-pub struct CountDue<'a> {
+pub struct CountDue<'a, Key> {
     pub due: Due,
-    pub range: &'a Range,
+    pub range: &'a Range<Key>,
     /// From the end of the range, instead of from its beginning.
     pub newest_first: bool,
     /// The maximum number of tasks to examine.
     pub limit: i64,
 }
 
-impl Statement for CountDue<'_> {
+/// The statement of [`CountDue`] in one order.
+macro_rules! count {
+    ($query:ident, $order:literal, $count:expr, $connection:expr) => {
+        $query!(
+            $order,
+            r#" select count(*) filter (where is_due) as "count!" from examined"#,
+            $count.due,
+            $count.range,
+            $count.limit
+        )
+        .fetch_one($connection)
+        .await
+        .map(|row| row.count)
+    };
+}
+
+impl Statement for CountDue<'_, Open> {
     type Output = i64;
 
     fn is_repeatable(&self) -> bool {
@@ -238,24 +364,26 @@ impl Statement for CountDue<'_> {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
-        macro_rules! count {
-            ($order:literal) => {
-                query_examined!(
-                    $order,
-                    r#" select count(*) filter (where is_due) as "count!" from examined"#,
-                    self.due,
-                    self.range,
-                    self.limit
-                )
-                .fetch_one(connection)
-                .await
-                .map(|row| row.count)
-            };
-        }
         if self.newest_first {
-            count!("tasks.status desc, id desc")
+            count!(query_open, "tasks.status desc, id desc", self, connection)
         } else {
-            count!("tasks.status, id")
+            count!(query_open, "tasks.status, id", self, connection)
+        }
+    }
+}
+
+impl Statement for CountDue<'_, Scheduled> {
+    type Output = i64;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
+        if self.newest_first {
+            count!(query_scheduled, "tasks.run_at desc, id desc", self, connection)
+        } else {
+            count!(query_scheduled, "tasks.run_at, id", self, connection)
         }
     }
 }

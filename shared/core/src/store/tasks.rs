@@ -4,17 +4,18 @@
 //! treated like one that does not exist, whatever the other conditions of the statement.
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::{
     Statement,
     columns::{query_tasks, query_tasks_and_more, task_of},
 };
 use crate::domain::{
-    Access, Cursor, Description, Filter, NewTask, Page, Sort, Start, Status, StoredStatus, Task, TaskId, TaskPatch,
-    Title,
+    Access, Cursor, Description, Filter, NewTask, Page, RunAt, Sort, Start, Status, StoredStatus, Task, TaskId,
+    TaskPatch, Title,
 };
 
-/// Stores a new task, pending and not yet enqueued.
+/// Stores a new task, not yet enqueued: pending, or scheduled if it is to run later.
 pub struct Insert<'a> {
     pub new: &'a NewTask,
     /// The owner.
@@ -26,19 +27,31 @@ impl Statement for Insert<'_> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         query_tasks!(
-            "insert into tasks (title, description, created_by) values ($1, $2, $3) returning",
+            "insert into tasks (title, description, created_by, status, run_at)
+             values (
+                 $1, $2, $3,
+                 case when $4::timestamptz > now() then 'scheduled'::task_status else 'pending' end,
+                 case when $4 > now() then $4 end
+             )
+             returning",
             "",
             self.new.title.as_str(),
             self.new.description.as_ref().map(Description::as_str),
             self.created_by,
+            self.new.run_at.map(RunAt::get),
         )
         .fetch_one(connection)
         .await
     }
 }
 
-/// Marks the task as enqueued: SQS has accepted its message.
-pub struct MarkEnqueued(pub TaskId);
+/// Marks the task as enqueued: SQS has accepted its message. Not one that was scheduled for another time
+/// since: that message comes too early or too late.
+pub struct MarkEnqueued {
+    pub id: TaskId,
+    /// When the task is to run, according to its message.
+    pub run_at: Option<OffsetDateTime>,
+}
 
 impl Statement for MarkEnqueued {
     type Output = ();
@@ -48,10 +61,14 @@ impl Statement for MarkEnqueued {
     }
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
-        sqlx::query!("update tasks set enqueued_at = now() where id = $1", self.0.get())
-            .execute(connection)
-            .await
-            .map(|_| ())
+        sqlx::query!(
+            "update tasks set enqueued_at = now() where id = $1 and run_at is not distinct from $2",
+            self.id.get(),
+            self.run_at,
+        )
+        .execute(connection)
+        .await
+        .map(|_| ())
     }
 }
 
@@ -435,6 +452,8 @@ pub enum Change<T> {
     Done(T),
     /// The task does not have a required version.
     Stale,
+    /// A worker has a lease on the task, which the change would take away.
+    Leased,
     /// The task does not exist, or the caller cannot access it.
     NotFound,
 }
@@ -459,7 +478,10 @@ impl<T> Change<T> {
 /// Setting a status other than `processing` revokes a worker's lease, so its outcome is discarded.
 /// Setting `processing` preserves an existing lease; a task without a lease becomes claimable,
 /// since no worker is working on it. A task that is opened in this way has all its attempts ahead,
-/// so that the reconciler does not discard it untried.
+/// so that the reconciler does not discard it untried. A status ends the schedule of a task.
+///
+/// `run_at` starts the task anew, like [`Reset`], but at that time; the reconciler sends its message.
+/// Without a time it ends the schedule of a scheduled task, and changes nothing else of another one.
 pub struct Update<'a> {
     pub id: TaskId,
     pub patch: &'a TaskPatch,
@@ -479,9 +501,9 @@ impl Statement for Update<'_> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         let &Self { id, access, .. } = self;
+        let is_required = |task: &Task| self.versions.is_none_or(|versions| versions.contains(&task.version));
         if self.patch.is_empty() {
             // An empty patch changes nothing, including the version.
-            let is_required = |task: &Task| self.versions.is_none_or(|versions| versions.contains(&task.version));
             return Ok(match (Find { id, access }).run(connection).await? {
                 Some(task) if is_required(&task) => Change::Done(task),
                 Some(_) => Change::Stale,
@@ -494,28 +516,46 @@ impl Statement for Update<'_> {
                 title = coalesce($2, title),
                 description = case when $3 then $4 else description end,
                 status = case
+                    when $10::timestamptz > now() then 'scheduled'
+                    when $10 is not null or $9 and status = 'scheduled' then 'pending'
                     when $5::text is null then status
                     when $5::text = 'processing' then 'pending'
                     else $5::text::task_status
                 end,
+                result = case when $10 is null then result end,
                 attempts = case
-                    when $5::text = 'pending' then 0
+                    when $5::text = 'pending' or $10 is not null then 0
                     when $5::text = 'processing' and lease_expires_at is null then 0
                     else attempts
                 end,
+                run_at = case
+                    when $10 > now() then $10
+                    when $5::text is null and not $9 then run_at
+                end,
+                -- A message that is still delayed comes at the wrong time.
+                enqueued_at = case
+                    when $10 is null and (status <> 'scheduled' or $5::text is null and not $9) then enqueued_at
+                end,
                 lease_expires_at = case
+                    when $10 is not null then null
                     when $5::text is null then lease_expires_at
                     when $5::text = 'processing' then coalesce(lease_expires_at, now())
                 end,
-                requested_at = case when $5::text = 'pending' then now() else requested_at end,
+                requested_at = case
+                    when $5::text = 'pending' or $10 is not null or $9 and status = 'scheduled' then now()
+                    else requested_at
+                end,
                 earlier_attempts = case
+                    when $10 is not null then ended_attempts(tasks, null)
                     when $5::text is null or $5::text = 'processing' and lease_expires_at is not null then earlier_attempts
                     else ended_attempts(tasks, null)
                 end,
                 started_at = case
+                    when $10 is not null then null
                     when $5::text is null or $5::text = 'processing' and lease_expires_at is not null then started_at
                 end,
                 settled_at = case
+                    when $10 is not null then null
                     when $5::text is null then settled_at
                     when $5::text in ('completed', 'failed') then coalesce(settled_at, now())
                 end,
@@ -524,6 +564,7 @@ impl Statement for Update<'_> {
              where id = $1
                and ($6::bigint[] is null or version = any ($6))
                and ($7::text is null or created_by = $7)
+               and (not $9::boolean or lease_expires_at is null or lease_expires_at <= now())
              returning *
              ), recorded as (
                  insert into operator_actions (operator, action, task_id, count)
@@ -539,11 +580,18 @@ impl Statement for Update<'_> {
             self.versions as Option<&[i64]>,
             access.owner(),
             access.admin(),
+            self.patch.run_at.is_some(),
+            self.patch.run_at.flatten().map(RunAt::get),
         )
         .fetch_optional(&mut *connection)
         .await?;
         match updated {
             Some(task) => Ok(Change::Done(task)),
+            None if self.patch.run_at.is_some() => Ok(match (Find { id, access }).run(connection).await? {
+                Some(task) if is_required(&task) => Change::Leased,
+                Some(_) => Change::Stale,
+                None => Change::NotFound,
+            }),
             None => Change::not_made(Find { id, access }, self.versions, connection).await,
         }
     }
@@ -634,7 +682,7 @@ impl Statement for Cancel<'_> {
                        version = version + 1,
                        updated_at = now()
                    where id = $1
-                     and status in ('pending', 'processing')
+                     and status in ('pending', 'processing', 'scheduled')
                      and ($2::bigint[] is null or version = any ($2))
                      and ($3::text is null or created_by = $3)
                    returning *
@@ -668,7 +716,7 @@ impl Statement for Cancel<'_> {
                 _ if !is_required => CancelOutcome::Stale,
                 StoredStatus::Known(Status::Cancelled) => CancelOutcome::Cancelled(task),
                 // As of the start of the statement: it has changed since.
-                StoredStatus::Known(Status::Pending | Status::Processing) => continue,
+                StoredStatus::Known(Status::Pending | Status::Processing | Status::Scheduled) => continue,
                 status => CancelOutcome::Settled(status),
             });
         }
@@ -708,6 +756,7 @@ impl Statement for Reset<'_> {
                        result = null,
                        attempts = 0,
                        earlier_attempts = ended_attempts(tasks, null),
+                       run_at = null,
                        enqueued_at = null,
                        lease_expires_at = null,
                        settled_at = null,
