@@ -25,7 +25,7 @@ use crate::{
     stack::{
         containers::{Containers, Service},
         emulator::Emulator,
-        postgres::{Postgres, PostgresFault},
+        postgres::{Postgres, PostgresFault, Shutdown},
         settings::{LocalAws, Settings, StackSettings},
     },
     tools::{files, process, python::Tools, terminal as ui},
@@ -222,8 +222,12 @@ impl Stack {
             return containers.stop(&self.log("down"));
         }
         self.emulator.stop()?;
+        let shutdown = match self.durable {
+            true => Shutdown::Fast,
+            false => Shutdown::Immediate,
+        };
         for home in Postgres::homes(&self.root, &self.folder) {
-            Postgres::stop_all(&home)?;
+            Postgres::stop_all(&home, shutdown)?;
         }
         if !self.is_local {
             Postgres::free_memory(&self.folder)?;

@@ -59,6 +59,15 @@ pub struct Postgres {
     durable: bool,
 }
 
+/// How a server is stopped (PostgreSQL, "Shutting Down the Server").
+#[derive(Clone, Copy)]
+pub enum Shutdown {
+    /// Terminates the sessions and writes a checkpoint.
+    Fast,
+    /// Without a checkpoint: for data that is deleted before the next start.
+    Immediate,
+}
+
 impl Postgres {
     /// Finds or installs the programs and chooses the folder of the data.
     pub fn find(tools: &Tools, root: &Path, folder: &Path, port: u16, durable: bool) -> Result<Self> {
@@ -157,7 +166,7 @@ impl Postgres {
     /// Starts the server and waits until it accepts connections. Creates the data if there is none,
     /// and stops a server on the same data first.
     pub fn start(&self, log: &Path) -> Result<()> {
-        Self::stop_all(&self.home)?;
+        Self::stop_all(&self.home, Shutdown::Fast)?;
         if !self.data.join("PG_VERSION").exists() {
             let mut initdb = self.program("initdb");
             initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]);
@@ -211,15 +220,20 @@ impl Postgres {
     }
 
     /// Stops every server that is running on data in `home`.
-    pub fn stop_all(home: &Path) -> Result<()> {
+    pub fn stop_all(home: &Path, shutdown: Shutdown) -> Result<()> {
         let Ok(entries) = fs::read_dir(home) else { return Ok(()) };
         for entry in entries {
-            let Some(pid) = pid_in(&entry?.path()) else { continue };
-            // "Fast shutdown": terminates the sessions and writes a checkpoint.
-            if kill(pid, Signal::SIGINT).is_ok() {
+            let data = entry?.path();
+            let Some(pid) = pid_in(&data) else { continue };
+            let signal = match shutdown {
+                Shutdown::Fast => Signal::SIGINT,
+                Shutdown::Immediate => Signal::SIGQUIT,
+            };
+            if kill(pid, signal).is_ok() {
                 // A paused process would not handle the signal.
                 resume(pid);
-                process::wait_until(Duration::from_secs(30), || kill(pid, None).is_err())
+                // Not until the process is gone: it may remain as a zombie.
+                process::wait_until(Duration::from_secs(30), || pid_in(&data) != Some(pid))
                     .with_context(|| format!("Postgres (process {pid}) does not stop"))?;
             }
         }
@@ -419,7 +433,7 @@ mod tests {
             .expect("a folder");
         let folder = root.join("target/xtask-tests").join(name);
         for home in Postgres::homes(&root, &folder) {
-            Postgres::stop_all(&home).expect("stopped");
+            Postgres::stop_all(&home, Shutdown::Fast).expect("stopped");
             let _ = fs::remove_dir_all(home);
         }
         fs::create_dir_all(&folder).expect("a folder");
@@ -454,7 +468,7 @@ mod tests {
         let there: std::collections::HashSet<i64> = query(&url, "select id from tasks").into_iter().collect();
         let lost: Vec<&i64> = stored.iter().filter(|id| !there.contains(id)).collect();
         let distinct: std::collections::HashSet<&i64> = stored.iter().collect();
-        Postgres::stop_all(&server.home).expect("stopped");
+        Postgres::stop_all(&server.home, Shutdown::Fast).expect("stopped");
         assert!(lost.is_empty(), "{} of {} were lost", lost.len(), stored.len());
         assert_eq!(distinct.len(), stored.len(), "an id was assigned twice");
     }
@@ -472,8 +486,8 @@ mod tests {
             ..other
         };
         assert!(!other.is_running());
-        Postgres::stop_all(&other.home).expect("nothing to stop");
+        Postgres::stop_all(&other.home, Shutdown::Fast).expect("nothing to stop");
         assert!(one.is_running());
-        Postgres::stop_all(&one.home).expect("stopped");
+        Postgres::stop_all(&one.home, Shutdown::Immediate).expect("stopped");
     }
 }
