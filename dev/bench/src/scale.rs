@@ -478,7 +478,8 @@ impl Tasks {
         }
 
         let due = Due {
-            unsent_after: Duration::from_secs(10),
+            // All are due, however long ago the table was filled.
+            unsent_after: Duration::ZERO,
             lost_after: Duration::from_secs(900),
             include_lost: true,
             max_attempts: 10,
