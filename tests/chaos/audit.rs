@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Encode, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
 
 use crate::{clients::Responses, faults::Stack, plan};
@@ -91,8 +91,7 @@ impl Audit {
     /// How many tasks of this run satisfy the SQL condition.
     pub async fn count(&self, condition: &str) -> Result<i64> {
         let count = format!("select count(*) from tasks where title like $1 and {condition}");
-        let query = sqlx::query_scalar(&count).bind(&self.titles);
-        Ok(query.fetch_one(&mut self.stack.connect().await?).await?)
+        number(&count, &self.titles, &mut self.stack.connect().await?).await
     }
 
     /// The time on Postgres's clock.
@@ -104,8 +103,7 @@ impl Audit {
     /// How many claims were made since then.
     pub async fn claims_since(&self, at: OffsetDateTime) -> Result<i64> {
         let claims = "select count(*) from chaos_log where status = 'processing' and at > $1";
-        let query = sqlx::query_scalar(claims).bind(at);
-        Ok(query.fetch_one(&mut self.stack.connect().await?).await?)
+        number(claims, at, &mut self.stack.connect().await?).await
     }
 
     /// How many claims made within a second of `at` have no outcome: their workers were killed.
@@ -119,10 +117,7 @@ impl Audit {
                               and outcome.fencing_token = claim.fencing_token
                               and outcome.status <> 'processing'
                         )";
-        Ok(sqlx::query_scalar(claims)
-            .bind(at)
-            .fetch_one(&mut self.stack.connect().await?)
-            .await?)
+        number(claims, at, &mut self.stack.connect().await?).await
     }
 
     /// Waits until every task is settled and the queue is empty.
@@ -154,20 +149,14 @@ impl Audit {
                          where chaos_log.status = 'completed' and title like $1
                          group by task_id having count(*) > 1
                      ) as twice";
-        Ok(sqlx::query_scalar(twice)
-            .bind(&self.titles)
-            .fetch_one(connection)
-            .await?)
+        number(twice, &self.titles, connection).await
     }
 
     /// How many claims in the log were made before the time of their task.
     async fn early(&self, connection: &mut PgConnection) -> Result<i64> {
         let early = "select count(*) from chaos_log join tasks on id = task_id
                      where chaos_log.status = 'processing' and chaos_log.at < run_at and title like $1";
-        Ok(sqlx::query_scalar(early)
-            .bind(&self.titles)
-            .fetch_one(connection)
-            .await?)
+        number(early, &self.titles, connection).await
     }
 
     /// Verifies that a task that was completed twice, or claimed early, would be detected: logs such an
@@ -224,10 +213,7 @@ impl Audit {
                            select from chaos_log as change join chaos_log as later using (task_id)
                            where task_id = cancelled.id and change.status = 'cancelled' and later.at > change.at
                        )";
-        let in_vain: i64 = sqlx::query_scalar(in_vain)
-            .bind(&responses.cancelled)
-            .fetch_one(&mut connection)
-            .await?;
+        let in_vain = number(in_vain, &responses.cancelled, &mut connection).await?;
         let unrecorded = "with recorded as (
                               select task_id as id, count(*) as times
                               from operator_actions
@@ -246,34 +232,31 @@ impl Audit {
             failed: self.count("status = 'failed'").await?,
             cancelled: self.count("status = 'cancelled'").await?,
             cancelled_in_vain: usize::try_from(in_vain)?,
-            unrecorded: sqlx::query_scalar(unrecorded)
-                .bind(&responses.cancelled)
-                .fetch_one(&mut connection)
-                .await?,
-            cancelled_in_bulk: sqlx::query_scalar(in_bulk)
-                .bind(&self.bulk)
-                .fetch_one(&mut connection)
-                .await?,
-            recorded_in_bulk: sqlx::query_scalar(recorded_in_bulk)
-                .bind(&self.bulk)
-                .fetch_one(&mut connection)
-                .await?,
+            unrecorded: number(unrecorded, &responses.cancelled, &mut connection).await?,
+            cancelled_in_bulk: number(in_bulk, &self.bulk, &mut connection).await?,
+            recorded_in_bulk: number(recorded_in_bulk, &self.bulk, &mut connection).await?,
             lost: created.difference(&settled).count(),
             completed_twice: self.completed_twice(&mut connection).await?,
             created_twice: usize::try_from(all)?.saturating_sub(created.len()),
             scheduled: self.count("run_at is not null and status <> 'cancelled'").await?,
             early: self.early(&mut connection).await?,
             other_attempts: self.count(OTHER_ATTEMPTS).await?,
-            attempts: sqlx::query_scalar(attempts)
-                .bind(&self.titles)
-                .fetch_one(&mut connection)
-                .await?,
+            attempts: number(attempts, &self.titles, &mut connection).await?,
             reasons: sqlx::query_as(reasons)
                 .bind(&self.titles)
                 .fetch_all(&mut connection)
                 .await?,
         })
     }
+}
+
+/// The number that a query with one argument returns.
+async fn number<'a>(
+    query: &'a str,
+    argument: impl Encode<'a, Postgres> + Type<Postgres> + Send + 'a,
+    connection: &mut PgConnection,
+) -> Result<i64> {
+    Ok(sqlx::query_scalar(query).bind(argument).fetch_one(connection).await?)
 }
 
 /// The tasks that do not show one attempt for each claim, the last with the outcome of the task,

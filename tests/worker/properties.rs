@@ -57,6 +57,17 @@ impl Case {
         TaskId::try_from(id).expect("an id")
     }
 
+    /// `PATCH /tasks/{id}`, as an admin.
+    async fn update(&self, id: TaskId, patch: &TaskPatch) -> Change<Task> {
+        let update = Update {
+            id,
+            patch,
+            versions: None,
+            access: Access::All,
+        };
+        self.database.run(&update).await.expect("run")
+    }
+
     async fn row(&mut self, id: TaskId) -> Value {
         let row = "select to_jsonb(tasks) || jsonb_build_object(
                        'leased', lease_expires_at > now(), 'status', shown_status(status, lease_expires_at)
@@ -371,13 +382,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     status: Some(status),
                     ..TaskPatch::default()
                 };
-                let update = Update {
-                    id,
-                    patch: &patch,
-                    versions: None,
-                    access: Access::All,
-                };
-                let change = case.database.run(&update).await.expect("run");
+                let change = case.update(id, &patch).await;
                 match &mut model {
                     Some(model) => {
                         // A task that is set to processing again keeps its lease.
@@ -403,13 +408,7 @@ async fn claims_and_outcomes_follow_the_model(case: &mut Case, events: Vec<Event
                     run_at: Some(Some(RunAt::try_from(FilterTime(run_at)).expect("within a year"))),
                     ..TaskPatch::default()
                 };
-                let update = Update {
-                    id,
-                    patch: &patch,
-                    versions: None,
-                    access: Access::All,
-                };
-                let change = case.database.run(&update).await.expect("run");
+                let change = case.update(id, &patch).await;
                 match &mut model {
                     None => assert_eq!(change, Change::NotFound),
                     Some(model) if model.leased => assert_eq!(change, Change::Leased),

@@ -147,6 +147,15 @@ fn take_due<Key>(range: &Range<Key>) -> TakeDue<'_, Key> {
     }
 }
 
+fn count_due<Key>(range: &Range<Key>) -> CountDue<'_, Key> {
+    CountDue {
+        due: NONE_DUE,
+        range,
+        newest_first: false,
+        limit: 10,
+    }
+}
+
 /// Tasks that were settled before.
 const SETTLED: DeleteSettled = DeleteSettled {
     older_than: Duration::ZERO,
@@ -292,23 +301,9 @@ async fn writer_may_change_tasks_but_not_schema(pool: PgPool) {
     execute(&pool, lost).await;
     let taken = allowed(&writer, take_due(&Range::open())).await;
     assert!(taken.discarded.contains(&id), "{taken:?}");
-    let (due, newest_first, limit) = (NONE_DUE, false, 10);
-    let range = &Range::open();
-    let count = CountDue {
-        due,
-        range,
-        newest_first,
-        limit,
-    };
-    allowed(&writer, count).await;
-    let range = &Range::scheduled();
-    let count = CountDue {
-        due,
-        range,
-        newest_first,
-        limit,
-    };
-    allowed(&writer, count).await;
+    allowed(&writer, count_due(&Range::open())).await;
+    allowed(&writer, count_due(&Range::scheduled())).await;
+    let limit = 10;
     execute(&pool, "update idempotency_keys set expires_at = now() - interval '1 s'").await;
     let from = None;
     assert_eq!(allowed(&writer, CountExpired { from, limit }).await, 1);
