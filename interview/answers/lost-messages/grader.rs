@@ -139,7 +139,12 @@ async fn retry_comes_after_its_delay_and_completes_the_task() {
     environment.enqueue(&[failing]).await;
     // With the delay of template.yaml: two seconds, while the queue's visibility timeout is 18.
     let mut processor = environment.function("task-processor").start().await;
-    deliver_with_a_neighbor(&environment, &mut processor).await;
+    let delivered = deliver_with_a_neighbor(&environment, &mut processor).await;
+    assert_eq!(
+        delivered.redelivered,
+        [message(failing)],
+        "what is left in the queue of a task that failed transiently"
+    );
 
     environment.execute("update tasks set description = 'fixed'").await;
     let again = eventually(

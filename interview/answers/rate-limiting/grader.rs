@@ -389,7 +389,7 @@ async fn template_alarm_and_openapi_reflect_the_limit() {
         "ApiThrottledAlarm goes off when one caller has used up their own limit: {pattern}"
     );
 
-    let document = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi.json"));
+    let document = read(Path::new("../../openapi.json"));
     let response = resolve(&document, &document["paths"]["/tasks"]["post"]["responses"]["429"]);
     assert!(response.is_object(), "openapi.json describes no 429 of POST /tasks");
     assert!(

@@ -1,7 +1,12 @@
 //! `make exercise` and `make exercise-reset`: an exercise is a branch with one commit, so its
 //! history reveals nothing.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::{stack::settings::Settings, tools::files};
@@ -145,10 +150,41 @@ The exercise {name} has started, on the branch {branch}.
     Ok(())
 }
 
+/// The program that started the exercise.
+const RUNNER: &str = ".local/exercises/interview";
+
+/// Compiles the checks of the exercise that is checked out while its brief is read. Without a build
+/// (`make up`) it does nothing: then `make grade` shows how everything is compiled.
+pub fn prepare_in_background(root: &Path) -> Result<()> {
+    if !root.join("target/debug/.fingerprint").exists() {
+        return Ok(());
+    }
+    let mut prepare = Command::new(root.join(RUNNER));
+    prepare.arg("prepare").current_dir(root);
+    prepare.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // In a process group of its own, so that Ctrl-C at the terminal does not end it.
+    prepare
+        .process_group(0)
+        .spawn()
+        .context("cannot start the compilation of the checks")?;
+    Ok(())
+}
+
+/// Compiles the checks of the exercise that is checked out.
+pub fn prepare(settings: &Settings) -> Result<()> {
+    let git = Git::open(&settings.root)?;
+    let active = ActiveExercise::find(&git, None)?;
+    let workshop = Workshop::open(settings)?;
+    let kit = Kit::of(&git, &active.kit)?;
+    let exercise = kit.exercise(&active.name)?;
+    let start = exercise.with_grading(&git.index()?.of_tree(&active.start)?)?;
+    workshop.prepare(&git, &exercise, &start).map(drop)
+}
+
 /// Keeps this program, for `make grade`: it grades with the code of the commit that it was built
 /// from, not with that of the candidate's tree, and need not be compiled again.
 fn keep_runner(root: &Path) -> Result<()> {
-    let kept = root.join(".local/exercises/interview");
+    let kept = root.join(RUNNER);
     fs::create_dir_all(kept.parent().context("a folder in .local")?)?;
     // Not overwritten: it may be running.
     files::remove_if_exists(fs::remove_file(&kept))?;

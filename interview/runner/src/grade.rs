@@ -51,6 +51,27 @@ impl Options {
         self.watch.as_deref().is_some_and(|watch| !matches!(watch, "" | "0"))
     }
 
+    /// Prints the report and passes the checks on. Fails if a check does.
+    fn conclude(&self, name: &str, graded: Graded, record: impl FnOnce(&[Check])) -> Result<()> {
+        let checks = match graded {
+            Graded::Checked(checks) => checks,
+            Graded::Broken(errors) => {
+                println!("\nThe code does not compile, so no checks ran:\n\n{errors}\n");
+                println!("All errors: cargo check --all-targets\n");
+                let checks = [Check::failed("the_code_compiles", errors)];
+                record(&checks);
+                self.write(name, &checks)?;
+                anyhow::bail!("the code does not compile");
+            }
+        };
+        println!("\n{name}\n\n{}", report::of_checks(&checks));
+        record(&checks);
+        self.write(name, &checks)?;
+        let failed = checks.iter().filter(|check| !check.passed()).count();
+        ensure!(failed == 0, "{failed} of {} checks failed", checks.len());
+        Ok(())
+    }
+
     /// Writes the report for programs, if that is wanted.
     fn write(&self, name: &str, checks: &[Check]) -> Result<()> {
         let Some(file) = &self.json else { return Ok(()) };
@@ -62,11 +83,10 @@ impl Options {
 /// Grades the incident in progress, the working tree of the exercise that is checked out, or what
 /// came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
-    ensure!(
-        options.from.is_some() || !settings.root.join(pack::MARK).exists(),
-        "the checks are with your interviewer, who grades what you send back: this folder as an archive, or \
-         the repository with your commits. `make test` and `make check` run the project's own tests"
-    );
+    if options.from.is_none() && settings.root.join(pack::MARK).exists() {
+        ensure!(!options.watches(), "WATCH=1 is not available in a pack: make grade");
+        return pack::grade(settings, |name, graded| options.conclude(name, graded, |_| {}));
+    }
     let git = Git::open(&settings.root)?;
     let name = options.name.as_deref();
     if options.from.is_none() && commands::is_current(&settings.root, &git, name)? {
@@ -172,23 +192,9 @@ impl Grading<'_> {
                 Ok(self.services.get_or_init(|| started).clone())
             }
         };
-        let checks = match self.workshop.grade(self.git, &work, None, services)? {
-            Graded::Checked(checks) => checks,
-            Graded::Broken(errors) => {
-                println!("\nThe code does not compile, so no checks ran:\n\n{errors}\n");
-                println!("All errors: cargo check --all-targets\n");
-                let checks = [Check::failed("the_code_compiles", errors)];
-                self.record(tree, started, &checks);
-                self.options.write(&self.active.name, &checks)?;
-                anyhow::bail!("the code does not compile");
-            }
-        };
-        println!("\n{}\n\n{}", self.active.name, report::of_checks(&checks));
-        self.record(tree, started, &checks);
-        self.options.write(&self.active.name, &checks)?;
-        let failed = checks.iter().filter(|check| !check.passed()).count();
-        ensure!(failed == 0, "{failed} of {} checks failed", checks.len());
-        Ok(())
+        let graded = self.workshop.grade(self.git, &work, None, services)?;
+        self.options
+            .conclude(&self.active.name, graded, |checks| self.record(tree, started, checks))
     }
 
     /// Records the grade, unless the work came from elsewhere: a record belongs to a branch.

@@ -55,6 +55,9 @@ enum Command {
     Hint,
     /// Check your work on the current exercise or incident
     Grade(grade::Options),
+    /// Compile the checks of the current exercise
+    #[command(hide = true)]
+    Prepare,
     /// End the current exercise; your work is kept as a commit
     ExerciseReset {
         /// A folder in interview/briefs
@@ -62,11 +65,7 @@ enum Command {
         name: Option<String>,
     },
     /// Write an exercise as an archive and a repository, for the candidate's machine
-    Pack {
-        /// A folder in interview/briefs
-        #[arg(long, env = "N")]
-        name: Option<String>,
-    },
+    Pack(pack::Options),
     /// Print what a session recorded, and write it as a page
     Replay {
         /// The record
@@ -141,14 +140,18 @@ fn run(command: Command) -> Result<()> {
             print!("{}", help::text(&Arguments::command()));
             Ok(())
         }
-        Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
+        Command::Exercise { name } => {
+            exercises::begin(&settings, name.as_deref())?;
+            exercises::prepare_in_background(&settings.root)
+        }
+        Command::Prepare => exercises::prepare(&settings),
         Command::Session(options) => session::run(&settings, &options),
         Command::Hint => hint::run(&settings.root),
         Command::Replay { session } => replay::run(&settings.root, session.as_deref()),
         Command::Score(options) => score::run(&settings.root, &options),
         Command::Calibrate(options) => calibrate::run(&settings.root, &options),
         Command::Learn { name } => learn::run(&settings.root, name.as_deref()),
-        Command::Pack { name } => pack::run(&settings, name.as_deref()),
+        Command::Pack(options) => pack::run(&settings, &options),
         Command::Incident { name } => commands::show_or_begin(&settings, name.as_deref()),
         Command::Cause { is, evidence } => commands::name_cause(&settings, is.as_deref(), evidence.as_deref()),
         Command::IncidentReset => commands::reset(&settings),

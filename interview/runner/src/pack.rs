@@ -1,24 +1,27 @@
-//! `make pack`: an exercise for a candidate's own machine, without answers and history; and the work
-//! that comes back, for `make grade FROM=…`.
+//! `make pack`: an exercise for a candidate's own machine, without answers and history; `make grade`
+//! there, with compiled checks; and the work that comes back, for `make grade FROM=…`.
 
 use std::{
+    env::{self, consts},
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use xtask::{
+    commands::environment::with_stack,
     stack::settings::Settings,
-    tools::{files, process},
+    tools::{files, process, terminal},
 };
 
 use crate::{
     exercises::ActiveExercise,
-    git::Git,
+    git::{Git, Index},
     kit::{Exercise, Kit, State},
-    workshop::Workshop,
+    workshop::{self, Graded, Grader, Services, Workshop},
 };
 
 /// The file in a pack that says what it is.
@@ -27,6 +30,22 @@ pub const MARK: &str = "interview/exercise.toml";
 /// The ref of the work that was fetched last.
 const RETURNED: &str = "refs/interview-returned/head";
 
+/// The programs in a pack with compiled checks: this runner, which interview/Makefile starts, and the
+/// checks.
+const RUNNER: &str = "interview/checks/interview";
+const GRADER: &str = "interview/checks/grader";
+
+/// The options of `make pack`.
+#[derive(Args)]
+pub struct Options {
+    /// A folder in interview/briefs
+    #[arg(long, env = "N")]
+    name: Option<String>,
+    /// With the compiled checks: CHECKS=1
+    #[arg(long, env = "CHECKS", num_args = 0..=1, default_missing_value = "1")]
+    checks: Option<String>,
+}
+
 /// The content of the mark.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,21 +53,41 @@ struct Mark {
     name: String,
     /// The commit with the kit.
     kit: String,
+    checks: Option<Compiled>,
+}
+
+/// What `make grade` in a pack has to know about its compiled checks.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Compiled {
+    /// The operating system and the architecture that they were compiled for.
+    platform: String,
+    names: Vec<String>,
+    /// The functions that they run.
+    functions: Vec<String>,
+    /// The checks that compare with the start, which only the interviewer has.
+    left: Vec<String>,
+    /// The files in `migrations`, which are compiled into the checks.
+    migrations: Vec<String>,
 }
 
 /// Writes an archive and a repository of an exercise.
-pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
+pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     let git = Git::open(&settings.root)?;
     let head = git.commit("HEAD").context("there is no commit yet")?;
     let kit = Kit::of(&git, &head)?;
-    let exercise = kit.named(name, "pack")?;
+    let exercise = kit.named(options.name.as_deref(), "pack")?;
     let name = &exercise.name;
     let workshop = Workshop::open(settings)?;
-    let commit = git.make_commit(
-        &packed(&git, &exercise, &workshop)?,
-        None,
-        &format!("The exercise {name}"),
-    )?;
+    let has_checks = options
+        .checks
+        .as_deref()
+        .is_some_and(|checks| !matches!(checks, "" | "0"));
+    let start = match has_checks {
+        true => packed_with_checks(settings, &git, &exercise, &workshop)?,
+        false => packed(&git, &exercise, &workshop)?,
+    };
+    let commit = git.make_commit(&start, None, &format!("The exercise {name}"))?;
 
     let folder = settings.root.join(".local/packs");
     fs::create_dir_all(&folder)?;
@@ -73,15 +112,27 @@ pub fn run(settings: &Settings, name: Option<&str>) -> Result<()> {
         &repository_path,
         &format!("{commit}:refs/heads/main"),
     ])?;
+    let (hidden, here) = match has_checks {
+        true => (
+            "the answers, the hints, the source of the checks or the history",
+            format!(
+                "\nmake grade works there too, on {} with a C library that is not older than this machine's.\n",
+                platform()
+            ),
+        ),
+        false => ("the answers, the hints, the checks or the history", String::new()),
+    };
     println!(
         "
-Send one of these. Neither has the answers, the hints, the checks or the history.
+Send one of these. Neither has {hidden}.
 
   archive      .local/packs/{name}.tar.gz
   repository   .local/packs/{name}.git   (git clone; or push it to a private one: main)
 
 The candidate needs Docker alone (docker-compose.yml, .devcontainer) or the README's prerequisites, and
-starts with {brief}. You grade what comes back, from this folder:
+starts with {brief}.
+{here}
+You grade what comes back, from this folder:
 
   make grade FROM=<archive, folder, or repository>
 ",
@@ -93,16 +144,96 @@ starts with {brief}. You grade what comes back, from this folder:
 /// The tree of a pack: the start, and the mark.
 fn packed(git: &Git, exercise: &Exercise, workshop: &Workshop) -> Result<String> {
     let index = git.index()?.of_tree(&exercise.tree(workshop, State::Start)?)?;
+    mark(&index, exercise, None)?;
+    index.tree()
+}
+
+fn mark(index: &Index, exercise: &Exercise, checks: Option<Compiled>) -> Result<()> {
     let mark = Mark {
         name: exercise.name.clone(),
         kit: exercise.kit_id().to_owned(),
+        checks,
     };
-    let text = format!(
-        "# For the interviewer's make grade FROM=…: leave it as it is.\n{}",
-        toml::to_string(&mark)?
+    let text = format!("# For make grade: leave it as it is.\n{}", toml::to_string(&mark)?);
+    index.add(MARK, &text)
+}
+
+/// The same with the compiled checks, and this program to run them.
+fn packed_with_checks(settings: &Settings, git: &Git, exercise: &Exercise, workshop: &Workshop) -> Result<String> {
+    let name = &exercise.name;
+    ensure!(
+        exercise.key()?.is_none(),
+        "the result of {name} is a text, whose key cannot be compiled. You grade what comes back: make pack N={name}"
     );
-    index.add(MARK, &text)?;
+    let adds_migration = exercise
+        .patch(State::Solution)
+        .is_some_and(|patch| patch.contains("+++ b/migrations/"));
+    ensure!(
+        !adds_migration,
+        "the migrations are compiled into the checks, and {name} is solved with a new one. You grade what comes back: \
+         make pack N={name}"
+    );
+    let start = packed(git, exercise, workshop)?;
+    let graded = exercise.with_grading(&git.index()?.of_tree(&start)?)?;
+    let grader = workshop
+        .prepare(git, exercise, &graded)?
+        .context("only texts have no checks")?;
+    let compiled = Compiled {
+        platform: platform(),
+        names: grader.checks,
+        functions: grader.functions,
+        left: workshop::checks_with_start(&exercise.grader()?),
+        migrations: git.folder(&start, "migrations"),
+    };
+    let index = git.index()?.of_tree(&start)?;
+    mark(&index, exercise, Some(compiled))?;
+    for (path, program) in [(RUNNER, env::current_exe()?), (GRADER, grader.program)] {
+        let stripped = settings.root.join(".local/stripped");
+        // Symbols are most of a program, and name what the checks do.
+        process::output(Command::new("strip").arg("-o").args([&stripped, &program]))?;
+        index.add_program(path, &stripped)?;
+        fs::remove_file(stripped)?;
+    }
     index.tree()
+}
+
+/// `linux x86_64`
+fn platform() -> String {
+    format!("{} {}", consts::OS, consts::ARCH)
+}
+
+/// Runs the compiled checks of the pack that is this folder. `conclude` takes the exercise's name and
+/// the result.
+pub fn grade(settings: &Settings, conclude: impl FnOnce(&str, Graded) -> Result<()>) -> Result<()> {
+    let root = &settings.root;
+    let text = fs::read_to_string(root.join(MARK)).with_context(|| format!("cannot read {MARK}"))?;
+    let mark: Mark = toml::from_str(&text).with_context(|| format!("{MARK} is not readable"))?;
+    let checks = mark.checks.context(
+        "the checks are with your interviewer, who grades what you send back: this folder as an archive, or \
+         the repository with your commits. `make test` and `make check` run the project's own tests",
+    )?;
+    let migrations = fs::read_dir(root.join("migrations")).context("cannot read migrations")?;
+    let names = migrations.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect::<Result<_>>()?;
+    names.sort();
+    ensure!(
+        names == checks.migrations,
+        "the checks were compiled with the migrations of the start, and those in migrations/ are others. \
+         Your interviewer grades what you send back"
+    );
+    for check in &checks.left {
+        let sentence = check.replace('_', " ");
+        terminal::say(&format!("  • not here   {sentence}: your interviewer checks that"));
+    }
+    let grader = Grader {
+        checks: checks.names,
+        functions: checks.functions,
+        program: root.join(GRADER),
+    };
+    let workshop = Workshop::in_place(settings)?;
+    with_stack(settings, "grader", |stack| {
+        conclude(&mark.name, workshop.grade_in_place(&grader, || Services::start(stack))?)
+    })
 }
 
 /// The exercise and the tree of a work that came back as an archive, a folder or a repository.
@@ -199,6 +330,13 @@ mod tests {
     use super::*;
     use crate::exercises::tests::{refusal, repository, run, settings, write};
 
+    fn options(name: &str, checks: Option<&str>) -> Options {
+        Options {
+            name: Some(name.to_owned()),
+            checks: checks.map(str::to_owned),
+        }
+    }
+
     /// The names of a tree's files.
     fn files(git: &Git, tree: &str) -> Vec<String> {
         let files = git.run(["ls-tree", "-r", "--name-only", tree]).expect("a list");
@@ -209,7 +347,7 @@ mod tests {
     fn pack_has_neither_answers_nor_history_and_its_work_returns() {
         let folder = repository("packed");
         let (git, settings) = (Git::open(&folder).expect("a repository"), settings(&folder));
-        super::run(&settings, Some("broken")).expect("it is packed");
+        super::run(&settings, &options("broken", None)).expect("it is packed");
         let packed = folder.join(".local/packs/broken.git");
         assert_eq!(run(&packed, &["rev-list", "--count", "--all"]), "1");
         let objects = run(&packed, &["rev-list", "--objects", "--all"]);
@@ -287,7 +425,52 @@ mod tests {
             let refused = returned(from);
             assert!(refused.contains(said), "{from}: {refused}");
         }
-        assert!(refusal(super::run(&settings, Some("unknown"))).contains("broken"));
-        assert!(refusal(super::run(&settings, None)).contains("make pack N=lost-messages. Available: broken"));
+        assert!(refusal(super::run(&settings, &options("unknown", None))).contains("broken"));
+        let unnamed = Options {
+            name: None,
+            checks: None,
+        };
+        assert!(refusal(super::run(&settings, &unnamed)).contains("make pack N=lost-messages. Available: broken"));
+    }
+
+    #[test]
+    fn checks_are_packed_only_if_they_can_be_compiled_beforehand() {
+        let folder = repository("unpackable");
+        let answers = folder.join("interview/answers/broken");
+        let commit = || {
+            run(&folder, &["add", "--all"]);
+            run(&folder, &["commit", "--quiet", "--message", "changed"]);
+        };
+        let packed = || refusal(super::run(&settings(&folder), &options("broken", Some("1"))));
+        let patch = "diff --git a/migrations/2.sql b/migrations/2.sql\nnew file mode 100644\n\
+                     --- /dev/null\n+++ b/migrations/2.sql\n@@ -0,0 +1 @@\n+select 1\n";
+        write(&answers, "solution.patch", patch);
+        commit();
+        assert!(packed().contains("is solved with a new one"), "{}", packed());
+        write(
+            &answers,
+            "key.toml",
+            "file = \"review.md\"\nmost = 1\ndefects = []\ndecoys = []\n",
+        );
+        commit();
+        assert!(
+            packed().contains("is a text, whose key cannot be compiled"),
+            "{}",
+            packed()
+        );
+    }
+
+    #[test]
+    fn checks_of_pack_are_refused_for_other_migrations() {
+        let folder = repository("unchecked");
+        let grade = || refusal(super::grade(&settings(&folder), |_, _| panic!("it was graded")));
+        write(&folder, MARK, "name = \"broken\"\nkit = \"1\"\n");
+        assert!(grade().contains("with your interviewer"), "{}", grade());
+        let checks = "[checks]\nplatform = \"\"\nnames = []\nfunctions = []\nleft = []\nmigrations = [\"1.sql\"]\n";
+        write(&folder, MARK, &format!("name = \"broken\"\nkit = \"1\"\n{checks}"));
+        for file in ["1.sql", "2.sql"] {
+            write(&folder, &format!("migrations/{file}"), "select 1;\n");
+        }
+        assert!(grade().contains("those in migrations/ are others"), "{}", grade());
     }
 }

@@ -2,12 +2,19 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::symlink,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{Seek, Write},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{OpenOptionsExt, symlink},
+    },
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::Value;
 use xtask::{
     commands::{environment::with_stack, queries},
@@ -37,16 +44,19 @@ const OWN_TESTS: &str = "a_new_test_fails_without_the_change";
 /// The folders of the candidate's tests, which are modules of the test program `functions`.
 const TESTS: [&str; 3] = ["tests/api", "tests/worker", "tests/infrastructure/database"];
 
-/// The path of the hidden checks while they are compiled.
-const CHECKS: &str = "interview/grading/tests/grader.rs";
+/// The folder of the hidden checks while they are compiled.
+const CHECKS: &str = "interview/grading/tests";
+
+/// The beginning of their name.
+const GRADER: &str = "grader_";
 
 /// The folder of the graded tree.
 pub fn source(root: &Path) -> PathBuf {
     root.join(".local/grading")
 }
 
-/// A copy of the graded tree and its target folder. Both are kept, so that the next build is
-/// incremental.
+/// A tree that is graded, and its target folder: a copy of both, which is kept so that the next build
+/// is incremental, or within a pack the candidate's own.
 pub struct Workshop {
     tools: Tools,
     /// The tree.
@@ -82,13 +92,13 @@ enum Built {
     Broken(String),
 }
 
-/// The compiled checks and their dependencies.
-struct Grader {
+/// The compiled checks.
+pub struct Grader {
     /// Their names, in the order of the source.
-    checks: Vec<String>,
-    program: PathBuf,
-    functions: PathBuf,
-    templates: PathBuf,
+    pub checks: Vec<String>,
+    /// The functions that they run.
+    pub functions: Vec<String>,
+    pub program: PathBuf,
 }
 
 /// Postgres and the emulator, which the checks need.
@@ -121,20 +131,59 @@ impl Services {
 }
 
 impl Workshop {
-    /// Waits for its turn.
+    /// With a copy of what is graded. Waits for its turn.
     pub fn open(settings: &Settings) -> Result<Self> {
+        let target = settings.root.join("target/grading");
+        Self::of(settings, source(&settings.root), target)
+    }
+
+    /// In the working tree itself. Waits for its turn.
+    pub fn in_place(settings: &Settings) -> Result<Self> {
+        Self::of(settings, settings.root.clone(), settings.root.join("target"))
+    }
+
+    fn of(settings: &Settings, source: PathBuf, target: PathBuf) -> Result<Self> {
         let logs = settings.root.join(".local");
         let lock = files::lock(&logs.join("grading.lock"), || {
-            eprintln!("waiting for another grading command to finish");
+            eprintln!("  … waiting    another grading command, or make exercise, is compiling the checks");
         })?;
         Ok(Self {
             tools: Tools::new(&settings.root),
-            source: source(&settings.root),
-            target: settings.root.join("target/grading"),
+            source,
+            target,
             logs,
             settings: settings.clone(),
             _lock: lock,
         })
+    }
+
+    /// Compiles the checks of a tree, so that the first `make grade` need not. A text has none.
+    pub fn prepare(&self, git: &Git, exercise: &Exercise, tree: &str) -> Result<Option<Grader>> {
+        if exercise.key()?.is_some() {
+            return Ok(None);
+        }
+        match self.build(git, &exercise.grader()?, tree)? {
+            Built::Grader(grader) => Ok(Some(grader)),
+            Built::Broken(errors) => bail!("{} does not compile:\n{errors}", exercise.name),
+        }
+    }
+
+    /// Runs compiled checks on the working tree, whose functions are built here.
+    pub fn grade_in_place(&self, grader: &Grader, services: impl FnOnce() -> Result<Services>) -> Result<Graded> {
+        let step = Step::start("build", "compiling the functions that the checks need");
+        let mut targets = Vec::new();
+        let functions = self.existing(&grader.functions);
+        for function in &functions {
+            targets.extend(["--bin", function]);
+        }
+        if let Err(errors) = self.compile(&targets, &step)? {
+            return Ok(Graded::Broken(errors));
+        }
+        if let Err(errors) = self.provide(&functions, &step)? {
+            return Ok(Graded::Broken(errors));
+        }
+        step.done("the functions that the checks need");
+        Ok(Graded::Checked(self.check(grader, &services()?, None)?))
     }
 
     /// Runs all checks of a work, or only the one of this name. `services` is called once they are
@@ -206,47 +255,85 @@ impl Workshop {
     /// Builds the hidden checks within a tree, and the functions that they need.
     fn build(&self, git: &Git, grader: &str, tree: &str) -> Result<Built> {
         git.check_out(tree, &self.source)?;
-        let checks = self.source.join(CHECKS);
-        fs::create_dir_all(checks.parent().context("the path has no parent")?)?;
-        fs::write(&checks, grader)?;
-        let mut functions = header(grader, "functions").unwrap_or_default();
-        // A function that the exercise requires may not exist yet; its checks then report that.
-        functions.retain(|function| self.source.join("functions").join(function).is_dir());
-        let mut targets = vec!["--test", "grader"];
+        seed(&self.settings.root, &self.target)?;
+        // By the content: cargo compares times only.
+        let name = format!("{GRADER}{:016x}", hash(grader));
+        let checks = self.source.join(CHECKS).join(&name).with_extension("rs");
+        fs::create_dir_all(self.source.join(CHECKS))?;
+        self.forget_other_graders(&name)?;
+        // Candidates do not come across the source, not even while it is compiled. (What is included
+        // cannot begin with a comment about the whole file.)
+        let (unnamed, path) = unnamed(&self.logs, &grader.replacen("//!", "//", 1))?;
+        fs::write(&checks, format!("include!({path:?});\n"))?;
+        File::options().write(true).open(&checks)?.set_modified(LONG_AGO)?;
+        let declared = header(grader, "functions").unwrap_or_default();
+        let declared: Vec<String> = declared.into_iter().map(str::to_owned).collect();
+        let functions = self.existing(&declared);
+        let mut targets = vec!["--test", &name];
         for function in &functions {
             targets.extend(["--bin", function]);
         }
         let step = Step::start("build", "compiling what has changed");
-        let built = self.compile(&targets, "grader", &step);
-        // Only the compiled checks are needed, and candidates do not come across the source.
+        let built = self.compile(&targets, &step);
+        drop(unnamed);
         fs::remove_file(checks)?;
-        let program = match built? {
-            Ok(program) => program,
+        let lines = match built? {
+            Ok(lines) => lines,
             Err(errors) => return Ok(Built::Broken(errors)),
         };
-        let grader = Grader {
-            checks: report::names(grader),
-            program,
-            functions: self.target.join("functions"),
-            templates: self.target.join("templates"),
-        };
-        for function in &functions {
-            link(
-                &self.target.join("debug").join(function),
-                &grader.functions.join(function),
-            )?;
-        }
-        if let Err(error) = self.translate(&grader.templates, &step) {
-            return Ok(Built::Broken(format!("template.yaml: {error:#}")));
+        if let Err(errors) = self.provide(&functions, &step)? {
+            return Ok(Built::Broken(errors));
         }
         step.done("the checks, and the functions that they need");
-        Ok(Built::Grader(grader))
+        Ok(Built::Grader(Grader {
+            checks: report::names(grader),
+            functions: declared,
+            program: executable(&lines, &name)?,
+        }))
     }
 
-    /// Compiles targets of the tree that is checked out. Returns the test program of this name, or
-    /// the first errors.
-    fn compile(&self, targets: &[&str], test: &str, step: &Step) -> Result<Result<PathBuf, String>> {
-        seed(&self.settings.root, &self.target)?;
+    /// Deletes what was compiled of other checks, so that the target folder does not grow.
+    fn forget_other_graders(&self, name: &str) -> Result<()> {
+        for folder in ["debug/deps", "debug/incremental"] {
+            for entry in fs::read_dir(self.target.join(folder)).into_iter().flatten() {
+                let entry = entry?;
+                let (path, file) = (entry.path(), entry.file_name());
+                let file = file.to_string_lossy();
+                if file.starts_with(GRADER) && !file.starts_with(name) {
+                    match path.is_dir() {
+                        true => fs::remove_dir_all(path)?,
+                        false => fs::remove_file(path)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of these functions that exist. One that the exercise requires may not exist yet; its
+    /// checks then report that.
+    fn existing<'a>(&self, functions: &'a [String]) -> Vec<&'a str> {
+        let folders = self.source.join("functions");
+        let functions = functions.iter().map(String::as_str);
+        functions.filter(|function| folders.join(function).is_dir()).collect()
+    }
+
+    /// Provides the checks with these compiled functions and the translated template, or returns what
+    /// is wrong with the template.
+    fn provide(&self, functions: &[&str], step: &Step) -> Result<Result<(), String>> {
+        for function in functions {
+            link(
+                &self.target.join("debug").join(function),
+                &self.target.join("functions").join(function),
+            )?;
+        }
+        let translated = self.translate(&self.target.join("templates"), step);
+        Ok(translated.map_err(|error| format!("template.yaml: {error:#}")))
+    }
+
+    /// Compiles targets of the tree that is checked out. Returns the lines that cargo prints, or the
+    /// first errors.
+    fn compile(&self, targets: &[&str], step: &Step) -> Result<Result<Vec<String>, String>> {
         let mut cargo = process::cargo("cargo", &self.source);
         cargo
             .env("CARGO_TARGET_DIR", &self.target)
@@ -261,12 +348,17 @@ impl Workshop {
             lines.push(line.to_owned());
         });
         match (compiled, report::first_errors(&lines)) {
-            (Ok(()), _) => {
-                let program = lines.iter().find_map(|line| executable(line, test));
-                Ok(Ok(program.context("cargo reports no executable for the checks")?))
-            }
+            (Ok(()), _) => Ok(Ok(lines)),
             (Err(_), Some(errors)) => Ok(Err(errors)),
             (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Compiles the test program of the candidate's tests, or returns the first errors.
+    fn compile_tests(&self, step: &Step) -> Result<Result<PathBuf, String>> {
+        match self.compile(&["--test", "functions"], step)? {
+            Ok(lines) => executable(&lines, "functions").map(Ok),
+            Err(errors) => Ok(Err(errors)),
         }
     }
 
@@ -283,7 +375,7 @@ impl Workshop {
         }
         let step = Step::start("tests", "compiling yours");
         git.check_out(work.tree, &self.source)?;
-        let program = match self.compile(&["--test", "functions"], "functions", &step)? {
+        let program = match self.compile_tests(&step)? {
             Ok(program) => program,
             Err(errors) => {
                 let first = errors.lines().take(2).collect::<Vec<_>>().join(" ");
@@ -306,7 +398,7 @@ impl Workshop {
         drop(index);
         git.check_out(&before, &self.source)?;
         // A test that does not even compile there fails without the change.
-        let check = match self.compile(&["--test", "functions"], "functions", &step)? {
+        let check = match self.compile_tests(&step)? {
             Err(_) if passed.is_empty() => Check::failed(OWN_TESTS, "none of the changed files has a test"),
             Err(_) => Check::ok(OWN_TESTS),
             Ok(program) => {
@@ -399,10 +491,10 @@ impl Workshop {
         services.set(&mut command);
         command
             .current_dir(self.source.join("interview/grading"))
-            .env("FUNCTIONS", &grader.functions)
-            .env("TEMPLATES", &grader.templates)
+            .env("FUNCTIONS", self.target.join("functions"))
+            .env("TEMPLATES", self.target.join("templates"))
             // They mostly wait.
-            .arg("--test-threads=4");
+            .arg("--test-threads=8");
         if let Some(only) = only {
             command.args(["--exact", only]);
         }
@@ -468,6 +560,13 @@ pub fn header<'a>(grader: &'a str, name: &str) -> Option<Vec<&'a str>> {
     Some(line.split(", ").collect())
 }
 
+/// The checks of a grader that compare the work with the start.
+pub fn checks_with_start(grader: &str) -> Vec<String> {
+    let declared = [("unchanged", PROTECTED), ("tests", OWN_TESTS)].into_iter();
+    let checks = declared.filter(|(name, _)| header(grader, name).is_some());
+    checks.map(|(_, check)| check.to_owned()).collect()
+}
+
 /// The module of a test file: `tests/worker/processor.rs` is `worker::processor::`.
 fn module(path: &str) -> String {
     let path = path.trim_start_matches("tests/").trim_start_matches("infrastructure/");
@@ -475,13 +574,42 @@ fn module(path: &str) -> String {
     format!("{}::", path.replace('/', "::"))
 }
 
-/// The executable in a line of cargo's JSON output, if it belongs to this target.
-fn executable(line: &str, target: &str) -> Option<PathBuf> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let found = message["target"]["name"] == target && message["reason"] == "compiler-artifact";
-    found
-        .then(|| message["executable"].as_str().map(PathBuf::from))
-        .flatten()
+/// The executable of this target, from cargo's JSON output.
+fn executable(lines: &[String], target: &str) -> Result<PathBuf> {
+    let messages = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut those =
+        messages.filter(|message| message["target"]["name"] == target && message["reason"] == "compiler-artifact");
+    let executable = those.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executable.with_context(|| format!("cargo reports no executable of {target}"))
+}
+
+/// The time of a file that cargo compares by its name.
+const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A file without a name, and the path at which the processes that inherit it read it.
+fn unnamed(folder: &Path, text: &str) -> Result<(File, String)> {
+    let path = folder.join(format!("unnamed-{}", std::process::id()));
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    fs::remove_file(path)?;
+    file.write_all(text.as_bytes())?;
+    // Where a path under /dev/fd is the same open file, it is read from here.
+    file.rewind()?;
+    file.set_modified(LONG_AGO)?;
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot let cargo inherit a file")?;
+    let path = format!("/dev/fd/{}", file.as_raw_fd());
+    Ok((file, path))
 }
 
 /// Copies a file with its modification time, which cargo uses to detect changes.

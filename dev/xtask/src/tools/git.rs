@@ -258,6 +258,14 @@ impl Index<'_> {
         self.run(["update-index", "--add", "--cacheinfo", &entry]).map(drop)
     }
 
+    /// Adds an executable.
+    pub fn add_program(&self, path: &str, file: &Path) -> Result<()> {
+        let file = file.to_string_lossy();
+        let blob = self.git.run(["hash-object", "-w", "--no-filters", "--", &file])?;
+        let entry = format!("100755,{blob},{path}");
+        self.run(["update-index", "--add", "--cacheinfo", &entry]).map(drop)
+    }
+
     /// Applies a patch.
     pub fn apply(&self, patch: &str) -> Result<()> {
         let file = self.file.with_extension("patch");

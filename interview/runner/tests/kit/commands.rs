@@ -86,6 +86,7 @@ impl Project {
             "INTERVIEWERS",
             "SCORES",
             "FROM",
+            "CHECKS",
         ] {
             command.env_remove(variable);
         }
