@@ -32,8 +32,8 @@ const RETURNED: &str = "refs/interview-returned/head";
 
 /// The programs in a pack with compiled checks: this runner, which interview/Makefile starts, and the
 /// checks.
-const RUNNER: &str = "interview/checks/interview";
-const GRADER: &str = "interview/checks/grader";
+const RUNNER: &str = "interview/grading/bin/interview";
+const GRADER: &str = "interview/grading/bin/grader";
 
 /// The options of `make pack`.
 #[derive(Args)]
