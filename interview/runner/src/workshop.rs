@@ -263,7 +263,7 @@ impl Workshop {
         self.forget_other_graders(&name)?;
         // Candidates do not come across the source, not even while it is compiled. (What is included
         // cannot begin with a comment about the whole file.)
-        let (unnamed, path) = unnamed(&self.logs, &grader.replacen("//!", "//", 1))?;
+        let (unnamed, path) = unnamed(&self.logs, &grader.replace("//! ", "// "))?;
         fs::write(&checks, format!("include!({path:?});\n"))?;
         File::options().write(true).open(&checks)?.set_modified(LONG_AGO)?;
         let declared = header(grader, "functions").unwrap_or_default();
