@@ -478,9 +478,9 @@ impl Tasks {
         }
 
         let due = Due {
-            // All are due, however long ago the table was filled.
+            // All are due, however long filling the table took.
             unsent_after: Duration::ZERO,
-            lost_after: Duration::from_secs(900),
+            lost_after: Duration::ZERO,
             include_lost: true,
             max_attempts: 10,
         };
