@@ -560,7 +560,7 @@ fn graded_elsewhere_is_said_within_a_pack() {
         printed.contains("make grade FROM=<archive, folder, or repository>"),
         "{printed}"
     );
-    project.write("interview/exercise.toml", "name = \"broken\"\n");
+    project.write("interview/exercise.toml", "name = \"broken\"\nkit = \"1\"\n");
     let refusal = project.refusal("grade", &[]);
     assert!(refusal.contains("the checks are with your interviewer"), "{refusal}");
 }
