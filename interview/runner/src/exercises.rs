@@ -147,7 +147,7 @@ The exercise {name} has started, on the branch {branch}.
         facts.time_box,
         place(&git, &from),
     );
-    Ok(())
+    prepare_in_background(&settings.root)
 }
 
 /// The program that started the exercise.
@@ -155,7 +155,7 @@ const RUNNER: &str = ".local/exercises/interview";
 
 /// Compiles the checks of the exercise that is checked out while its brief is read. Without a build
 /// (`make up`) it does nothing: then `make grade` shows how everything is compiled.
-pub fn prepare_in_background(root: &Path) -> Result<()> {
+fn prepare_in_background(root: &Path) -> Result<()> {
     if !root.join("target/debug/.fingerprint").exists() {
         return Ok(());
     }

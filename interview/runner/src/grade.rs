@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{ArgAction, Args, builder::FalseyValueParser};
 use xtask::{
     commands::environment::with_stack,
     stack::{Stack, settings::Settings},
@@ -36,8 +36,9 @@ pub struct Options {
     #[arg(long, env = "N")]
     name: Option<String>,
     /// Grade again after every change: WATCH=1
-    #[arg(long, env = "WATCH", num_args = 0..=1, default_missing_value = "1")]
-    watch: Option<String>,
+    #[arg(long, env = "WATCH", value_parser = FalseyValueParser::new(), num_args = 0..=1,
+          default_value = "0", default_missing_value = "1", action = ArgAction::Set)]
+    watch: bool,
     /// Also write the report to this file, as JSON: JSON=report.json
     #[arg(long, env = "JSON")]
     json: Option<PathBuf>,
@@ -47,10 +48,6 @@ pub struct Options {
 }
 
 impl Options {
-    fn watches(&self) -> bool {
-        self.watch.as_deref().is_some_and(|watch| !matches!(watch, "" | "0"))
-    }
-
     /// Prints the report and passes the checks on. Fails if a check does.
     fn conclude(&self, name: &str, graded: Graded, record: impl FnOnce(&[Check])) -> Result<()> {
         let checks = match graded {
@@ -84,14 +81,14 @@ impl Options {
 /// came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     if options.from.is_none() && settings.root.join(pack::MARK).exists() {
-        ensure!(!options.watches(), "WATCH=1 is not available in a pack: make grade");
+        ensure!(!options.watch, "WATCH=1 is not available in a pack: make grade");
         return pack::grade(settings, |name, graded| options.conclude(name, graded, |_| {}));
     }
     let git = Git::open(&settings.root)?;
     let name = options.name.as_deref();
     if options.from.is_none() && commands::is_current(&settings.root, &git, name)? {
         ensure!(
-            !options.watches(),
+            !options.watch,
             "WATCH=1 grades after changes to files, which an incident has none of: make grade"
         );
         return commands::grade(settings, &git, |name, checks| options.write(name, checks));
@@ -144,7 +141,7 @@ impl Grading<'_> {
         let mut tree = self.tree()?;
         loop {
             let outcome = self.grade(&tree, stack);
-            if !self.options.watches() {
+            if !self.options.watch {
                 return outcome;
             }
             if let Err(error) = outcome {

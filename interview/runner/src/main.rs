@@ -140,10 +140,7 @@ fn run(command: Command) -> Result<()> {
             print!("{}", help::text(&Arguments::command()));
             Ok(())
         }
-        Command::Exercise { name } => {
-            exercises::begin(&settings, name.as_deref())?;
-            exercises::prepare_in_background(&settings.root)
-        }
+        Command::Exercise { name } => exercises::begin(&settings, name.as_deref()),
         Command::Prepare => exercises::prepare(&settings),
         Command::Session(options) => session::run(&settings, &options),
         Command::Hint => hint::run(&settings.root),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{ArgAction, Args, builder::FalseyValueParser};
 use serde::{Deserialize, Serialize};
 use xtask::{
     commands::environment::with_stack,
@@ -42,8 +42,9 @@ pub struct Options {
     #[arg(long, env = "N")]
     name: Option<String>,
     /// With the compiled checks: CHECKS=1
-    #[arg(long, env = "CHECKS", num_args = 0..=1, default_missing_value = "1")]
-    checks: Option<String>,
+    #[arg(long, env = "CHECKS", value_parser = FalseyValueParser::new(), num_args = 0..=1,
+          default_value = "0", default_missing_value = "1", action = ArgAction::Set)]
+    checks: bool,
 }
 
 /// The content of the mark.
@@ -60,8 +61,6 @@ struct Mark {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Compiled {
-    /// The operating system and the architecture that they were compiled for.
-    platform: String,
     names: Vec<String>,
     /// The functions that they run.
     functions: Vec<String>,
@@ -79,11 +78,7 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     let exercise = kit.named(options.name.as_deref(), "pack")?;
     let name = &exercise.name;
     let workshop = Workshop::open(settings)?;
-    let has_checks = options
-        .checks
-        .as_deref()
-        .is_some_and(|checks| !matches!(checks, "" | "0"));
-    let start = match has_checks {
+    let start = match options.checks {
         true => packed_with_checks(settings, &git, &exercise, &workshop)?,
         false => packed(&git, &exercise, &workshop)?,
     };
@@ -112,15 +107,16 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
         &repository_path,
         &format!("{commit}:refs/heads/main"),
     ])?;
-    let (hidden, here) = match has_checks {
+    let (hidden, there) = match options.checks {
         true => (
             "the answers, the hints, the source of the checks or the history",
             format!(
-                "\nmake grade works there too, on {} with a C library that is not older than this machine's.\n",
-                platform()
+                "\nmake grade works there as well, on {} {} with a C library that is not older than this machine's.\n",
+                consts::OS,
+                consts::ARCH
             ),
         ),
-        false => ("the answers, the hints, the checks or the history", String::new()),
+        false => ("the answers, the hints, the checks or the history", " ".to_owned()),
     };
     println!(
         "
@@ -130,9 +126,7 @@ Send one of these. Neither has {hidden}.
   repository   .local/packs/{name}.git   (git clone; or push it to a private one: main)
 
 The candidate needs Docker alone (docker-compose.yml, .devcontainer) or the README's prerequisites, and
-starts with {brief}.
-{here}
-You grade what comes back, from this folder:
+starts with {brief}.{there}You grade what comes back, from this folder:
 
   make grade FROM=<archive, folder, or repository>
 ",
@@ -163,14 +157,14 @@ fn packed_with_checks(settings: &Settings, git: &Git, exercise: &Exercise, works
     let name = &exercise.name;
     ensure!(
         exercise.key()?.is_none(),
-        "the result of {name} is a text, whose key cannot be compiled. You grade what comes back: make pack N={name}"
+        "the result of {name} is a text, whose key cannot be compiled. You grade what is sent back: make pack N={name}"
     );
     let adds_migration = exercise
         .patch(State::Solution)
         .is_some_and(|patch| patch.contains("+++ b/migrations/"));
     ensure!(
         !adds_migration,
-        "the migrations are compiled into the checks, and {name} is solved with a new one. You grade what comes back: \
+        "the migrations are compiled into the checks, and {name} is solved with a new one. You grade what is sent back: \
          make pack N={name}"
     );
     let start = packed(git, exercise, workshop)?;
@@ -179,7 +173,6 @@ fn packed_with_checks(settings: &Settings, git: &Git, exercise: &Exercise, works
         .prepare(git, exercise, &graded)?
         .context("only texts have no checks")?;
     let compiled = Compiled {
-        platform: platform(),
         names: grader.checks,
         functions: grader.functions,
         left: workshop::checks_with_start(&exercise.grader()?),
@@ -195,11 +188,6 @@ fn packed_with_checks(settings: &Settings, git: &Git, exercise: &Exercise, works
         fs::remove_file(stripped)?;
     }
     index.tree()
-}
-
-/// `linux x86_64`
-fn platform() -> String {
-    format!("{} {}", consts::OS, consts::ARCH)
 }
 
 /// Runs the compiled checks of the pack that is this folder. `conclude` takes the exercise's name and
@@ -330,11 +318,9 @@ mod tests {
     use super::*;
     use crate::exercises::tests::{refusal, repository, run, settings, write};
 
-    fn options(name: &str, checks: Option<&str>) -> Options {
-        Options {
-            name: Some(name.to_owned()),
-            checks: checks.map(str::to_owned),
-        }
+    fn options(name: Option<&str>, checks: bool) -> Options {
+        let name = name.map(str::to_owned);
+        Options { name, checks }
     }
 
     /// The names of a tree's files.
@@ -347,7 +333,7 @@ mod tests {
     fn pack_has_neither_answers_nor_history_and_its_work_returns() {
         let folder = repository("packed");
         let (git, settings) = (Git::open(&folder).expect("a repository"), settings(&folder));
-        super::run(&settings, &options("broken", None)).expect("it is packed");
+        super::run(&settings, &options(Some("broken"), false)).expect("it is packed");
         let packed = folder.join(".local/packs/broken.git");
         assert_eq!(run(&packed, &["rev-list", "--count", "--all"]), "1");
         let objects = run(&packed, &["rev-list", "--objects", "--all"]);
@@ -425,12 +411,11 @@ mod tests {
             let refused = returned(from);
             assert!(refused.contains(said), "{from}: {refused}");
         }
-        assert!(refusal(super::run(&settings, &options("unknown", None))).contains("broken"));
-        let unnamed = Options {
-            name: None,
-            checks: None,
-        };
-        assert!(refusal(super::run(&settings, &unnamed)).contains("make pack N=lost-messages. Available: broken"));
+        assert!(refusal(super::run(&settings, &options(Some("unknown"), false))).contains("broken"));
+        assert!(
+            refusal(super::run(&settings, &options(None, false)))
+                .contains("make pack N=lost-messages. Available: broken")
+        );
     }
 
     #[test]
@@ -441,7 +426,7 @@ mod tests {
             run(&folder, &["add", "--all"]);
             run(&folder, &["commit", "--quiet", "--message", "changed"]);
         };
-        let packed = || refusal(super::run(&settings(&folder), &options("broken", Some("1"))));
+        let packed = || refusal(super::run(&settings(&folder), &options(Some("broken"), true)));
         let patch = "diff --git a/migrations/2.sql b/migrations/2.sql\nnew file mode 100644\n\
                      --- /dev/null\n+++ b/migrations/2.sql\n@@ -0,0 +1 @@\n+select 1\n";
         write(&answers, "solution.patch", patch);
@@ -466,7 +451,7 @@ mod tests {
         let grade = || refusal(super::grade(&settings(&folder), |_, _| panic!("it was graded")));
         write(&folder, MARK, "name = \"broken\"\nkit = \"1\"\n");
         assert!(grade().contains("with your interviewer"), "{}", grade());
-        let checks = "[checks]\nplatform = \"\"\nnames = []\nfunctions = []\nleft = []\nmigrations = [\"1.sql\"]\n";
+        let checks = "[checks]\nnames = []\nfunctions = []\nleft = []\nmigrations = [\"1.sql\"]\n";
         write(&folder, MARK, &format!("name = \"broken\"\nkit = \"1\"\n{checks}"));
         for file in ["1.sql", "2.sql"] {
             write(&folder, &format!("migrations/{file}"), "select 1;\n");

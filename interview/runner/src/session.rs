@@ -126,7 +126,6 @@ fn begin(settings: &Settings, git: &Git, options: &Options) -> Result<String> {
         }
         Err(_) => {
             exercises::begin(settings, Some(name))?;
-            exercises::prepare_in_background(&settings.root)?;
             let active = ActiveExercise::find(git, Some(name))?;
             Record::begin(git, &active, Some(candidate), Some(options.minutes))
                 .context("the exercise has started, but not its record; to start again: make exercise-reset")?

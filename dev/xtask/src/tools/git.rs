@@ -104,9 +104,14 @@ impl Git {
         let file = self.root.join(format!(".local/object-{}", std::process::id()));
         fs::create_dir_all(self.root.join(".local"))?;
         fs::write(&file, text)?;
-        let stored = self.run(["hash-object", "-w", "--no-filters", "--", &file.to_string_lossy()]);
+        let stored = self.store_file(&file);
         fs::remove_file(&file)?;
         stored
+    }
+
+    /// Stores a file as an object and returns its id.
+    fn store_file(&self, file: &Path) -> Result<String> {
+        self.run(["hash-object", "-w", "--no-filters", "--", &file.to_string_lossy()])
     }
 
     /// A local git setting, if set.
@@ -253,16 +258,16 @@ impl Index<'_> {
 
     /// Adds or replaces a file.
     pub fn add(&self, path: &str, text: &str) -> Result<()> {
-        let blob = self.git.store(text)?;
-        let entry = format!("100644,{blob},{path}");
-        self.run(["update-index", "--add", "--cacheinfo", &entry]).map(drop)
+        self.add_object("100644", &self.git.store(text)?, path)
     }
 
-    /// Adds an executable.
+    /// Adds or replaces an executable.
     pub fn add_program(&self, path: &str, file: &Path) -> Result<()> {
-        let file = file.to_string_lossy();
-        let blob = self.git.run(["hash-object", "-w", "--no-filters", "--", &file])?;
-        let entry = format!("100755,{blob},{path}");
+        self.add_object("100755", &self.git.store_file(file)?, path)
+    }
+
+    fn add_object(&self, mode: &str, id: &str, path: &str) -> Result<()> {
+        let entry = format!("{mode},{id},{path}");
         self.run(["update-index", "--add", "--cacheinfo", &entry]).map(drop)
     }
 
