@@ -1,6 +1,6 @@
 //! End-to-end tests of the deployed functions: over HTTP (`tasks`), in a browser (`browser`), with
-//! authentication (`authentication`), as recorded (`invocations`), while paused (`processing`), and
-//! with the sandbox's resources (`sandbox`).
+//! authentication (`authentication`), as recorded (`invocations`), in the logs (`logs`), while paused
+//! (`processing`), and with the sandbox's resources (`sandbox`).
 
 use ::support;
 use tokio::sync::Mutex;
@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 mod authentication;
 mod browser;
 mod invocations;
+mod logs;
 mod processing;
 mod sandbox;
 mod tasks;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     stack::{
         Stack, TOKEN_LIFETIME,
-        deploy::{STACK_NAME, into_emulator, sam},
+        deploy::{STACK_NAME, into_emulator, sam_logs},
         functions::{self, Profile},
         start::{self, Deployed, start_and_deploy},
     },
@@ -83,7 +83,7 @@ pub fn url(stack: &Stack) -> Result<()> {
 
 /// `make logs`
 pub fn logs(stack: &Stack) -> Result<()> {
-    let mut command = sam(&stack.tools, &stack.root, "logs")?;
+    let mut command = sam_logs(&stack.tools, &stack.root)?;
     command.args(["--stack-name", STACK_NAME, "--tail"]);
     into_emulator(&mut command, stack);
     command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status()?;

@@ -359,13 +359,26 @@ pub fn templates(stack: &Stack) -> PathBuf {
 
 /// A SAM command in the project's folder.
 pub fn sam(tools: &Tools, root: &Path, command: &str) -> Result<Command> {
-    let mut sam = Command::new(tools.bin(Tool::Sam).join("sam"));
-    sam.current_dir(root)
-        .arg(command)
+    let mut sam = sam_program("sam", tools, root)?;
+    sam.arg(command);
+    Ok(sam)
+}
+
+/// `sam logs`, for more functions than it follows by itself.
+pub fn sam_logs(tools: &Tools, root: &Path) -> Result<Command> {
+    let mut python = sam_program("python", tools, root)?;
+    python.arg("dev/tools/logs.py");
+    Ok(python)
+}
+
+fn sam_program(name: &str, tools: &Tools, root: &Path) -> Result<Command> {
+    let mut program = Command::new(tools.bin(Tool::Sam).join(name));
+    program
+        .current_dir(root)
         .env("PATH", tools.path()?)
         .env("SAM_CLI_TELEMETRY", "0")
         .env("AWS_DEFAULT_REGION", REGION);
-    Ok(sam)
+    Ok(program)
 }
 
 /// Directs every AWS call of the command to the stack's emulator, whatever account the user is
