@@ -24,6 +24,7 @@ begin
         -- The settings of every session (SESSION in shared/core/src/store/connection.rs).
         execute format('alter role %I in database %I set jit = %L', role, current_database(), 'off');
         execute format('alter role %I in database %I set enable_seqscan = %L', role, current_database(), 'off');
+        execute format('alter role %I in database %I set enable_sort = %L', role, current_database(), 'off');
         execute format('alter role %I in database %I set statement_timeout = %L', role, current_database(), '1800ms');
         execute format('alter role %I in database %I set lock_timeout = %L', role, current_database(), '1s');
         execute format(

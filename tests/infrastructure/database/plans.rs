@@ -228,12 +228,15 @@ async fn fetched(transaction: &mut PgConnection) -> i64 {
     fetched.expect("Postgres counts")
 }
 
-/// How many blocks a statement reads, with the plan for its arguments: Postgres keeps to it, because
-/// the one for any arguments assumes a much larger limit.
+/// How many blocks a statement reads in a session as the functions have it, with the plan for its
+/// arguments: Postgres keeps to it, because the one for any arguments assumes a much larger limit.
 async fn blocks(pool: &PgPool, statement: &impl Statement) -> i64 {
     let mut transaction = pool.begin().await.expect("a transaction");
-    let custom = sqlx::raw_sql("set local plan_cache_mode = force_custom_plan");
-    custom.execute(&mut *transaction).await.expect("it is a setting");
+    for (setting, value) in SESSION.into_iter().chain([("plan_cache_mode", "force_custom_plan")]) {
+        let set = format!("set local {setting} = '{value}'");
+        let done = sqlx::raw_sql(&set).execute(&mut *transaction).await;
+        done.expect("it is a setting");
+    }
     let before = fetched(&mut transaction).await;
     statement.run(&mut transaction).await.expect("the statement runs");
     let after = fetched(&mut transaction).await;
@@ -263,14 +266,17 @@ impl Statement for FirstStep<'_> {
     }
 }
 
+/// The tasks that are due with the usual settings, with lost ones.
+const ALL_DUE: Due = Due {
+    unsent_after: Duration::from_secs(10),
+    lost_after: Duration::from_secs(900),
+    include_lost: true,
+    max_attempts: 10,
+};
+
 /// The statements whose costs grew with the table or the backlog before they had limits.
 async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
-    let due = Due {
-        unsent_after: Duration::from_secs(10),
-        lost_after: Duration::from_secs(900),
-        include_lost: true,
-        max_attempts: 10,
-    };
+    let due = ALL_DUE;
     let (from, older_than) = (None, Duration::from_secs(60));
     let mut read = Vec::new();
     for newest_first in [false, true] {
@@ -330,6 +336,7 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
             Some(Status::Pending),
             Some(Status::Processing),
             Some(Status::Completed),
+            Some(Status::Failed),
             Some(Status::Scheduled),
         ] {
             for (sort, skip, count) in [
@@ -379,12 +386,41 @@ async fn blocks_of_all(pool: &PgPool) -> Vec<(String, i64)> {
     read
 }
 
+/// The table without vacuums of its own, which would renew the statistics.
+async fn with_own_statistics(pool: &PgPool) {
+    execute(pool, "alter table tasks set (autovacuum_enabled = false)").await;
+    // No statement here uses the copies of the titles.
+    execute(pool, "alter table tasks disable trigger user").await;
+}
+
+const ROWS: i64 = 60_000;
+
+/// Compares the blocks read of up to `4 * ROWS` tasks with others.
+fn assert_no_more(large: &[(String, i64)], small: &[(String, i64)]) {
+    let mut grown = Vec::new();
+    for ((name, small), (_, large)) in std::iter::zip(small, large) {
+        // Four times as many rows; the sample grows. A sweep or a list reads the pages of at most 1,000
+        // rows, or none after a vacuum. There were fewer pending tasks than are counted at most.
+        let more = match name.as_str() {
+            "ReadOverview" => Total::MAX_COUNTED + 4 * ROWS / 512,
+            // There were fewer failures than are read at most.
+            "GroupFailures" => 10_000,
+            // There were fewer tasks of each status than are examined.
+            name if name.starts_with("CountMatching") => Total::MAX_COUNTED,
+            name if name.starts_with("ContinueAction") => Total::MAX_COUNTED + 10 * CHANGED,
+            name if name.ends_with(", counted") => Total::MAX_COUNTED,
+            _ => 1000,
+        };
+        if *large > 2 * small + more {
+            grown.push(format!("{name}: {small} blocks, now {large}"));
+        }
+    }
+    assert!(grown.is_empty(), "{}", grown.join("\n"));
+}
+
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn costs_do_not_grow_with_rows(pool: PgPool) {
-    const ROWS: i64 = 60_000;
-    execute(&pool, "alter table tasks set (autovacuum_enabled = false)").await;
-    // No statement here uses the copies of the titles.
-    execute(&pool, "alter table tasks disable trigger user").await;
+    with_own_statistics(&pool).await;
     grow(&pool, ROWS).await;
     execute(&pool, "vacuum analyze").await;
     let small = blocks_of_all(&pool).await;
@@ -394,23 +430,96 @@ async fn costs_do_not_grow_with_rows(pool: PgPool) {
     execute(&pool, "vacuum analyze").await;
     let fresh = blocks_of_all(&pool).await;
     for large in [stale, fresh] {
-        for ((name, small), (_, large)) in std::iter::zip(&small, &large) {
-            // Four times as many rows; the sample grows. A sweep reads the pages of at most 1,000 rows, or
-            // none after a vacuum. There were fewer pending tasks than are counted at most.
-            let more = match name.as_str() {
-                "ReadOverview" => Total::MAX_COUNTED + 4 * ROWS / 512,
-                // There were fewer tasks of each status than are examined.
-                // There were fewer failures than are read at most.
-                "GroupFailures" => 10_000,
-                name if name.starts_with("CountMatching") => Total::MAX_COUNTED,
-                name if name.starts_with("ContinueAction") => Total::MAX_COUNTED + 10 * CHANGED,
-                name if name.ends_with(", counted") => Total::MAX_COUNTED,
-                name if name.starts_with("List") => 100,
-                _ => 1000,
-            };
-            assert!(*large <= 2 * small + more, "{name}: {small} blocks, now {large}");
-        }
+        assert_no_more(&large, &small);
     }
+}
+
+/// Of what statements look for, there is much where the statistics expect little, or little where they
+/// expect much.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn wrong_statistics_do_not_cost_more(pool: PgPool) {
+    with_own_statistics(&pool).await;
+    let completed = format!(
+        "insert into tasks (title, status, created_at, settled_at)
+         select 'task', 'completed', '2020-01-01', '2020-01-01' from generate_series(1, {ROWS})"
+    );
+    execute(&pool, &completed).await;
+    execute(&pool, "vacuum analyze").await;
+    grow(&pool, 4 * ROWS).await;
+    let unexpected = blocks_of_all(&pool).await;
+    execute(&pool, "vacuum analyze").await;
+    let expected = blocks_of_all(&pool).await;
+    assert_no_more(&unexpected, &expected);
+    execute(
+        &pool,
+        "update tasks
+         set status = 'completed', run_at = null, created_by = null, settled_at = created_at
+         where id % 1000 > 0 and (status <> 'completed' or created_by is not null)",
+    )
+    .await;
+    execute(&pool, "vacuum").await;
+    assert_no_more(&blocks_of_all(&pool).await, &expected);
+}
+
+/// The tasks behind the end of a range may have the same status, or be scheduled for the same time.
+#[sqlx::test(migrator = "migrator::MIGRATIONS")]
+async fn walk_ends_where_its_range_ends(pool: PgPool) {
+    with_own_statistics(&pool).await;
+    let insert = async |tasks: i64| {
+        let sql = format!(
+            "insert into tasks (title, status, run_at, updated_at)
+             select 'task', status::task_status, case status when 'scheduled' then timestamptz '2020-01-01' end, '2020-01-01'
+             from generate_series(1, {tasks}), unnest(array['pending', 'scheduled']) as statuses (status)"
+        );
+        execute(&pool, &sql).await;
+    };
+    insert(100).await;
+    macro_rules! blocks_of_ends {
+        ($all:expr) => {{
+            let all = $all;
+            let mut transaction = pool.begin().await.expect("a transaction");
+            let mut place = async |newest_first| {
+                let (due, range, limit) = (ALL_DUE, &all, 100);
+                let take = TakeDue {
+                    due,
+                    range,
+                    newest_first,
+                    limit,
+                };
+                let taken = take.run(&mut transaction).await.expect("taken");
+                assert_eq!((taken.to_send.len(), taken.examined), (100, 100));
+                taken.last.expect("a place")
+            };
+            insert(100_000).await;
+            let ends = [(false, place(false).await), (true, place(true).await)];
+            transaction.rollback().await.expect("rolled back");
+            let mut read = Vec::new();
+            for (newest_first, place) in ends {
+                let mut range = all.clone();
+                if newest_first {
+                    range.after = place;
+                } else {
+                    range.before = place;
+                }
+                let (due, range, limit) = (ALL_DUE, &range, 1000);
+                read.push(
+                    blocks(
+                        &pool,
+                        &CountDue {
+                            due,
+                            range,
+                            newest_first,
+                            limit,
+                        },
+                    )
+                    .await,
+                );
+            }
+            read
+        }};
+    }
+    let read = [blocks_of_ends!(Range::open()), blocks_of_ends!(Range::scheduled())];
+    assert!(read.iter().flatten().all(|blocks| *blocks < 100), "{read:?}");
 }
 
 /// Creates, claims and settles a hundred tasks. Returns how many blocks claim and settlement read.

@@ -55,13 +55,13 @@ pub type Scheduled = OffsetDateTime;
 impl Range<Open> {
     /// All open tasks.
     pub fn open() -> Self {
-        let end = |status: &str| Position {
+        let end = |status: &str, id| Position {
             key: status.to_owned(),
-            id: 0,
+            id,
         };
         Self {
-            after: end("pending"),
-            before: end("completed"),
+            after: end("pending", 0),
+            before: end("processing", i64::MAX),
         }
     }
 }
@@ -82,29 +82,51 @@ impl Range<Scheduled> {
     }
 }
 
-/// A statement with the next open tasks of a range, and which of them are due, as `examined`. Its
-/// first nine arguments come from [`Due`] and [`Range`].
+/// A statement with the next open tasks of a range, and which of them are due, as `examined`: `up` from
+/// its beginning, or `down` from its end. Its first nine arguments come from [`Due`] and [`Range`].
 ///
-/// Only the index on status and id provides this order, so the plan does not depend on statistics.
+/// Only the index on status and id provides this order, so the plan does not depend on statistics. Of
+/// the range's end, the walk along the index has the status only, and the tasks behind the end are left
+/// out afterwards: where the tasks are equal to the end in the first column of `(status, id)`, Postgres
+/// walks past it, to the end of the status.
 macro_rules! query_open {
-    ($order:literal, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
+    (up, $($rest:tt)+) => {
+        query_open!(
+            ["(status, id) > ($5::text::task_status, $6) and status <= $7::text::task_status order by tasks.status, id"],
+            ["(status, id) < ($7::text::task_status, $8)"],
+            $($rest)+
+        )
+    };
+    (down, $($rest:tt)+) => {
+        query_open!(
+            ["(status, id) < ($7::text::task_status, $8) and status >= $5::text::task_status order by tasks.status desc, id desc"],
+            ["(status, id) > ($5::text::task_status, $6)"],
+            $($rest)+
+        )
+    };
+    ([$walk:literal], [$until:literal], $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
         sqlx::query!(
             "with examined as materialized (
-                   select id,
-                          status,
-                          version,
-                          enqueued_at,
-                          lease_expires_at is not null and attempts >= $4 as is_discarded,
-                          (lease_expires_at is null or lease_expires_at <= now())
-                          and (enqueued_at is null and updated_at < now() - make_interval(secs => $1)
-                               or enqueued_at is not null
-                                  and greatest(enqueued_at, run_at) < now() - make_interval(secs => $2)
-                                  and ($3 or lease_expires_at is not null and attempts >= $4)) as is_due
-                   from tasks
-                   where (status, id) > ($5::text::task_status, $6) and (status, id) < ($7::text::task_status, $8)
-                   order by "
-                + $order
+                   select *
+                   from (
+                       select id,
+                              status,
+                              version,
+                              enqueued_at,
+                              lease_expires_at is not null and attempts >= $4 as is_discarded,
+                              (lease_expires_at is null or lease_expires_at <= now())
+                              and (enqueued_at is null and updated_at < now() - make_interval(secs => $1)
+                                   or enqueued_at is not null
+                                      and greatest(enqueued_at, run_at) < now() - make_interval(secs => $2)
+                                      and ($3 or lease_expires_at is not null and attempts >= $4)) as is_due
+                       from tasks
+                       where "
+                + $walk
                 + " limit $9
+                   ) as next
+                   where "
+                + $until
+                + "
                )"
                 $(+ $then)+,
             $due.unsent_after.as_secs_f64(),
@@ -123,24 +145,41 @@ macro_rules! query_open {
 /// The same for scheduled tasks. Its first nine arguments come from [`Due`], [`SENT_BEFORE`] and
 /// [`Range`]. The order is that of the index `tasks_scheduled`.
 macro_rules! query_scheduled {
-    ($order:literal, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
+    (up, $($rest:tt)+) => {
+        query_scheduled!(
+            ["(run_at, id) > ($5, $6) and run_at <= $7 order by run_at, id"],
+            ["(run_at, id) < ($7, $8)"],
+            $($rest)+
+        )
+    };
+    (down, $($rest:tt)+) => {
+        query_scheduled!(
+            ["(run_at, id) < ($7, $8) and run_at >= $5 order by run_at desc, id desc"],
+            ["(run_at, id) > ($5, $6)"],
+            $($rest)+
+        )
+    };
+    ([$walk:literal], [$until:literal], $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
         sqlx::query!(
             "with examined as materialized (
-                   select id,
-                          run_at,
-                          version,
-                          enqueued_at,
-                          case
-                              when enqueued_at is null then updated_at < now() - make_interval(secs => $1)
-                              else greatest(enqueued_at, run_at) < now() - make_interval(secs => $2) and $3
-                          end as is_due
-                   from tasks
-                   where status = 'scheduled'
-                     and (run_at, id) > ($5, $6) and (run_at, id) < ($7, $8)
-                     and run_at <= now() + make_interval(secs => $4)
-                   order by "
-                + $order
+                   select *
+                   from (
+                       select id,
+                              run_at,
+                              version,
+                              enqueued_at,
+                              case
+                                  when enqueued_at is null then updated_at < now() - make_interval(secs => $1)
+                                  else greatest(enqueued_at, run_at) < now() - make_interval(secs => $2) and $3
+                              end as is_due
+                       from tasks
+                       where status = 'scheduled' and run_at <= now() + make_interval(secs => $4) and "
+                + $walk
                 + " limit $9
+                   ) as next
+                   where "
+                + $until
+                + "
                )"
                 $(+ $then)+,
             $due.unsent_after.as_secs_f64(),
@@ -193,9 +232,9 @@ impl Statement for TakeDue<'_, Open> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         macro_rules! take {
-            ($order:literal, $reverse:literal) => {
+            ($direction:ident, $reverse:literal) => {
                 query_open!(
-                    $order,
+                    $direction,
                     r#", due as (
                    select examined.*
                    -- Lateral: one index lookup per task. A task that has changed since is not locked.
@@ -248,9 +287,9 @@ impl Statement for TakeDue<'_, Open> {
             };
         }
         if self.newest_first {
-            take!("tasks.status desc, id desc", "examined.status, id")
+            take!(down, "examined.status, id")
         } else {
-            take!("tasks.status, id", "examined.status desc, id desc")
+            take!(up, "examined.status desc, id desc")
         }
     }
 }
@@ -260,9 +299,9 @@ impl Statement for TakeDue<'_, Scheduled> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         macro_rules! take {
-            ($order:literal, $reverse:literal) => {
+            ($direction:ident, $reverse:literal) => {
                 query_scheduled!(
-                    $order,
+                    $direction,
                     r#", due as (
                    select examined.id, examined.enqueued_at
                    from examined cross join lateral (
@@ -304,9 +343,9 @@ impl Statement for TakeDue<'_, Scheduled> {
             };
         }
         if self.newest_first {
-            take!("tasks.run_at desc, id desc", "run_at, id")
+            take!(down, "run_at, id")
         } else {
-            take!("tasks.run_at, id", "run_at desc, id desc")
+            take!(up, "run_at desc, id desc")
         }
     }
 }
@@ -342,9 +381,9 @@ pub struct CountDue<'a, Key> {
 
 /// The statement of [`CountDue`] in one order.
 macro_rules! count {
-    ($query:ident, $order:literal, $count:expr, $connection:expr) => {
+    ($query:ident, $direction:ident, $count:expr, $connection:expr) => {
         $query!(
-            $order,
+            $direction,
             r#" select count(*) filter (where is_due) as "count!" from examined"#,
             $count.due,
             $count.range,
@@ -365,9 +404,9 @@ impl Statement for CountDue<'_, Open> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         if self.newest_first {
-            count!(query_open, "tasks.status desc, id desc", self, connection)
+            count!(query_open, down, self, connection)
         } else {
-            count!(query_open, "tasks.status, id", self, connection)
+            count!(query_open, up, self, connection)
         }
     }
 }
@@ -381,9 +420,9 @@ impl Statement for CountDue<'_, Scheduled> {
 
     async fn run(&self, connection: &mut PgConnection) -> Result<Self::Output, sqlx::Error> {
         if self.newest_first {
-            count!(query_scheduled, "tasks.run_at desc, id desc", self, connection)
+            count!(query_scheduled, down, self, connection)
         } else {
-            count!(query_scheduled, "tasks.run_at, id", self, connection)
+            count!(query_scheduled, up, self, connection)
         }
     }
 }

@@ -168,9 +168,9 @@ struct Walked {
 /// Passes the condition, the order, and the argument with that number to `$query`.
 macro_rules! walk {
     ($query:ident, $number:literal, $owner:expr, $status:expr, $and_of_status:literal, $down:expr) => {
-        // Not `created_by = ..`: the order would then be by id alone, which the primary key also
-        // provides, and the planner walks the primary key past the tasks of all users if it expects
-        // the caller's own among the first. It is wrong if they are the last of a million.
+        // Not `created_by = ..` or `status = ..`: the order would then be by id alone, which the primary
+        // key also provides, and the planner walks the primary key past all tasks if it expects enough
+        // matches among the first. It is wrong if they are the last of a million, or if there are fewer.
         match ($owner, $status, $down) {
             (Some(owner), _, true) => $query!(
                 ["< $1 and created_by = any (array[" $number "])"]
@@ -181,12 +181,12 @@ macro_rules! walk {
                 " order by created_by asc, id asc", owner
             ),
             (None, Some(status), true) => $query!(
-                ["< $1 and status = " $number "::text::task_status" $and_of_status]
-                " order by id desc", status.as_str()
+                ["< $1 and status = any (array[" $number "::text::task_status])" $and_of_status]
+                " order by tasks.status desc, id desc", status.as_str()
             ),
             (None, Some(status), false) => $query!(
-                ["> $1 and status = " $number "::text::task_status" $and_of_status]
-                " order by id asc", status.as_str()
+                ["> $1 and status = any (array[" $number "::text::task_status])" $and_of_status]
+                " order by tasks.status asc, id asc", status.as_str()
             ),
             (None, None, true) => $query!(["< $1"] " order by id desc"),
             (None, None, false) => $query!(["> $1"] " order by id asc"),
