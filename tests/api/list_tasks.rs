@@ -1,7 +1,8 @@
 //! `GET /tasks`
 
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use shared::store::SESSION;
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::support::{App, Gateway, Response, count, execute, plan_nodes, statements, task};
 
@@ -372,7 +373,8 @@ async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
     )
     .await;
     execute(&pool, "vacuum analyze tasks").await;
-    let mut connection = pool.acquire().await.expect("a connection");
+    let options = (*pool.connect_options()).clone().options(SESSION);
+    let mut connection = PgConnection::connect_with(&options).await.expect("a connection");
     let mut checked = 0;
     for (query, _) in statements() {
         // Those with a sparse filter: `infrastructure::database::growth`.
@@ -381,7 +383,7 @@ async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
         }
         checked += 1;
         let prepare = format!("prepare page as {query}");
-        sqlx::raw_sql(&prepare).execute(&mut *connection).await.expect("valid");
+        sqlx::raw_sql(&prepare).execute(&mut connection).await.expect("valid");
         let is_down = query.contains("id desc");
         // Owners, and an id at which a late page of their tasks begins.
         let owners = match query.contains("created_by = ") {
@@ -397,7 +399,7 @@ async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
         let modes = ["force_custom_plan", "force_generic_plan"];
         for ((owner, late), mode) in owners.iter().flat_map(|owner| modes.map(|mode| (owner, mode))) {
             sqlx::raw_sql(&format!("set plan_cache_mode = {mode}"))
-                .execute(&mut *connection)
+                .execute(&mut connection)
                 .await
                 .expect("valid");
             let arguments = [
@@ -414,7 +416,7 @@ async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
                 let explain =
                     format!("explain (analyze, buffers, format json) execute page ({from}, 0, 101{arguments})");
                 let plan: Value = sqlx::query_scalar(&explain)
-                    .fetch_one(&mut *connection)
+                    .fetch_one(&mut connection)
                     .await
                     .expect("a plan");
                 let plan = plan[0]["Plan"].clone();
@@ -440,7 +442,7 @@ async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
             assert!(pages[0] <= 101 + 10, "{mode}: {query}: {pages:?}");
         }
         sqlx::raw_sql("deallocate page")
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .expect("valid");
     }
