@@ -82,57 +82,43 @@ impl Range<Scheduled> {
     }
 }
 
-/// A statement with the next open tasks of a range, and which of them are due, as `examined`: `up` from
-/// its beginning, or `down` from its end. Its first nine arguments come from [`Due`] and [`Range`].
+/// A statement with the next tasks of a range, and which of them are due, as `examined`: `up` from the
+/// beginning of the range, or `down` from its end. Passed to the macro: the range's key and its type,
+/// the columns and conditions of the tasks, what follows, and the arguments: [`Due`], another one as
+/// `$4`, and [`Range`].
 ///
-/// Only the index on status and id provides this order, so the plan does not depend on statistics. Of
-/// the range's end, the walk along the index has the status only, and the tasks behind the end are left
-/// out afterwards: where the tasks are equal to the end in the first column of `(status, id)`, Postgres
-/// walks past it, to the end of the status.
-macro_rules! query_open {
-    (up, $($rest:tt)+) => {
-        query_open!(
-            ["(status, id) > ($5::text::task_status, $6) and status <= $7::text::task_status order by tasks.status, id"],
-            ["(status, id) < ($7::text::task_status, $8)"],
+/// Only one index provides this order, so the plan does not depend on statistics. Of the end of the
+/// walk, its condition has the key only; the tasks behind are left out afterwards. Postgres ends a walk
+/// at a row comparison only where the first columns differ, so with `(status, id) < (..)` it would
+/// continue to the end of the status.
+macro_rules! query_examined {
+    (up, [$key:literal, $type:literal], $($rest:tt)+) => {
+        query_examined!(
+            ["(" $key ", id) > ($5" $type ", $6) and " $key " <= $7" $type " order by tasks." $key ", id"],
+            ["(" $key ", id) < ($7" $type ", $8)"],
             $($rest)+
         )
     };
-    (down, $($rest:tt)+) => {
-        query_open!(
-            ["(status, id) < ($7::text::task_status, $8) and status >= $5::text::task_status order by tasks.status desc, id desc"],
-            ["(status, id) > ($5::text::task_status, $6)"],
+    (down, [$key:literal, $type:literal], $($rest:tt)+) => {
+        query_examined!(
+            ["(" $key ", id) < ($7" $type ", $8) and " $key " >= $5" $type " order by tasks." $key " desc, id desc"],
+            ["(" $key ", id) > ($5" $type ", $6)"],
             $($rest)+
         )
     };
-    ([$walk:literal], [$until:literal], $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
+    (
+        [$($walk:literal)+], [$($until:literal)+], $columns:literal, $where:literal, [$($then:literal)+],
+        $due:expr, $fourth:expr, $range:expr, $limit:expr
+    ) => {
         sqlx::query!(
             "with examined as materialized (
                    select *
-                   from (
-                       select id,
-                              status,
-                              version,
-                              enqueued_at,
-                              lease_expires_at is not null and attempts >= $4 as is_discarded,
-                              (lease_expires_at is null or lease_expires_at <= now())
-                              and (enqueued_at is null and updated_at < now() - make_interval(secs => $1)
-                                   or enqueued_at is not null
-                                      and greatest(enqueued_at, run_at) < now() - make_interval(secs => $2)
-                                      and ($3 or lease_expires_at is not null and attempts >= $4)) as is_due
-                       from tasks
-                       where "
-                + $walk
-                + " limit $9
-                   ) as next
-                   where "
-                + $until
-                + "
-               )"
-                $(+ $then)+,
+                   from (select id, version, enqueued_at, " + $columns + " from tasks where " + $where $(+ $walk)+ + " limit $9) as next
+                   where " $(+ $until)+ + ")" $(+ $then)+,
             $due.unsent_after.as_secs_f64(),
             $due.lost_after.as_secs_f64(),
             $due.include_lost,
-            $due.max_attempts,
+            $fourth,
             $range.after.key,
             $range.after.id,
             $range.before.key,
@@ -142,55 +128,46 @@ macro_rules! query_open {
     };
 }
 
-/// The same for scheduled tasks. Its first nine arguments come from [`Due`], [`SENT_BEFORE`] and
-/// [`Range`]. The order is that of the index `tasks_scheduled`.
+/// The statement about open tasks, by the index `tasks_by_status`.
+macro_rules! query_open {
+    ($direction:ident, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
+        query_examined!(
+            $direction,
+            ["status", "::text::task_status"],
+            "status,
+             lease_expires_at is not null and attempts >= $4 as is_discarded,
+             (lease_expires_at is null or lease_expires_at <= now())
+             and (enqueued_at is null and updated_at < now() - make_interval(secs => $1)
+                  or enqueued_at is not null
+                     and greatest(enqueued_at, run_at) < now() - make_interval(secs => $2)
+                     and ($3 or lease_expires_at is not null and attempts >= $4)) as is_due",
+            "",
+            [$($then)+],
+            $due,
+            $due.max_attempts,
+            $range,
+            $limit
+        )
+    };
+}
+
+/// The statement about scheduled tasks, by the index `tasks_scheduled`.
 macro_rules! query_scheduled {
-    (up, $($rest:tt)+) => {
-        query_scheduled!(
-            ["(run_at, id) > ($5, $6) and run_at <= $7 order by run_at, id"],
-            ["(run_at, id) < ($7, $8)"],
-            $($rest)+
-        )
-    };
-    (down, $($rest:tt)+) => {
-        query_scheduled!(
-            ["(run_at, id) < ($7, $8) and run_at >= $5 order by run_at desc, id desc"],
-            ["(run_at, id) > ($5, $6)"],
-            $($rest)+
-        )
-    };
-    ([$walk:literal], [$until:literal], $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
-        sqlx::query!(
-            "with examined as materialized (
-                   select *
-                   from (
-                       select id,
-                              run_at,
-                              version,
-                              enqueued_at,
-                              case
-                                  when enqueued_at is null then updated_at < now() - make_interval(secs => $1)
-                                  else greatest(enqueued_at, run_at) < now() - make_interval(secs => $2) and $3
-                              end as is_due
-                       from tasks
-                       where status = 'scheduled' and run_at <= now() + make_interval(secs => $4) and "
-                + $walk
-                + " limit $9
-                   ) as next
-                   where "
-                + $until
-                + "
-               )"
-                $(+ $then)+,
-            $due.unsent_after.as_secs_f64(),
-            $due.lost_after.as_secs_f64(),
-            $due.include_lost,
+    ($direction:ident, $($then:literal)+, $due:expr, $range:expr, $limit:expr) => {
+        query_examined!(
+            $direction,
+            ["run_at", ""],
+            "run_at,
+             case
+                 when enqueued_at is null then updated_at < now() - make_interval(secs => $1)
+                 else greatest(enqueued_at, run_at) < now() - make_interval(secs => $2) and $3
+             end as is_due",
+            "status = 'scheduled' and run_at <= now() + make_interval(secs => $4) and ",
+            [$($then)+],
+            $due,
             SENT_BEFORE.as_secs_f64(),
-            $range.after.key,
-            $range.after.id,
-            $range.before.key,
-            $range.before.id,
-            $limit,
+            $range,
+            $limit
         )
     };
 }
