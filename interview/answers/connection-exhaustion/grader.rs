@@ -3,7 +3,7 @@
 // functions: create-task, delete-task, get-task, task-processor, update-task
 // tests: functions
 
-use grading::{Function, Proxy, Response, TASK_QUEUE, TestEnvironment, events};
+use grading::{Function, Proxy, Response, TASK_QUEUE, TestEnvironment, events, eventually};
 use serde_json::{Value, json};
 
 /// How many repetitions to count connections over.
@@ -68,6 +68,12 @@ async fn reads_share_one_connection_and_need_one_round_trip_each() {
     let environment = TestEnvironment::new().await;
     let id = environment.task("t", "").await;
     let (mut get, proxy) = behind_proxy(&environment, "get-task").await;
+    eventually(
+        5,
+        "get-task connects in its init phase, before its first request",
+        async || (proxy.connections() == 1).then_some(()),
+    )
+    .await;
     assert_success(&get.call(&events::task("GET", id, "")).await, "GET");
     let before = proxy.round_trips();
     for _ in 0..TIMES {

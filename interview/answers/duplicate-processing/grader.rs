@@ -2,7 +2,10 @@
 // functions: task-processor
 // tests: functions
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use grading::{Function, TASK_QUEUE, TestEnvironment, events};
 use serde_json::Value;
@@ -174,6 +177,12 @@ async fn outcome_under_a_lost_lease_is_discarded() {
         [0.0],
         "the metric TasksCompleted of the worker that lost its lease"
     );
+    // It has run: its letter was sent.
+    assert_eq!(
+        worked_on(&processor),
+        1,
+        "values of the metric ProcessingTime of the worker that lost its lease"
+    );
 }
 
 #[tokio::test]
@@ -257,5 +266,22 @@ async fn lease_lasts_as_long_as_the_invocation_may() {
             (-30.0..3.0).contains(&missing),
             "in an invocation that may take {seconds} s the lease lasts {lease:.0} s"
         );
+    }
+}
+
+/// In any file: `make grade` runs only the tests of those that were changed.
+#[tokio::test]
+async fn no_test_is_ignored() {
+    for folder in ["api", "worker"] {
+        for entry in fs::read_dir(format!("../../tests/{folder}")).expect("the tests") {
+            let path = entry.expect("an entry").path();
+            // Folders have no text.
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                !text.contains("#[ignore"),
+                "a test in {} is ignored",
+                path.display().to_string().trim_start_matches("../")
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 // functions: create-task, task-reconciler
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use grading::{Function, Response, TASK_QUEUE, TestEnvironment, events, eventually};
 use serde_json::{Value, json};
@@ -143,7 +143,28 @@ async fn request_over_the_limit_is_429_without_side_effects() {
     );
     let keys = environment.rows("select key from idempotency_keys").await;
     assert!(keys.is_empty(), "a refused request has stored its key");
+    // They have been created, and processed.
+    environment
+        .execute("delete from tasks where created_by = 'alice'")
+        .await;
+    assert_refused(&function.call(&new_task("alice")).await, LONG);
     use_up(&mut function, "bob", 3).await;
+
+    // An admin, and the anonymous caller of an open API, who has no authorizer.
+    let admin = events::by(new_task("root"), "root", true);
+    let mut anonymous = new_task("anonymous");
+    anonymous["requestContext"]["authorizer"] = json!({});
+    let open = environment.function("create-task").with("AUTH", "open");
+    let open = open.with("RATE_LIMIT", "3");
+    let mut open = open.with("RATE_LIMIT_WINDOW_SECONDS", &LONG.to_string()).start().await;
+    for (who, event) in [("an admin", admin), ("the anonymous caller", anonymous)] {
+        for number in 1..=3 {
+            let response = open.call(&event).await;
+            assert_eq!(response.status, 201, "request {number} of {who}: {}", response.body);
+        }
+        let response = open.call(&event).await;
+        assert_eq!(response.status, 429, "the status of one request more of {who}");
+    }
 }
 
 #[tokio::test]
@@ -165,6 +186,19 @@ async fn responses_report_limit_remaining_and_reset() {
         assert_eq!(parameter(&response, "RateLimit", "r"), left, "r of a {status}");
         assert!(parameter(&response, "RateLimit", "t") <= LONG, "t of a {status}");
     }
+    // Whatever the algorithm, a refused caller comes closer to the end of the wait.
+    let before = parameter(&function.call(&new_task("alice")).await, "RateLimit", "t");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = parameter(&function.call(&new_task("alice")).await, "RateLimit", "t");
+    assert!(
+        after < before,
+        "t of two 429s, two seconds apart: {before}, then {after}"
+    );
+
+    // As deployed: the template need not set the window.
+    let mut function = environment.function("create-task").start().await;
+    let response = function.call(&new_task("bob")).await;
+    assert_eq!(response.status, 201, "the status with the variables of template.yaml");
 }
 
 #[tokio::test]

@@ -107,6 +107,18 @@ async fn without_the_cache_every_read_is_one_round_trip() {
             assert_eq!(round_trips, 1, "round trips of a read, {what}");
         }
     }
+    for name in ["sandbox", "prod"] {
+        let template = Template::of(name);
+        let variables = &template.function("get-task")["Environment"]["Variables"];
+        let (ttl, entries) = (
+            &variables["TASK_CACHE_TTL_MILLISECONDS"],
+            &variables["TASK_CACHE_ENTRIES"],
+        );
+        assert!(
+            ttl.is_null() || [ttl, entries].into_iter().any(|value| *value == "0" || *value == 0),
+            "{name}: the cache is on, with a TTL of {ttl} ms and {entries} entries"
+        );
+    }
 }
 
 #[tokio::test]

@@ -587,6 +587,13 @@ async fn second_queue_is_complete_and_openapi_has_the_priority() {
             list(&mapping["FunctionResponseTypes"]).contains(&&json!("ReportBatchItemFailures")),
             "one failed record of {name} redelivers its whole batch"
         );
+        // Lambda deletes what no filter matches, and the messages say nothing of a priority.
+        assert!(
+            mapping["FilterCriteria"].is_null(),
+            "a filter deletes messages of {name} that the processor has not seen"
+        );
+        let is_off = mapping["Enabled"] == false || mapping["Enabled"] == "false";
+        assert!(!is_off, "no message of {name} is processed: its mapping is not enabled");
         let concurrency = |mapping: &Value| number(&mapping["ScalingConfig"]["MaximumConcurrency"]);
         assert!(concurrency(mapping) >= 2, "the concurrency of {name} is not bounded");
         let limits = &properties("ApiStage")["MethodSettings"][0];

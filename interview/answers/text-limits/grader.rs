@@ -85,6 +85,10 @@ async fn title_of_255_characters_of_any_script_is_the_longest() {
             "the detail of {what} has not both numbers: {detail}"
         );
     }
+    // A reader sees 255 characters, and Rust and Postgres count 256.
+    let response = create(&mut creator, &json!({"title": format!("{}e\u{301}", "x".repeat(254))})).await;
+    let what = "a title of 256 characters, of which one is a combining mark";
+    assert_eq!(pointers(&response, what), ["#/title"], "the pointers of {what}");
 }
 
 #[tokio::test]
@@ -107,7 +111,16 @@ async fn description_of_10000_characters_is_accepted_and_not_one_more() {
 
         let response = change(&mut updater, id, &json!({"description": character.repeat(10_001)})).await;
         let what = format!("a description of 10,001 times {character}");
-        assert_eq!(pointers(&response, &what), ["#/description"], "the pointers of {what}");
+        let [(pointer, detail)] = &mistakes(&response, &what)[..] else {
+            panic!("{what} is not one mistake: {}", response.body);
+        };
+        assert_eq!(pointer, "#/description", "the pointer of {what}");
+        // Perhaps with a separator of thousands.
+        let digits: String = detail.chars().filter(char::is_ascii_digit).collect();
+        assert!(
+            digits.contains("10000") && digits.contains("10001"),
+            "the detail of {what} has not both numbers: {detail}"
+        );
     }
 }
 
@@ -205,6 +218,18 @@ async fn title_is_stored_exactly_as_sent_unless_it_is_blank() {
         let id = task["id"].as_i64().expect("an id");
         assert_eq!(environment.row(id).await["title"], title, "the stored title");
     }
+    let description = " - indented\r\n\n";
+    let response = create(&mut creator, &json!({"title": "t", "description": description})).await;
+    assert_eq!(
+        response.status, 201,
+        "the status of a description with blanks around it"
+    );
+    let id = response.json()["id"].as_i64().expect("an id");
+    assert_eq!(
+        environment.row(id).await["description"],
+        description,
+        "the stored description"
+    );
     for title in ["", " ", "\t\r\n", "\u{2003}\u{a0}"] {
         let response = create(&mut creator, &json!({"title": title})).await;
         let what = format!("the title {title:?}");

@@ -212,6 +212,17 @@ async fn durations_are_rounded_down_to_milliseconds() {
         .map(|(_, seconds)| seconds)
         .collect();
     assert_eq!(seconds, [None, Some(1.234), Some(0.0)], "after_seconds");
+
+    // In floating point 1.001 times 1,000 is less than 1,001, and two days in 32 bits have no
+    // milliseconds.
+    let columns = "status = 'completed', result = 'r', created_at = '2026-05-01', requested_at = '2026-05-01',
+        enqueued_at = null, started_at = '2026-05-01 00:00:01.001', settled_at = '2026-05-03 00:00:01.002'";
+    let (waiting, processing) = times(&self::history(&environment, &mut function, columns).await);
+    assert_eq!(
+        (number(&waiting), number(&processing)),
+        (Some(1.001), Some(172_800.001)),
+        "1.001 and 172,800.001 s, which have no parts of a millisecond"
+    );
 }
 
 /// The properties of a schema of openapi.json, through references and `allOf`.

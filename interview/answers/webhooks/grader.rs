@@ -244,6 +244,15 @@ async fn insecure_internal_or_changed_url_is_refused() {
         "https://0x7f.1/",
         "https://017700000001/",
         "https://intranet/",
+        // The root of all names has a dot, too.
+        "https://localhost./",
+        "https://intranet./",
+        // Multicast, reserved, unspecified, and IPv4 addresses within IPv6 ones (NAT64, 6to4).
+        "https://224.0.0.1/",
+        "https://240.0.0.1/",
+        "https://[::]/",
+        "https://[64:ff9b::a00:1]/",
+        "https://[2002:a00:1::]/",
     ] {
         let response = create(&mut strict, &body(json!(url)), None).await;
         assert_eq!(response.status, 422, "the status for {url}");
@@ -589,5 +598,15 @@ async fn concurrent_senders_send_each_delivery_once() {
         (receiver.calls().len(), ids.len()),
         (30, 30),
         "calls and events for 30 tasks and two senders"
+    );
+
+    // More than a sender is likely to take at once.
+    let receiver = Webhooks::start(&[]).await;
+    completed(&environment, &vec![receiver.url("/"); 120]).await;
+    run(&mut one).await;
+    assert_eq!(
+        receiver.calls().len(),
+        120,
+        "calls by one run, when 120 deliveries are due"
     );
 }
