@@ -1,10 +1,9 @@
 //! `GET /tasks`
 
 use serde_json::{Value, json};
-use shared::store::SESSION;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::PgPool;
 
-use crate::support::{App, Gateway, Response, count, execute, plan_nodes, statements, task};
+use crate::support::{App, Gateway, Response, count, execute, plan_nodes, session, statements, task};
 
 async fn list(pool: &PgPool, query: &[(&str, &str)]) -> Response {
     let request = App::new(pool).get("/tasks");
@@ -373,8 +372,7 @@ async fn late_page_of_a_million_tasks_costs_as_much_as_first(pool: PgPool) {
     )
     .await;
     execute(&pool, "vacuum analyze tasks").await;
-    let options = (*pool.connect_options()).clone().options(SESSION);
-    let mut connection = PgConnection::connect_with(&options).await.expect("a connection");
+    let mut connection = session(&pool).await;
     let mut checked = 0;
     for (query, _) in statements() {
         // Those with a sparse filter: `infrastructure::database::growth`.

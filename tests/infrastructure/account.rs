@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
+use crate::support::{SAM_PYTHON, eventually};
 
 /// A script that makes AWS API calls, given as a list of services, operations and inputs, and
 /// prints a list of their outputs.
@@ -183,10 +183,9 @@ fn account(arguments: &[&str]) -> String {
     python(&[&script, arguments].concat())
 }
 
-/// The Python of the SAM CLI.
+/// Runs the Python of the SAM CLI; returns its output.
 fn python(arguments: &[&str]) -> String {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.local/tools/sam/bin/python");
-    let output = Command::new(program).args(arguments).output().expect("it starts");
+    let output = Command::new(SAM_PYTHON).args(arguments).output().expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     let (printed, error) = (text(output.stdout), text(output.stderr));
     assert!(output.status.success(), "{arguments:?}: {printed}{error}");

@@ -43,6 +43,16 @@ const fn reading(
     }
 }
 
+/// "GetTaskFunction" -> "get-task"
+pub fn function_name(logical_id: &str) -> String {
+    let name = logical_id.trim_end_matches("Function");
+    let words = name.char_indices().map(|(at, letter)| match letter {
+        'A'..='Z' if at > 0 => format!("-{}", letter.to_ascii_lowercase()),
+        letter => letter.to_ascii_lowercase().to_string(),
+    });
+    words.collect()
+}
+
 pub const FUNCTIONS: [FunctionSpec; 22] = [
     reading("admin-actions", &[("GET /admin/actions", 1)], "GET /admin/actions"),
     FunctionSpec {

@@ -33,10 +33,13 @@ use local_issuer::LocalIssuer;
 use serde_json::Value;
 use shared::{
     domain::Status,
-    store::{Database, Login},
+    store::{Database, Login, SESSION},
 };
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// The Python of the SAM CLI.
+pub const SAM_PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.local/tools/sam/bin/python");
 
 /// A variable that `make test` sets.
 pub fn env(name: &str) -> String {
@@ -47,6 +50,12 @@ pub fn env(name: &str) -> String {
 pub fn token(subject: &str, scope: &str) -> String {
     let issuer = LocalIssuer::open(Path::new(&env("ISSUER_KEY"))).expect("the stack's key");
     issuer.token(subject, scope, Duration::from_secs(60))
+}
+
+/// A connection to the test's own database with the settings of the functions' sessions.
+pub async fn session(pool: &PgPool) -> PgConnection {
+    let options = (*pool.connect_options()).clone().options(SESSION);
+    PgConnection::connect_with(&options).await.expect("a connection")
 }
 
 /// The test's own database, as the functions use it.

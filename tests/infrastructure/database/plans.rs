@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use shared::{
     domain::{Access, BulkAction, BulkFilter, BulkRequest, Filter, Input, Page, Sort, Status, TaskId},
     store::{
-        SESSION, Statement,
+        Statement,
         bulk::{CHANGED, ContinueAction, CountMatching, StartAction},
         idempotency::{CountExpired, DeleteExpired},
         operating::{GroupFailures, ReadOverview},
@@ -17,7 +17,7 @@ use shared::{
 };
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::support::{execute, plan_nodes, statements, task};
+use crate::support::{execute, plan_nodes, session, statements, task};
 
 /// A statement's generic plan, which Postgres may use once it has run a prepared statement several
 /// times.
@@ -87,8 +87,7 @@ async fn no_statement_scans_a_table(pool: PgPool) {
 async fn no_plan_for_small_tables_scans_them(pool: PgPool) {
     execute(&pool, "insert into tasks (title) values ('t')").await;
     execute(&pool, "vacuum analyze").await;
-    let options = (*pool.connect_options()).clone().options(SESSION);
-    let mut connection = PgConnection::connect_with(&options).await.expect("a connection");
+    let mut connection = session(&pool).await;
     for (query, arguments) in statements() {
         let plan = plan(&query, arguments, &mut connection).await;
         let scanned = scanned(&plan);
@@ -125,8 +124,7 @@ async fn compiled(connection: &mut PgConnection) -> Vec<String> {
 
 #[sqlx::test(migrator = "migrator::MIGRATIONS")]
 async fn no_statement_is_compiled(pool: PgPool) {
-    let options = (*pool.connect_options()).clone().options(SESSION);
-    let mut connection = PgConnection::connect_with(&options).await.expect("a connection");
+    let mut connection = session(&pool).await;
     assert_eq!(compiled(&mut connection).await, Vec::<String>::new());
     // Where Postgres can, it would.
     let done = sqlx::raw_sql("set jit = on").execute(&mut connection).await;
@@ -231,12 +229,10 @@ async fn fetched(transaction: &mut PgConnection) -> i64 {
 /// How many blocks a statement reads in a session as the functions have it, with the plan for its
 /// arguments: Postgres keeps to it, because the one for any arguments assumes a much larger limit.
 async fn blocks(pool: &PgPool, statement: &impl Statement) -> i64 {
-    let mut transaction = pool.begin().await.expect("a transaction");
-    for (setting, value) in SESSION.into_iter().chain([("plan_cache_mode", "force_custom_plan")]) {
-        let set = format!("set local {setting} = '{value}'");
-        let done = sqlx::raw_sql(&set).execute(&mut *transaction).await;
-        done.expect("it is a setting");
-    }
+    let mut connection = session(pool).await;
+    let mut transaction = connection.begin().await.expect("a transaction");
+    let custom = sqlx::raw_sql("set local plan_cache_mode = force_custom_plan");
+    custom.execute(&mut *transaction).await.expect("it is a setting");
     let before = fetched(&mut transaction).await;
     statement.run(&mut transaction).await.expect("the statement runs");
     let after = fetched(&mut transaction).await;
@@ -399,8 +395,8 @@ const ROWS: i64 = 60_000;
 fn assert_no_more(large: &[(String, i64)], small: &[(String, i64)]) {
     let mut grown = Vec::new();
     for ((name, small), (_, large)) in std::iter::zip(small, large) {
-        // Four times as many rows; the sample grows. A sweep or a list reads the pages of at most 1,000
-        // rows, or none after a vacuum. There were fewer pending tasks than are counted at most.
+        // Four times as many rows; the sample grows. A sweep reads the pages of at most 1,000 rows, or
+        // none after a vacuum. There were fewer pending tasks than are counted at most.
         let more = match name.as_str() {
             "ReadOverview" => Total::MAX_COUNTED + 4 * ROWS / 512,
             // There were fewer failures than are read at most.
@@ -409,6 +405,7 @@ fn assert_no_more(large: &[(String, i64)], small: &[(String, i64)]) {
             name if name.starts_with("CountMatching") => Total::MAX_COUNTED,
             name if name.starts_with("ContinueAction") => Total::MAX_COUNTED + 10 * CHANGED,
             name if name.ends_with(", counted") => Total::MAX_COUNTED,
+            name if name.starts_with("List") => 100,
             _ => 1000,
         };
         if *large > 2 * small + more {
@@ -450,13 +447,13 @@ async fn wrong_statistics_do_not_cost_more(pool: PgPool) {
     execute(&pool, "vacuum analyze").await;
     let expected = blocks_of_all(&pool).await;
     assert_no_more(&unexpected, &expected);
-    execute(
-        &pool,
+    // The few that remain are neighbors, so pages of them are as dense as before.
+    let remaining = format!(
         "update tasks
          set status = 'completed', run_at = null, created_by = null, settled_at = created_at
-         where id % 1000 > 0 and (status <> 'completed' or created_by is not null)",
-    )
-    .await;
+         where id > {ROWS} + 1000 and (status <> 'completed' or created_by is not null)"
+    );
+    execute(&pool, &remaining).await;
     execute(&pool, "vacuum").await;
     assert_no_more(&blocks_of_all(&pool).await, &expected);
 }

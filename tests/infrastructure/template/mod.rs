@@ -15,7 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, env, functions::FUNCTIONS, routes::ROUTES};
+use crate::support::{
+    App, env,
+    functions::{FUNCTIONS, function_name},
+    routes::ROUTES,
+};
 
 /// A route: "GET /tasks/{id}".
 type Route = String;
@@ -51,16 +55,6 @@ fn one_or_more(value: &Value) -> Vec<&Value> {
     value
         .as_array()
         .map_or_else(|| vec![value], |list| list.iter().collect())
-}
-
-/// "GetTaskFunction" -> "get-task"
-fn function_name(logical_id: &str) -> String {
-    let name = logical_id.trim_end_matches("Function");
-    let words = name.char_indices().map(|(at, letter)| match letter {
-        'A'..='Z' if at > 0 => format!("-{}", letter.to_ascii_lowercase()),
-        letter => letter.to_ascii_lowercase().to_string(),
-    });
-    words.collect()
 }
 
 /// The operations of the deployed API: each route and its definition.
