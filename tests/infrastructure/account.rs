@@ -1,7 +1,7 @@
 //! dev/tools/account.py, which `make deploy-sandbox` and `make destroy-sandbox` run: here against
 //! the emulator, under other names.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
