@@ -686,3 +686,19 @@ async fn browser_reports_page_errors() {
         assert!(errors.iter().any(|error| error.contains(text)), "{text}: {errors:#?}");
     }
 }
+
+#[tokio::test]
+async fn browser_follows_button_that_moves() {
+    let mut browser = Browser::start().await;
+    let page = "data:text/html,<button id=first>First</button><button id=second>Second</button>";
+    browser.open(page).await;
+    let move_once = "window.clicked = [];
+        for (const id of ['first', 'second']) {
+            document.getElementById(id).addEventListener('click', () => window.clicked.push(id));
+        }
+        addEventListener('mousedown', () => document.body.prepend(document.getElementById('second')), { once: true });";
+    browser.eval(move_once).await;
+    browser.click("#first").await;
+    browser.click("#second").await;
+    assert_eq!(browser.eval("window.clicked").await, json!(["first", "second"]));
+}

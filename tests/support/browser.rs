@@ -130,22 +130,41 @@ impl Browser {
         }
     }
 
-    /// Clicks the middle of the first element that matches the selector, once nothing covers it.
+    /// Clicks the middle of the first element that matches the selector, once nothing covers it;
+    /// again if the page moved the element away under the mouse.
     pub async fn click(&mut self, css: &str) {
         let css = json!(css);
-        let middle = format!(
+        let aim = format!(
             "(() => {{
                 const element = document.querySelector({css});
                 element?.scrollIntoView({{ block: 'center', behavior: 'instant' }});
                 const {{ x, y, width, height }} = element?.getBoundingClientRect() ?? {{}};
                 const middle = {{ x: x + width / 2, y: y + height / 2 }};
-                return element?.contains(document.elementFromPoint(middle.x, middle.y)) ? middle : null;
+                if (!element?.contains(document.elementFromPoint(middle.x, middle.y))) return null;
+                window.hasMissed = false;
+                window.stopMissedClick = (event) => {{
+                    if (element.contains(event.target)) return;
+                    window.hasMissed = true;
+                    event.preventDefault();
+                    event.stopImmediatePropagation();
+                }};
+                addEventListener('click', window.stopMissedClick, true);
+                return middle;
             }})()"
         );
-        let middle = self.wait_for(TIMEOUT_SECONDS, &middle).await;
-        for event in ["mousePressed", "mouseReleased"] {
-            let mouse = json!({"type": event, "x": middle["x"], "y": middle["y"], "button": "left", "clickCount": 1});
-            self.command("Input.dispatchMouseEvent", mouse).await;
+        let has_missed = "removeEventListener('click', window.stopMissedClick, true), window.hasMissed === true";
+        let deadline = Instant::now() + Duration::from_secs(TIMEOUT_SECONDS);
+        loop {
+            let middle = self.wait_for(TIMEOUT_SECONDS, &aim).await;
+            for event in ["mousePressed", "mouseReleased"] {
+                let mouse =
+                    json!({"type": event, "x": middle["x"], "y": middle["y"], "button": "left", "clickCount": 1});
+                self.command("Input.dispatchMouseEvent", mouse).await;
+            }
+            if self.eval(has_missed).await == false {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{css} always moves away from the mouse");
         }
     }
 
