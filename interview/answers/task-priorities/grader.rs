@@ -4,8 +4,7 @@
 
 use std::path::Path;
 
-use grading::{Function, Response, TASK_QUEUE, Template, TestEnvironment, events, eventually};
-use migrator::{MIGRATIONS, ROLES};
+use grading::{Function, Response, TASK_QUEUE, Template, TestEnvironment, events, eventually, migrations, roles};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 
@@ -445,16 +444,17 @@ async fn previous_version_keeps_working_and_its_data_stays_valid() {
     let other = own.database(&name);
     let mut connection = PgConnection::connect_with(&other).await.expect("it exists");
     let mut before = Migrator::DEFAULT;
-    let migrations = MIGRATIONS
+    let migrations = migrations().await;
+    let released = migrations
         .iter()
         .filter(|migration| migration.version <= LAST_MIGRATION);
-    before.migrations = migrations.cloned().collect::<Vec<_>>().into();
+    before.migrations = released.cloned().collect::<Vec<_>>().into();
     let migrated = async {
         before.run(&mut connection).await?;
         let insert = "insert into tasks (title, status, settled_at) values ('old', 'completed', now())";
         sqlx::raw_sql(insert).execute(&mut connection).await?;
-        MIGRATIONS.run(&mut connection).await?;
-        sqlx::raw_sql(ROLES).execute(&mut connection).await?;
+        migrations.run(&mut connection).await?;
+        sqlx::raw_sql(&roles()).execute(&mut connection).await?;
         anyhow::Ok(())
     };
     migrated

@@ -2,20 +2,37 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use aws_sdk_sqs::Client;
 use harness::Proxy;
-use migrator::{MIGRATIONS, ROLES};
 use serde_json::Value;
 use sqlx::{
     ConnectOptions, PgPool, Postgres,
-    migrate::MigrateDatabase,
+    migrate::{MigrateDatabase, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 use crate::{Starting, Template, env, queues};
+
+/// The graded schema. Read here rather than compiled into the candidate's migrator: nothing of the
+/// candidate's runs in the checks' process.
+const MIGRATIONS: &str = "../../migrations";
+
+/// The migrations.
+pub async fn migrations() -> Migrator {
+    let read = Migrator::new(Path::new(MIGRATIONS)).await;
+    read.unwrap_or_else(|error| panic!("the migrations cannot be read: {error}"))
+}
+
+/// The statements that set up the functions' roles, after the migrations.
+pub fn roles() -> String {
+    let read = fs::read_to_string(Path::new(MIGRATIONS).join("roles.sql"));
+    read.unwrap_or_else(|error| panic!("migrations/roles.sql cannot be read: {error}"))
+}
 
 /// A check's test environment. It is exclusive to the check, and deleted when the check ends.
 pub struct TestEnvironment {
@@ -59,9 +76,9 @@ impl TestEnvironment {
             sqs,
             queues,
         };
-        let migrated = MIGRATIONS.run(&environment.pool).await;
+        let migrated = migrations().await.run(&environment.pool).await;
         migrated.unwrap_or_else(|error| panic!("the migrations fail: {error}"));
-        let roles = sqlx::raw_sql(ROLES).execute(&environment.pool).await;
+        let roles = sqlx::raw_sql(&roles()).execute(&environment.pool).await;
         roles.unwrap_or_else(|error| panic!("roles.sql fails: {error}"));
         environment
     }

@@ -1,8 +1,9 @@
 //! The library of the exercises' graders: a [`TestEnvironment`], which tests functions from outside.
 //! A grader tests only what an exercise's brief promises: events go in; responses, rows, messages,
 //! log lines and HTTP calls come out. The functions run as processes, with the environment from
-//! template.yaml, so any code that compiles can be graded. `make grade` builds them, starts the
-//! services that they need and passes the addresses in environment variables.
+//! template.yaml, so any code that compiles can be graded, and none of it runs in the checks' own
+//! process. `make grade` builds them, starts the services that they need and passes the addresses in
+//! environment variables.
 //!
 //! ```no_run
 //! # use grading::{TASK_QUEUE, TestEnvironment, events};
@@ -24,7 +25,7 @@ mod queues;
 mod template;
 mod webhooks;
 
-pub use environment::TestEnvironment;
+pub use environment::{TestEnvironment, migrations, roles};
 pub use function::{Function, Response, Starting};
 pub use harness::{Proxy, events, eventually};
 pub use queues::{DEAD_LETTER_QUEUE, Delivered, Depth, Message, TASK_QUEUE};

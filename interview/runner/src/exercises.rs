@@ -177,8 +177,12 @@ pub fn prepare(settings: &Settings) -> Result<()> {
     let workshop = Workshop::open(settings)?;
     let kit = Kit::of(&git, &active.kit)?;
     let exercise = kit.exercise(&active.name)?;
+    if exercise.key()?.is_some() {
+        // A text compiles nothing.
+        return Ok(());
+    }
     let start = exercise.with_grading(&git.index()?.of_tree(&active.start)?)?;
-    workshop.prepare(&git, &exercise, &start).map(drop)
+    workshop.prepare(&git, &exercise, &start)
 }
 
 /// Keeps this program, for `make grade`: it grades with the code of the commit that it was built

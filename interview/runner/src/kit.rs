@@ -24,10 +24,13 @@ pub const BASE: &str = "interview/BASE";
 /// Contains the content hashes of the last proof: see [`crate::proof`].
 pub const PROVED: &str = "interview/PROVED";
 
-/// Taken from the base whatever the candidate has done with them: the hidden checks' library, what
-/// it builds on, and cargo's own settings.
+/// The library of the hidden checks.
+const GRADING: &str = "interview/grading";
+
+/// Taken from the base whatever the candidate has done with them: the library of the hidden checks,
+/// the harness and the tools of the candidate's tests, and cargo's own settings.
 const MACHINERY: [&str; 7] = [
-    "interview/grading",
+    GRADING,
     "interview/runner",
     "tests/harness",
     "dev/tools",
@@ -160,6 +163,13 @@ impl Exercise<'_> {
     /// The hidden checks.
     pub fn grader(&self) -> Result<String> {
         self.file(&self.answer_path("grader.rs"))
+    }
+
+    /// The tree in which the hidden checks are compiled: the base, with their library as in the kit.
+    pub fn grading_tree(&self) -> Result<String> {
+        let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
+        index.restore(&[GRADING], &self.kit.id)?;
+        index.tree()
     }
 
     /// The key of an exercise whose result is a text. It has no hidden checks to compile.

@@ -66,8 +66,6 @@ struct Compiled {
     functions: Vec<String>,
     /// The checks that compare with the start, which only the interviewer has.
     left: Vec<String>,
-    /// The files in `migrations`, which are compiled into the checks.
-    migrations: Vec<String>,
 }
 
 /// Writes an archive and a repository of an exercise.
@@ -159,24 +157,12 @@ fn packed_with_checks(settings: &Settings, git: &Git, exercise: &Exercise, works
         exercise.key()?.is_none(),
         "the result of {name} is a text, whose key cannot be compiled. You grade what is sent back: make pack N={name}"
     );
-    let adds_migration = exercise
-        .patch(State::Solution)
-        .is_some_and(|patch| patch.contains("+++ b/migrations/"));
-    ensure!(
-        !adds_migration,
-        "the migrations are compiled into the checks, and {name} is solved with a new one. You grade what is sent back: \
-         make pack N={name}"
-    );
     let start = packed(git, exercise, workshop)?;
-    let graded = exercise.with_grading(&git.index()?.of_tree(&start)?)?;
-    let grader = workshop
-        .prepare(git, exercise, &graded)?
-        .context("only texts have no checks")?;
+    let grader = workshop.grader(git, exercise)?;
     let compiled = Compiled {
         names: grader.checks,
         functions: grader.functions,
         left: workshop::checks_with_start(&exercise.grader()?),
-        migrations: git.folder(&start, "migrations"),
     };
     let index = git.index()?.of_tree(&start)?;
     mark(&index, exercise, Some(compiled))?;
@@ -200,15 +186,6 @@ pub fn grade(settings: &Settings, conclude: impl FnOnce(&str, Graded) -> Result<
         "the checks are with your interviewer, who grades what you send back: this folder as an archive, or \
          the repository with your commits. `make test` and `make check` run the project's own tests",
     )?;
-    let migrations = fs::read_dir(root.join("migrations")).context("cannot read migrations")?;
-    let names = migrations.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let mut names: Vec<String> = names.collect::<Result<_>>()?;
-    names.sort();
-    ensure!(
-        names == checks.migrations,
-        "the checks were compiled with the migrations of the start, and those in migrations/ are others. \
-         Your interviewer grades what you send back"
-    );
     for check in &checks.left {
         let sentence = check.replace('_', " ");
         terminal::say(&format!("  • not here   {sentence}: your interviewer checks that"));
@@ -419,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_are_packed_only_if_they_can_be_compiled_beforehand() {
+    fn checks_of_text_are_not_packed() {
         let folder = repository("unpackable");
         let answers = folder.join("interview/answers/broken");
         let commit = || {
@@ -427,11 +404,6 @@ mod tests {
             run(&folder, &["commit", "--quiet", "--message", "changed"]);
         };
         let packed = || refusal(super::run(&settings(&folder), &options(Some("broken"), true)));
-        let patch = "diff --git a/migrations/2.sql b/migrations/2.sql\nnew file mode 100644\n\
-                     --- /dev/null\n+++ b/migrations/2.sql\n@@ -0,0 +1 @@\n+select 1\n";
-        write(&answers, "solution.patch", patch);
-        commit();
-        assert!(packed().contains("is solved with a new one"), "{}", packed());
         write(
             &answers,
             "key.toml",
@@ -446,16 +418,10 @@ mod tests {
     }
 
     #[test]
-    fn checks_of_pack_are_refused_for_other_migrations() {
+    fn pack_without_checks_is_graded_by_interviewer() {
         let folder = repository("unchecked");
-        let grade = || refusal(super::grade(&settings(&folder), |_, _| panic!("it was graded")));
         write(&folder, MARK, "name = \"broken\"\nkit = \"1\"\n");
-        assert!(grade().contains("with your interviewer"), "{}", grade());
-        let checks = "[checks]\nnames = []\nfunctions = []\nleft = []\nmigrations = [\"1.sql\"]\n";
-        write(&folder, MARK, &format!("name = \"broken\"\nkit = \"1\"\n{checks}"));
-        for file in ["1.sql", "2.sql"] {
-            write(&folder, &format!("migrations/{file}"), "select 1;\n");
-        }
-        assert!(grade().contains("those in migrations/ are others"), "{}", grade());
+        let grade = refusal(super::grade(&settings(&folder), |_, _| panic!("it was graded")));
+        assert!(grade.contains("with your interviewer"), "{grade}");
     }
 }

@@ -30,9 +30,9 @@ const GENERATED: &str = ".sqlx";
 /// The kit's files, which can be deleted.
 const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
 
-/// The code that builds a graded tree and reads the outcomes of its checks. (The grading crate is
-/// the base's.)
-const GRADING_CODE: [&str; 3] = [
+/// The code that builds a graded tree, checks it, and reads the outcomes of its checks.
+const GRADING_CODE: [&str; 4] = [
+    "interview/grading",
     "interview/runner/src/workshop.rs",
     "interview/runner/src/report.rs",
     "interview/runner/src/review.rs",
@@ -484,9 +484,10 @@ mod tests {
             "interview/answers/broken/solution.patch",
             "interview/answers/broken/mutants/wrong.patch",
             "interview/BASE",
-            GRADING_CODE[0],
-            GRADING_CODE[1],
-            GRADING_CODE[2],
+            "interview/grading/lib.rs",
+            "interview/runner/src/workshop.rs",
+            "interview/runner/src/report.rs",
+            "interview/runner/src/review.rs",
         ] {
             let before = now();
             write(&folder, path, "changed\n");
@@ -505,7 +506,7 @@ mod tests {
             "interview/incidents/late/brief.md",
             "interview/incidents/another/incident.toml",
             INCIDENT_COMMANDS,
-            GRADING_CODE[0],
+            "interview/runner/src/workshop.rs",
             "interview/PROVED",
         ] {
             write(&folder, path, "changed\n");

@@ -83,13 +83,17 @@ pub fn read(names: &[String], lines: &[String]) -> Vec<Check> {
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     let check = |name: &String| {
-        let mut of_test = events
+        let of_test = events
             .iter()
             .filter(|event| event["type"] == "test" && event["name"] == name.as_str());
-        let outcome = match of_test.find(|event| event["event"] != "started") {
-            Some(event) if event["event"] == "ok" => Outcome::Passed,
-            event => Outcome::Failed(reason(
-                event.and_then(|event| event["stdout"].as_str()).unwrap_or_default(),
+        let outcomes = of_test.filter(|event| event["event"] != "started").collect::<Vec<_>>();
+        // Whoever else writes to the same pipe can only add outcomes.
+        let failed = outcomes.iter().find(|event| event["event"] != "ok");
+        let outcome = match (failed, &outcomes[..]) {
+            (None, [_]) => Outcome::Passed,
+            (None, [_, _, ..]) => Outcome::Failed("it was reported more than once".to_owned()),
+            (failed, _) => Outcome::Failed(reason(
+                failed.and_then(|event| event["stdout"].as_str()).unwrap_or_default(),
             )),
         };
         let name = name.clone();
@@ -284,6 +288,21 @@ and it is night
             vec![],
         ];
         assert_eq!(names_by_outcome(&events()), by_outcome);
+    }
+
+    #[test]
+    fn added_outcome_passes_no_check() {
+        let event =
+            |event: &str| json!({"type": "test", "name": "apes_climb", "event": event, "stdout": APES}).to_string();
+        let reason = |events: &[&str]| {
+            let lines: Vec<String> = events.iter().map(|name| event(name)).collect();
+            read(&["apes_climb".to_owned()], &lines)[0].reason().map(str::to_owned)
+        };
+        assert_eq!(reason(&["ok"]), None);
+        for forged in [["ok", "failed"], ["failed", "ok"]] {
+            assert_eq!(reason(&forged).as_deref(), Some("the apes' height: 1, not 2"));
+        }
+        assert_eq!(reason(&["ok", "ok"]).as_deref(), Some("it was reported more than once"));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    time::SystemTime,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -85,13 +84,6 @@ pub enum Graded {
     Broken(String),
 }
 
-/// The result of compiling.
-enum Built {
-    Grader(Grader),
-    /// The first errors.
-    Broken(String),
-}
-
 /// The compiled checks.
 pub struct Grader {
     /// Their names, in the order of the source.
@@ -157,32 +149,27 @@ impl Workshop {
         })
     }
 
-    /// Compiles the checks of a tree, so that the first `make grade` need not. A text has none.
-    pub fn prepare(&self, git: &Git, exercise: &Exercise, tree: &str) -> Result<Option<Grader>> {
-        if exercise.key()?.is_some() {
-            return Ok(None);
+    /// Replaces the tree.
+    fn check_out(&self, git: &Git, tree: &str) -> Result<()> {
+        git.check_out(tree, &self.source)?;
+        seed(&self.settings.root, &self.target)
+    }
+
+    /// Compiles the checks and a tree's functions, so that the first `make grade` need not.
+    pub fn prepare(&self, git: &Git, exercise: &Exercise, tree: &str) -> Result<()> {
+        let grader = self.grader(git, exercise)?;
+        self.check_out(git, tree)?;
+        if let Err(errors) = self.build(&grader.functions)? {
+            bail!("{} does not compile:\n{errors}", exercise.name);
         }
-        match self.build(git, &exercise.grader()?, tree)? {
-            Built::Grader(grader) => Ok(Some(grader)),
-            Built::Broken(errors) => bail!("{} does not compile:\n{errors}", exercise.name),
-        }
+        Ok(())
     }
 
     /// Runs compiled checks on the working tree, whose functions are built here.
     pub fn grade_in_place(&self, grader: &Grader, services: impl FnOnce() -> Result<Services>) -> Result<Graded> {
-        let step = Step::start("build", "compiling the functions that the checks need");
-        let mut targets = Vec::new();
-        let functions = self.existing(&grader.functions);
-        for function in &functions {
-            targets.extend(["--bin", function]);
-        }
-        if let Err(errors) = self.compile(&targets, &step)? {
+        if let Err(errors) = self.build(&grader.functions)? {
             return Ok(Graded::Broken(errors));
         }
-        if let Err(errors) = self.provide(&functions, &step)? {
-            return Ok(Graded::Broken(errors));
-        }
-        step.done("the functions that the checks need");
         Ok(Graded::Checked(self.check(grader, &services()?, None)?))
     }
 
@@ -228,7 +215,9 @@ impl Workshop {
         let (mut built, mut running, mut services) = (None, None, Some(services));
         side_by_side([
             &mut || {
-                built = Some(self.build(git, &source, work.tree)?);
+                let grader = self.grader(git, work.exercise)?;
+                self.check_out(git, work.tree)?;
+                built = Some(self.build(&grader.functions)?.map(|()| grader));
                 Ok(())
             },
             &mut || {
@@ -237,8 +226,8 @@ impl Workshop {
             },
         ])?;
         let grader = match built.context("the build has no result")? {
-            Built::Grader(grader) => grader,
-            Built::Broken(errors) => return Ok(Graded::Broken(errors)),
+            Ok(grader) => grader,
+            Err(errors) => return Ok(Graded::Broken(errors)),
         };
         let services = running.context("the services have not been started")?;
         let mut checks = Vec::new();
@@ -252,54 +241,54 @@ impl Workshop {
         Ok(Graded::Checked(checks))
     }
 
-    /// Builds the hidden checks within a tree, and the functions that they need.
-    fn build(&self, git: &Git, grader: &str, tree: &str) -> Result<Built> {
-        git.check_out(tree, &self.source)?;
-        seed(&self.settings.root, &self.target)?;
-        // By the content: cargo compares times only.
-        let name = format!("{GRADER}{:016x}", hash(grader));
-        let checks = self.source.join(CHECKS).join(&name).with_extension("rs");
-        fs::create_dir_all(self.source.join(CHECKS))?;
-        self.forget_other_graders(&name)?;
-        // Candidates do not come across the source, not even while it is compiled. (What is included
-        // cannot begin with a comment about the whole file.)
-        let (unnamed, path) = unnamed(&self.logs, &grader.replace("//! ", "// "))?;
-        fs::write(&checks, format!("include!({path:?});\n"))?;
-        File::options().write(true).open(&checks)?.set_modified(LONG_AGO)?;
-        let declared = header(grader, "functions").unwrap_or_default();
-        let declared: Vec<String> = declared.into_iter().map(str::to_owned).collect();
-        let functions = self.existing(&declared);
-        let mut targets = vec!["--test", &name];
-        for function in &functions {
-            targets.extend(["--bin", function]);
+    /// Compiles the hidden checks of an exercise, unless this was done before. They consist of code of
+    /// the base and the kit alone: what a candidate writes runs in other processes, and cannot report
+    /// in their name.
+    pub fn grader(&self, git: &Git, exercise: &Exercise) -> Result<Grader> {
+        let (source, tree) = (exercise.grader()?, exercise.grading_tree()?);
+        let name = format!("{GRADER}{:016x}", hash(&format!("{tree}\n{source}")));
+        let program = self.logs.join("grader-program").join(&name);
+        if !program.exists() {
+            self.check_out(git, &tree)?;
+            let step = Step::start("build", "compiling the checks");
+            let compiled = self.compile_grader(&name, &source, &step)?;
+            files::empty_folder(program.parent().context("a folder in .local")?)?;
+            fs::rename(compiled, &program)?;
+            self.forget_compiled_graders()?;
+            step.done("the checks");
         }
-        let step = Step::start("build", "compiling what has changed");
-        let built = self.compile(&targets, &step);
-        drop(unnamed);
-        fs::remove_file(checks)?;
-        let lines = match built? {
-            Ok(lines) => lines,
-            Err(errors) => return Ok(Built::Broken(errors)),
-        };
-        if let Err(errors) = self.provide(&functions, &step)? {
-            return Ok(Built::Broken(errors));
-        }
-        step.done("the checks, and the functions that they need");
-        Ok(Built::Grader(Grader {
-            checks: report::names(grader),
-            functions: declared,
-            program: executable(&lines, &name)?,
-        }))
+        let functions = header(&source, "functions").unwrap_or_default();
+        Ok(Grader {
+            checks: report::names(&source),
+            functions: functions.into_iter().map(str::to_owned).collect(),
+            program,
+        })
     }
 
-    /// Deletes what was compiled of other checks, so that the target folder does not grow.
-    fn forget_other_graders(&self, name: &str) -> Result<()> {
+    /// Compiles checks in the tree that is checked out; returns the program.
+    fn compile_grader(&self, name: &str, source: &str, step: &Step) -> Result<PathBuf> {
+        let checks = self.source.join(CHECKS).join(name).with_extension("rs");
+        fs::create_dir_all(self.source.join(CHECKS))?;
+        // Candidates do not come across the source, not even while it is compiled. (What is included
+        // cannot begin with a comment about the whole file.)
+        let (unnamed, path) = unnamed(&self.logs, &source.replace("//! ", "// "))?;
+        fs::write(&checks, format!("include!({path:?});\n"))?;
+        let built = self.compile(&["--test", name], step);
+        drop(unnamed);
+        fs::remove_file(checks)?;
+        match built? {
+            Ok(lines) => executable(&lines, name),
+            Err(errors) => bail!("the checks do not compile:\n{errors}"),
+        }
+    }
+
+    /// Deletes what the compiler has left of checks.
+    fn forget_compiled_graders(&self) -> Result<()> {
         for folder in ["debug/deps", "debug/incremental"] {
             for entry in fs::read_dir(self.target.join(folder)).into_iter().flatten() {
                 let entry = entry?;
-                let (path, file) = (entry.path(), entry.file_name());
-                let file = file.to_string_lossy();
-                if file.starts_with(GRADER) && !file.starts_with(name) {
+                let path = entry.path();
+                if entry.file_name().to_string_lossy().starts_with(GRADER) {
                     match path.is_dir() {
                         true => fs::remove_dir_all(path)?,
                         false => fs::remove_file(path)?,
@@ -310,25 +299,37 @@ impl Workshop {
         Ok(())
     }
 
+    /// Builds what the checks need of the tree that is checked out: these functions, as far as they
+    /// exist, and the translated template. Returns the first errors, if it is not possible.
+    fn build(&self, functions: &[String]) -> Result<Result<(), String>> {
+        let step = Step::start("build", "compiling what has changed");
+        let functions = self.existing(functions);
+        let targets: Vec<&str> = functions.iter().flat_map(|function| ["--bin", function]).collect();
+        // Without a target cargo would build everything.
+        if !targets.is_empty()
+            && let Err(errors) = self.compile(&targets, &step)?
+        {
+            return Ok(Err(errors));
+        }
+        for function in &functions {
+            link(
+                &self.target.join("debug").join(function),
+                &self.target.join("functions").join(function),
+            )?;
+        }
+        if let Err(error) = self.translate(&self.target.join("templates"), &step) {
+            return Ok(Err(format!("template.yaml: {error:#}")));
+        }
+        step.done("the functions that the checks need");
+        Ok(Ok(()))
+    }
+
     /// Those of these functions that exist. One that the exercise requires may not exist yet; its
     /// checks then report that.
     fn existing<'a>(&self, functions: &'a [String]) -> Vec<&'a str> {
         let folders = self.source.join("functions");
         let functions = functions.iter().map(String::as_str);
         functions.filter(|function| folders.join(function).is_dir()).collect()
-    }
-
-    /// Provides the checks with these compiled functions and the translated template, or returns what
-    /// is wrong with the template.
-    fn provide(&self, functions: &[&str], step: &Step) -> Result<Result<(), String>> {
-        for function in functions {
-            link(
-                &self.target.join("debug").join(function),
-                &self.target.join("functions").join(function),
-            )?;
-        }
-        let translated = self.translate(&self.target.join("templates"), step);
-        Ok(translated.map_err(|error| format!("template.yaml: {error:#}")))
     }
 
     /// Compiles targets of the tree that is checked out. Returns the lines that cargo prints, or the
@@ -374,7 +375,7 @@ impl Workshop {
             ));
         }
         let step = Step::start("tests", "compiling yours");
-        git.check_out(work.tree, &self.source)?;
+        self.check_out(git, work.tree)?;
         let program = match self.compile_tests(&step)? {
             Ok(program) => program,
             Err(errors) => {
@@ -396,7 +397,7 @@ impl Workshop {
         index.restore(&["tests", "Cargo.lock"], work.tree)?;
         let before = work.exercise.with_grading(&index)?;
         drop(index);
-        git.check_out(&before, &self.source)?;
+        self.check_out(git, &before)?;
         // A test that does not even compile there fails without the change.
         let check = match self.compile_tests(&step)? {
             Err(_) if passed.is_empty() => Check::failed(OWN_TESTS, "none of the changed files has a test"),
@@ -440,8 +441,7 @@ impl Workshop {
         if kept.exists() {
             return Ok(kept);
         }
-        git.check_out(tree, &self.source)?;
-        seed(&self.settings.root, &self.target)?;
+        self.check_out(git, tree)?;
         let step = Step::start("queries", "describing those that the exercise changes");
         let fresh = self.logs.join("exercises/describing");
         files::empty_folder(&fresh.join(".sqlx"))?;
@@ -583,9 +583,6 @@ fn executable(lines: &[String], target: &str) -> Result<PathBuf> {
     executable.with_context(|| format!("cargo reports no executable of {target}"))
 }
 
-/// The time of a file that cargo compares by its name.
-const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
-
 fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -606,7 +603,6 @@ fn unnamed(folder: &Path, text: &str) -> Result<(File, String)> {
     file.write_all(text.as_bytes())?;
     // Where a path under /dev/fd is the same open file, it is read from here.
     file.rewind()?;
-    file.set_modified(LONG_AGO)?;
     fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot let cargo inherit a file")?;
     let path = format!("/dev/fd/{}", file.as_raw_fd());
     Ok((file, path))
