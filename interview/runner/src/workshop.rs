@@ -253,7 +253,10 @@ impl Workshop {
             let step = Step::start("build", "compiling the checks");
             let compiled = self.compile_grader(&name, &source, &step)?;
             files::empty_folder(program.parent().context("a folder in .local")?)?;
-            fs::rename(compiled, &program)?;
+            // A copy first: the target folder may be on another file system.
+            let copy = program.with_extension("copy");
+            fs::copy(compiled, &copy)?;
+            fs::rename(copy, &program)?;
             self.forget_compiled_graders()?;
             step.done("the checks");
         }

@@ -7,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use xtask::{
     stack::{
         Stack,
         settings::{LocalAws, Settings},
     },
-    tools::terminal::{self, Step},
+    tools::{
+        files,
+        terminal::{self, Step},
+    },
 };
 
 use super::{
@@ -34,6 +37,9 @@ use crate::{
 
 /// How long a grade waits for accepted tasks: a visibility timeout and a little.
 const SETTLE: Duration = Duration::from_secs(25);
+
+/// How long evidence may be, in characters.
+const MAX_EVIDENCE: usize = 1_000;
 
 /// Who plays, and for how long, if it is a session.
 #[derive(Clone, Copy, Default)]
@@ -69,23 +75,30 @@ fn active(settings: &Settings) -> Result<(Stack, State)> {
     Ok((local_stack(settings)?, state))
 }
 
-/// `make incident`: breaks the stack, prints the brief, and returns the id of the record.
-pub fn begin(settings: &Settings, name: Option<&str>, player: Player) -> Result<String> {
-    let name = spec::named(&settings.root, name)?;
-    if let Some(state) = in_progress(&settings.root)? {
-        anyhow::bail!(
+fn ensure_none(root: &Path) -> Result<()> {
+    if let Some(state) = in_progress(root)? {
+        bail!(
             "the incident {} is in progress.\n\
              To read its brief again:   make incident\n\
              To end it first:           make incident-reset",
             state.name
         );
     }
+    Ok(())
+}
+
+/// `make incident`: breaks the stack, prints the brief, and returns the id of the record.
+pub fn begin(settings: &Settings, name: Option<&str>, player: Player) -> Result<String> {
+    let name = spec::named(&settings.root, name)?;
+    ensure_none(&settings.root)?;
     let incident = Incident::read(&settings.root, &name)?;
     let brief = fs::read_to_string(settings.root.join(INCIDENTS).join(&name).join("brief.md"))?;
     let stack = local_stack(settings)?;
     let git = Git::open(&settings.root)?;
     let kit = git.commit("HEAD").context("there is no commit yet")?;
     let lock = stack.lock()?;
+    // Another command may have begun one while this one waited.
+    ensure_none(&settings.root)?;
     let mut state = start(&stack, &name, incident)?;
     drop(lock);
     fs::write(state.brief(), &brief)?;
@@ -132,7 +145,7 @@ The stack is yours; everything is restored afterwards. To look and to act:
               {dead_letters}
 
   make cause            the possible causes; IS=… EVIDENCE=\"…\" names one
-  make grade            restored, nothing lost or doubled, cause named; as often as you like
+  make grade            repaired, nothing lost or doubled, cause named; as often as you like
   make hint             the next of three hints
   make incident         this page again
   make incident-reset   end it and restore the stack
@@ -211,15 +224,29 @@ pub fn name_cause(settings: &Settings, cause: Option<&str>, evidence: Option<&st
         );
         return Ok(());
     };
-    let evidence = evidence.unwrap_or_default();
-    state.name_cause(cause, evidence)?;
+    let evidence = on_one_line(evidence.unwrap_or_default())?;
+    state.name_cause(cause, &evidence)?;
     let event = Event::Cause {
         cause: cause.to_owned(),
-        evidence: evidence.to_owned(),
+        evidence,
     };
     state.add(&Git::open(&settings.root)?, event, None);
     println!("Named: {cause}. make grade checks it; naming another one replaces it.");
     Ok(())
+}
+
+/// What a candidate has seen, as the record and the replay show it.
+fn on_one_line(text: &str) -> Result<String> {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        !line.chars().any(char::is_control),
+        "EVIDENCE has control characters: leave colors out"
+    );
+    ensure!(
+        line.chars().count() <= MAX_EVIDENCE,
+        "EVIDENCE has more than {MAX_EVIDENCE} characters: say in your words what shows it"
+    );
+    Ok(line)
 }
 
 /// True if `make grade` and `make hint` are about the incident in progress: it is named, or no
@@ -252,6 +279,12 @@ pub fn grade(settings: &Settings, git: &Git, write: impl FnOnce(&str, &[Check]) 
          To end the incident, restored:   make incident-reset"
     );
     let started = Instant::now();
+    let _lock = files::lock(&state.scene.folder.join("grade.lock"), || {
+        terminal::say("  … waiting    for another make grade");
+    })?;
+    if state.go_on()? {
+        terminal::say("  • clients    had ended, with the process behind the incident; started again");
+    }
     let step = Step::start("checks", "creating tasks, and waiting for those that were accepted");
     let (checks, at) = grade::checks(&state, SETTLE)?;
     step.done("the stack is checked");
@@ -284,8 +317,10 @@ pub fn grade(settings: &Settings, git: &Git, write: impl FnOnce(&str, &[Check]) 
 
 /// `make incident-reset`
 pub fn reset(settings: &Settings) -> Result<()> {
-    let (stack, state) = active(settings)?;
+    let stack = local_stack(settings)?;
     let _lock = stack.lock()?;
+    // Read under the lock: another reset may have ended it while this one waited.
+    let (stack, state) = active(settings)?;
     let git = Git::open(&settings.root)?;
     let remarks = restore::restore(&stack, &state)?;
     println!(
@@ -503,6 +538,15 @@ mod tests {
         assert!(refused.contains("no-results is in progress") && refused.contains("make incident-reset"));
         fs::remove_dir_all(&state.scene.folder).expect("deleted");
         begin().expect("it begins");
+    }
+
+    #[test]
+    fn evidence_is_one_printable_line() {
+        let line = |text: &str| on_one_line(text).map_err(|error| error.to_string());
+        assert_eq!(line(" State:\n\tDisabled ").as_deref(), Ok("State: Disabled"));
+        assert!(line("\u{1b}[2J").is_err_and(|error| error.contains("control characters")));
+        assert!(line(&"ä".repeat(1_000)).is_ok());
+        assert!(line(&"ä".repeat(1_001)).is_err_and(|error| error.contains("1000 characters")));
     }
 
     #[test]

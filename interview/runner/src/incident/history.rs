@@ -1,7 +1,7 @@
 //! What became of the tasks that the API accepted, and the shortest history that proves a loss.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +27,8 @@ pub struct Kept {
     rows: BTreeMap<i64, Value>,
     /// The length of each task's history.
     changes: BTreeMap<i64, i64>,
+    /// The tasks that a worker has claimed, and those that the incident stored as completed.
+    worked_on: BTreeSet<i64>,
     /// How often each task was completed, if more than once.
     completed_twice: Vec<(i64, i64)>,
     /// Titles that several tasks have, and their number.
@@ -58,7 +60,8 @@ impl Kept {
             thread::sleep(Duration::from_millis(250));
         };
         let completed = database.rows(
-            "select task_id as id, count(*) as changes, count(*) filter (where event = 'completed') as count
+            "select task_id as id, count(*) as changes, count(*) filter (where event = 'completed') as count,
+                    bool_or(event = 'claimed') or array_agg(event) = '{completed}'::text[] as is_worked_on
              from incident.log group by task_id order by changes, task_id",
         )?;
         let number = |row: &Value, name: &str| row[name].as_i64().unwrap_or_default();
@@ -72,6 +75,11 @@ impl Kept {
             changes: completed
                 .iter()
                 .map(|row| (number(row, "id"), number(row, "changes")))
+                .collect(),
+            worked_on: completed
+                .iter()
+                .filter(|row| row["is_worked_on"] == true)
+                .filter_map(|row| row["id"].as_i64())
                 .collect(),
             completed_twice: completed
                 .iter()
@@ -97,6 +105,9 @@ impl Kept {
             return Some("is not what the client sent".to_owned());
         }
         match status {
+            "completed" if result == task.result() && !self.worked_on.contains(&task.id) => {
+                Some("is completed, but no worker has claimed it".to_owned())
+            }
             "completed" if result == task.result() => None,
             "completed" => Some(format!("has another result: {result:?}")),
             "failed" => Some(format!("is failed: {result}")),
@@ -112,11 +123,7 @@ impl Kept {
         let Some((task, reason)) = shortest else {
             return Ok(());
         };
-        let is_its = |body: &String| {
-            let body = serde_json::from_str::<Value>(body);
-            body.is_ok_and(|body| body["task_id"].as_i64() == Some(task.id))
-        };
-        let place = match self.dead_letters.iter().any(is_its) {
+        let place = match self.dead_letters.iter().any(|body| is_about(body, task.id)) {
             true => "its message is in the dead-letter queue",
             false => "it has no message in the dead-letter queue",
         };
@@ -145,6 +152,12 @@ impl Kept {
             None => Ok(()),
         }
     }
+}
+
+/// True if a message is about this task.
+pub fn is_about(message: &str, id: i64) -> bool {
+    let message = serde_json::from_str::<Value>(message);
+    message.is_ok_and(|message| message["task_id"].as_i64() == Some(id))
 }
 
 /// What happened to a task: its changes in the database, and what the processor logged.

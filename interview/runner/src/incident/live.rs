@@ -174,6 +174,14 @@ impl Live {
         self.lambda(&request, &json!({"FunctionVersion": version})).map(drop)
     }
 
+    /// An environment variable of the version that a function's callers get; empty if it is not set.
+    pub fn variable(&self, folder: &str, name: &str) -> Result<String> {
+        let request = format!("GET {}/configuration?Qualifier=live", self.path(folder)?);
+        let configuration = self.lambda(&request, &Value::Null)?;
+        let value = configuration["Environment"]["Variables"][name].as_str();
+        Ok(value.unwrap_or_default().to_owned())
+    }
+
     /// Deploys a version of a function with another value of an environment variable.
     pub fn set_variable(&self, folder: &str, variable: &str, value: &str) -> Result<()> {
         let path = self.path(folder)?;

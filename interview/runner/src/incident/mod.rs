@@ -154,6 +154,20 @@ fn start(stack: &Stack, name: &str, incident: Incident) -> Result<State> {
 impl State {
     fn begin(&self) -> Result<()> {
         self.scene.run(&self.incident.breaking)?;
+        self.start_traffic()
+    }
+
+    /// Starts the process behind the incident again if somebody has ended it: on AWS the clients, and
+    /// what breaks the stack, are not on the candidate's machine. True if it had ended.
+    fn go_on(&self) -> Result<bool> {
+        let has_ended = !self.daemon().is_running();
+        if has_ended {
+            self.start_traffic()?;
+        }
+        Ok(has_ended)
+    }
+
+    fn start_traffic(&self) -> Result<()> {
         let mut traffic = Command::new(std::env::current_exe()?);
         traffic.arg("incident-traffic").arg(&self.scene.folder);
         self.daemon()

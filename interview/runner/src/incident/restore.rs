@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xtask::{
@@ -114,6 +114,8 @@ impl Before {
     /// Saves everything that an incident or a candidate may change, and installs the log.
     pub fn save(stack: &Stack, scene: &Scene) -> Result<Self> {
         let mut database = scene.live.database()?;
+        // An incident that was killed while it began has left its log.
+        database.execute("drop schema if exists incident cascade")?;
         let before = Self {
             schema: definitions(&mut database, SCHEMA)?,
             settings: definitions(&mut database, SETTINGS)?,
@@ -123,7 +125,6 @@ impl Before {
         let saved = copy_all(&stack.folder, &scene.folder.join("before"));
         stack.emulator.start(&stack.tools)?;
         saved?;
-        database.execute("drop schema if exists incident cascade")?;
         database.execute(&LOG.replace("{titles}", &scene.titles()))?;
         Ok(before)
     }
@@ -147,8 +148,16 @@ pub fn restore(stack: &Stack, state: &State) -> Result<Vec<String>> {
     let scene = &state.scene;
     state.daemon().stop()?;
     step.show("restoring queues, mapping and functions");
+    let saved = scene.folder.join("before");
+    ensure!(
+        saved.exists(),
+        "the copy of the stack from before the incident, {}, is gone: its queues and functions cannot be restored. \
+         To continue with the stack as it is: rm -r {}",
+        saved.display(),
+        scene.folder.display()
+    );
     stack.emulator.stop()?;
-    copy_all(&scene.folder.join("before"), &stack.folder)?;
+    copy_all(&saved, &stack.folder)?;
     // Postgres may have been stopped.
     start::postgres_and_aws(stack)?;
     step.show("restoring the database");
@@ -160,6 +169,8 @@ pub fn restore(stack: &Stack, state: &State) -> Result<Vec<String>> {
     let live = Live::of(stack)?;
     grade::probe(&live, &format!("After the incident {}", state.name))
         .context("the stack is restored, but does not process a task; restart it: make down, then make up")?;
+    // First what says that an incident is in progress: a reset that is killed here is complete.
+    fs::remove_file(State::file(&scene.folder))?;
     fs::remove_dir_all(&scene.folder)?;
     step.done("the stack is restored");
     Ok(remarks)
@@ -189,16 +200,25 @@ fn database(state: &State) -> Result<Vec<String>> {
     for role in ["reader", "writer", "processor"] {
         let exists = database.rows(&format!("select from pg_roles where rolname = '{role}'"))?;
         if !exists.is_empty() {
+            // The settings of roles.sql follow with the migrations.
             database.execute(&format!(
-                "alter role {role} login connection limit -1 valid until 'infinity'"
+                "alter role {role} login nosuperuser nocreaterole nocreatedb connection limit -1 valid until 'infinity';
+                 alter role {role} reset all;
+                 alter role {role} in database tasks reset all"
             ))?;
         }
     }
+    let mut remarks = Vec::new();
     for statement in &state.incident.undo {
-        database.execute(statement)?;
+        if let Err(error) = database.execute(statement) {
+            remarks.push(format!("left of the incident: {error:#}"));
+        }
     }
     delete_own_tasks(&mut database, scene)?;
-    let mut remarks = Vec::new();
+    database.execute(&format!(
+        "delete from operator_actions where at >= to_timestamp({}::numeric / 1000)",
+        state.began
+    ))?;
     match restore_tasks(&mut database) {
         Ok(0) => {}
         Ok(count) => remarks.push(format!("{count} of your tasks had been deleted, and are back")),

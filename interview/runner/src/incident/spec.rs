@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
+    history,
     live::{Db, Live},
-    traffic::{self, Accepted},
+    traffic::{self, Accepted, STORED},
 };
 use crate::kit::INCIDENTS;
 
@@ -68,7 +69,7 @@ pub const CAUSES: [(&str, &str); 14] = [
 pub struct Incident {
     /// One of [`CAUSES`]
     pub cause: String,
-    /// What convincing evidence mentions: a word of each list.
+    /// What convincing evidence mentions: words of each list. `#` is any number of two digits or more.
     pub evidence: Vec<Vec<String>>,
     /// Evidence that is convincing, for the proof.
     pub convincing: String,
@@ -83,6 +84,9 @@ pub struct Incident {
     /// Plausible wrong actions, for the proof.
     #[serde(default)]
     pub wrong: Vec<Wrong>,
+    /// What is still there until it is repaired, also where somebody has worked around it.
+    #[serde(default)]
+    pub gone: Vec<Trace>,
     /// Statements that delete what the incident created, besides its tasks and its schema.
     #[serde(default)]
     pub undo: Vec<String>,
@@ -133,6 +137,8 @@ pub enum Step {
         name: String,
         value: String,
     },
+    /// Each function logs in as its own role, as on AWS.
+    OwnRoles(bool),
     /// A function's alias points to the version from before the incident again.
     PreviousVersion(String),
     /// Tasks that failed, or were completed, and whose messages are in the dead-letter queue.
@@ -146,10 +152,28 @@ pub enum Step {
     Redrive(bool),
     /// Every accepted task is processed again, as with `POST /tasks/{id}/process`.
     Process(bool),
+    /// The same of those that have failed.
+    ProcessFailed(bool),
     /// Waits until a query returns a row.
     Await(String),
     /// Waits for some seconds.
     Pause(u64),
+}
+
+/// A trace of what broke the stack.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Trace {
+    /// A query returns rows.
+    Rows(String),
+    /// The version of a function that callers get has this value.
+    Variable {
+        function: String,
+        name: String,
+        value: String,
+    },
+    /// Messages of accepted tasks are in the dead-letter queue.
+    DeadLetters(bool),
 }
 
 /// Something that goes on.
@@ -185,12 +209,42 @@ impl Incident {
         Ok(incident)
     }
 
-    /// True if the text mentions what it must.
+    /// True if the text mentions what it must, besides what `make cause` prints.
     pub fn is_evidence(&self, text: &str) -> bool {
-        let text = text.to_lowercase();
-        let mentions = |words: &Vec<String>| words.iter().any(|word| text.contains(&word.to_lowercase()));
+        let mut text = text.to_lowercase();
+        for printed in CAUSES.iter().flat_map(|(name, description)| [name, description]) {
+            text = text.replace(printed, " ");
+        }
+        let mentions = |words: &Vec<String>| words.iter().any(|words| is_mentioned(&text, &words.to_lowercase()));
         self.evidence.iter().all(mentions)
     }
+
+    /// Why what broke the stack is not gone, if it is not.
+    pub fn remains(&self, scene: &Scene) -> Result<(), String> {
+        for trace in &self.gone {
+            match scene.is_there(trace) {
+                Ok(None) => {}
+                Ok(Some(reason)) => return Err(reason),
+                Err(error) => return Err(format!("it cannot be seen: {error:#}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True if these words are in the text, not as a part of others.
+fn is_mentioned(text: &str, words: &str) -> bool {
+    if words == "#" {
+        let digits = text.split(|character: char| !character.is_ascii_digit());
+        return digits.into_iter().any(|digits| digits.len() >= 2);
+    }
+    text.match_indices(words).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + words.len()..].chars().next();
+        [before, after]
+            .iter()
+            .all(|neighbor| neighbor.is_none_or(|neighbor| !neighbor.is_alphanumeric()))
+    })
 }
 
 /// What a candidate might do wrong, and the check that fails then.
@@ -269,6 +323,29 @@ impl Scene {
         steps.iter().try_for_each(|step| self.step(step))
     }
 
+    /// Why a trace is still there, if it is. The reason does not say where to look.
+    fn is_there(&self, trace: &Trace) -> Result<Option<String>> {
+        let around = "new tasks may be processed in spite of it, but it is still there";
+        let (is_there, reason) = match trace {
+            Trace::Rows(query) => (
+                !self.live.database()?.rows(&self.fill(query))?.is_empty(),
+                around.to_owned(),
+            ),
+            Trace::Variable { function, name, value } => {
+                let is_there = self.live.variable(function, name)? == self.fill(value);
+                (is_there, around.to_owned())
+            }
+            Trace::DeadLetters(_) => {
+                let (accepted, letters) = (traffic::accepted(&self.folder)?, self.live.dead_letters()?);
+                let is_left = |letter: &&String| accepted.iter().any(|task| history::is_about(letter, task.id));
+                let left = letters.iter().filter(is_left).count();
+                let reason = format!("the dead-letter queue has messages of accepted tasks: {left}");
+                (left > 0, reason)
+            }
+        };
+        Ok(is_there.then_some(reason))
+    }
+
     fn step(&self, step: &Step) -> Result<()> {
         let live = &self.live;
         match step {
@@ -279,6 +356,7 @@ impl Scene {
             Step::Lambda { request, body } => live.lambda(&self.fill(request), &self.fill_all(body)?).map(drop),
             Step::Sqs { action, body } => live.sqs(action, &self.fill_all(body)?).map(drop),
             Step::Variable { function, name, value } => live.set_variable(function, name, &self.fill(value)),
+            Step::OwnRoles(_) => self.own_roles(),
             Step::PreviousVersion(function) => {
                 let version = self.versions.get(function).context("the function had a version")?;
                 live.set_version(function, version)
@@ -295,7 +373,12 @@ impl Scene {
                     .try_for_each(|body| live.send(&live.dead_letters, body))
             }
             Step::Redrive(_) => self.redrive(),
-            Step::Process(_) => self.process(),
+            Step::Process(_) => self.process(|_| true),
+            Step::ProcessFailed(_) => {
+                let failed = "select id from tasks where status = 'failed'";
+                let rows = live.database()?.rows(failed)?;
+                self.process(|id| rows.iter().any(|row| row["id"] == id))
+            }
             Step::Await(query) => self.await_row(query),
             Step::Pause(seconds) => {
                 thread::sleep(Duration::from_secs(*seconds));
@@ -304,19 +387,32 @@ impl Scene {
         }
     }
 
+    fn own_roles(&self) -> Result<()> {
+        for function in self.versions.keys() {
+            let role = self.live.variable(function, "DATABASE_ROLE")?;
+            if !role.is_empty() {
+                let url = self.fill(&format!("{{server}}/tasks?user={role}"));
+                self.live.set_variable(function, "DATABASE_URL", &url)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Stores tasks that an outage has failed, and duplicates of completed ones, with their
     /// messages in the dead-letter queue. They count as accepted.
     fn dead_letters(&self, failed: usize, completed: usize, reason: &str) -> Result<()> {
         let mut database = self.live.database()?;
         for number in 0..failed + completed {
-            let task = Accepted::new(self, 100_000 + number);
+            let task = Accepted::new(self, STORED + number);
             let (status, result) = match number < failed {
                 true => ("failed", reason.to_owned()),
                 false => ("completed", task.result()),
             };
             database.execute(&format!(
-                "insert into tasks (title, description, status, result, attempts, enqueued_at, settled_at)
-                 values ('{}', '{}', '{status}', '{}', 5, now(), now())",
+                "insert into tasks (title, description, status, result, attempts, created_at, requested_at, enqueued_at,
+                                    settled_at)
+                 select '{}', '{}', '{status}', '{}', 5, at, at, at, at
+                 from (select now() - interval '20 hours' as at) as yesterday",
                 task.title,
                 task.description,
                 result.replace('\'', "''"),
@@ -351,8 +447,9 @@ impl Scene {
         Ok(())
     }
 
-    fn process(&self) -> Result<()> {
-        for task in traffic::accepted(&self.folder)? {
+    fn process(&self, is_meant: impl Fn(i64) -> bool) -> Result<()> {
+        let accepted = traffic::accepted(&self.folder)?.into_iter();
+        for task in accepted.filter(|task| is_meant(task.id)) {
             let request = format!("POST /tasks/{}/process", task.id);
             let (status, response) = self.live.api(&request, &Value::Null, None);
             // One that is being processed is refused.
@@ -408,6 +505,7 @@ mod tests {
             for section in ["Cause", "Good paths", "Wrong turns", "Levels"] {
                 assert!(notes.contains(&format!("\n## {section}\n")), "{name}: {section}");
             }
+            assert!(!incident.is_evidence(&brief), "{name}: the brief is no evidence");
             for (cause, description) in CAUSES {
                 assert!(
                     !brief.contains(cause) && !brief.contains(description),
@@ -415,6 +513,100 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// What candidates write: what convinces, and what says nothing that an alarm or `make cause` does
+    /// not say.
+    const EVIDENCE: [(&str, &[&str], &[&str]); 6] = [
+        (
+            "no-results",
+            &[
+                "dashboard: Processing is paused",
+                "GET /admin/processing has paused: true",
+                "list-event-source-mappings: \"State\": \"Disabled\"",
+                "the trigger of the task-processor is disabled, 400 visible messages, 0 in flight",
+            ],
+            &[
+                "disabled-trigger: the event source mapping does not poll the queue",
+                "messages are visible and nobody receives them",
+                "maintenance disabled something",
+            ],
+        ),
+        (
+            "no-writes",
+            &[
+                "pg_stat_activity: backfill, idle in transaction since 10:02",
+                "pid 4242 blocks all others with a ShareRowExclusiveLock on tasks",
+            ],
+            &[
+                "a session idle in transaction holds a lock",
+                "canceling statement due to lock timeout",
+            ],
+        ),
+        (
+            "refused-requests",
+            &[
+                "97 of 100 sessions belong to reports",
+                "pg_stat_activity is full of nightly report",
+            ],
+            &[
+                "user reports of refused connections",
+                "remaining connection slots are reserved",
+            ],
+        ),
+        (
+            "stuck-orders",
+            &[
+                "task-processor: DATABASE_URL has another port, the invocation times out",
+                "only the processor connects through a proxy; each statement takes 0.9 s",
+            ],
+            &[
+                "Support says it is slow",
+                "503 since the processor was deployed",
+                "the processor times out",
+            ],
+        ),
+        (
+            "unreadable-orders",
+            &["GET /tasks/{id}: column t.attempts does not exist; the function's alias has a newer version"],
+            &["get-task was deployed", "GET /tasks/{id} is a 500"],
+        ),
+        (
+            "yesterdays-failures",
+            &[
+                "make dlq: 12 failed, connection refused by payments.internal",
+                "admin/failures: 12 x connection refused by payments.internal",
+            ],
+            &[
+                "the dead-letter queue has messages; retries were exhausted",
+                "12 orders have failed",
+            ],
+        ),
+    ];
+
+    #[test]
+    fn evidence_is_an_observation() {
+        let root = Path::new(ROOT);
+        if !root.join(INCIDENTS).exists() {
+            return;
+        }
+        for (name, convincing, vague) in EVIDENCE {
+            let incident = Incident::read(root, name).expect("a definition");
+            for evidence in convincing {
+                assert!(incident.is_evidence(evidence), "{name}: {evidence}");
+            }
+            for evidence in vague {
+                assert!(!incident.is_evidence(evidence), "{name}: {evidence}");
+            }
+        }
+        assert_eq!(EVIDENCE.map(|(name, _, _)| name).to_vec(), names(root));
+    }
+
+    #[test]
+    fn words_are_not_parts_of_others() {
+        assert!(is_mentioned("another port, slow", "port") && is_mentioned("port", "port"));
+        assert!(!is_mentioned("support says", "port") && !is_mentioned("503 since", "3 s"));
+        assert!(is_mentioned("12 orders", "#") && !is_mentioned("1 of 2", "#"));
     }
 
     #[test]
@@ -425,7 +617,10 @@ mod tests {
             for missing in &incident.evidence {
                 let mut text = incident.convincing.to_lowercase();
                 for word in missing {
-                    text = text.replace(&word.to_lowercase(), "");
+                    text = match word.as_str() {
+                        "#" => text.replace(|character: char| character.is_ascii_digit(), ""),
+                        word => text.replace(&word.to_lowercase(), ""),
+                    };
                 }
                 assert!(!incident.is_evidence(&text), "{name} without {missing:?}");
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     State,
     grade::PROMPT,
-    traffic::{self, Accepted, Event},
+    traffic::{self, Accepted, Event, STORED},
 };
 use crate::record::Times;
 
@@ -55,8 +55,10 @@ fn since_served(events: &[Event], completed: &BTreeMap<i64, u64>, began: u64, un
     };
     let trouble = events.iter().filter_map(|event| match event {
         Event::Refused(refused) => Some(refused.at),
-        // Stored by the incident itself, long before.
-        Event::Accepted(task) if (100_000..200_000).contains(&task.number) => None,
+        // Stored by the incident itself, long before: trouble until it is completed.
+        Event::Accepted(task) if (STORED..2 * STORED).contains(&task.number) => {
+            Some(completed.get(&task.id).copied().unwrap_or(until))
+        }
         Event::Accepted(task) => (!is_prompt(task)).then_some(task.at),
     });
     let last = trouble.filter(|at| *at <= until).max().unwrap_or(began);
@@ -108,5 +110,10 @@ mod tests {
             assert_eq!(since_served(&events, &completed, 0, 70_000), None);
         }
         assert_eq!(since_served(&events[..1], &completed, 0, 70_000), Some(1_000));
+        // A task that had failed before is completed in between.
+        let events = [task(STORED, 0), task(1, 1_000), task(2, 20_000)];
+        let completed = |at| BTreeMap::from([(100_000, at), (1, 1_500), (2, 20_100)]);
+        assert_eq!(since_served(&events, &completed(5_000), 0, 70_000), Some(20_000));
+        assert_eq!(since_served(&events, &completed(30_000), 0, 70_000), None);
     }
 }
