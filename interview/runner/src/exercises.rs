@@ -36,7 +36,8 @@ impl ActiveExercise {
     /// Finds it by name; without a name, by the branch that is checked out.
     pub fn find(git: &Git, name: Option<&str>) -> Result<Self> {
         let branch = git.branch().unwrap_or_default();
-        let name = match (name, branch.strip_prefix("exercise/")) {
+        let continued = continued(git);
+        let name = match (name, branch.strip_prefix("exercise/").or(continued.as_deref())) {
             (Some(name), _) | (None, Some(name)) => name.to_owned(),
             (None, None) => bail!(
                 "no exercise is checked out. To start one: make exercise N=<name>. \
@@ -72,6 +73,19 @@ impl ActiveExercise {
         ensure!(descends, "{branch} is not checked out: git switch {branch}");
         Ok(())
     }
+}
+
+/// The exercise that the checked out branch or commit continues, if the candidate has made one of
+/// their own.
+fn continued(git: &Git) -> Option<String> {
+    let branches = git.run(["for-each-ref", "--format=%(refname:short)", "refs/heads/exercise/"]);
+    let branches = branches.unwrap_or_default();
+    let names = branches.lines().filter_map(|branch| branch.strip_prefix("exercise/"));
+    let mut continued = names.filter(|name| {
+        let start = git.setting(&setting(name, "start")).unwrap_or_default();
+        git.run(["merge-base", "--is-ancestor", &start, "HEAD"]).is_ok()
+    });
+    continued.next().map(str::to_owned)
 }
 
 fn branch(name: &str) -> String {
@@ -116,7 +130,8 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
     ensure_clean(&git)?;
 
     let from = git.branch().unwrap_or_else(|| head.clone());
-    let tree = exercise.tree(&Workshop::open(settings)?, State::Start)?;
+    let workshop = Workshop::open(settings)?;
+    let tree = exercise.tree(&workshop, State::Start)?;
     let start = git.make_commit(&tree, None, &format!("The exercise {name}"))?;
     git.run(["branch", "--no-track", &branch, &start])?;
     for (key, value) in [("kit", &head), ("start", &start), ("from", &from)] {
@@ -129,6 +144,8 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
     keep_runner(&settings.root)?;
     // A proof may have left a solution there.
     git.forget_check_out(&workshop::source(&settings.root))?;
+    workshop.forget_grader()?;
+    drop(workshop);
     let facts = Facts::of(&exercise.brief()?);
     println!(
         "
@@ -254,6 +271,13 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
     let git = Git::open(root)?;
     let active = ActiveExercise::find(&git, name)?;
     let branch = branch(&active.name);
+    ensure!(
+        git.run(["rev-parse", "--verify", "--quiet", "MERGE_HEAD"]).is_err(),
+        "a merge is not complete: git commit, or git merge --abort"
+    );
+    if git.branch().as_ref() != Some(&branch) && continued(&git).as_ref() == Some(&active.name) {
+        bail!("the work is not on {branch}: git switch {branch}, and git merge the branch that you are on now");
+    }
     if git.branch().as_ref() == Some(&branch) {
         keep_changes(&git, &active)?;
         // The previous branch may have been deleted.

@@ -80,7 +80,8 @@ impl Options {
 /// Grades the incident in progress, the working tree of the exercise that is checked out, or what
 /// came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
-    if options.from.is_none() && settings.root.join(pack::MARK).exists() {
+    let is_exercise = Git::open(&settings.root).is_ok_and(|git| ActiveExercise::find(&git, None).is_ok());
+    if options.from.is_none() && settings.root.join(pack::MARK).exists() && !is_exercise {
         ensure!(!options.watch, "WATCH=1 is not available in a pack: make grade");
         return pack::grade(settings, |name, graded| options.conclude(name, graded, |_| {}));
     }
@@ -96,6 +97,7 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     let workshop = Workshop::open(settings)?;
     let (active, returned) = match &options.from {
         Some(from) => {
+            workshop.forget_grader()?;
             let (active, tree) = pack::returned(&git, &settings.root, &workshop, from, name)?;
             (active, Some(tree))
         }
@@ -157,7 +159,16 @@ impl Grading<'_> {
         let index = self.git.index()?;
         self.exercise.with_grading(&match &self.returned {
             Some(returned) => index.of_tree(returned)?,
-            None => index.of_working_tree()?,
+            None => {
+                let index = index.of_working_tree()?;
+                // The report of the last time is no part of the work.
+                if let Some(report) = self.options.json.as_ref().and_then(|path| path.to_str())
+                    && self.git.file(&self.active.start, report).is_none()
+                {
+                    index.remove(report)?;
+                }
+                index
+            }
         })
     }
 

@@ -87,8 +87,8 @@ fn lessons(git: &Git, kit: &str) -> Result<Vec<Lesson>> {
 /// All records of an exercise, the latest first. A candidate's session is no progress of the
 /// learner.
 fn records<'a>(git: &'a Git, name: &str) -> Result<Vec<Record<'a>>> {
-    let records = record::ids(git)?.into_iter().rev().map(|id| Record::open(git, &id));
-    let mut records = records.collect::<Result<Vec<_>>>()?;
+    let records = record::ids(git)?.into_iter().rev();
+    let mut records: Vec<_> = records.filter_map(|id| Record::readable(git, &id)).collect();
     records.retain(|record| record.start.exercise == name && record.start.candidate.is_none());
     Ok(records)
 }

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgAction, Args, builder::FalseyValueParser};
 use serde::{Deserialize, Serialize};
 use xtask::{
@@ -98,10 +98,18 @@ pub fn run(settings: &Settings, options: &Options) -> Result<()> {
     ])?;
     // Anew: only what the commit consists of gets into it.
     files::remove_if_exists(fs::remove_dir_all(&repository))?;
-    git.run(["init", "--quiet", "--bare", "--initial-branch=main", &repository_path])?;
+    git.run([
+        "init",
+        "--quiet",
+        "--bare",
+        "--template=",
+        "--initial-branch=main",
+        &repository_path,
+    ])?;
     git.run([
         "push",
         "--quiet",
+        "--no-verify",
         &repository_path,
         &format!("{commit}:refs/heads/main"),
     ])?;
@@ -222,9 +230,35 @@ pub fn returned(
         "{from} was packed from the commit {}, which this repository does not have: git fetch, or grade it where it was packed",
         mark.kit
     );
+    // Not a commit that came with the work, whose checks would be the candidate's.
+    let is_id = mark.kit.len() == 40 && mark.kit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let contained = git.run([
+        "for-each-ref",
+        "--count=1",
+        "--contains",
+        &mark.kit,
+        "refs/heads",
+        "refs/tags",
+    ]);
+    let is_ours = contained.is_ok_and(|branch| !branch.is_empty())
+        || git.run(["merge-base", "--is-ancestor", &mark.kit, "HEAD"]).is_ok();
+    ensure!(
+        is_id && is_ours,
+        "{MARK} of {from} says that it was packed from {}, which is in no branch here",
+        mark.kit
+    );
     let kit = Kit::of(git, &mark.kit)?;
     let start = packed(git, &kit.exercise(name)?, workshop)?;
     let start = git.make_commit(&start, None, &format!("The exercise {name}"))?;
+    let changed = git.differing(&start, &tree, &["."])?.len();
+    ensure!(
+        changed > 0,
+        "nothing was changed in {from}. Of a repository, HEAD is graded: is the work on another branch?"
+    );
+    let packed_on = git.run(["show", "--no-patch", "--format=%cs", &mark.kit])?;
+    terminal::say(&format!(
+        "  • work       {name}, packed on {packed_on}; {changed} files were changed"
+    ));
     Ok((ActiveExercise::elsewhere(name, &mark.kit, &start), tree))
 }
 
@@ -262,6 +296,13 @@ fn tree_of(git: &Git, root: &Path, from: &str) -> Result<String> {
 
 /// The tree of a repository's HEAD.
 fn fetched(git: &Git, from: &str) -> Result<String> {
+    if Path::new(from).join(".git").exists() {
+        let changes = git.run(["-C", from, "status", "--porcelain"])?;
+        ensure!(
+            changes.is_empty(),
+            "{from} has changes that are not committed, which would not be graded:\n{changes}"
+        );
+    }
     // `+`: the ref may be that of another work.
     git.run([
         "fetch",
@@ -281,13 +322,19 @@ fn project_in(folder: &Path) -> Result<PathBuf> {
         return Ok(folder.to_owned());
     }
     let inner = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut inner = inner.filter(|path| path.join(MARK).exists());
-    inner.next().with_context(|| {
-        format!(
+    let inner: Vec<PathBuf> = inner.filter(|path| path.join(MARK).exists()).collect();
+    match &inner[..] {
+        [project] => Ok(project.clone()),
+        [] => bail!(
             "{} does not contain the project: there is no {MARK} in it",
             folder.display()
-        )
-    })
+        ),
+        [one, other, ..] => bail!(
+            "it contains several projects: {} and {}",
+            one.display(),
+            other.display()
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -334,9 +381,9 @@ mod tests {
         let work = sent.join("broken");
         run(
             &folder,
-            &["clone", "--quiet", &packed.to_string_lossy(), ".local/sent/cloned"],
+            &["clone", "--quiet", &packed.to_string_lossy(), ".local/cloned"],
         );
-        let clone = sent.join("cloned");
+        let clone = folder.join(".local/cloned");
         for copy in [&work, &clone] {
             write(copy, "src.txt", "repaired\n");
             write(copy, ".local/built", "ignored\n");
@@ -345,7 +392,7 @@ mod tests {
         tar(&["-czf", "back.tar.gz", "broken"]);
 
         let workshop = Workshop::open(&settings).expect("a workshop");
-        for from in [sent.join("back.tar.gz"), work, sent.clone(), clone] {
+        for from in [&sent.join("back.tar.gz"), &work, &sent, &clone] {
             let from = from.to_string_lossy();
             let (active, tree) = returned(&git, &folder, &workshop, &from, None).expect("it returns");
             assert_eq!(active.name, "broken", "{from}");
@@ -353,6 +400,12 @@ mod tests {
             let changed = git.diff(&active.start, &tree, ".sqlx").expect("a diff");
             assert!(changed.contains("-wrong\n+repaired\n") && changed.matches("diff --git").count() == 1);
         }
+        let refused = |from: &Path| refusal(returned(&git, &folder, &workshop, &from.to_string_lossy(), None));
+        write(&clone, "src.txt", "more\n");
+        assert!(refused(&clone).contains("not committed"), "{}", refused(&clone));
+        process::output(Command::new("cp").args(["-R"]).args([&work, &sent.join("another")])).expect("copied");
+        assert!(refused(&sent).contains("several projects"), "{}", refused(&sent));
+        assert!(refused(&packed).contains("nothing was changed"), "{}", refused(&packed));
         assert_eq!(run(&folder, &["status", "--porcelain"]), "");
         assert_eq!(run(&folder, &["branch", "--list"]), "* main");
     }
@@ -373,17 +426,22 @@ mod tests {
         };
         write(&folder, ".local/text.tar.gz", "no archive\n");
         write(&folder, ".local/empty/README.md", "no project\n");
-        write(
-            &folder,
-            ".local/other/interview/exercise.toml",
-            &format!("name = \"broken\"\nkit = \"{}\"\n", "1".repeat(40)),
-        );
+        let tree = run(&folder, &["rev-parse", "HEAD^{tree}"]);
+        let forged = run(&folder, &["commit-tree", &tree, "-m", "another history"]);
+        for (work, kit) in [("other", "1".repeat(40)), ("forged", forged)] {
+            write(
+                &folder,
+                &format!(".local/{work}/interview/exercise.toml"),
+                &format!("name = \"broken\"\nkit = \"{kit}\"\n"),
+            );
+        }
         for (from, said) in [
             ("missing", "is no archive, no folder, and no repository"),
             (".local/text.tar.gz", "is neither an archive nor a bundle"),
             (".local/empty", "does not contain the project"),
             (".local/other", "which this repository does not have"),
             (".", "so it does not come from make pack"),
+            (".local/forged", "which is in no branch here"),
         ] {
             let refused = returned(from);
             assert!(refused.contains(said), "{from}: {refused}");

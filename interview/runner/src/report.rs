@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// The most characters of a reason that are shown. The full output is in the log.
@@ -76,12 +77,24 @@ pub fn names(source: &str) -> Vec<String> {
     names
 }
 
-/// The outcomes of these tests, from their program's output (libtest's JSON events).
-pub fn read(names: &[String], lines: &[String]) -> Vec<Check> {
-    let events: Vec<Value> = lines
+/// The outcomes of these tests, from their program's output (libtest's JSON events). Fails if it is
+/// not complete: a function under test may have ended its program, or written between its lines.
+pub fn read(names: &[String], lines: &[String]) -> Result<Vec<Check>> {
+    let mut events: Vec<Value> = Vec::new();
+    for line in lines {
+        match serde_json::from_str(line) {
+            Ok(event) => events.push(event),
+            Err(_) if line.contains("\"type\"") => bail!("the report of the checks is damaged: {line}"),
+            Err(_) => {}
+        }
+    }
+    let ends: Vec<&Value> = events
         .iter()
-        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|event| event["type"] == "suite" && event["event"] != "started")
         .collect();
+    let [end] = ends[..] else {
+        bail!("the report of the checks has {} ends, not one", ends.len());
+    };
     let check = |name: &String| {
         let of_test = events
             .iter()
@@ -99,7 +112,14 @@ pub fn read(names: &[String], lines: &[String]) -> Vec<Check> {
         let name = name.clone();
         Check { name, outcome }
     };
-    names.iter().map(check).collect()
+    let checks: Vec<Check> = names.iter().map(check).collect();
+    let passed = checks.iter().filter(|check| check.passed()).count();
+    ensure!(
+        end["passed"].as_u64() >= u64::try_from(passed).ok(),
+        "{passed} checks are reported as passed, and their program counts {}",
+        end["passed"]
+    );
+    Ok(checks)
 }
 
 /// The reason for a failure in one line, extracted from the test's output.
@@ -183,6 +203,20 @@ pub fn names_by_outcome(lines: &[String]) -> [Vec<String>; 3] {
     })
 }
 
+/// True if these errors are the machine's rather than the code's.
+pub fn is_of_machine(errors: &str) -> bool {
+    [
+        "No space left on device",
+        "could not execute process",
+        "failed to download",
+        "failed to get",
+        "failed to write",
+        "(signal: 9",
+    ]
+    .iter()
+    .any(|cause| errors.contains(cause))
+}
+
 /// The first errors in cargo's output, if any.
 pub fn first_errors(lines: &[String]) -> Option<String> {
     let is_error = |line: &str| line.starts_with("error") && !line.starts_with("error: could not compile");
@@ -256,13 +290,18 @@ and it is night
             "a line of a function".to_owned(),
             event("zebras_run", "ok", ""),
             event("cats_sleep", "failed", CATS),
+            end(1),
         ]
+    }
+
+    fn end(passed: u64) -> String {
+        json!({"type": "suite", "event": "failed", "passed": passed, "failed": 2}).to_string()
     }
 
     #[test]
     fn report_has_a_sentence_per_check_and_reasons() {
         let names = ["zebras_run", "apes_climb", "cats_sleep", "dogs_bark"].map(str::to_owned);
-        let checks = read(&names, &events());
+        let checks = read(&names, &events()).expect("a report");
         let report = "  \
   ✓ zebras run
   ✗ apes climb
@@ -294,15 +333,31 @@ and it is night
     fn added_outcome_passes_no_check() {
         let event =
             |event: &str| json!({"type": "test", "name": "apes_climb", "event": event, "stdout": APES}).to_string();
+        let read = |lines: &[String]| read(&["apes_climb".to_owned()], lines);
         let reason = |events: &[&str]| {
-            let lines: Vec<String> = events.iter().map(|name| event(name)).collect();
-            read(&["apes_climb".to_owned()], &lines)[0].reason().map(str::to_owned)
+            let lines: Vec<String> = events.iter().map(|name| event(name)).chain([end(1)]).collect();
+            read(&lines).expect("a report")[0].reason().map(str::to_owned)
         };
         assert_eq!(reason(&["ok"]), None);
         for forged in [["ok", "failed"], ["failed", "ok"]] {
             assert_eq!(reason(&forged).as_deref(), Some("the apes' height: 1, not 2"));
         }
         assert_eq!(reason(&["ok", "ok"]).as_deref(), Some("it was reported more than once"));
+
+        let error = |lines: &[String]| read(lines).expect_err("no report").to_string();
+        assert!(error(&[event("ok")]).contains("has 0 ends"));
+        assert!(error(&[event("ok"), end(1), end(1)]).contains("has 2 ends"));
+        assert!(error(&[event("ok"), end(0)]).contains("their program counts 0"));
+        let damaged = format!("x{}", event("failed"));
+        assert!(error(&[event("ok"), damaged, end(1)]).contains("is damaged"));
+    }
+
+    #[test]
+    fn failure_of_machine_is_not_the_code_s() {
+        assert!(is_of_machine(
+            "error: failed to write `a`: No space left on device (os error 28)"
+        ));
+        assert!(!is_of_machine("error[E0425]: cannot find value `x`\n --> a.rs:2:1"));
     }
 
     #[test]

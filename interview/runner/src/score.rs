@@ -88,6 +88,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         })
         .context("to answer without a terminal: make score INTERVIEWER=<name> SCORES=<file>.yaml")?,
     };
+    ensure_sealable(&git, &record, &interviewer, options.interviewers)?;
     let rows = match &options.scores {
         Some(file) => read(&rubric, file)?,
         None => rubric
@@ -125,11 +126,10 @@ fn read(rubric: &Rubric, file: &Path) -> Result<Vec<Score>> {
     Ok(rows.rows)
 }
 
-/// Stores an interviewer's scores; those of the same name are replaced.
-fn seal(git: &Git, record: &Record, interviewer: &str, interviewers: u8, rows: Vec<Score>) -> Result<()> {
-    let slug = record::slug(interviewer);
+/// Fails if these scores cannot be sealed: for the name, or for what is sealed already.
+fn ensure_sealable(git: &Git, record: &Record, interviewer: &str, interviewers: u8) -> Result<()> {
     ensure!(
-        !slug.is_empty() && !interviewer.contains(char::is_control),
+        !record::slug(interviewer).is_empty() && !interviewer.contains(char::is_control),
         "{interviewer:?} is no name: it needs letters or digits, and no control characters"
     );
     let others = sealed(git, &record.id)?;
@@ -141,6 +141,27 @@ fn seal(git: &Git, record: &Record, interviewer: &str, interviewers: u8, rows: V
             other.interviewers
         );
     }
+    ensure!(
+        revealed(git, record)?.is_empty(),
+        "the scores of {} have been compared, and are final",
+        record.id
+    );
+    if others
+        .iter()
+        .any(|other| record::slug(&other.interviewer) == record::slug(interviewer))
+    {
+        terminal::say(&format!(
+            "  • replaces   the sealed scores of {interviewer}; another person of this name needs another one"
+        ));
+    }
+    Ok(())
+}
+
+/// Stores an interviewer's scores; those of the same name are replaced.
+fn seal(git: &Git, record: &Record, interviewer: &str, interviewers: u8, rows: Vec<Score>) -> Result<()> {
+    // Again: meanwhile the others may have scored, and seen all scores.
+    ensure_sealable(git, record, interviewer, interviewers)?;
+    let slug = record::slug(interviewer);
     let scores = Scores {
         record: record.id.clone(),
         interviewer: interviewer.to_owned(),

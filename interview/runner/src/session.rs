@@ -73,7 +73,9 @@ fn in_progress<'a>(settings: &Settings, git: &'a Git) -> Result<Option<Record<'a
     let incident = commands::in_progress(&settings.root)?;
     let of_incident = incident.as_ref().and_then(State::record);
     for id in record::ids(git)?.into_iter().rev() {
-        let record = Record::open(git, &id)?;
+        let Some(record) = Record::readable(git, &id) else {
+            continue;
+        };
         if record.start.candidate.is_some()
             && record.is_open()
             && (of_incident == Some(&id) || is_current(git, &record))

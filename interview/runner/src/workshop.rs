@@ -23,7 +23,7 @@ use xtask::{
         parallel::side_by_side,
         process,
         python::{Tool, Tools},
-        terminal::Step,
+        terminal::{self, Step},
     },
 };
 
@@ -212,12 +212,14 @@ impl Workshop {
                 return Ok(Graded::Checked(protected.into_iter().collect()));
             }
         }
+        // Before anything else is started, which would inherit the open file with their source.
+        let grader = self.grader(git, work.exercise)?;
+        let compiled = fs::read(&grader.program)?;
         let (mut built, mut running, mut services) = (None, None, Some(services));
         side_by_side([
             &mut || {
-                let grader = self.grader(git, work.exercise)?;
                 self.check_out(git, work.tree)?;
-                built = Some(self.build(&grader.functions)?.map(|()| grader));
+                built = Some(self.build(&grader.functions)?);
                 Ok(())
             },
             &mut || {
@@ -225,10 +227,14 @@ impl Workshop {
                 Ok(())
             },
         ])?;
-        let grader = match built.context("the build has no result")? {
-            Ok(grader) => grader,
-            Err(errors) => return Ok(Graded::Broken(errors)),
-        };
+        if let Err(errors) = built.context("the build has no result")? {
+            return Ok(Graded::Broken(errors));
+        }
+        ensure!(
+            fs::read(&grader.program).is_ok_and(|program| program == compiled),
+            "the compiled checks in {} were changed while the work was compiled: look at its build scripts",
+            grader.program.display()
+        );
         let services = running.context("the services have not been started")?;
         let mut checks = Vec::new();
         if only != Some(OWN_TESTS) {
@@ -285,6 +291,13 @@ impl Workshop {
         }
     }
 
+    /// Deletes compiled checks, so that those of the next work are not what an earlier one has put
+    /// there.
+    pub fn forget_grader(&self) -> Result<()> {
+        files::remove_if_exists(fs::remove_dir_all(self.logs.join("grader-program")))?;
+        Ok(())
+    }
+
     /// Deletes what the compiler has left of checks.
     fn forget_compiled_graders(&self) -> Result<()> {
         for folder in ["debug/deps", "debug/incremental"] {
@@ -306,6 +319,8 @@ impl Workshop {
     /// exist, and the translated template. Returns the first errors, if it is not possible.
     fn build(&self, functions: &[String]) -> Result<Result<(), String>> {
         let step = Step::start("build", "compiling what has changed");
+        // A function that is not there any more must not be checked as it was.
+        files::empty_folder(&self.target.join("functions"))?;
         let functions = self.existing(functions);
         let targets: Vec<&str> = functions.iter().flat_map(|function| ["--bin", function]).collect();
         // Without a target cargo would build everything.
@@ -320,6 +335,7 @@ impl Workshop {
                 &self.target.join("functions").join(function),
             )?;
         }
+        self.tools.install(&[Tool::Sam])?;
         if let Err(error) = self.translate(&self.target.join("templates"), &step) {
             return Ok(Err(format!("template.yaml: {error:#}")));
         }
@@ -353,7 +369,8 @@ impl Workshop {
         });
         match (compiled, report::first_errors(&lines)) {
             (Ok(()), _) => Ok(Ok(lines)),
-            (Err(_), Some(errors)) => Ok(Err(errors)),
+            (Err(_), Some(errors)) if !report::is_of_machine(&errors) => Ok(Err(errors)),
+            (Err(error), Some(errors)) => Err(error.context(errors)),
             (Err(error), None) => Err(error),
         }
     }
@@ -404,7 +421,13 @@ impl Workshop {
         // A test that does not even compile there fails without the change.
         let check = match self.compile_tests(&step)? {
             Err(_) if passed.is_empty() => Check::failed(OWN_TESTS, "none of the changed files has a test"),
-            Err(_) => Check::ok(OWN_TESTS),
+            Err(_) => {
+                terminal::say(
+                    "  • tests      with the code of the start they do not compile, so whether one fails is for the \
+                     interviewer to judge",
+                );
+                Check::ok(OWN_TESTS)
+            }
             Ok(program) => {
                 step.show("running yours with the code of the start");
                 let [_, failed, _] = self.run_tests(&program, &modules, services)?;
@@ -475,7 +498,6 @@ impl Workshop {
             return Ok(());
         }
         step.show("translating template.yaml");
-        self.tools.install(&[Tool::Sam])?;
         let mut python = Command::new(self.tools.bin(Tool::Sam).join("python"));
         python.current_dir(&self.source).env("AWS_DEFAULT_REGION", REGION);
         let log = self.logs.join("grading-template.log");
@@ -509,7 +531,7 @@ impl Workshop {
             .checks
             .iter()
             .filter(|name| only.is_none_or(|only| only == *name));
-        let checks = report::read(&names.cloned().collect::<Vec<_>>(), &lines);
+        let checks = report::read(&names.cloned().collect::<Vec<_>>(), &lines)?;
         match ran {
             Err(error) if checks.iter().all(Check::passed) => Err(error),
             _ => {

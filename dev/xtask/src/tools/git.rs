@@ -134,12 +134,16 @@ impl Git {
     pub fn check_out(&self, tree: &str, folder: &Path) -> Result<()> {
         let commit = self.make_commit(tree, None, "graded")?;
         let path = folder.to_string_lossy();
-        if !folder.join(".git").exists() {
-            files::remove_if_exists(fs::remove_dir_all(folder))?;
+        let is_replaced = folder.join(".git").exists()
+            && self
+                .run(["-C", &path, "checkout", "--quiet", "--force", "--detach", &commit])
+                .is_ok();
+        if !is_replaced {
+            // There is none, the project was moved, or a checkout was killed.
+            self.forget_check_out(folder)?;
             self.run(["worktree", "add", "--quiet", "--force", "--detach", &path, &commit])?;
             return Ok(());
         }
-        self.run(["-C", &path, "checkout", "--quiet", "--force", "--detach", &commit])?;
         self.run(["-C", &path, "clean", "--quiet", "-dff"])?;
         Ok(())
     }

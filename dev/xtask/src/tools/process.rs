@@ -163,7 +163,8 @@ fn next_line(reader: &mut impl BufRead) -> Result<Option<(String, bool)>> {
     }
 }
 
-/// Runs a program to completion and returns its standard output.
+/// Runs a program to completion and returns its standard output. Bytes that are not UTF-8, as in a
+/// diff of such a file, are replaced.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -174,7 +175,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         let reason = String::from_utf8_lossy(&output.stderr);
         bail!("{name} failed ({}): {}", output.status, reason.trim());
     }
-    Ok(String::from_utf8(output.stdout)?)
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A program that outlives this process, identified by its pid file. It leads a process group, so
