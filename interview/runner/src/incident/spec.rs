@@ -528,7 +528,7 @@ mod tests {
             ],
             &[
                 "disabled-trigger: the event source mapping does not poll the queue",
-                "messages are visible and nobody receives them",
+                "messages are visible and never received",
                 "maintenance disabled something",
             ],
         ),
