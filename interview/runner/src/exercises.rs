@@ -35,15 +35,12 @@ pub struct ActiveExercise {
 impl ActiveExercise {
     /// Finds it by name; without a name, by the branch that is checked out.
     pub fn find(git: &Git, name: Option<&str>) -> Result<Self> {
-        let branch = git.branch().unwrap_or_default();
-        let continued = continued(git);
-        let name = match (name, branch.strip_prefix("exercise/").or(continued.as_deref())) {
-            (Some(name), _) | (None, Some(name)) => name.to_owned(),
-            (None, None) => bail!(
-                "no exercise is checked out. To start one: make exercise N=<name>. \
-                 To continue one: git switch exercise/<name>"
-            ),
-        };
+        let of_branch = || Some(git.branch()?.strip_prefix("exercise/")?.to_owned());
+        let name = name.map(str::to_owned).or_else(of_branch).or_else(|| continued(git));
+        let name = name.context(
+            "no exercise is checked out. To start one: make exercise N=<name>. \
+             To continue one: git switch exercise/<name>",
+        )?;
         let setting = |key: &str| git.setting(&setting(&name, key));
         match (setting("kit"), setting("start"), setting("from")) {
             (Some(kit), Some(start), Some(from)) => Ok(Self { name, kit, start, from }),
@@ -68,9 +65,11 @@ impl ActiveExercise {
 
     /// Fails unless HEAD descends from the exercise.
     pub fn ensure_checked_out(&self, git: &Git) -> Result<()> {
-        let descends = git.run(["merge-base", "--is-ancestor", &self.start, "HEAD"]).is_ok();
         let branch = branch(&self.name);
-        ensure!(descends, "{branch} is not checked out: git switch {branch}");
+        ensure!(
+            is_in_head(git, &self.start),
+            "{branch} is not checked out: git switch {branch}"
+        );
         Ok(())
     }
 }
@@ -82,10 +81,15 @@ fn continued(git: &Git) -> Option<String> {
     let branches = branches.unwrap_or_default();
     let names = branches.lines().filter_map(|branch| branch.strip_prefix("exercise/"));
     let mut continued = names.filter(|name| {
-        let start = git.setting(&setting(name, "start")).unwrap_or_default();
-        git.run(["merge-base", "--is-ancestor", &start, "HEAD"]).is_ok()
+        let start = git.setting(&setting(name, "start"));
+        start.is_some_and(|start| is_in_head(git, &start))
     });
     continued.next().map(str::to_owned)
+}
+
+/// True if HEAD is this commit, or descends from it.
+pub fn is_in_head(git: &Git, commit: &str) -> bool {
+    git.run(["merge-base", "--is-ancestor", commit, "HEAD"]).is_ok()
 }
 
 fn branch(name: &str) -> String {
@@ -275,10 +279,12 @@ pub fn reset(root: &Path, name: Option<&str>) -> Result<()> {
         git.run(["rev-parse", "--verify", "--quiet", "MERGE_HEAD"]).is_err(),
         "a merge is not complete: git commit, or git merge --abort"
     );
-    if git.branch().as_ref() != Some(&branch) && continued(&git).as_ref() == Some(&active.name) {
-        bail!("the work is not on {branch}: git switch {branch}, and git merge the branch that you are on now");
-    }
-    if git.branch().as_ref() == Some(&branch) {
+    let is_on_branch = git.branch().as_ref() == Some(&branch);
+    ensure!(
+        is_on_branch || !is_in_head(&git, &active.start),
+        "the work is not on {branch}: git switch {branch}, and git merge the branch that you are on now"
+    );
+    if is_on_branch {
         keep_changes(&git, &active)?;
         // The previous branch may have been deleted.
         match git.commit(&format!("refs/heads/{}", active.from)) {

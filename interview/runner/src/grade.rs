@@ -80,8 +80,8 @@ impl Options {
 /// Grades the incident in progress, the working tree of the exercise that is checked out, or what
 /// came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
-    let is_exercise = Git::open(&settings.root).is_ok_and(|git| ActiveExercise::find(&git, None).is_ok());
-    if options.from.is_none() && settings.root.join(pack::MARK).exists() && !is_exercise {
+    let is_exercise = || Git::open(&settings.root).is_ok_and(|git| ActiveExercise::find(&git, None).is_ok());
+    if options.from.is_none() && settings.root.join(pack::MARK).exists() && !is_exercise() {
         ensure!(!options.watch, "WATCH=1 is not available in a pack: make grade");
         return pack::grade(settings, |name, graded| options.conclude(name, graded, |_| {}));
     }

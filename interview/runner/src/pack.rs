@@ -18,7 +18,7 @@ use xtask::{
 };
 
 use crate::{
-    exercises::ActiveExercise,
+    exercises::{ActiveExercise, is_in_head},
     git::{Git, Index},
     kit::{Exercise, Kit, State},
     workshop::{self, Graded, Grader, Services, Workshop},
@@ -240,8 +240,7 @@ pub fn returned(
         "refs/heads",
         "refs/tags",
     ]);
-    let is_ours = contained.is_ok_and(|branch| !branch.is_empty())
-        || git.run(["merge-base", "--is-ancestor", &mark.kit, "HEAD"]).is_ok();
+    let is_ours = contained.is_ok_and(|branch| !branch.is_empty()) || is_in_head(git, &mark.kit);
     ensure!(
         is_id && is_ours,
         "{MARK} of {from} says that it was packed from {}, which is in no branch here",

@@ -89,6 +89,15 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         .context("to answer without a terminal: make score INTERVIEWER=<name> SCORES=<file>.yaml")?,
     };
     ensure_sealable(&git, &record, &interviewer, options.interviewers)?;
+    let slug = record::slug(&interviewer);
+    if sealed(&git, &record.id)?
+        .iter()
+        .any(|other| record::slug(&other.interviewer) == slug)
+    {
+        terminal::say(&format!(
+            "  • replaces   the sealed scores of {interviewer}; another person of this name needs another one"
+        ));
+    }
     let rows = match &options.scores {
         Some(file) => read(&rubric, file)?,
         None => rubric
@@ -146,14 +155,6 @@ fn ensure_sealable(git: &Git, record: &Record, interviewer: &str, interviewers: 
         "the scores of {} have been compared, and are final",
         record.id
     );
-    if others
-        .iter()
-        .any(|other| record::slug(&other.interviewer) == record::slug(interviewer))
-    {
-        terminal::say(&format!(
-            "  • replaces   the sealed scores of {interviewer}; another person of this name needs another one"
-        ));
-    }
     Ok(())
 }
 

@@ -70,9 +70,12 @@ fn local_stack(settings: &Settings) -> Result<Stack> {
 
 /// The incident in progress, and its stack.
 fn active(settings: &Settings) -> Result<(Stack, State)> {
-    let state = in_progress(&settings.root)?;
-    let state = state.context("no incident is in progress; to start one: make incident N=<name>")?;
+    let state = state(&settings.root)?;
     Ok((local_stack(settings)?, state))
+}
+
+fn state(root: &Path) -> Result<State> {
+    in_progress(root)?.context("no incident is in progress; to start one: make incident N=<name>")
 }
 
 fn ensure_none(root: &Path) -> Result<()> {
@@ -317,10 +320,10 @@ pub fn grade(settings: &Settings, git: &Git, write: impl FnOnce(&str, &[Check]) 
 
 /// `make incident-reset`
 pub fn reset(settings: &Settings) -> Result<()> {
-    let stack = local_stack(settings)?;
+    let (stack, _) = active(settings)?;
     let _lock = stack.lock()?;
-    // Read under the lock: another reset may have ended it while this one waited.
-    let (stack, state) = active(settings)?;
+    // Again: another reset may have ended it while this one waited.
+    let state = state(&settings.root)?;
     let git = Git::open(&settings.root)?;
     let remarks = restore::restore(&stack, &state)?;
     println!(
