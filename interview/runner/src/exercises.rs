@@ -137,10 +137,11 @@ pub fn begin(settings: &Settings, name: Option<&str>) -> Result<()> {
     let workshop = Workshop::open(settings)?;
     let tree = exercise.tree(&workshop, State::Start)?;
     let start = git.make_commit(&tree, None, &format!("The exercise {name}"))?;
-    git.run(["branch", "--no-track", &branch, &start])?;
+    // First, so that there is no branch without them.
     for (key, value) in [("kit", &head), ("start", &start), ("from", &from)] {
         git.run(["config", "--local", &setting(name, key), value])?;
     }
+    git.run(["branch", "--no-track", &branch, &start])?;
     if let Err(error) = git.run(["switch", "--quiet", &branch]) {
         git.run(["branch", "--quiet", "-D", &branch])?;
         return Err(error);

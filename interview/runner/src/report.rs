@@ -100,7 +100,7 @@ pub fn read(names: &[String], lines: &[String]) -> Result<Vec<Check>> {
             .iter()
             .filter(|event| event["type"] == "test" && event["name"] == name.as_str());
         let outcomes = of_test.filter(|event| event["event"] != "started").collect::<Vec<_>>();
-        // Whoever else writes to the same pipe can only add outcomes.
+        // Another process that writes to the same pipe can only add outcomes.
         let failed = outcomes.iter().find(|event| event["event"] != "ok");
         let outcome = match (failed, &outcomes[..]) {
             (None, [_]) => Outcome::Passed,
@@ -191,16 +191,38 @@ pub fn as_json(exercise: &str, checks: &[Check]) -> Value {
     json!({"exercise": exercise, "passed": passed, "total": total, "checks": each})
 }
 
-/// The names of the tests that passed, failed and were ignored, in a program's output.
-pub fn names_by_outcome(lines: &[String]) -> [Vec<String>; 3] {
-    let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let events: Vec<Value> = events.filter(|event| event["type"] == "test").collect();
-    ["ok", "failed", "ignored"].map(|outcome| {
-        let those = events.iter().filter(|event| event["event"] == outcome);
-        those
-            .filter_map(|event| Some(event["name"].as_str()?.to_owned()))
-            .collect()
-    })
+/// The names of tests by outcome, from their program's output.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    pub passed: Vec<String>,
+    pub failed: Vec<String>,
+    pub ignored: Vec<String>,
+    /// Those that were started, and have no outcome.
+    pub unfinished: Vec<String>,
+}
+
+impl Outcomes {
+    pub fn read(lines: &[String]) -> Self {
+        let mut outcomes = Self::default();
+        for line in lines {
+            let event: Value = serde_json::from_str(line).unwrap_or_default();
+            let (Some(name), Some(what)) = (event["name"].as_str(), event["event"].as_str()) else {
+                continue;
+            };
+            let of_outcome = match what {
+                "started" => &mut outcomes.unfinished,
+                "ok" => &mut outcomes.passed,
+                "failed" => &mut outcomes.failed,
+                "ignored" => &mut outcomes.ignored,
+                _ => continue,
+            };
+            of_outcome.push(name.to_owned());
+            if what != "started" {
+                outcomes.unfinished.retain(|unfinished| unfinished != name);
+            }
+        }
+        outcomes
+    }
 }
 
 /// True if these errors are the machine's rather than the code's.
@@ -321,12 +343,13 @@ and it is night
             {"name": "dogs_bark", "passed": false, "reason": "it did not finish"},
         ]});
         assert_eq!(as_json("e", &checks), expected);
-        let by_outcome: [Vec<String>; 3] = [
-            vec!["zebras_run".to_owned()],
-            vec!["apes_climb".into(), "cats_sleep".into()],
-            vec![],
-        ];
-        assert_eq!(names_by_outcome(&events()), by_outcome);
+        let outcomes = Outcomes {
+            passed: vec!["zebras_run".into()],
+            failed: vec!["apes_climb".into(), "cats_sleep".into()],
+            ignored: vec![],
+            unfinished: vec!["dogs_bark".into()],
+        };
+        assert_eq!(Outcomes::read(&events()), outcomes);
     }
 
     #[test]

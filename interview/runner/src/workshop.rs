@@ -10,6 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,7 +31,7 @@ use xtask::{
 use crate::{
     git::Git,
     kit::Exercise,
-    report::{self, Check},
+    report::{self, Check, Outcomes},
     review::{Key, Review},
 };
 
@@ -39,6 +40,9 @@ const PROTECTED: &str = "protected_files_are_unchanged";
 
 /// The check of the candidate's own tests.
 const OWN_TESTS: &str = "a_new_test_fails_without_the_change";
+
+/// How long they may take: several times as long as those of the largest file.
+const OWN_TESTS_LIMIT: Duration = Duration::from_secs(300);
 
 /// The folders of the candidate's tests, which are modules of the test program `functions`.
 const TESTS: [&str; 3] = ["tests/api", "tests/worker", "tests/infrastructure/database"];
@@ -404,9 +408,21 @@ impl Workshop {
             }
         };
         step.show("running yours");
-        let [passed, failed, ignored] = self.run_tests(&program, &modules, services)?;
+        let Outcomes {
+            passed,
+            failed,
+            ignored,
+            unfinished,
+        } = self.run_tests(&program, &modules, services)?;
         if let [first, ..] = &failed[..] {
             let reason = format!("{} fail with your change, for example {first}", failed.len());
+            return Ok(Check::failed(OWN_TESTS, reason));
+        }
+        if let [first, ..] = &unfinished[..] {
+            let reason = format!(
+                "{first} did not end; all together may take {} s",
+                OWN_TESTS_LIMIT.as_secs()
+            );
             return Ok(Check::failed(OWN_TESTS, reason));
         }
         if let [first, ..] = &ignored[..] {
@@ -430,8 +446,9 @@ impl Workshop {
             }
             Ok(program) => {
                 step.show("running yours with the code of the start");
-                let [_, failed, _] = self.run_tests(&program, &modules, services)?;
-                match failed.iter().any(|test| passed.contains(test)) {
+                let before = self.run_tests(&program, &modules, services)?;
+                let mut not_passed = before.failed.iter().chain(&before.unfinished);
+                match not_passed.any(|test| passed.contains(test)) {
                     true => Check::ok(OWN_TESTS),
                     false => Check::failed(
                         OWN_TESTS,
@@ -444,18 +461,19 @@ impl Workshop {
         Ok(check)
     }
 
-    /// The tests of these modules that passed, failed, and were ignored.
-    fn run_tests(&self, program: &Path, modules: &[String], services: &Services) -> Result<[Vec<String>; 3]> {
+    /// Runs the tests of these modules, for a limited time.
+    fn run_tests(&self, program: &Path, modules: &[String], services: &Services) -> Result<Outcomes> {
         let mut command = Command::new(program);
         services.set(&mut command);
         command.current_dir(self.source.join("tests")).args(modules);
         let mut lines = Vec::new();
-        let ran = process::run(&mut command, &self.logs.join("grading-tests.log"), |line| {
+        let log = self.logs.join("grading-tests.log");
+        let ran = process::run_within(Some(OWN_TESTS_LIMIT), &mut command, &log, |line| {
             lines.push(line.to_owned())
         });
-        let outcomes = report::names_by_outcome(&lines);
+        let outcomes = Outcomes::read(&lines);
         match ran {
-            Err(error) if outcomes[1].is_empty() => Err(error),
+            Err(error) if outcomes.failed.is_empty() && outcomes.unfinished.is_empty() => Err(error),
             _ => Ok(outcomes),
         }
     }
