@@ -31,10 +31,10 @@ pub struct Kept {
     worked_on: BTreeSet<i64>,
     /// How often each task was completed, if more than once.
     completed_twice: Vec<(i64, i64)>,
-    /// Titles that several tasks have, and their number.
-    created_twice: Vec<(String, i64)>,
-    /// The bodies of the messages in the dead-letter queue.
-    dead_letters: Vec<String>,
+    /// Titles that several tasks have, and the ids of these.
+    created_twice: Vec<(String, Vec<i64>)>,
+    /// The tasks whose messages are in the dead-letter queue.
+    dead_letters: BTreeSet<i64>,
 }
 
 impl Kept {
@@ -66,7 +66,7 @@ impl Kept {
         )?;
         let number = |row: &Value, name: &str| row[name].as_i64().unwrap_or_default();
         let created = database.rows(&format!(
-            "select title, count(*) as count from tasks where title like '{titles}'
+            "select title, array_agg(id order by id) as ids from tasks where title like '{titles}'
              group by title having count(*) > 1 order by title"
         ))?;
         Ok(Self {
@@ -88,9 +88,12 @@ impl Kept {
                 .collect(),
             created_twice: created
                 .iter()
-                .filter_map(|row| Some((row["title"].as_str()?.to_owned(), row["count"].as_i64()?)))
+                .filter_map(|row| {
+                    let ids = row["ids"].as_array()?.iter().filter_map(Value::as_i64);
+                    Some((row["title"].as_str()?.to_owned(), ids.collect()))
+                })
                 .collect(),
-            dead_letters: scene.live.dead_letters().unwrap_or_default(),
+            dead_letters: tasks_of(&scene.live.dead_letters().unwrap_or_default()),
         })
     }
 
@@ -123,7 +126,7 @@ impl Kept {
         let Some((task, reason)) = shortest else {
             return Ok(());
         };
-        let place = match self.dead_letters.iter().any(|body| is_about(body, task.id)) {
+        let place = match self.dead_letters.contains(&task.id) {
             true => "its message is in the dead-letter queue",
             false => "it has no message in the dead-letter queue",
         };
@@ -145,19 +148,28 @@ impl Kept {
             ));
         }
         match self.created_twice.first() {
-            Some((title, count)) => Err(format!(
-                "{} created again; for example, {count} tasks have the title {title:?}",
-                self.created_twice.len()
-            )),
+            Some((title, ids)) => {
+                let timelines = ids
+                    .iter()
+                    .map(|id| format!("{INDENT}task {id}\n{}", timeline(scene, *id)));
+                Err(format!(
+                    "{} created again; for example, {} tasks have the title {title:?}\n{}",
+                    self.created_twice.len(),
+                    ids.len(),
+                    timelines.take(2).collect::<Vec<_>>().join("\n")
+                ))
+            }
             None => Ok(()),
         }
     }
 }
 
-/// True if a message is about this task.
-pub fn is_about(message: &str, id: i64) -> bool {
-    let message = serde_json::from_str::<Value>(message);
-    message.is_ok_and(|message| message["task_id"].as_i64() == Some(id))
+/// The tasks that messages are about. Malformed messages are about none.
+pub fn tasks_of(messages: &[String]) -> BTreeSet<i64> {
+    let messages = messages
+        .iter()
+        .filter_map(|body| serde_json::from_str::<Value>(body).ok());
+    messages.filter_map(|message| message["task_id"].as_i64()).collect()
 }
 
 /// What happened to a task: its changes in the database, and what the processor logged.

@@ -18,6 +18,12 @@ use xtask::stack::{
     start,
 };
 
+/// The access key of the account that owns the stack. One of twelve digits is another account's.
+const OWN_ACCOUNT: &str = "local";
+
+/// The most entries of a request for several messages.
+const ENTRIES: usize = 10;
+
 /// The time limit of a request or a statement.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -99,8 +105,14 @@ impl Live {
 
     /// Calls SQS: `SendMessage`.
     pub fn sqs(&self, action: &str, body: &Value) -> Result<Value> {
+        self.sqs_of(OWN_ACCOUNT, action, body)
+    }
+
+    /// The same by another account.
+    fn sqs_of(&self, account: &str, action: &str, body: &Value) -> Result<Value> {
         let target = ("x-amz-target", format!("AmazonSQS.{action}"));
-        succeed(action, send(&self.aws, "POST /", body, &[signature("sqs"), target])?)
+        let signature = signature_of(account, "sqs");
+        succeed(action, send(&self.aws, "POST /", body, &[signature, target])?)
     }
 
     /// The JSON log lines of a function since a time: their times, and what they say.
@@ -132,7 +144,7 @@ impl Live {
         let mut seen = BTreeMap::new();
         loop {
             let known = seen.len();
-            for message in self.receive(&self.dead_letters, 20)? {
+            for message in self.receive(&self.dead_letters, 60)? {
                 let id = message["MessageId"].to_string();
                 seen.entry(id).or_insert(message);
             }
@@ -140,11 +152,14 @@ impl Live {
                 break;
             }
         }
-        for message in seen.values() {
-            let body = json!({
-                "QueueUrl": self.dead_letters, "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0,
+        let messages: Vec<&Value> = seen.values().collect();
+        for messages in messages.chunks(ENTRIES) {
+            let entries = messages.iter().enumerate().map(|(at, message)| {
+                json!({"Id": at.to_string(), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0})
             });
-            self.sqs("ChangeMessageVisibility", &body)?;
+            let entries: Vec<Value> = entries.collect();
+            let body = json!({"QueueUrl": self.dead_letters, "Entries": entries});
+            self.sqs("ChangeMessageVisibilityBatch", &body)?;
         }
         let bodies = seen.values().filter_map(|message| message["Body"].as_str());
         Ok(bodies.map(str::to_owned).collect())
@@ -152,7 +167,7 @@ impl Live {
 
     /// Receives up to ten messages, which are hidden for some seconds.
     pub fn receive(&self, queue: &str, hidden: u32) -> Result<Vec<Value>> {
-        let body = json!({"QueueUrl": queue, "MaxNumberOfMessages": 10, "VisibilityTimeout": hidden});
+        let body = json!({"QueueUrl": queue, "MaxNumberOfMessages": ENTRIES, "VisibilityTimeout": hidden});
         let received = self.sqs("ReceiveMessage", &body)?;
         Ok(received["Messages"].as_array().cloned().unwrap_or_default())
     }
@@ -160,6 +175,23 @@ impl Live {
     pub fn send(&self, queue: &str, message: &str) -> Result<()> {
         self.sqs("SendMessage", &json!({"QueueUrl": queue, "MessageBody": message}))
             .map(drop)
+    }
+
+    /// Sends the same message several times, as another account.
+    pub fn send_all(&self, account: &str, queue: &str, message: &str, count: usize) -> Result<()> {
+        let numbers: Vec<usize> = (0..count).collect();
+        for numbers in numbers.chunks(ENTRIES) {
+            let entries = numbers
+                .iter()
+                .map(|number| json!({"Id": number.to_string(), "MessageBody": message}));
+            let entries: Vec<Value> = entries.collect();
+            self.sqs_of(
+                account,
+                "SendMessageBatch",
+                &json!({"QueueUrl": queue, "Entries": entries}),
+            )?;
+        }
+        Ok(())
     }
 
     /// The version that a function's callers get.
@@ -207,7 +239,11 @@ impl Live {
 
 /// The part of a signature that the emulator reads; it does not verify it.
 fn signature(service: &str) -> (&'static str, String) {
-    let scope = format!("local/20260101/{REGION}/{service}/aws4_request");
+    signature_of(OWN_ACCOUNT, service)
+}
+
+fn signature_of(account: &str, service: &str) -> (&'static str, String) {
+    let scope = format!("{account}/20260101/{REGION}/{service}/aws4_request");
     (
         "authorization",
         format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"),

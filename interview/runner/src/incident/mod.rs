@@ -7,6 +7,7 @@ pub mod commands;
 mod grade;
 mod history;
 mod live;
+mod policy;
 pub mod proof;
 mod restore;
 pub mod spec;
@@ -73,7 +74,10 @@ impl State {
 
     fn read(folder: &Path) -> Result<Option<Self>> {
         match fs::read_to_string(Self::file(folder)) {
-            Ok(text) => Ok(Some(serde_json::from_str(&text).context("state.json is malformed")?)),
+            Ok(text) => Ok(Some(serde_json::from_str(&text).context(
+                "the state of the incident is not readable: another version of this kit began it, and can end it: make \
+                 incident-reset",
+            )?)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context("the state of the incident is not readable"),
         }
@@ -179,7 +183,9 @@ impl State {
     /// Remembers what a grade has shown for the first time.
     fn graded(&mut self, checks: &[Check], at: u64) {
         let served = checks.iter().any(|check| check.name == grade::SERVED && check.passed());
-        self.served = served.then(|| self.served.unwrap_or(at));
+        // New tasks may be served all the time, while those that had failed are not.
+        let since = self.served.filter(|since| times::mitigated(self, *since).is_some());
+        self.served = served.then(|| since.unwrap_or(at));
         if checks.iter().all(Check::passed) {
             self.proved = self.proved.or(Some(at));
         }

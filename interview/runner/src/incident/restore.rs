@@ -67,7 +67,7 @@ const LOG: &str = "
         event text;
         detail text;
     begin
-        if coalesce(new.title, old.title) not like '{titles}' then
+        if coalesce(new.title, '') not like '{titles}' and coalesce(old.title, '') not like '{titles}' then
             return null;
         end if;
         if tg_op = 'DELETE' then
@@ -80,6 +80,8 @@ const LOG: &str = "
             when old.status = new.status and old.lease_expires_at is not null and new.lease_expires_at is null
                 then 'released'
             when old.status <> new.status and new.status = 'pending' then 'requested'
+            when old.status <> new.status and new.status = 'cancelled' then 'cancelled'
+            when (old.title, old.description) is distinct from (new.title, new.description) then 'changed'
         end;
         detail := 'attempt ' || new.attempts;
         if new.status in ('completed', 'failed') and (tg_op = 'INSERT' or old.status <> new.status) then

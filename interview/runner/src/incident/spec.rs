@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     history,
     live::{Db, Live},
+    policy,
     traffic::{self, Accepted, STORED},
 };
 use crate::kit::INCIDENTS;
@@ -145,8 +146,17 @@ pub enum Step {
     DeadLetters {
         failed: usize,
         completed: usize,
-        reason: String,
+        /// Why they failed, in turn.
+        reasons: Vec<String>,
+        #[serde(default)]
         malformed: Vec<String>,
+    },
+    /// Messages of another account are in a queue.
+    Messages {
+        queue: String,
+        account: String,
+        message: String,
+        count: usize,
     },
     /// All messages of the dead-letter queue go back to the task queue, as with `make redrive`.
     Redrive(bool),
@@ -174,6 +184,8 @@ pub enum Trace {
     },
     /// Messages of accepted tasks are in the dead-letter queue.
     DeadLetters(bool),
+    /// The task queue's policy lets this account send.
+    Sender(String),
 }
 
 /// Something that goes on.
@@ -194,6 +206,12 @@ pub enum Process {
     },
     /// A proxy of Postgres that delays each response.
     Proxy { milliseconds: u64 },
+    /// Another account that sends messages to the task queue, as long as the queue's policy lets it.
+    Sender {
+        account: String,
+        message: String,
+        each_second: usize,
+    },
 }
 
 impl Incident {
@@ -336,12 +354,13 @@ impl Scene {
                 (is_there, around.to_owned())
             }
             Trace::DeadLetters(_) => {
-                let (accepted, letters) = (traffic::accepted(&self.folder)?, self.live.dead_letters()?);
-                let is_left = |letter: &&String| accepted.iter().any(|task| history::is_about(letter, task.id));
-                let left = letters.iter().filter(is_left).count();
+                let accepted = traffic::accepted(&self.folder)?;
+                let letters = history::tasks_of(&self.live.dead_letters()?);
+                let left = accepted.iter().filter(|task| letters.contains(&task.id)).count();
                 let reason = format!("the dead-letter queue has messages of accepted tasks: {left}");
                 (left > 0, reason)
             }
+            Trace::Sender(account) => (policy::lets_send(&self.live, account)?, around.to_owned()),
         };
         Ok(is_there.then_some(reason))
     }
@@ -364,14 +383,20 @@ impl Scene {
             Step::DeadLetters {
                 failed,
                 completed,
-                reason,
+                reasons,
                 malformed,
             } => {
-                self.dead_letters(*failed, *completed, reason)?;
+                self.dead_letters(*failed, *completed, reasons)?;
                 malformed
                     .iter()
                     .try_for_each(|body| live.send(&live.dead_letters, body))
             }
+            Step::Messages {
+                queue,
+                account,
+                message,
+                count,
+            } => live.send_all(account, &self.fill(queue), message, *count),
             Step::Redrive(_) => self.redrive(),
             Step::Process(_) => self.process(|_| true),
             Step::ProcessFailed(_) => {
@@ -400,12 +425,16 @@ impl Scene {
 
     /// Stores tasks that an outage has failed, and duplicates of completed ones, with their
     /// messages in the dead-letter queue. They count as accepted.
-    fn dead_letters(&self, failed: usize, completed: usize, reason: &str) -> Result<()> {
+    fn dead_letters(&self, failed: usize, completed: usize, reasons: &[String]) -> Result<()> {
         let mut database = self.live.database()?;
+        let failure = |number: usize| {
+            let reason = reasons.iter().cycle().nth(number).cloned();
+            reason.context("tasks that failed have a reason")
+        };
         for number in 0..failed + completed {
             let task = Accepted::new(self, STORED + number);
             let (status, result) = match number < failed {
-                true => ("failed", reason.to_owned()),
+                true => ("failed", failure(number)?),
                 false => ("completed", task.result()),
             };
             database.execute(&format!(
@@ -517,7 +546,7 @@ mod tests {
 
     /// What candidates write: what convinces, and what says nothing that an alarm or `make cause` does
     /// not say.
-    const EVIDENCE: [(&str, &[&str], &[&str]); 6] = [
+    const EVIDENCE: [(&str, &[&str], &[&str]); 7] = [
         (
             "no-results",
             &[
@@ -564,6 +593,19 @@ mod tests {
                 "Support says it is slow",
                 "503 since the processor was deployed",
                 "the processor times out",
+            ],
+        ),
+        (
+            "unnoticed-failures",
+            &[
+                "1600 malformed messages, SenderId 222222222222, 4 more each second",
+                "statement WarehouseImport of the queue's policy; missing field `task_id`",
+                "another sender floods the queue with malformed messages: {\"parcel\": 17} from 222222222222",
+            ],
+            &[
+                "another sender floods the queue with malformed messages",
+                "the dead-letter queue is full of malformed messages",
+                "account 222222222222 may send to the queue",
             ],
         ),
         (

@@ -29,7 +29,7 @@ pub fn times(state: &State) -> Times {
 
 /// When the time began in which every request succeeded and every task was completed promptly, up
 /// to a grade.
-fn mitigated(state: &State, until: u64) -> Option<u64> {
+pub fn mitigated(state: &State, until: u64) -> Option<u64> {
     let completed = "select task_id as id, min((extract(epoch from at) * 1000)::bigint) as at
                      from incident.log where event = 'completed' group by task_id";
     let rows = state
@@ -57,7 +57,7 @@ fn since_served(events: &[Event], completed: &BTreeMap<i64, u64>, began: u64, un
         Event::Refused(refused) => Some(refused.at),
         // Stored by the incident itself, long before: trouble until it is completed.
         Event::Accepted(task) if (STORED..2 * STORED).contains(&task.number) => {
-            Some(completed.get(&task.id).copied().unwrap_or(until))
+            Some(completed.get(&task.id).copied().unwrap_or(until).min(until))
         }
         Event::Accepted(task) => (!is_prompt(task)).then_some(task.at),
     });
@@ -114,6 +114,8 @@ mod tests {
         let events = [task(STORED, 0), task(1, 1_000), task(2, 20_000)];
         let completed = |at| BTreeMap::from([(100_000, at), (1, 1_500), (2, 20_100)]);
         assert_eq!(since_served(&events, &completed(5_000), 0, 70_000), Some(20_000));
-        assert_eq!(since_served(&events, &completed(30_000), 0, 70_000), None);
+        for (completed_at, until) in [(30_000, 70_000), (30_000, 25_000)] {
+            assert_eq!(since_served(&events, &completed(completed_at), 0, until), None);
+        }
     }
 }

@@ -18,6 +18,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     State,
     live::{Db, now},
+    policy,
     spec::{Process, Scene},
 };
 
@@ -224,6 +225,18 @@ fn go_on(scene: &Scene, process: &Process) -> Result<()> {
         }
         Process::Leak { user, name, when_full } => leak(scene, &url(user, name), when_full)?,
         Process::Proxy { milliseconds } => proxy(scene, Duration::from_millis(*milliseconds))?,
+        Process::Sender {
+            account,
+            message,
+            each_second,
+        } => loop {
+            // Not while the emulator is restarted.
+            let _ = policy::lets_send(&scene.live, account).and_then(|is_allowed| match is_allowed {
+                true => scene.live.send_all(account, &scene.live.queue, message, *each_second),
+                false => Ok(()),
+            });
+            thread::sleep(EVERY);
+        },
     }
     Ok(())
 }
