@@ -6,21 +6,48 @@ use serde_json::Value;
 
 use super::live::Live;
 
-/// True if the task queue's policy lets this account send.
-pub fn lets_send(live: &Live, account: &str) -> Result<bool> {
-    let attributes = live.attributes(&live.queue)?;
-    Ok(allows(attributes["Policy"].as_str().unwrap_or_default(), account))
+/// Who may send to the task queue.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Senders {
+    /// The other account.
+    Other,
+    /// Only the account that owns the queue.
+    Owner,
+    /// None: the owner is denied as well.
+    None,
 }
 
-/// As another account's requests are evaluated: a statement has to allow, and none may deny ("Cross-account
-/// policy evaluation logic", AWS IAM). Conditions are taken to be true.
-fn allows(policy: &str, account: &str) -> bool {
-    let policy: Value = serde_json::from_str(policy).unwrap_or_default();
-    let has = |effect: &str| {
-        let mut statements = each(&policy["Statement"]).into_iter();
-        statements.any(|statement| statement["Effect"] == effect && is_about(statement, account))
-    };
-    has("Allow") && !has("Deny")
+impl Senders {
+    /// Those that the policy lets send, of this account and the owner.
+    pub fn of(live: &Live, account: &str) -> Result<Self> {
+        let attributes = live.attributes(&live.queue)?;
+        let owner = live.queue.rsplit('/').nth(1).unwrap_or_default();
+        Ok(Self::by(
+            attributes["Policy"].as_str().unwrap_or_default(),
+            account,
+            owner,
+        ))
+    }
+
+    /// A statement has to allow another account's requests, and none may deny them ("Cross-account
+    /// policy evaluation logic", AWS IAM). Conditions are taken to be true for it, and false for the
+    /// owner.
+    fn by(policy: &str, account: &str, owner: &str) -> Self {
+        let policy: Value = serde_json::from_str(policy).unwrap_or_default();
+        let statements = each(&policy["Statement"]);
+        let has = |effect: &str, account: &str| {
+            let mut statements = statements.iter().filter(|statement| statement["Effect"] == effect);
+            statements.any(|statement| {
+                let applies = account != owner || statement.get("Condition").is_none();
+                applies && is_about(statement, account)
+            })
+        };
+        match (has("Deny", owner), has("Allow", account) && !has("Deny", account)) {
+            (true, _) => Self::None,
+            (false, true) => Self::Other,
+            (false, false) => Self::Owner,
+        }
+    }
 }
 
 /// True if a statement is about the sending of this account.
@@ -69,35 +96,52 @@ mod tests {
     #[test]
     fn another_account_needs_a_permission_and_no_denial() {
         let statement = |effect: &str, principal: Value, action: Value| json!({"Effect": effect, "Principal": principal, "Action": action});
-        let may = |statements: Value| allows(&json!({"Statement": statements}).to_string(), "222222222222");
+        let senders = |statements: Value| {
+            let policy = json!({"Statement": statements}).to_string();
+            Senders::by(&policy, "222222222222", "000000000000")
+        };
         let allowed = statement(
             "Allow",
             json!({"AWS": "arn:aws:iam::222222222222:role/import"}),
             json!("sqs:SendMessage"),
         );
-        assert!(may(allowed.clone()) && may(json!([allowed])));
+        assert_eq!(senders(allowed.clone()), Senders::Other);
         for (principal, action) in [
-            (json!("*"), json!("SQS:*")),
+            (json!({"AWS": "222222222222"}), json!("SQS:*")),
             (
                 json!({"AWS": ["111111111111", "222222222222"]}),
                 json!(["sqs:ReceiveMessage", "sqs:Send*"]),
             ),
         ] {
             let denied = statement("Deny", principal.clone(), action.clone());
-            assert!(may(json!([statement("Allow", principal, action)])));
-            assert!(!may(json!([allowed, denied])), "{denied}");
+            assert_eq!(senders(json!([statement("Allow", principal, action)])), Senders::Other);
+            assert_eq!(senders(json!([allowed, denied])), Senders::Owner, "{denied}");
         }
         for (principal, action) in [
             (json!({"AWS": "111111111111"}), json!("sqs:*")),
             (json!("*"), json!("sqs:ReceiveMessage")),
         ] {
             let other = statement("Deny", principal.clone(), action.clone());
-            assert!(!may(json!([statement("Allow", principal, action)])));
-            assert!(may(json!([allowed, other])), "{other}");
+            assert_eq!(senders(json!([statement("Allow", principal, action)])), Senders::Owner);
+            assert_eq!(senders(json!([allowed, other])), Senders::Other, "{other}");
         }
-        let all_others =
-            json!({"Effect": "Deny", "NotPrincipal": {"AWS": "111111111111"}, "NotAction": "sqs:ReceiveMessage"});
-        assert!(!may(json!([allowed, all_others])));
-        assert!(!may(json!([])) && !allows("", "222222222222"));
+        let but_owner =
+            json!({"Effect": "Deny", "NotPrincipal": {"AWS": "000000000000"}, "NotAction": "sqs:ReceiveMessage"});
+        assert_eq!(senders(json!([allowed, but_owner])), Senders::Owner);
+        for without in [json!([]), json!(null)] {
+            assert_eq!(senders(without), Senders::Owner);
+        }
+    }
+
+    #[test]
+    fn denial_of_everyone_includes_the_owner() {
+        let senders = |statement: Value| {
+            let policy = json!({"Statement": [statement]}).to_string();
+            Senders::by(&policy, "222222222222", "000000000000")
+        };
+        let mut denied = json!({"Effect": "Deny", "Principal": "*", "Action": "sqs:*"});
+        assert_eq!(senders(denied.clone()), Senders::None);
+        denied["Condition"] = json!({"StringNotEquals": {"aws:PrincipalAccount": "000000000000"}});
+        assert_eq!(senders(denied), Senders::Owner);
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     history,
     live::{Db, Live},
-    policy,
+    policy::Senders,
     traffic::{self, Accepted, STORED},
 };
 use crate::kit::INCIDENTS;
@@ -360,7 +360,16 @@ impl Scene {
                 let reason = format!("the dead-letter queue has messages of accepted tasks: {left}");
                 (left > 0, reason)
             }
-            Trace::Sender(account) => (policy::lets_send(&self.live, account)?, around.to_owned()),
+            Trace::Sender(account) => {
+                let senders = Senders::of(&self.live, account)?;
+                let reason = match senders {
+                    Senders::None => {
+                        "the queue's policy denies the functions as well: on AWS they could not send".to_owned()
+                    }
+                    Senders::Other | Senders::Owner => around.to_owned(),
+                };
+                (senders != Senders::Owner, reason)
+            }
         };
         Ok(is_there.then_some(reason))
     }

@@ -18,7 +18,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     State,
     live::{Db, now},
-    policy,
+    policy::Senders,
     spec::{Process, Scene},
 };
 
@@ -230,11 +230,10 @@ fn go_on(scene: &Scene, process: &Process) -> Result<()> {
             message,
             each_second,
         } => loop {
-            // Not while the emulator is restarted.
-            let _ = policy::lets_send(&scene.live, account).and_then(|is_allowed| match is_allowed {
-                true => scene.live.send_all(account, &scene.live.queue, message, *each_second),
-                false => Ok(()),
-            });
+            if let Ok(Senders::Other) = Senders::of(&scene.live, account) {
+                // The emulator may be restarting.
+                let _ = scene.live.send_all(account, &scene.live.queue, message, *each_second);
+            }
             thread::sleep(EVERY);
         },
     }
