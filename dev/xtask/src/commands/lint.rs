@@ -15,26 +15,34 @@ use crate::{
     tools::{process, python::Tool, terminal::Step},
 };
 
+fn run_logged(stack: &Stack, command: &mut Command) -> Result<()> {
+    process::run(command.current_dir(&stack.root), &stack.log("lint"), |_| {})
+}
+
+/// Translates template.yaml for each environment, which the tests of the template read.
+pub fn translate(stack: &Stack) -> Result<()> {
+    stack.tools.install(&[Tool::Sam])?;
+    let mut translate = Command::new(stack.tools.bin(Tool::Sam).join("python"));
+    translate
+        .env("AWS_DEFAULT_REGION", REGION)
+        .args(["dev/tools/translate.py", "template.yaml"])
+        .arg(templates(stack));
+    run_logged(stack, &mut translate)
+}
+
 /// Lints template.yaml, its translation for each environment, bootstrap.yaml, and openapi.json.
 pub fn run(stack: &Stack) -> Result<()> {
     let (tools, root) = (&stack.tools, &stack.root);
     tools.install(&[Tool::Checkov, Tool::Sam])?;
     let step = Step::start("lint", "sam validate --lint");
-    let log = stack.log("lint");
-    let run = |command: &mut Command| process::run(command.current_dir(root), &log, |_| {});
+    let run = |command: &mut Command| run_logged(stack, command);
     run(sam(tools, root, "validate")?.arg("--lint"))?;
 
     step.show("translating template.yaml");
-    let templates = templates(stack);
-    let mut translate = Command::new(tools.bin(Tool::Sam).join("python"));
-    translate.env("AWS_DEFAULT_REGION", REGION);
-    run(translate
-        .arg("dev/tools/translate.py")
-        .arg("template.yaml")
-        .arg(&templates))?;
+    translate(stack)?;
 
     step.show("cfn-lint");
-    let file = |name: &str| templates.join(format!("{name}.json"));
+    let file = |name: &str| templates(stack).join(format!("{name}.json"));
     let mut cfn_lint = Command::new(tools.bin(Tool::Sam).join("cfn-lint"));
     run(cfn_lint.args(["template.yaml", "bootstrap.yaml"]))?;
     // SAM has resolved a parameter and its mapping.
@@ -60,7 +68,7 @@ pub fn run(stack: &Stack) -> Result<()> {
         .map(file),
     ))?;
     step.done("template.yaml and bootstrap.yaml pass SAM, cfn-lint and checkov");
-    openapi::lint(tools, root, &log)
+    openapi::lint(tools, root, &stack.log("lint"))
 }
 
 /// Lints prod for every region that template.yaml accepts. It translates nothing: after [`run`].

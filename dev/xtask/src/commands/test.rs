@@ -137,7 +137,7 @@ fn run_some(settings: &Settings, filter: &str) -> Result<()> {
         let wanted: Vec<&TestProgram> = tests.iter().filter(|test| test.has(filter).unwrap_or(true)).collect();
         let wants = |name: &str| wanted.iter().any(|test| test.name == name);
         if wants("infrastructure") {
-            lint::run(stack)?;
+            lint::translate(stack)?;
         }
         let environment = match wants("deployed") {
             true => {
