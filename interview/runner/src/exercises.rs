@@ -388,6 +388,13 @@ diff --git a/src.txt b/src.txt
             (".sqlx/query.json", "{}\n"),
             ("src.txt", "right\n"),
             ("interview/grading/lib.rs", "the graders' own\n"),
+            ("INTERVIEW_QUESTIONS.md", "A strong answer\n"),
+            ("interview/runner/tests/kit/questions.rs", "A strong answer\n"),
+            ("interview/runner/tests/kit/main.rs", "mod exercises;\nmod questions;\n"),
+            (
+                "README.md",
+                "# T\n<!-- interview kit -->\nAnswers\n<!-- end of interview kit -->\n\n## License\n",
+            ),
         ] {
             write(&folder, path, text);
         }
@@ -458,7 +465,15 @@ diff --git a/src.txt b/src.txt
         for hidden in ["answers", "incidents", "BASE", "README.md", "rubric.toml"] {
             assert!(!folder.join("interview").join(hidden).exists(), "{hidden}");
         }
-        assert!(folder.join("interview/briefs/broken/README.md").exists());
+        let brief = "interview/briefs/broken/README.md";
+        assert!(folder.join(brief).exists());
+        for path in ["INTERVIEW_QUESTIONS.md", "interview/runner/tests/kit/questions.rs"] {
+            assert!(!folder.join(path).exists(), "{path}");
+        }
+        let readme = format!("# T\n## The exercise\n\nThe brief: [{brief}]({brief})\n\n## License\n");
+        assert_eq!(read(&folder, "README.md"), Some(readme));
+        let tests = read(&folder, "interview/runner/tests/kit/main.rs");
+        assert_eq!(tests.as_deref(), Some("mod exercises;\n"));
         assert_eq!(run(&folder, &["status", "--porcelain"]), "");
 
         write(&folder, "src.txt", "repaired\n");

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{self, Path, PathBuf},
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -69,6 +69,41 @@ impl Options {
         Ok(())
     }
 
+    /// Fails if the report cannot be written: before the work is graded, not after.
+    fn ensure_writable(&self) -> Result<()> {
+        let Some(file) = &self.json else { return Ok(()) };
+        let folder = path::absolute(file)?.parent().map(Path::to_owned).unwrap_or_default();
+        ensure!(
+            folder.is_dir() && !file.is_dir(),
+            "the report cannot be written to {}: there is no folder {}",
+            file.display(),
+            folder.display()
+        );
+        Ok(())
+    }
+
+    /// Has git ignore the report, which is no part of the work.
+    fn ignore_report(&self, git: &Git, root: &Path) -> Result<()> {
+        let Some(file) = &self.json else { return Ok(()) };
+        let file = path::absolute(file)?;
+        let Ok(inside) = file.strip_prefix(root) else {
+            return Ok(());
+        };
+        let excluded = git.run(["rev-parse", "--path-format=absolute", "--git-path", "info/exclude"])?;
+        let line = format!("/{}", inside.display());
+        let text = fs::read_to_string(&excluded).unwrap_or_default();
+        if text.lines().any(|known| known == line) {
+            return Ok(());
+        }
+        let end = if text.is_empty() || text.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        fs::create_dir_all(Path::new(&excluded).parent().context("a folder in .git")?)?;
+        fs::write(excluded, format!("{text}{end}{line}\n")).context("cannot have git ignore the report")
+    }
+
     /// Writes the report for programs, if that is wanted.
     fn write(&self, name: &str, checks: &[Check]) -> Result<()> {
         let Some(file) = &self.json else { return Ok(()) };
@@ -80,12 +115,14 @@ impl Options {
 /// Grades the incident in progress, the working tree of the exercise that is checked out, or what
 /// came back from a candidate.
 pub fn run(settings: &Settings, options: &Options) -> Result<()> {
+    options.ensure_writable()?;
     let is_exercise = || Git::open(&settings.root).is_ok_and(|git| ActiveExercise::find(&git, None).is_ok());
     if options.from.is_none() && settings.root.join(pack::MARK).exists() && !is_exercise() {
         ensure!(!options.watch, "WATCH=1 is not available in a pack: make grade");
         return pack::grade(settings, |name, graded| options.conclude(name, graded, |_| {}));
     }
     let git = Git::open(&settings.root)?;
+    options.ignore_report(&git, &settings.root)?;
     let name = options.name.as_deref();
     if options.from.is_none() && commands::is_current(&settings.root, &git, name)? {
         ensure!(
@@ -150,7 +187,13 @@ impl Grading<'_> {
                 terminal::say(&format!("\n{error:#}"));
             }
             terminal::say("  … watch      waiting for a change (Ctrl-C ends)");
-            tree = self.next(&tree)?;
+            tree = match self.next(&tree)? {
+                Some(changed) => changed,
+                None => {
+                    terminal::say("  • watch      ended: the exercise is not checked out any more");
+                    return Ok(());
+                }
+            };
         }
     }
 
@@ -159,27 +202,22 @@ impl Grading<'_> {
         let index = self.git.index()?;
         self.exercise.with_grading(&match &self.returned {
             Some(returned) => index.of_tree(returned)?,
-            None => {
-                let index = index.of_working_tree()?;
-                // The report of the last time is no part of the work.
-                if let Some(report) = self.options.json.as_ref().and_then(|path| path.to_str())
-                    && self.git.file(&self.active.start, report).is_none()
-                {
-                    index.remove(report)?;
-                }
-                index
-            }
+            None => index.of_working_tree()?,
         })
     }
 
-    /// The next state that differs from this one and does not change any more.
-    fn next(&self, graded: &str) -> Result<String> {
+    /// The next state that differs from this one and does not change any more; none once the exercise
+    /// has ended.
+    fn next(&self, graded: &str) -> Result<Option<String>> {
         let mut last = graded.to_owned();
         loop {
             thread::sleep(LOOK_EVERY);
+            if self.active.ensure_checked_out(self.git).is_err() {
+                return Ok(None);
+            }
             let now = self.tree()?;
             if now == last && now != graded {
-                return Ok(now);
+                return Ok(Some(now));
             }
             last = now;
         }

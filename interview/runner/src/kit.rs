@@ -42,6 +42,23 @@ const MACHINERY: [&str; 7] = [
 /// The interviewer's side of the kit: a candidate's tree has none of it.
 const HIDDEN: [&str; 6] = [ANSWERS, INCIDENTS, BASE, PROVED, RUBRIC, "interview/README.md"];
 
+/// The base's page of questions, which had their answers, and the test that reads it.
+const QUESTIONS: [&str; 2] = ["INTERVIEW_QUESTIONS.md", "interview/runner/tests/kit/questions.rs"];
+
+/// The test program that includes it.
+const KIT_TESTS: &str = "interview/runner/tests/kit/main.rs";
+
+/// What the README says about the kit, between these lines.
+const KIT_IN_README: [&str; 2] = ["<!-- interview kit -->\n", "<!-- end of interview kit -->\n"];
+
+/// A statement of the base that is wrong: with `ReportBatchItemFailures`, Lambda does not slow down
+/// ("Implementing error handling for an SQS event source", AWS Lambda).
+const CORRECTION: [&str; 3] = [
+    "functions/task-processor/src/batch.rs",
+    ": every record is redelivered, and Lambda polls more slowly.",
+    ": every record is redelivered.",
+];
+
 /// The kit in a commit or a tree.
 pub struct Kit<'a> {
     git: &'a Git,
@@ -100,7 +117,9 @@ impl State {
 impl<'a> Kit<'a> {
     /// The kit of a commit.
     pub fn of(git: &'a Git, id: &str) -> Result<Self> {
-        let base = git.file(id, BASE).with_context(|| format!("there is no {BASE}"))?;
+        let base = git.file(id, BASE).with_context(|| {
+            format!("there is no {BASE}: an exercise has none. To end the exercise: make exercise-reset")
+        })?;
         let base = base.trim().to_owned();
         if git.commit(&base).is_none() {
             let cause = match git.run(["rev-parse", "--is-shallow-repository"])?.as_str() {
@@ -258,12 +277,45 @@ impl Exercise<'_> {
             index.remove(hidden)?;
         }
         index.restore(&["interview/Makefile"], &self.kit.id)?;
+        self.leave_out_questions(&index)?;
+        let introduce = |readme: &str| {
+            let (before, kit) = readme.split_once(KIT_IN_README[0])?;
+            let (_, after) = kit.split_once(KIT_IN_README[1])?;
+            let brief = self.brief_path();
+            let exercise = format!("## The exercise\n\nThe brief: [{brief}]({brief})\n\n");
+            Some(format!("{before}{exercise}{}", after.trim_start()))
+        };
+        self.edit(&index, "README.md", introduce)?;
+        let [file, wrong, right] = CORRECTION;
+        self.edit(&index, file, |text| Some(text.replace(wrong, right)))?;
         // A text compiles nothing.
         if self.changes_queries(state) && self.key()?.is_none() {
             let described = workshop.describe_queries(self.kit.git, &index.tree()?)?;
             index.take_from(&described, ".sqlx")?;
         }
         index.tree()
+    }
+
+    /// The files of a tree that have the answers to questions.
+    pub fn answers_in(&self, tree: &str) -> Result<Vec<String>> {
+        self.kit.git.grep(tree, "strong answer")
+    }
+
+    /// Removes the base's page of questions, which is no part of a candidate's tree.
+    fn leave_out_questions(&self, index: &Index) -> Result<()> {
+        for path in QUESTIONS {
+            index.remove(path)?;
+        }
+        self.edit(index, KIT_TESTS, |text| Some(text.replace("mod questions;\n", "")))
+    }
+
+    /// Edits a file, if it exists.
+    fn edit(&self, index: &Index, path: &str, edited: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let text = self.kit.git.file(&index.tree()?, path);
+        match text.and_then(|text| edited(&text)) {
+            Some(text) => index.add(path, &text),
+            None => Ok(()),
+        }
     }
 
     /// Applies the patches up to a state.
@@ -295,6 +347,7 @@ impl Exercise<'_> {
     /// The tree of an index, with everything that grades restored from the base.
     pub fn with_grading(&self, index: &Index) -> Result<String> {
         index.restore(&MACHINERY, &self.kit.base)?;
+        self.leave_out_questions(index)?;
         index.tree()
     }
 }

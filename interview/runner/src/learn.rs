@@ -178,7 +178,7 @@ fn reference(root: &Path, git: &Git, kit: &str, name: &str) -> Result<()> {
         "the reference of {name} is shown after a grade that passes all checks; {}. For a hint: make hint",
         match progress.best {
             Some((passed, all)) => format!("your best passed {passed} of {all}"),
-            None => "there is no grade yet".to_owned(),
+            None => "there is no grade yet besides those of sessions".to_owned(),
         }
     );
     let notes = git

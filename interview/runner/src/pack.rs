@@ -174,13 +174,12 @@ fn packed_with_checks(settings: &Settings, git: &Git, exercise: &Exercise, works
     };
     let index = git.index()?.of_tree(&start)?;
     mark(&index, exercise, Some(compiled))?;
-    for (path, program) in [(RUNNER, env::current_exe()?), (GRADER, grader.program)] {
-        let stripped = settings.root.join(".local/stripped");
-        // Symbols are most of a program, and name what the checks do.
-        process::output(Command::new("strip").arg("-o").args([&stripped, &program]))?;
-        index.add_program(path, &stripped)?;
-        fs::remove_file(stripped)?;
+    let runner = settings.root.join(".local/runner");
+    workshop::strip(&env::current_exe()?, &runner)?;
+    for (path, program) in [(RUNNER, &runner), (GRADER, &grader.program)] {
+        index.add_program(path, program)?;
     }
+    fs::remove_file(runner)?;
     index.tree()
 }
 
@@ -366,10 +365,12 @@ mod tests {
         let expected = [
             ".gitignore",
             ".sqlx/query.json",
+            "README.md",
             "interview/briefs/README.md",
             "interview/briefs/broken/README.md",
             "interview/exercise.toml",
             "interview/grading/lib.rs",
+            "interview/runner/tests/kit/main.rs",
             "src.txt",
         ];
         let sent = folder.join(".local/sent");

@@ -300,8 +300,15 @@ impl Trees {
             let tree = exercise.mutant_tree(workshop, &solution, &mutant)?;
             Ok((mutant, tree))
         });
+        let start = exercise.tree(workshop, State::Start)?;
+        let answers = exercise.answers_in(&start)?;
+        ensure!(
+            answers.is_empty(),
+            "the start of {} has answers: {answers:?}",
+            exercise.name
+        );
         Ok(Self {
-            start: exercise.tree(workshop, State::Start)?,
+            start,
             mutants: mutants.collect::<Result<_>>()?,
             solution,
         })

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
-    io::{Seek, Write},
+    io::{self, Seek, Write},
     os::{
         fd::AsRawFd,
         unix::fs::{OpenOptionsExt, symlink},
@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::Value;
 use xtask::{
@@ -94,6 +95,7 @@ pub struct Grader {
     pub checks: Vec<String>,
     /// The functions that they run.
     pub functions: Vec<String>,
+    /// Their program, compressed: what they report cannot be read in it.
     pub program: PathBuf,
 }
 
@@ -141,7 +143,9 @@ impl Workshop {
     fn of(settings: &Settings, source: PathBuf, target: PathBuf) -> Result<Self> {
         let logs = settings.root.join(".local");
         let lock = files::lock(&logs.join("grading.lock"), || {
-            eprintln!("  … waiting    another grading command, or make exercise, is compiling the checks");
+            eprintln!(
+                "  … waiting    for another grading command (WATCH=1?), or for make exercise, which compiles the checks"
+            );
         })?;
         Ok(Self {
             tools: Tools::new(&settings.root),
@@ -263,10 +267,10 @@ impl Workshop {
             let step = Step::start("build", "compiling the checks");
             let compiled = self.compile_grader(&name, &source, &step)?;
             files::empty_folder(program.parent().context("a folder in .local")?)?;
-            // A copy first: the target folder may be on another file system.
             let copy = program.with_extension("copy");
-            fs::copy(compiled, &copy)?;
-            fs::rename(copy, &program)?;
+            strip(&compiled, &copy)?;
+            compress(&copy, &program)?;
+            fs::remove_file(copy)?;
             self.forget_compiled_graders()?;
             step.done("the checks");
         }
@@ -530,7 +534,9 @@ impl Workshop {
     /// Runs the hidden checks, or one of them.
     fn check(&self, grader: &Grader, services: &Services, only: Option<&str>) -> Result<Vec<Check>> {
         let step = Step::start("checks", "running");
-        let mut command = Command::new(&grader.program);
+        let program = self.logs.join("checks-running");
+        decompress(&grader.program, &program)?;
+        let mut command = Command::new(&program);
         services.set(&mut command);
         command
             .current_dir(self.source.join("interview/grading"))
@@ -543,8 +549,11 @@ impl Workshop {
         }
         let mut lines = Vec::new();
         let ran = process::run(&mut command, &self.logs.join("grading-checks.log"), |line| {
-            lines.push(line.to_owned())
+            // It is running, and needs its file no more.
+            let _ = fs::remove_file(&program);
+            lines.push(line.to_owned());
         });
+        files::remove_if_exists(fs::remove_file(&program))?;
         let names = grader
             .checks
             .iter()
@@ -649,6 +658,30 @@ fn unnamed(folder: &Path, text: &str) -> Result<(File, String)> {
     fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot let cargo inherit a file")?;
     let path = format!("/dev/fd/{}", file.as_raw_fd());
     Ok((file, path))
+}
+
+/// Writes a program without its symbols, which are most of it, and name what it does.
+pub fn strip(program: &Path, to: &Path) -> Result<()> {
+    process::output(Command::new("strip").arg("-o").args([to, program])).map(drop)
+}
+
+fn compress(file: &Path, to: &Path) -> Result<()> {
+    let new = to.with_extension("new");
+    let mut compressed = GzEncoder::new(File::create(&new)?, Compression::fast());
+    io::copy(&mut File::open(file)?, &mut compressed)?;
+    compressed.finish()?;
+    Ok(fs::rename(new, to)?)
+}
+
+/// Writes a compressed program again.
+fn decompress(compressed: &Path, program: &Path) -> Result<()> {
+    // One that was killed may have left it.
+    files::remove_if_exists(fs::remove_file(program))?;
+    let mut options = File::options();
+    let mut file = options.write(true).create_new(true).mode(0o700).open(program)?;
+    io::copy(&mut GzDecoder::new(File::open(compressed)?), &mut file)
+        .with_context(|| format!("{} is damaged", compressed.display()))?;
+    Ok(())
 }
 
 /// Copies a file with its modification time, which cargo uses to detect changes.
