@@ -45,6 +45,9 @@ const OWN_TESTS: &str = "a_new_test_fails_without_the_change";
 /// How long they may take: several times as long as those of the largest file.
 const OWN_TESTS_LIMIT: Duration = Duration::from_secs(300);
 
+/// Where it is kept which of them do not pass at the start.
+const AT_START: &str = "exercises/at-start";
+
 /// The folders of the candidate's tests, which are modules of the test program `functions`.
 const TESTS: [&str; 3] = ["tests/api", "tests/worker", "tests/infrastructure/database"];
 
@@ -299,10 +302,12 @@ impl Workshop {
         }
     }
 
-    /// Deletes compiled checks, so that those of the next work are not what an earlier one has put
-    /// there.
+    /// Deletes compiled checks and results that were kept, so that those of the next work are not what an
+    /// earlier one has put there.
     pub fn forget_grader(&self) -> Result<()> {
-        files::remove_if_exists(fs::remove_dir_all(self.logs.join("grader-program")))?;
+        for folder in ["grader-program", AT_START] {
+            files::remove_if_exists(fs::remove_dir_all(self.logs.join(folder)))?;
+        }
         Ok(())
     }
 
@@ -402,6 +407,13 @@ impl Workshop {
                 format!("no file in {} has changed", TESTS.join(", ")),
             ));
         }
+        for path in &changed {
+            let reads = |tree: &str| reads_files(&git.file(tree, path).unwrap_or_default());
+            if reads(work.tree) > reads(work.start) {
+                let reason = format!("{path} reads a file: a test has to run the code, not to look at it");
+                return Ok(Check::failed(OWN_TESTS, reason));
+            }
+        }
         let step = Step::start("tests", "compiling yours");
         self.check_out(git, work.tree)?;
         let program = match self.compile_tests(&step)? {
@@ -432,37 +444,56 @@ impl Workshop {
         if let [first, ..] = &ignored[..] {
             return Ok(Check::failed(OWN_TESTS, format!("{first} is ignored")));
         }
-        step.show("compiling yours with the code of the start");
-        let index = git.index()?.of_tree(work.start)?;
-        index.restore(&["tests", "Cargo.lock"], work.tree)?;
-        let before = work.exercise.with_grading(&index)?;
-        drop(index);
-        self.check_out(git, &before)?;
-        // A test that does not even compile there fails without the change.
-        let check = match self.compile_tests(&step)? {
-            Err(_) if passed.is_empty() => Check::failed(OWN_TESTS, "none of the changed files has a test"),
-            Err(_) => {
+        let check = match self.not_passed_at_start(git, work, &modules, services, &step)? {
+            None if passed.is_empty() => Check::failed(OWN_TESTS, "none of the changed files has a test"),
+            None => {
                 terminal::say(
                     "  • tests      with the code of the start they do not compile, so whether one fails is for the \
                      interviewer to judge",
                 );
                 Check::ok(OWN_TESTS)
             }
-            Ok(program) => {
-                step.show("running yours with the code of the start");
-                let before = self.run_tests(&program, &modules, services)?;
-                let mut not_passed = before.failed.iter().chain(&before.unfinished);
-                match not_passed.any(|test| passed.contains(test)) {
-                    true => Check::ok(OWN_TESTS),
-                    false => Check::failed(
-                        OWN_TESTS,
-                        format!("all tests in {} also pass at the start", changed.join(", ")),
-                    ),
-                }
-            }
+            Some(not_passed) if not_passed.iter().any(|test| passed.contains(test)) => Check::ok(OWN_TESTS),
+            Some(_) => Check::failed(
+                OWN_TESTS,
+                format!("all tests in {} also pass at the start", changed.join(", ")),
+            ),
         };
         step.done("ran yours, with the change and without");
         Ok(check)
+    }
+
+    /// The tests of these modules that do not pass with the code of the start; none if they do not even
+    /// compile there. The result is kept: it is the same until the tests change.
+    fn not_passed_at_start(
+        &self,
+        git: &Git,
+        work: &Work<'_>,
+        modules: &[String],
+        services: &Services,
+        step: &Step,
+    ) -> Result<Option<Vec<String>>> {
+        let index = git.index()?.of_tree(work.start)?;
+        index.restore(&["tests", "Cargo.lock"], work.tree)?;
+        let tree = work.exercise.with_grading(&index)?;
+        drop(index);
+        let kept = self.logs.join(AT_START).join(&tree);
+        if let Ok(text) = fs::read_to_string(&kept) {
+            return Ok(serde_json::from_str(&text)?);
+        }
+        step.show("compiling yours with the code of the start");
+        self.check_out(git, &tree)?;
+        let not_passed = match self.compile_tests(step)? {
+            Err(_) => None,
+            Ok(program) => {
+                step.show("running yours with the code of the start");
+                let Outcomes { failed, unfinished, .. } = self.run_tests(&program, modules, services)?;
+                Some([failed, unfinished].concat())
+            }
+        };
+        files::empty_folder(&self.logs.join(AT_START))?;
+        fs::write(kept, serde_json::to_string(&not_passed)?)?;
+        Ok(not_passed)
     }
 
     /// Runs the tests of these modules, for a limited time.
@@ -624,6 +655,12 @@ fn module(path: &str) -> String {
     let path = path.trim_start_matches("tests/").trim_start_matches("infrastructure/");
     let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
     format!("{}::", path.replace('/', "::"))
+}
+
+/// How often a test file reads other files.
+fn reads_files(text: &str) -> usize {
+    let ways = ["include!", "include_str!", "include_bytes!", "fs::read", "File::open"];
+    ways.iter().map(|way| text.matches(way).count()).sum()
 }
 
 /// The executable of this target, from cargo's JSON output.
