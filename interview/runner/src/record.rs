@@ -138,13 +138,19 @@ impl<'a> Record<'a> {
             incident: false,
         };
         let tree = git.run(["rev-parse", &format!("{}^{{tree}}", active.start)])?;
-        let record = Self::start(git, start, &tree)?;
+        // Also if it was started without a session, and this is its first event.
+        let began = git.run(["show", "--no-patch", "--format=%cI", &active.start])?;
+        let record = Self::start_at(git, start, &tree, OffsetDateTime::parse(&began, &Rfc3339)?)?;
         git.run(["config", "--local", &active.setting(SETTING), &record.id])?;
         Ok(record)
     }
 
     /// Starts a record with the files of a tree.
     pub fn start(git: &'a Git, start: Start, tree: &str) -> Result<Self> {
+        Self::start_at(git, start, tree, now())
+    }
+
+    fn start_at(git: &'a Git, start: Start, tree: &str, began: OffsetDateTime) -> Result<Self> {
         let day = now().format(format_description!("[year][month][day]-[hour][minute][second]"))?;
         let candidate = slug(start.candidate.as_deref().unwrap_or_default());
         let id = [start.exercise.as_str(), &candidate, &day];
@@ -155,7 +161,7 @@ impl<'a> Record<'a> {
             start: start.clone(),
             entries: Vec::new(),
         };
-        record.add(tree, Event::Start(start))?;
+        record.add_at(tree, Event::Start(start), began)?;
         Ok(record)
     }
 
@@ -167,7 +173,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The record of an active exercise. Without a session it starts with the first event.
+    /// The record of an active exercise. Without a session it is created with the first event.
     pub fn of_or_begin(git: &'a Git, active: &ActiveExercise) -> Result<Self> {
         match Self::of(git, active)? {
             Some(record) => Ok(record),
@@ -234,7 +240,10 @@ impl<'a> Record<'a> {
 
     /// Adds an event, with the files of a tree.
     pub fn add(&mut self, tree: &str, event: Event) -> Result<()> {
-        let time = now();
+        self.add_at(tree, event, now())
+    }
+
+    fn add_at(&mut self, tree: &str, event: Event, time: OffsetDateTime) -> Result<()> {
         let mut entry = Entry {
             time,
             event,

@@ -167,7 +167,7 @@ fn html(record: &Record, moments: &[Moment], scores: &[score::Scores]) -> String
         if record.is_open() { ", not ended" } else { "" },
     );
     html += &overview(record, moments);
-    html += &score::html(scores);
+    html += &score::html(record, scores);
     html += "<h2>Timeline</h2>\n<table>\n<thead><tr><th class=\"number\">minute</th><th>event</th><th></th></tr></thead>\n<tbody>\n";
     let (mut grade, mut before) = (0, &[][..]);
     for moment in moments {
@@ -297,11 +297,14 @@ fn chart(record: &Record, moments: &[Moment], grades: &[(f64, &[Outcome])]) -> S
             x(minute)
         );
     }
+    let mut label = f64::MIN;
     for moment in moments {
         if let Event::Hint { number, .. } = &moment.entry.event {
             let x = x(moment.minute);
+            // Beside that of the hint before, if that is close.
+            label = x.max(label + 44.0);
             svg += &format!("<line class=\"taken\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>\n");
-            svg += &format!("<text x=\"{x:.1}\" y=\"14\" text-anchor=\"middle\">hint {number}</text>\n");
+            svg += &format!("<text x=\"{label:.1}\" y=\"14\" text-anchor=\"middle\">hint {number}</text>\n");
         }
     }
     let mut path = format!("M{LEFT} {BOTTOM}");

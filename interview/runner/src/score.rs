@@ -304,7 +304,7 @@ fn comparison(record: &Record, all: &[Scores]) -> String {
 }
 
 /// The comparison as a part of a page; nothing before the scores are compared.
-pub fn html(all: &[Scores]) -> String {
+pub fn html(record: &Record, all: &[Scores]) -> String {
     let Some(lowest) = lowest(all) else {
         return String::new();
     };
@@ -313,8 +313,9 @@ pub fn html(all: &[Scores]) -> String {
         html += &format!("<th>{}</th>", escape(&scores.interviewer));
     }
     html += "</tr></thead>\n<tbody>\n";
-    for (row, ..) in rows(all) {
-        html += &format!("<tr><td>{}</td>", escape(row));
+    for (row, _, is_far) in rows(all) {
+        let far = if is_far { "<br><b>far apart</b>" } else { "" };
+        html += &format!("<tr><td>{}{far}</td>", escape(row));
         for score in all
             .iter()
             .flat_map(|scores| &scores.rows)
@@ -332,8 +333,12 @@ pub fn html(all: &[Scores]) -> String {
             decision(&scores.rows)
         );
     }
+    html += "</tr>\n</tbody>\n</table>\n";
+    for remark in remarks(record, all) {
+        html += &format!("<p>{}</p>\n", escape(&remark));
+    }
     html + &format!(
-        "</tr>\n</tbody>\n</table>\n<p>Decision, for a candidate of the exercise's level: <b>{}</b></p>\n",
+        "<p>Decision, for a candidate of the exercise's level: <b>{}</b></p>\n",
         decision(&lowest.rows)
     )
 }
