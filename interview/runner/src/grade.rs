@@ -54,6 +54,9 @@ impl Options {
             Graded::Checked(checks) => checks,
             Graded::Broken(errors) => {
                 println!("\nThe code does not compile, so no checks ran:\n\n{errors}\n");
+                if errors.contains("cargo sqlx prepare") {
+                    println!("A query or the schema has changed: make sqlx describes them.\n");
+                }
                 println!("All errors: cargo check --all-targets\n");
                 let checks = [Check::failed("the_code_compiles", errors)];
                 record(&checks);

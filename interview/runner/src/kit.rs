@@ -309,8 +309,8 @@ impl Exercise<'_> {
         self.edit(index, KIT_TESTS, |text| Some(text.replace("mod questions;\n", "")))
     }
 
-    /// Edits a file, if it exists.
-    fn edit(&self, index: &Index, path: &str, edited: impl Fn(&str) -> Option<String>) -> Result<()> {
+    /// Edits a file, if it exists, and the edit returns something.
+    pub fn edit(&self, index: &Index, path: &str, edited: impl Fn(&str) -> Option<String>) -> Result<()> {
         let text = self.kit.git.file(&index.tree()?, path);
         match text.and_then(|text| edited(&text)) {
             Some(text) => index.add(path, &text),

@@ -20,7 +20,7 @@ use xtask::{
 use crate::{
     exercises::{ActiveExercise, is_in_head},
     git::{Git, Index},
-    kit::{Exercise, Kit, State},
+    kit::{BRIEFS, Exercise, Kit, State},
     workshop::{self, Graded, Grader, Services, Workshop},
 };
 
@@ -141,9 +141,33 @@ starts with {brief}.{there}You grade what comes back, from this folder:
     Ok(())
 }
 
-/// The tree of a pack: the start, and the mark.
+/// What the brief says instead of where to get hints.
+const BRIEF: &str = "## In this pack
+
+You work in this folder: `make up` first, or Docker ([README](../../../README.md)). Your interviewer has
+the hints; ask for one. You send back the folder as an archive, or the repository with your commits,
+and that is graded. `make grade` works here only if the pack has the checks.
+
+";
+
+/// What the list of exercises says first.
+const HOW: &str = "## How it goes
+
+In a pack the exercise has already started, and there is no `make exercise`, `make hint` or `make
+exercise-reset`: its brief says what to do.
+";
+
+/// The tree of a pack: the start, with what is different in a pack, and the mark.
 fn packed(git: &Git, exercise: &Exercise, workshop: &Workshop) -> Result<String> {
     let index = git.index()?.of_tree(&exercise.tree(workshop, State::Start)?)?;
+    exercise.edit(&index, &exercise.brief_path(), |brief| {
+        let (before, rest) = brief.split_once("## Hints\n")?;
+        let (_, after) = rest.split_once("## Check yourself\n")?;
+        Some(format!("{before}{BRIEF}## Check yourself\n{after}"))
+    })?;
+    exercise.edit(&index, &format!("{BRIEFS}/README.md"), |list| {
+        Some(list.replacen("## How it goes\n", HOW, 1))
+    })?;
     mark(&index, exercise, None)?;
     index.tree()
 }

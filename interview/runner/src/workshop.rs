@@ -10,6 +10,8 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -145,11 +147,7 @@ impl Workshop {
 
     fn of(settings: &Settings, source: PathBuf, target: PathBuf) -> Result<Self> {
         let logs = settings.root.join(".local");
-        let lock = files::lock(&logs.join("grading.lock"), || {
-            eprintln!(
-                "  … waiting    for another grading command (WATCH=1?), or for make exercise, which compiles the checks"
-            );
-        })?;
+        let lock = wait_for_turn(&logs)?;
         Ok(Self {
             tools: Tools::new(&settings.root),
             source,
@@ -598,6 +596,29 @@ impl Workshop {
             }
         }
     }
+}
+
+/// Locks the workshop. Until it is free, shows what is compiled in it.
+fn wait_for_turn(logs: &Path) -> io::Result<File> {
+    let is_locked = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let lock = files::lock(&logs.join("grading.lock"), || {
+            scope.spawn(|| {
+                let what = "for another grading command (WATCH=1?), or for make exercise, which compiles the checks";
+                let step = Step::start("waiting", what);
+                while !is_locked.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(200));
+                    let log = fs::read_to_string(logs.join("grading-build.log")).unwrap_or_default();
+                    let mut lines = log.lines().rev().map(str::trim);
+                    if let Some(line) = lines.find(|line| line.starts_with("Compiling")) {
+                        step.show(&format!("while another command is {}", line.to_lowercase()));
+                    }
+                }
+            });
+        });
+        is_locked.store(true, Ordering::Relaxed);
+        lock
+    })
 }
 
 /// Grades a review.
