@@ -18,6 +18,7 @@ mod review;
 mod rubric;
 mod score;
 mod session;
+mod words;
 mod workshop;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -31,12 +31,16 @@ const GENERATED: &str = ".sqlx";
 const KIT: [&str; 2] = ["interview", "INTERVIEW_QUESTIONS.md"];
 
 /// The code that builds a graded tree, checks it, and reads the outcomes of its checks.
-const GRADING_CODE: [&str; 4] = [
+const GRADING_CODE: [&str; 5] = [
     "interview/grading",
     "interview/runner/src/workshop.rs",
     "interview/runner/src/report.rs",
     "interview/runner/src/review.rs",
+    WORDS,
 ];
+
+/// Decides what a review or the evidence of an incident mentions.
+const WORDS: &str = "interview/runner/src/words.rs";
 
 /// Runs the runner's tests and those of briefs, answers and questions.
 pub fn check(settings: &Settings) -> Result<()> {
@@ -150,7 +154,7 @@ impl Proved {
     /// and restores. Neither texts nor the product, whose changes would prove all incidents anew.
     fn incident_now(git: &Git, name: &str) -> Result<String> {
         let index = git.index()?.of_working_tree()?;
-        index.keep(&[&format!("{INCIDENTS}/{name}/incident.toml"), INCIDENT_CODE])?;
+        index.keep(&[&format!("{INCIDENTS}/{name}/incident.toml"), INCIDENT_CODE, WORDS])?;
         index.remove(INCIDENT_COMMANDS)?;
         index.tree()
     }
@@ -495,6 +499,7 @@ mod tests {
             "interview/runner/src/workshop.rs",
             "interview/runner/src/report.rs",
             "interview/runner/src/review.rs",
+            WORDS,
         ] {
             let before = now();
             write(&folder, path, "changed\n");
@@ -523,6 +528,7 @@ mod tests {
             "interview/incidents/late/incident.toml",
             "interview/runner/src/incident/grade.rs",
             "interview/runner/src/incident/any.rs",
+            WORDS,
         ] {
             let before = now();
             write(&folder, path, "changed\n");

@@ -4,13 +4,14 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::{git::Git, report::Check};
+use crate::{
+    git::Git,
+    report::Check,
+    words::{is_mentioned, plain},
+};
 
 /// How many lines a finding may be off.
 const TOLERANCE: usize = 3;
-
-/// A reason that fits more defects than this names none.
-const MOST_EFFECTS: usize = 4;
 
 const SEVERITIES: [&str; 3] = ["blocking", "important", "nit"];
 
@@ -32,7 +33,7 @@ struct Defect {
     name: String,
     /// The severities that fit it.
     severities: Vec<String>,
-    /// A reason names its effect with one word of each of these groups.
+    /// A reason names its effect with a word of each of these groups: see [`is_mentioned`].
     effect: Vec<Vec<String>>,
     /// Where a finding may name it.
     places: Vec<Place>,
@@ -51,6 +52,7 @@ struct Finding {
     path: String,
     line: usize,
     severity: String,
+    /// In its plain spelling.
     reason: String,
 }
 
@@ -76,6 +78,19 @@ impl Key {
             "a severity in the key is none of {SEVERITIES:?}"
         );
         Ok(key)
+    }
+
+    /// The defects whose effect is named by a reason, in its plain spelling. None if they are more
+    /// than half of all: such a reason enumerates. A thorough one names some effects of others.
+    fn explained(&self, reason: &str) -> Vec<usize> {
+        let says = |words: &Vec<String>| words.iter().any(|words| is_mentioned(reason, words));
+        let defects = self.defects.iter().enumerate();
+        let explained = defects.filter(|(_, defect)| defect.effect.iter().all(says));
+        let explained: Vec<usize> = explained.map(|(number, _)| number).collect();
+        match explained.len() > self.defects.len() / 2 {
+            true => Vec::new(),
+            false => explained,
+        }
     }
 }
 
@@ -166,17 +181,13 @@ impl<'a> Review<'a> {
 
     /// The defect that a finding names: the nearest one whose effect is the finding's reason.
     fn defect(&self, finding: &Finding) -> Result<Option<usize>> {
-        let explained = |defect: &Defect| {
-            let says = |words: &Vec<String>| words.iter().any(|word| finding.reason.contains(word.as_str()));
-            defect.effect.iter().all(says)
-        };
-        let effects = self.key.defects.iter().filter(|defect| explained(defect)).count();
-        if effects > MOST_EFFECTS || self.is_decoy(finding)? {
+        if self.is_decoy(finding)? {
             return Ok(None);
         }
         let mut nearest: Option<(usize, usize)> = None;
-        for (number, defect) in self.key.defects.iter().enumerate() {
-            if !explained(defect) || !defect.severities.contains(&finding.severity) {
+        for number in self.key.explained(&finding.reason) {
+            let defect = &self.key.defects[number];
+            if !defect.severities.contains(&finding.severity) {
                 continue;
             }
             for place in &defect.places {
@@ -235,17 +246,18 @@ fn finding(text: &str) -> Option<Finding> {
     let is_known = SEVERITIES.contains(&&*severity);
     let line = line.split('-').next()?.trim().parse().ok()?;
     let path = path.trim_start_matches("./").to_owned();
-    let reason = reason.trim().to_lowercase();
-    (is_known && !reason.is_empty()).then_some(Finding {
+    (is_known && !reason.trim().is_empty()).then(|| Finding {
         path,
         line,
         severity,
-        reason,
+        reason: plain(reason),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
     use crate::exercises::tests::{repository, run, write};
 
@@ -256,7 +268,7 @@ mod tests {
         [[defects]]
         name = "it leaks"
         severities = ["blocking"]
-        effect = [["leak", "drip"], ["water"]]
+        effect = [["leak*", "drip*"], ["water"]]
         places = [{ file = "code.txt", first = "pipe", last = "pipe" }]
         [[defects]]
         name = "it burns"
@@ -266,12 +278,12 @@ mod tests {
         [[defects]]
         name = "it falls"
         severities = ["important"]
-        effect = [["fall"]]
+        effect = [["fall*"]]
         places = [{ file = "code.txt", first = "ladder", last = "ladder" }]
         [[defects]]
         name = "it stings"
         severities = ["important"]
-        effect = [["sting"]]
+        effect = [["sting*"]]
         places = [{ file = "code.txt", first = "bee", last = "bee" }]
     "#;
 
@@ -337,5 +349,56 @@ mod tests {
             ]
         );
         assert!(!failed("spread", "code.txt:41 | nit | fire").contains(&"nothing_correct_is_called_blocking".into()));
+    }
+
+    const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../answers");
+
+    /// reasons.toml, beside a key: hidden from candidates, as this file is not.
+    #[derive(Deserialize)]
+    struct Reasons {
+        defects: Vec<Sentences>,
+    }
+
+    /// What reviewers might write at the place of a defect.
+    #[derive(Deserialize)]
+    struct Sentences {
+        name: String,
+        counts: Vec<String>,
+        is_nonsense: Vec<String>,
+    }
+
+    #[test]
+    fn reasons_count_in_the_words_of_many_and_nonsense_does_not() {
+        // Within an exercise there are no answers.
+        for folder in fs::read_dir(ANSWERS).into_iter().flatten() {
+            let folder = folder.expect("an exercise").path();
+            let read = |file: &str| fs::read_to_string(folder.join(file));
+            let Ok(key) = read("key.toml") else { continue };
+            let key = Key::parse(&key).expect("a key");
+            let reasons: Reasons = toml::from_str(&read("reasons.toml").expect("sentences")).expect("a table");
+            let names: Vec<&str> = reasons.defects.iter().map(|defect| &*defect.name).collect();
+            let expected: Vec<&str> = key.defects.iter().map(|defect| &*defect.name).collect();
+            assert_eq!(names, expected, "{}", folder.display());
+            assert_graded(&key, &reasons.defects, &folder);
+        }
+    }
+
+    fn assert_graded(key: &Key, defects: &[Sentences], folder: &Path) {
+        let first = |number: usize| &*defects[number % defects.len()].counts[0];
+        let mut wrong = Vec::new();
+        for (number, defect) in defects.iter().enumerate() {
+            // Its own effect is named, with those of two others.
+            let thorough = [0, 1, 2].map(|next| first(number + next)).join(" ");
+            let counts = defect.counts.iter().chain([&thorough]).map(|reason| (reason, true));
+            let nonsense = defect.is_nonsense.iter().map(|reason| (reason, false));
+            for (reason, expected) in counts.chain(nonsense) {
+                if key.explained(&plain(reason)).contains(&number) != expected {
+                    wrong.push(format!("{}: {reason}", defect.name));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", folder.display());
+        let all: Vec<&str> = (0..defects.len()).map(first).collect();
+        assert_eq!(key.explained(&plain(&all.join(" "))), [0; 0], "it enumerates");
     }
 }

@@ -18,7 +18,7 @@ use super::{
     policy::Senders,
     traffic::{self, Accepted, STORED},
 };
-use crate::kit::INCIDENTS;
+use crate::{kit::INCIDENTS, words::is_mentioned};
 
 /// The root causes from which the candidate chooses: those of the incidents, and plausible others.
 pub const CAUSES: [(&str, &str); 14] = [
@@ -248,21 +248,6 @@ impl Incident {
         }
         Ok(())
     }
-}
-
-/// True if these words are in the text, not as a part of others.
-fn is_mentioned(text: &str, words: &str) -> bool {
-    if words == "#" {
-        let digits = text.split(|character: char| !character.is_ascii_digit());
-        return digits.into_iter().any(|digits| digits.len() >= 2);
-    }
-    text.match_indices(words).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + words.len()..].chars().next();
-        [before, after]
-            .iter()
-            .all(|neighbor| neighbor.is_none_or(|neighbor| !neighbor.is_alphanumeric()))
-    })
 }
 
 /// What a candidate might do wrong, and the check that fails then.
@@ -651,13 +636,6 @@ mod tests {
             }
         }
         assert_eq!(EVIDENCE.map(|(name, _, _)| name).to_vec(), names(root));
-    }
-
-    #[test]
-    fn words_are_not_parts_of_others() {
-        assert!(is_mentioned("another port, slow", "port") && is_mentioned("port", "port"));
-        assert!(!is_mentioned("support says", "port") && !is_mentioned("503 since", "3 s"));
-        assert!(is_mentioned("12 orders", "#") && !is_mentioned("1 of 2", "#"));
     }
 
     #[test]
