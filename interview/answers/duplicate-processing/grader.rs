@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use grading::{Function, TASK_QUEUE, TestEnvironment, events};
+use grading::{Function, Message, TASK_QUEUE, TestEnvironment, events};
 use serde_json::Value;
 
 /// How long both workers may take to start waiting for a row: less than their lock timeout of a
@@ -56,9 +56,54 @@ fn worked_on(processor: &Function) -> usize {
     processor.metric("ProcessingTime").len()
 }
 
-/// Gives both processors the same tasks, such that both start their claims before either can
-/// succeed.
-async fn at_once(environment: &TestEnvironment, [one, two]: [&mut Function; 2], events: [Value; 2]) {
+/// Half a second passes between the claim of a task and its outcome. The trigger is one of the
+/// statement: it holds no row while it sleeps.
+async fn outcomes_take_a_while(environment: &TestEnvironment) {
+    environment
+        .execute(
+            "create function linger() returns trigger language plpgsql security definer as $$
+             begin
+                 if exists (select from tasks where status = 'processing') then
+                     perform pg_sleep(0.5);
+                 end if;
+                 return null;
+             end $$;
+             create trigger linger before update on tasks for each statement execute function linger();",
+        )
+        .await;
+}
+
+/// What became of the messages of two processors.
+#[derive(Default)]
+struct Race {
+    /// Those that were not acknowledged.
+    redelivered: Vec<Message>,
+    /// The tasks whose message was acknowledged before they were settled.
+    left_too_early: Vec<i64>,
+}
+
+fn task_of(message: &Message) -> i64 {
+    let body: Value = serde_json::from_str(&message.body).expect("a message of a check is JSON");
+    body["task_id"].as_i64().expect("a task id")
+}
+
+/// Two messages about each of these tasks, one for each processor.
+async fn messages_for_two(environment: &TestEnvironment, ids: &[i64]) -> [Vec<Message>; 2] {
+    for _ in 0..2 {
+        environment.enqueue(ids).await;
+    }
+    let mut messages = environment.receive_all(TASK_QUEUE, 2 * ids.len()).await;
+    messages.sort_by_key(task_of);
+    let mut of_two = [Vec::new(), Vec::new()];
+    for (number, message) in messages.into_iter().enumerate() {
+        of_two[number % 2].push(message);
+    }
+    of_two
+}
+
+/// Hands both processors their messages, about the same tasks, such that both start their claims
+/// before either can succeed.
+async fn at_once(environment: &TestEnvironment, [one, two]: [&mut Function; 2], messages: [Vec<Message>; 2]) -> Race {
     let mut held = environment.pool.begin().await.expect("a transaction");
     let lock = sqlx::query("select from tasks for update").execute(&mut *held);
     lock.await.expect("the rows are locked");
@@ -72,8 +117,38 @@ async fn at_once(environment: &TestEnvironment, [one, two]: [&mut Function; 2], 
         }
         held.commit().await.expect("the rows are free");
     };
-    // If the other one has everything, the invocation may be an error.
-    let _ = tokio::join!(one.invoke(&events[0]), two.invoke(&events[1]), release);
+    let [first, second] = messages;
+    let (first, second, ()) = tokio::join!(work(environment, one, first), work(environment, two, second), release);
+    let mut race = first;
+    race.redelivered.extend(second.redelivered);
+    race.left_too_early.extend(second.left_too_early);
+    race
+}
+
+/// Hands a processor its messages. If the other one has everything, the invocation may be an error.
+async fn work(environment: &TestEnvironment, processor: &mut Function, messages: Vec<Message>) -> Race {
+    let delivered = environment.hand_over(processor, messages).await;
+    let settled = environment
+        .rows("select id from tasks where status in ('completed', 'failed')")
+        .await;
+    let mut race = Race::default();
+    for message in delivered.messages {
+        let id = task_of(&message);
+        if delivered.redelivered.contains(&message.body) {
+            race.redelivered.push(message);
+        } else if settled.iter().all(|row| row["id"] != id) {
+            race.left_too_early.push(id);
+        }
+    }
+    race
+}
+
+/// Redelivers what a race has left. If each processor left a task to the other, it is still
+/// unclaimed.
+async fn redeliver(environment: &TestEnvironment, processor: &mut Function, messages: Vec<Message>) {
+    if !messages.is_empty() {
+        environment.hand_over(processor, messages).await;
+    }
 }
 
 #[tokio::test]
@@ -188,15 +263,24 @@ async fn outcome_under_a_lost_lease_is_discarded() {
 #[tokio::test]
 async fn concurrent_claims_of_one_task_have_one_winner() {
     let environment = environment().await;
+    outcomes_take_a_while(&environment).await;
     let (mut one, mut two) = (processor(&environment).await, processor(&environment).await);
     for _ in 0..3 {
         let id = environment.task("wanted by two", "").await;
-        let event = events::sqs(&[id]);
-        at_once(&environment, [&mut one, &mut two], [event.clone(), event]).await;
+        let messages = messages_for_two(&environment, &[id]).await;
+        let race = at_once(&environment, [&mut one, &mut two], messages).await;
         let claims = claims(&environment, &[id]).await;
         assert!(claims[0] <= 1, "both workers have claimed the task");
-        // If each left it to the other, it is still unclaimed.
-        let _ = one.invoke(&events::sqs(&[id])).await;
+        assert_eq!(
+            race.left_too_early, [0; 0],
+            "tasks whose message was acknowledged while another worker had them"
+        );
+        redeliver(&environment, &mut one, race.redelivered).await;
+        assert_eq!(
+            environment.messages(TASK_QUEUE).await,
+            0,
+            "messages in the queue once the task is settled"
+        );
         let row = environment.row(id).await;
         assert_eq!(row["status"], "completed", "the task's status");
         assert_eq!(row["attempts"], 1, "its attempts");
@@ -216,14 +300,10 @@ async fn two_workers_with_one_batch_complete_each_task_once() {
     for number in 0..10 {
         ids.push(environment.task(&format!("task {number}"), "").await);
     }
-    let reversed: Vec<i64> = ids.iter().rev().copied().collect();
-    at_once(
-        &environment,
-        [&mut one, &mut two],
-        [events::sqs(&ids), events::sqs(&reversed)],
-    )
-    .await;
-    let _ = one.invoke(&events::sqs(&ids)).await;
+    let mut messages = messages_for_two(&environment, &ids).await;
+    messages[1].reverse();
+    let race = at_once(&environment, [&mut one, &mut two], messages).await;
+    redeliver(&environment, &mut one, race.redelivered).await;
 
     let open = environment
         .rows("select id from tasks where status <> 'completed'")

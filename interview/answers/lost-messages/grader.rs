@@ -83,6 +83,7 @@ async fn message_of_settled_or_deleted_task_is_deleted() {
     let environment = TestEnvironment::new().await;
     let done = environment.task("done", "").await;
     let failed = environment.task("failed", "").await;
+    let failing = environment.task("failing", "fail: no such user").await;
     let settled = "settled_at = now() + interval '1 minute'";
     environment
         .execute(&format!(
@@ -90,13 +91,19 @@ async fn message_of_settled_or_deleted_task_is_deleted() {
              update tasks set status = 'failed', result = 'r', {settled} where id = {failed}"
         ))
         .await;
-    environment.enqueue(&[done, failed, 1_000_000]).await;
-    let delivered = environment.deliver(&mut processor(&environment).await, 3).await;
+    environment.enqueue(&[done, failed, failing, 1_000_000]).await;
+    let delivered = environment.deliver(&mut processor(&environment).await, 4).await;
     assert_eq!(delivered.redelivered, [""; 0], "redelivered messages");
     assert_eq!(
         environment.row(failed).await["status"],
         "failed",
         "the status of the task that had failed"
+    );
+    let row = environment.row(failing).await;
+    assert_eq!(
+        (&row["status"], &row["result"]),
+        (&json!("failed"), &json!("no such user")),
+        "status and result of a task that failed permanently"
     );
 }
 
@@ -170,7 +177,7 @@ async fn delay_doubles_with_every_receive() {
     let processor = environment.function("task-processor").with("RETRY_DELAY_SECONDS", "1");
     let mut processor = processor.start().await;
     let mut ids = Vec::new();
-    for title in ["first", "second", "third", "neighbor"] {
+    for title in ["first", "second", "third", "fourth", "neighbor"] {
         let description = if title == "neighbor" {
             "succeeds"
         } else {
@@ -180,11 +187,11 @@ async fn delay_doubles_with_every_receive() {
     }
     environment.enqueue(&ids).await;
     // As if the second were received for the second time, and so on.
-    let messages = environment.receive_all(TASK_QUEUE, 4).await;
+    let messages = environment.receive_all(TASK_QUEUE, 5).await;
     let records = messages.iter().map(|received| {
         let receive = ids.iter().position(|id| message(*id) == received.body);
         let mut record = received.record();
-        let receive = receive.expect("one of those messages") % 3 + 1;
+        let receive = receive.expect("one of those messages") % 4 + 1;
         record["attributes"]["ApproximateReceiveCount"] = json!(receive.to_string());
         record
     });
@@ -194,22 +201,26 @@ async fn delay_doubles_with_every_receive() {
         done.is_ok(),
         "a batch of which one record succeeded is an error: {done:?}"
     );
-    // Each message is received again after its delay, not before.
-    let mut seconds = [0.0; 3];
-    while seconds.contains(&0.0) {
+    // Each message is received again after its delay, not before. The fourth would take eight
+    // seconds: it is only watched until the third is back, and a little longer.
+    let mut seconds = [0.0; 4];
+    while seconds[..3].contains(&0.0) || started.elapsed().as_secs_f64() < seconds[2] + 0.3 {
         assert!(
             started.elapsed() < Duration::from_secs(12),
             "not received again within 12 s: {seconds:?}"
         );
         for again in environment.receive(TASK_QUEUE, 10).await {
-            if let Some(index) = ids[..3].iter().position(|id| message(*id) == again.body) {
+            if let Some(index) = ids[..4].iter().position(|id| message(*id) == again.body) {
                 seconds[index] = started.elapsed().as_secs_f64();
             }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    if seconds[3] == 0.0 {
+        seconds[3] = f64::INFINITY;
+    }
     // SQS may count whole seconds.
-    for (receive, (seconds, least)) in (1..).zip(seconds.into_iter().zip([0.0, 1.6, 3.4])) {
+    for (receive, (seconds, least)) in (1..).zip(seconds.into_iter().zip([0.0, 1.6, 3.4, 7.0])) {
         assert!(
             seconds >= least,
             "with RETRY_DELAY_SECONDS=1, a message that was received {receive} times came back after {seconds:.1} s"
@@ -260,6 +271,20 @@ async fn fifth_failure_fails_the_task_and_dead_letters_its_message() {
     );
     assert_eq!(row["result"], "still down", "its result");
     ends_as_a_dead_letter(&environment, &message(failing)).await;
+
+    // Which receive is the last one is a setting.
+    let processor = environment.function("task-processor").with("RETRY_DELAY_SECONDS", "0");
+    let mut processor = processor.with("MAX_RECEIVE_COUNT", "2").start().await;
+    let failing = environment.task("failing", "retry: down again").await;
+    environment.enqueue(&[failing]).await;
+    for status in ["pending", "failed"] {
+        deliver_with_a_neighbor(&environment, &mut processor).await;
+        assert_eq!(
+            environment.row(failing).await["status"],
+            status,
+            "with MAX_RECEIVE_COUNT=2, the status of the task after one of its two deliveries"
+        );
+    }
 }
 
 async fn ends_as_a_dead_letter(environment: &TestEnvironment, body: &str) {
@@ -303,4 +328,22 @@ async fn message_of_leased_task_outlives_a_dead_worker() {
         "completed",
         "the status of that task once the lease has expired"
     );
+
+    // A worker may hold a task for longer than its message has receives.
+    let held = environment.task("held", "one two three").await;
+    environment
+        .execute(&format!(
+            "update tasks set {lease} + interval '1 hour' where id = {held}"
+        ))
+        .await;
+    environment.enqueue(&[held]).await;
+    for receive in 1..=5 {
+        let delivered = deliver_with_a_neighbor(&environment, &mut processor).await;
+        assert_eq!(
+            delivered.redelivered,
+            [message(held)],
+            "what is left in the queue after delivery {receive}, while another worker has the lease of the task"
+        );
+    }
+    ends_as_a_dead_letter(&environment, &message(held)).await;
 }

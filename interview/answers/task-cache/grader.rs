@@ -72,6 +72,11 @@ fn known(event: Value, etag: &str) -> Value {
     events::with_header(event, "If-None-Match", etag)
 }
 
+/// A read by a client that has the first version.
+fn conditional(event: Value) -> Value {
+    known(event, "\"1\"")
+}
+
 /// A task owned by alice.
 async fn task(environment: &TestEnvironment, title: &str) -> i64 {
     let id = environment.task(title, "").await;
@@ -149,18 +154,24 @@ async fn entry_expires_however_often_it_is_read() {
     let mut writer = environment.function("update-task").start().await;
     let mut reader = Reader::start(&environment, cached(&environment, "3000", "100")).await;
     reader.task(&get(id)).await;
+    let entered = Instant::now();
     assert_eq!(
         reader.task(&get(id)).await.1,
         0,
         "round trips of an immediate second read"
     );
     rename(&mut writer, id, "after").await;
-    let deadline = Instant::now() + Duration::from_secs(20);
     // More often than the TTL: an entry whose TTL restarts with each read never expires.
-    while reader.task(&get(id)).await.0["title"] != "after" {
+    loop {
+        // At least as old as that when the function looks at it, on a slow machine as well.
+        let age = entered.elapsed();
+        if reader.task(&get(id)).await.0["title"] == "after" {
+            break;
+        }
         assert!(
-            Instant::now() < deadline,
-            "20 s after its change, a task with a TTL of 3 s is still the old version"
+            age < Duration::from_millis(3500),
+            "{:.1} s after it was read, a task with a TTL of 3 s is still the old version",
+            age.as_secs_f64()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -281,21 +292,28 @@ async fn missing_and_deleted_tasks_are_not_cached() {
         ("its owner", get as fn(i64) -> Value, admin as fn(i64) -> Value),
         ("an admin", admin, get),
     ] {
-        let id = task(&environment, "t").await;
-        for event in [get(id), admin(id)] {
-            reader.task(&event).await;
+        for (how, fresh) in [
+            ("Cache-Control: no-cache", anew as fn(Value) -> Value),
+            ("If-None-Match", conditional),
+        ] {
+            let id = task(&environment, "t").await;
+            for event in [get(id), admin(id)] {
+                reader.task(&event).await;
+            }
+            environment.execute("delete from tasks").await;
+            assert_eq!(
+                reader.read(&fresh(finds(id))).await.0.status,
+                404,
+                "a read of a deleted task with {how}"
+            );
+            for (whose, event) in [("another caller's", other(id)), ("the same caller's", finds(id))] {
+                let (response, _) = reader.read(&event).await;
+                assert_eq!(
+                    response.status, 404,
+                    "{whose} read of a task that {who} found deleted with {how}"
+                );
+            }
         }
-        environment.execute("delete from tasks").await;
-        assert_eq!(
-            reader.read(&anew(finds(id))).await.0.status,
-            404,
-            "a read of a deleted task"
-        );
-        let (response, _) = reader.read(&other(id)).await;
-        assert_eq!(
-            response.status, 404,
-            "another caller's read of a task that {who} found deleted"
-        );
     }
 
     let id = task(&environment, "t").await;
@@ -309,13 +327,35 @@ async fn missing_and_deleted_tasks_are_not_cached() {
         0,
         "round trips of a second read once the database is back"
     );
+
+    // An entry is no spare database: not for those who ask for the current task, nor after its TTL.
+    reader.proxy.take_down().await;
+    for (how, event) in [
+        ("Cache-Control: no-cache", anew(get(id))),
+        ("If-None-Match", conditional(get(id))),
+    ] {
+        let (response, _) = reader.read(&event).await;
+        assert_eq!(
+            response.status, 503,
+            "a read with {how} without a database, when the task is in memory"
+        );
+    }
+    let mut reader = Reader::start(&environment, cached(&environment, "500", "100")).await;
+    reader.task(&get(id)).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    reader.proxy.take_down().await;
+    let (response, _) = reader.read(&get(id)).await;
+    assert_eq!(
+        response.status, 503,
+        "a read without a database, when the TTL of the task in memory has ended"
+    );
 }
 
 #[tokio::test]
 async fn full_cache_evicts_an_older_task() {
     let environment = TestEnvironment::new().await;
     let mut ids = Vec::new();
-    for number in 0..10 {
+    for number in 0..20 {
         ids.push(task(&environment, &format!("task {number}")).await);
     }
     let mut reader = Reader::start(&environment, cached(&environment, HOUR, "3")).await;
@@ -336,12 +376,12 @@ async fn full_cache_evicts_an_older_task() {
     }
     assert!(
         kept <= 3,
-        "{kept} of 10 tasks were cached, although TASK_CACHE_ENTRIES is 3"
+        "{kept} of 20 tasks were cached, although TASK_CACHE_ENTRIES is 3"
     );
 
     // One more than there is room for. The last ones first: a miss evicts another one.
     let newest = task(&environment, "newest").await;
-    let mut reader = Reader::start(&environment, cached(&environment, HOUR, "10")).await;
+    let mut reader = Reader::start(&environment, cached(&environment, HOUR, "20")).await;
     for id in ids.iter().chain([&newest]) {
         reader.task(&get(*id)).await;
     }
@@ -349,9 +389,11 @@ async fn full_cache_evicts_an_older_task() {
     for id in ids.iter().rev() {
         kept += usize::from(reader.task(&get(*id)).await.1 == 0);
     }
+    // Each miss may evict one that is still to be read: with a random choice there are nine misses
+    // in one of 360,000 runs.
     assert!(
-        kept >= 5,
-        "{kept} of 10 tasks were still cached after one more was read, although TASK_CACHE_ENTRIES is 10"
+        kept >= 12,
+        "{kept} of 20 tasks were still cached after one more was read, although TASK_CACHE_ENTRIES is 20"
     );
 }
 

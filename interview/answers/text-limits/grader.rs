@@ -139,6 +139,19 @@ async fn nul_is_refused_in_both_texts_and_stores_nothing() {
     }
     let rows = environment.rows("select id from tasks").await;
     assert_eq!(rows.len(), 0, "stored tasks");
+
+    let id = environment.task("t", "d").await;
+    let before = environment.row(id).await;
+    let mut updater = environment.function("update-task").start().await;
+    for (body, pointer) in [
+        (json!({"title": "a\0b"}), "#/title"),
+        (json!({"description": "\0"}), "#/description"),
+    ] {
+        let response = change(&mut updater, id, &body).await;
+        let what = format!("a change to {body}");
+        assert_eq!(pointers(&response, &what), [pointer], "the pointers of {what}");
+    }
+    assert_eq!(environment.row(id).await, before, "the row");
 }
 
 #[tokio::test]
@@ -210,7 +223,8 @@ async fn null_title_and_status_are_reported_and_change_nothing() {
 async fn title_is_stored_exactly_as_sent_unless_it_is_blank() {
     let environment = TestEnvironment::new().await;
     let mut creator = environment.function("create-task").start().await;
-    for title in [" Ship it 🚀 ", "  - indented", "ends with a line break\n", "\u{a0}x"] {
+    let titles = [" Ship it 🚀 ", "  - indented", "ends with a line break\n", "\u{a0}x"];
+    for title in titles {
         let response = create(&mut creator, &json!({"title": title})).await;
         assert_eq!(response.status, 201, "the status of the title {title:?}");
         let task = response.json();
@@ -230,11 +244,34 @@ async fn title_is_stored_exactly_as_sent_unless_it_is_blank() {
         description,
         "the stored description"
     );
-    for title in ["", " ", "\t\r\n", "\u{2003}\u{a0}"] {
+    let blanks = ["", " ", "\t\r\n", "\u{2003}\u{a0}"];
+    for title in blanks {
         let response = create(&mut creator, &json!({"title": title})).await;
         let what = format!("the title {title:?}");
         assert_eq!(pointers(&response, &what), ["#/title"], "the pointers of {what}");
     }
+
+    // A change stores its texts as exactly.
+    let mut updater = environment.function("update-task").start().await;
+    for title in titles {
+        let response = change(&mut updater, id, &json!({"title": title})).await;
+        assert_eq!(response.status, 200, "the status of a change to the title {title:?}");
+        assert_eq!(environment.row(id).await["title"], title, "the stored title");
+    }
+    let description = "\t- changed\n";
+    let response = change(&mut updater, id, &json!({"description": description})).await;
+    assert_eq!(
+        response.status, 200,
+        "the status of a change to a description with blanks around it"
+    );
+    let before = environment.row(id).await;
+    assert_eq!(before["description"], description, "the stored description");
+    for title in blanks {
+        let response = change(&mut updater, id, &json!({"title": title})).await;
+        let what = format!("a change to the title {title:?}");
+        assert_eq!(pointers(&response, &what), ["#/title"], "the pointers of {what}");
+    }
+    assert_eq!(environment.row(id).await, before, "the row");
 }
 
 #[tokio::test]
