@@ -102,8 +102,8 @@ fn mistakes(name: &str) -> Vec<String> {
     }
     let mutants = fs::read_dir(Path::new(ROOT).join(format!("interview/answers/{name}/mutants")));
     let mutants = mutants.into_iter().flatten().count();
-    if !(6..=12).contains(&mutants) {
-        wrong.push(format!("it has {mutants} mutants, not 6 to 12"));
+    if mutants < 6 {
+        wrong.push(format!("it has {mutants} mutants, fewer than 6"));
     }
     let start = file(&format!("interview/answers/{name}/start.patch"));
     if start.is_some() != *starts_with_patch {
