@@ -253,3 +253,36 @@ impl Grading<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exercises::tests::{read, refusal, repository, run, write};
+
+    #[test]
+    fn report_is_ignored_by_git_and_may_be_elsewhere() {
+        let folder = repository("report");
+        let git = Git::open(&folder).expect("a repository");
+        let options = |json: &Path| Options {
+            name: None,
+            watch: false,
+            json: Some(json.to_owned()),
+            from: None,
+        };
+        for inside in ["r.json", "src/r.json", "r.json"] {
+            write(&folder, "src/kept.txt", "kept\n");
+            let options = options(&folder.join(inside));
+            options.ensure_writable().expect("it can be written");
+            options.ignore_report(&git, &folder).expect("it is ignored");
+            options.write("broken", &[]).expect("it is written");
+        }
+        assert_eq!(run(&folder, &["status", "--porcelain"]), "?? src/");
+        let excluded = read(&folder, ".git/info/exclude").expect("a list");
+        assert!(excluded.ends_with("/r.json\n/src/r.json\n"), "{excluded}");
+        let outside = options(Path::new("/tmp/r.json"));
+        outside.ensure_writable().expect("it can be written");
+        outside.ignore_report(&git, &folder).expect("there is nothing to do");
+        let missing = refusal(options(&folder.join("missing/r.json")).ensure_writable());
+        assert!(missing.contains("there is no folder"), "{missing}");
+    }
+}
