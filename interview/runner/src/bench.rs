@@ -1,8 +1,11 @@
 //! How long a candidate waits for `make grade`: the kit's part of `make bench LOOP=1`.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use xtask::{
-    commands::local_loop::{self, Row},
+    commands::local_loop::{self, Clone, Cost, Row},
     stack::settings::Settings,
 };
 
@@ -13,18 +16,29 @@ pub fn run(settings: &Settings) -> Result<()> {
         clone.make_target(&["exercise", "N=lost-messages"])?;
         rows.push(Row {
             what: "first `make grade` after `make up`",
-            measured: clone.make_target(&["grade"])?,
+            measured: grade(settings, clone)?,
             goal: 45.0,
             release: None,
         });
         clone.edit_function(2)?;
         rows.push(Row {
             what: "`make grade` again, after one line",
-            measured: clone.make_target(&["grade"])?,
+            measured: grade(settings, clone)?,
             goal: 8.0,
             release: None,
         });
         clone.git(&["checkout", "--quiet", "."])?;
         clone.make_target(&["exercise-reset"]).map(drop)
     })
+}
+
+/// Grades the start of the exercise, which fails some checks, so that make fails as well.
+fn grade(settings: &Settings, clone: &Clone) -> Result<Cost> {
+    let file = settings.root.join(".local/measured-grade.json");
+    let cost = clone.make_target(&["--ignore-errors", "grade", &format!("JSON={}", file.display())])?;
+    let report = fs::read_to_string(&file).context("the measured grade has written no report")?;
+    fs::remove_file(&file)?;
+    let report: Value = serde_json::from_str(&report)?;
+    ensure!(report["total"].as_u64() > Some(1), "no checks ran: {report}");
+    Ok(cost)
 }
