@@ -1,5 +1,7 @@
 //! The kit's files: briefs, answers, and the base commit of the exercises.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
@@ -57,6 +59,14 @@ const CORRECTION: [&str; 3] = [
     "functions/task-processor/src/batch.rs",
     ": every record is redelivered, and Lambda polls more slowly.",
     ": every record is redelivered.",
+];
+
+/// Dependencies of which the current workspace enables features that the base did not. Their
+/// dependents are most of all crates: with these features, what `make up` has compiled serves graded
+/// trees as well.
+const FEATURES: [(&str, &str); 2] = [
+    ("num-traits", "num-traits = \"=0.2.19\"\n"),
+    ("serde_core", "serde_core = \"=1.0.229\"\n"),
 ];
 
 /// The kit in a commit or a tree.
@@ -188,6 +198,7 @@ impl Exercise<'_> {
     pub fn grading_tree(&self) -> Result<String> {
         let index = self.kit.git.index()?.of_tree(&self.kit.base)?;
         index.restore(&[GRADING], &self.kit.id)?;
+        self.unify_features(&index)?;
         index.tree()
     }
 
@@ -278,6 +289,7 @@ impl Exercise<'_> {
         }
         index.restore(&["interview/Makefile"], &self.kit.id)?;
         self.leave_out_questions(&index)?;
+        self.unify_features(&index)?;
         let introduce = |readme: &str| {
             let (before, kit) = readme.split_once(KIT_IN_README[0])?;
             let (_, after) = kit.split_once(KIT_IN_README[1])?;
@@ -307,6 +319,16 @@ impl Exercise<'_> {
             index.remove(path)?;
         }
         self.edit(index, KIT_TESTS, |text| Some(text.replace("mod questions;\n", "")))
+    }
+
+    /// Enables the [`FEATURES`] in a tree, through the library of the hidden checks.
+    fn unify_features(&self, index: &Index) -> Result<()> {
+        self.edit(index, &format!("{GRADING}/Cargo.toml"), |manifest| {
+            let missing = FEATURES.iter().filter(|(name, _)| !manifest.contains(name));
+            let lines: String = missing.map(|(_, line)| *line).collect();
+            Some(manifest.replacen("[dependencies]\n", &format!("[dependencies]\n{lines}"), 1))
+        })?;
+        self.edit(index, "Cargo.lock", |lock| with_dependencies(lock, "grading"))
     }
 
     /// Edits a file, if it exists, and the edit returns something.
@@ -348,8 +370,22 @@ impl Exercise<'_> {
     pub fn with_grading(&self, index: &Index) -> Result<String> {
         index.restore(&MACHINERY, &self.kit.base)?;
         self.leave_out_questions(index)?;
+        self.unify_features(index)?;
         index.tree()
     }
+}
+
+/// A Cargo.lock in which a package also depends on the [`FEATURES`]; none without this package.
+fn with_dependencies(lock: &str, package: &str) -> Option<String> {
+    let (before, rest) = lock.split_once(&format!("name = \"{package}\"\n"))?;
+    let (head, rest) = rest.split_once("dependencies = [\n")?;
+    let (dependencies, after) = rest.split_once("]\n")?;
+    let mut lines: BTreeSet<String> = dependencies.lines().map(str::to_owned).collect();
+    lines.extend(FEATURES.iter().map(|(name, _)| format!(" \"{name}\",")));
+    let dependencies: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    Some(format!(
+        "{before}name = \"{package}\"\n{head}dependencies = [\n{dependencies}]\n{after}"
+    ))
 }
 
 /// True if a patch may have changed a query or the schema. The code of the connection has no query.
@@ -357,4 +393,19 @@ fn changes_queries(patch: &str) -> bool {
     let folders = ["migrations/", "shared/core/src/store/"].map(|folder| format!("+++ b/{folder}"));
     let mut lines = patch.lines().filter(|line| !line.ends_with("/connection.rs"));
     lines.any(|line| folders.iter().any(|folder| line.starts_with(folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_file_gets_the_dependencies_once() {
+        let lock = "[[package]]\nname = \"a\"\n\n[[package]]\nname = \"grading\"\nversion = \"1\"\n\
+                    dependencies = [\n \"anyhow\",\n \"tokio\",\n]\n\n[[package]]\n";
+        let added = lock.replace(" \"tokio\",", " \"num-traits\",\n \"serde_core\",\n \"tokio\",");
+        assert_eq!(with_dependencies(lock, "grading"), Some(added.clone()));
+        assert_eq!(with_dependencies(&added, "grading"), Some(added));
+        assert_eq!(with_dependencies(lock, "another"), None);
+    }
 }
