@@ -1,6 +1,6 @@
 //! connection-exhaustion: each execution environment has one connection to Postgres, and loses no
 //! work.
-// functions: create-task, delete-task, get-task, task-processor, update-task
+// functions: create-task, delete-task, get-task, task-processor, task-reconciler, update-task
 // tests: functions
 
 use grading::{Function, Proxy, Response, TASK_QUEUE, TestEnvironment, events, eventually};
@@ -111,6 +111,17 @@ async fn writes_share_one_connection_per_function() {
     assert_eq!(
         opened, [1; 3],
         "the connections that create-, update- and delete-task opened for {TIMES} requests each"
+    );
+
+    let (mut reconciler, proxy) = behind_proxy(&environment, "task-reconciler").await;
+    for _ in 0..3 {
+        let swept = reconciler.invoke(&json!({})).await;
+        swept.unwrap_or_else(|error| panic!("the sweep fails: {error}"));
+    }
+    assert_eq!(
+        proxy.connections(),
+        1,
+        "the connections that task-reconciler opened for 3 sweeps"
     );
 }
 

@@ -187,9 +187,17 @@ async fn responses_report_limit_remaining_and_reset() {
         assert!(parameter(&response, "RateLimit", "t") <= LONG, "t of a {status}");
     }
     // Whatever the algorithm, a refused caller comes closer to the end of the wait.
-    let before = parameter(&function.call(&new_task("alice")).await, "RateLimit", "t");
+    let refused = function.call(&new_task("alice")).await;
+    let wait = assert_refused(&refused, LONG);
+    let before = parameter(&refused, "RateLimit", "t");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let after = parameter(&function.call(&new_task("alice")).await, "RateLimit", "t");
+    let still_refused = function.call(&new_task("alice")).await;
+    assert_eq!(still_refused.status, 429, "the status two seconds later");
+    assert!(
+        wait > 2,
+        "Retry-After is {wait}, and two seconds later requests are refused"
+    );
+    let after = parameter(&still_refused, "RateLimit", "t");
     assert!(
         after < before,
         "t of two 429s, two seconds apart: {before}, then {after}"
@@ -199,6 +207,10 @@ async fn responses_report_limit_remaining_and_reset() {
     let mut function = environment.function("create-task").start().await;
     let response = function.call(&new_task("bob")).await;
     assert_eq!(response.status, 201, "the status with the variables of template.yaml");
+    for name in ["q", "w"] {
+        let default = parameter(&response, "RateLimit-Policy", name);
+        assert_eq!(default, 60, "the default of {name}");
+    }
 }
 
 #[tokio::test]
@@ -367,6 +379,13 @@ async fn limit_resets_after_the_wait_and_idle_callers_are_deleted() {
     )
     .await;
 
+    // In the next window as well.
+    let mut accepted = 0;
+    while function.lock().await.call(&new_task("alice")).await.status == 201 {
+        accepted += 1;
+        assert!(accepted < 50, "none of 50 requests in the next window was refused");
+    }
+
     for number in 0..20 {
         let caller = format!("caller {number}");
         assert_eq!(function.lock().await.call(&new_task(&caller)).await.status, 201);
@@ -417,7 +436,9 @@ async fn template_alarm_and_openapi_reflect_the_limit() {
     let pattern = filter.as_str().unwrap_or_default();
     let fields = pattern.split("$.").skip(1);
     let fields = fields.filter_map(|rest| rest.split(|letter: char| !letter.is_alphanumeric()).next());
-    let others: Vec<&str> = fields.filter(|field| *field != "status").collect();
+    // Which request it was does not say who refused it.
+    let of_request = ["status", "route", "method", "path", "ip", "subject"];
+    let others: Vec<&str> = fields.filter(|field| !of_request.contains(field)).collect();
     assert!(
         !others.is_empty(),
         "ApiThrottledAlarm goes off when one caller has used up their own limit: {pattern}"

@@ -232,6 +232,9 @@ async fn filtered_list_is_complete_and_reads_no_other_tasks() {
     let page = list_tasks.call(&by_alice(page)).await;
     assert_eq!(ids(&page), expected[..4], "with a limit");
     assert_eq!(page.header("x-total-count"), "10", "X-Total-Count");
+    // An admin sees everyone's tasks, with another statement.
+    let all = list_tasks.call(&events::with_query(list(), "count", "true")).await;
+    assert_eq!(all.header("x-total-count"), "10", "X-Total-Count for an admin");
     assert!(
         page.header("link").contains("priority=high"),
         "the links keep the filter: {}",
@@ -633,6 +636,18 @@ async fn second_queue_is_complete_and_openapi_has_the_priority() {
             assert!(
                 !allowed.iter().any(|action| action.contains('*')),
                 "{function} may {allowed:?} on {name}"
+            );
+        }
+        for role in template.resources("AWS::IAM::Role").into_keys() {
+            let Some(function) = role.strip_suffix("Role") else {
+                continue;
+            };
+            let known = allowed(template, function, TASK_QUEUE);
+            let more = allowed(template, function, name);
+            let more: Vec<&String> = more.iter().filter(|action| !known.contains(action)).collect();
+            assert!(
+                more.is_empty(),
+                "{function} may {more:?} on {name}, and not on {TASK_QUEUE}"
             );
         }
         assert!(

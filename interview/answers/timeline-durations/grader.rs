@@ -217,11 +217,21 @@ async fn durations_are_rounded_down_to_milliseconds() {
     // milliseconds.
     let columns = "status = 'completed', result = 'r', created_at = '2026-05-01', requested_at = '2026-05-01',
         enqueued_at = null, started_at = '2026-05-01 00:00:01.001', settled_at = '2026-05-03 00:00:01.002'";
-    let (waiting, processing) = times(&self::history(&environment, &mut function, columns).await);
+    let history = self::history(&environment, &mut function, columns).await;
+    let (waiting, processing) = times(&history);
     assert_eq!(
         (number(&waiting), number(&processing)),
         (Some(1.001), Some(172_800.001)),
         "1.001 and 172,800.001 s, which have no parts of a millisecond"
+    );
+    let seconds: Vec<Option<f64>> = numbers(durations(&history))
+        .into_iter()
+        .map(|(_, seconds)| seconds)
+        .collect();
+    assert_eq!(
+        seconds,
+        [None, Some(1.001), Some(172_800.001)],
+        "after_seconds without parts of a millisecond"
     );
 }
 
@@ -237,18 +247,37 @@ fn properties(document: &Value, schema: &Value) -> Map<String, Value> {
     all
 }
 
+/// The names that a schema of openapi.json requires, through references and `allOf`.
+fn required(document: &Value, schema: &Value) -> Vec<String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(reference.trim_start_matches('#'));
+        return required(document, target.expect("the reference resolves"));
+    }
+    let parts = schema["allOf"].as_array().into_iter().flatten();
+    let mut all: Vec<String> = parts.flat_map(|part| required(document, part)).collect();
+    let own = schema["required"].as_array().into_iter().flatten();
+    all.extend(own.filter_map(|name| name.as_str().map(str::to_owned)));
+    all
+}
+
 #[tokio::test]
 async fn openapi_document_describes_all_three() {
     let text = fs::read_to_string("../../openapi.json").expect("openapi.json");
     let document: Value = serde_json::from_str(&text).expect("openapi.json is JSON");
     let content = &document["paths"]["/admin/tasks/{id}"]["get"]["responses"]["200"]["content"];
-    let history = properties(&document, &content["application/json"]["schema"]);
-    let entry = properties(&document, &history["timeline"]["items"]);
-    for (name, schema) in [
-        ("waiting_seconds", history.get("waiting_seconds")),
-        ("processing_seconds", history.get("processing_seconds")),
-        ("after_seconds", entry.get("after_seconds")),
+    let whole = &content["application/json"]["schema"];
+    let history = properties(&document, whole);
+    let items = &history["timeline"]["items"];
+    let entry = properties(&document, items);
+    for (name, schema, owner) in [
+        ("waiting_seconds", history.get("waiting_seconds"), whole),
+        ("processing_seconds", history.get("processing_seconds"), whole),
+        ("after_seconds", entry.get("after_seconds"), items),
     ] {
+        assert!(
+            schema.is_none() || required(&document, owner).iter().any(|required| required == name),
+            "openapi.json says that {name} may be absent"
+        );
         let schema = schema.unwrap_or_else(|| panic!("openapi.json has no {name}: make openapi"));
         assert_eq!(schema["type"], json!(["number", "null"]), "the type of {name}");
         assert!(

@@ -253,6 +253,16 @@ async fn insecure_internal_or_changed_url_is_refused() {
         "https://[::]/",
         "https://[64:ff9b::a00:1]/",
         "https://[2002:a00:1::]/",
+        // Not only the first address of a range.
+        "https://0.1.2.3/",
+        "https://127.0.0.2/",
+        "https://172.31.255.1/",
+        "https://100.127.0.1/",
+        "https://198.18.0.1/",
+        "https://255.255.255.255/",
+        "https://[ff02::1]/",
+        "https://[fc00::1]/",
+        "https://user@example.com/",
     ] {
         let response = create(&mut strict, &body(json!(url)), None).await;
         assert_eq!(response.status, 422, "the status for {url}");
@@ -269,6 +279,9 @@ async fn insecure_internal_or_changed_url_is_refused() {
         json!("https://example.com"),
         json!("https://example.com:8443/hook?customer=7"),
         json!("https://93.184.216.34/"),
+        json!("https://172.32.0.1/"),
+        json!("https://100.128.0.1/"),
+        json!("https://[2606:2800:220:1::1]/"),
     ] {
         let response = create(&mut strict, &body(url.clone()), None).await;
         assert_eq!(response.status, 201, "the status for {url}: {}", response.body);
