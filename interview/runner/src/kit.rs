@@ -63,11 +63,8 @@ const CORRECTION: [&str; 3] = [
 
 /// Dependencies of which the current workspace enables features that the base did not. Their
 /// dependents are most of all crates: with these features, what `make up` has compiled serves graded
-/// trees as well.
-const FEATURES: [(&str, &str); 2] = [
-    ("num-traits", "num-traits = \"=0.2.19\"\n"),
-    ("serde_core", "serde_core = \"=1.0.229\"\n"),
-];
+/// trees as well. Their exact versions are those of the base's Cargo.lock.
+const FEATURES: [(&str, &str); 2] = [("num-traits", "0.2"), ("serde_core", "1")];
 
 /// The kit in a commit or a tree.
 pub struct Kit<'a> {
@@ -325,7 +322,9 @@ impl Exercise<'_> {
     fn unify_features(&self, index: &Index) -> Result<()> {
         self.edit(index, &format!("{GRADING}/Cargo.toml"), |manifest| {
             let missing = FEATURES.iter().filter(|(name, _)| !manifest.contains(name));
-            let lines: String = missing.map(|(_, line)| *line).collect();
+            let lines: String = missing
+                .map(|(name, version)| format!("{name} = \"{version}\"\n"))
+                .collect();
             Some(manifest.replacen("[dependencies]\n", &format!("[dependencies]\n{lines}"), 1))
         })?;
         self.edit(index, "Cargo.lock", |lock| with_dependencies(lock, "grading"))
@@ -334,9 +333,10 @@ impl Exercise<'_> {
     /// Edits a file, if it exists, and the edit returns something.
     pub fn edit(&self, index: &Index, path: &str, edited: impl Fn(&str) -> Option<String>) -> Result<()> {
         let text = self.kit.git.file(&index.tree()?, path);
-        match text.and_then(|text| edited(&text)) {
-            Some(text) => index.add(path, &text),
-            None => Ok(()),
+        let Some(text) = text else { return Ok(()) };
+        match edited(&text) {
+            Some(edited) if edited != text => index.add(path, &edited),
+            _ => Ok(()),
         }
     }
 
